@@ -1,0 +1,3 @@
+"""metalayer: recalibrated donor, acceptor and neither probabilities from a splice model's scores."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,301 @@
+"""Configuration: every setting with its unit, range and default, checked on construction and assignment.
+
+`RunConfig` is one pipeline run (one YAML of `pipelines/configs/`), in sections; the flat
+`metalayer.core.MetaLayerConfig` is built from the same sections, so each field exists once.
+Unknown keys and impossible values are errors, all of them in one message.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from metalayer.errors import ConfigError
+from metalayer.genome import normalise_chrom
+
+
+def state_dir() -> Path:
+    """Where metalayer keeps runs, registry and packages: `$METALAYER_HOME`, else `./.metalayer`."""
+    return Path(os.environ.get("METALAYER_HOME") or ".metalayer").resolve()
+
+
+class Section(BaseModel):
+    """A group of settings; mistakes raise one `ConfigError` that lists them all."""
+
+    model_config = ConfigDict(extra="forbid", validate_assignment=True, use_attribute_docstrings=True)
+    section: ClassVar[str] = ""
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            raise ConfigError(_message(_mistakes(error, type(self)))) from None
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        try:
+            super().__setattr__(name, value)
+        except ValidationError as error:
+            raise ConfigError(_message(_mistakes(error, type(self)))) from None
+
+
+def _mistakes(error: ValidationError, section: type[Section]) -> list[str]:
+    prefix = f"{section.section}." if section.section else ""
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"])
+        if item["type"] in ("extra_forbidden", "no_such_attribute"):
+            close = difflib.get_close_matches(key, list(section.model_fields), n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(section.model_fields)}"
+            lines.append(f"{prefix}{key}: unknown key; {hint}")
+        else:
+            given = f"given {item['input']!r}" if "input" in item else "missing"
+            lines.append(f"{prefix}{key}: {given}; {_lower_first(item['msg'])}")
+    return lines
+
+
+def _lower_first(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _message(mistakes: Sequence[str]) -> str:
+    if len(mistakes) == 1:
+        return f"configuration: {mistakes[0]}"
+    return f"configuration: {len(mistakes)} mistakes\n" + "\n".join(f"  {line}" for line in mistakes)
+
+
+def _chrom_names(value: Any) -> Any:
+    """`[1, chrX]` is `["1", "X"]`: chromosomes are text, and YAML reads `1` as a number."""
+    if isinstance(value, list | tuple):
+        return tuple(normalise_chrom(str(item)) if isinstance(item, int | str) else item for item in value)
+    return value
+
+
+Chromosomes = Annotated[tuple[str, ...], BeforeValidator(_chrom_names)]
+
+
+class DataConfig(Section):
+    """Which base-layer files to read."""
+
+    section: ClassVar[str] = "data"
+
+    base_model: str = Field("openspliceai", min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
+    """Name of the base model, as in `<base_model>_eval`."""
+    data_root: Path = Path()
+    """Folder that holds `data/`, `genes.tsv` and `nucleotide_scores/`."""
+    annotation_source: str | None = None
+    """Annotation folder (`mane`, `ensembl`, `gencode` ...); None finds it."""
+    genome_build: str | None = None
+    """Build folder (`GRCh38`, `GRCh37`); None finds it, and several are an error."""
+    artifacts_dir: Path | None = None
+    """Folder with `analysis_sequences_*.tsv`, instead of the one found under `data_root`."""
+    gene_table: Path | None = None
+    """Gene table (TSV), instead of `<data_root>/genes.tsv`."""
+    nucleotide_scores: Path | None = None
+    """Folder with per-nucleotide scores, instead of `<data_root>/nucleotide_scores`."""
+    variant_source: Literal["splicevardb"] | None = None
+    """Where sample weights come from; None weighs all rows alike."""
+    splicevardb_path: Path | None = None
+    """SpliceVarDB download (TSV), instead of `<data_root>/splicevardb.download.tsv`."""
+    variant_radius_bp: int | None = Field(None, ge=0, le=1000)
+    """A variant touches a row within this many bp of its labelled base; None: the labelled base
+    and the two intron bases of its dinucleotide."""
+    max_bad_share: float = Field(0.01, ge=0.0, le=1.0)
+    """Rows with a null or NaN score or no sequence (and genes with such per-nucleotide scores) are
+    dropped and counted; a larger share stops the run."""
+
+
+class SplitConfig(Section):
+    """Which genes train, validate and test."""
+
+    section: ClassVar[str] = "split"
+
+    by: Literal["chromosome", "gene"] = "chromosome"
+    """`chromosome`: by the lists below; `gene`: whole genes at the fractions below."""
+    test_chroms: Chromosomes = ("1", "3", "5", "7", "9")
+    """Chromosomes to test on (SpliceAI-family base models never trained on the default ones)."""
+    valid_chroms: Chromosomes | None = None
+    """Chromosomes to validate on; None: `valid_fraction` of the genes of the training chromosomes."""
+    train_chroms: Chromosomes | None = None
+    """Chromosomes to train on; None: all others."""
+    valid_fraction: float = Field(0.15, gt=0.0, lt=1.0)
+    """Share of genes to validate on, where no `valid_chroms` are given."""
+    test_fraction: float = Field(0.2, gt=0.0, lt=1.0)
+    """Share of genes to test on, with `by: gene`."""
+    seed: int = Field(42, ge=0)
+    """Draws the genes."""
+
+
+class ModelConfig(Section):
+    """The network."""
+
+    section: ClassVar[str] = "model"
+
+    sequence_encoder: str = "cnn"
+    """Name in the encoder registry: `cnn` or `none`."""
+    sequence_encoder_config: dict[str, Any] = Field(default_factory=dict)
+    """Options of the encoder; unknown ones are errors."""
+    hidden_dim: int = Field(256, ge=8, le=8192)
+    """Width of the score encoder and of the fused layer."""
+    dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    """Share of activations dropped in training."""
+
+
+class TrainConfig(Section):
+    """The training run."""
+
+    section: ClassVar[str] = "train"
+
+    learning_rate: float = Field(1e-4, gt=0.0, le=1.0)
+    """Peak learning rate of AdamW."""
+    weight_decay: float = Field(0.01, ge=0.0, le=1.0)
+    """Decoupled weight decay of AdamW."""
+    batch_size: int = Field(64, ge=1, le=65536)
+    """Rows an optimizer step."""
+    max_epochs: int = Field(100, ge=1, le=100_000)
+    """Passes over the training rows, at most."""
+    patience: int = Field(10, ge=1)
+    """Epochs without a better validation PR-AUC after which training stops."""
+    warmup_fraction: float = Field(0.05, ge=0.0, lt=1.0)
+    """Share of the optimizer steps in which the learning rate rises to its peak."""
+    max_grad_norm: float = Field(1.0, gt=0.0)
+    """Gradient norm above which gradients are scaled down."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    """`auto` takes cuda, then mps, then cpu."""
+    seed: int = Field(42, ge=0, lt=2**32)
+    """Seeds weights, order of rows and dropout."""
+
+
+class EvaluateConfig(Section):
+    """How the model is compared with its base."""
+
+    section: ClassVar[str] = "evaluate"
+
+    n_bootstrap: int = Field(1000, ge=100, le=100_000)
+    """Bootstrap resamples of genes behind each interval."""
+    confidence: float = Field(0.95, gt=0.5, lt=1.0)
+    """Coverage of the intervals."""
+    top_k_values: tuple[int, ...] = (10, 50, 100, 500)
+    """k of the top-k accuracies, beside k = number of true sites."""
+    seed: int = Field(42, ge=0)
+    """Draws the bootstrap resamples."""
+
+
+class GateConfig(Section):
+    """What a model must show before it is promoted."""
+
+    section: ClassVar[str] = "gate"
+
+    min_pr_auc_splice: float = Field(0.3, ge=0.0, le=1.0)
+    """Absolute floor of the splice-site PR-AUC."""
+    margin: float = Field(0.01, ge=0.0, le=1.0)
+    """Not worse than base on donor and acceptor AP, nor than the champion on any of the three: the
+    lower bound of the paired interval must lie above -margin."""
+    require_better_than_base: bool = True
+    """The paired interval of splice PR-AUC against the base must lie above `min_gain`."""
+    min_gain: float = Field(1e-4, ge=0.0, le=1.0)
+    """Smallest lower bound that counts as better; above numerical noise."""
+
+
+class RunConfig(Section):
+    """One pipeline run."""
+
+    data: DataConfig = Field(default_factory=DataConfig)
+    """Which files to read."""
+    split: SplitConfig = Field(default_factory=SplitConfig)
+    """Which genes train, validate and test."""
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    """The network."""
+    train: TrainConfig = Field(default_factory=TrainConfig)
+    """The training run."""
+    evaluate: EvaluateConfig = Field(default_factory=EvaluateConfig)
+    """The comparison with the base."""
+    gate: GateConfig = Field(default_factory=GateConfig)
+    """The bar for promotion."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Build from nested dictionaries.
+
+        Raises:
+            ConfigError: all unknown keys and impossible values, of all sections, in one message.
+        """
+        sections: dict[str, type[Section]] = {
+            name: field.annotation
+            for name, field in cls.model_fields.items()
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+        }
+        mistakes, built = [], {}
+        for name, given in values.items():
+            if name not in sections:
+                close = difflib.get_close_matches(str(name), list(sections), n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"known sections: {', '.join(sections)}"
+                mistakes.append(f"{name}: unknown section; {hint}")
+            elif given is not None and not isinstance(given, Mapping):
+                mistakes.append(f"{name}: given {given!r}; a section holds keys and values")
+            else:
+                try:
+                    built[name] = sections[name].model_validate(dict(given or {}))
+                except ValidationError as error:
+                    mistakes.extend(_mistakes(error, sections[name]))
+                except ConfigError as error:
+                    mistakes.extend(_listed(error))
+        if mistakes:
+            raise ConfigError(_message(mistakes))
+        return cls(**built)
+
+    @classmethod
+    def load(cls, path: Path | None, overrides: Sequence[str] = (), data_root: Path | None = None) -> Self:
+        """Read a YAML file, then apply `section.key=value` overrides and `data_root`.
+
+        Raises:
+            ConfigError: a file that cannot be read, or mistakes in it or in the overrides.
+        """
+        values = read_yaml(path) if path else {}
+        for override in overrides:
+            key, equals, text = override.partition("=")
+            parts = key.strip().split(".")
+            if not equals or len(parts) != 2 or not all(parts):
+                raise ConfigError(f"--set {override}: expected section.key=value, as in train.max_epochs=3")
+            section = values.setdefault(parts[0], {})
+            if not isinstance(section, dict):
+                raise ConfigError(f"--set {override}: {parts[0]} is not a section")
+            try:
+                section[parts[1]] = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise ConfigError(f"--set {override}: the value is not YAML") from None
+        if data_root is not None:
+            if not isinstance(values.setdefault("data", {}), dict):
+                raise ConfigError(f"data: given {values['data']!r}; a section holds keys and values")
+            values["data"]["data_root"] = data_root
+        return cls.from_dict(values)
+
+
+def _listed(error: ConfigError) -> list[str]:
+    """The single mistakes of a message made by `_message`."""
+    first, *rest = str(error).removeprefix("configuration: ").split("\n")
+    return [line.strip() for line in rest] if rest else [first]
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML mapping.
+
+    Raises:
+        ConfigError: no file, not YAML, or not a mapping.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"configuration file {path}: {error.strerror or error}") from None
+    except yaml.YAMLError as error:
+        raise ConfigError(f"configuration file {path} is not YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"configuration file {path}: expected sections with keys, given {type(values).__name__}")
+    return values

@@ -1,0 +1,269 @@
+"""ArtifactLoader: a base model's files in, typed tables out.
+
+Rows whose per-nucleotide scores are at hand are rebuilt by the one label-free rule of `features.py`
+(artifact rows carry the scores of the base layer's donor or acceptor pass, which nothing that serves
+has); other rows are used as they stand, and the report says how many of each there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from metalayer.config import DataConfig
+from metalayer.data.artifacts import ReadReport, read_artifacts, read_header, with_features
+from metalayer.data.discovery import BaseLayerFiles, find_files
+from metalayer.data.gene_table import genes_from_frame, read_gene_table
+from metalayer.data.nucleotide_scores import TrackReport, write_tracks
+from metalayer.data.tracks import TrackStore
+from metalayer.errors import ArtifactError
+from metalayer.features import gene_row_scores
+from metalayer.files import publish_file, sha256
+from metalayer.genome import Gene
+from metalayer.schema import ACCEPTOR, BASE_SCORES, DONOR, ROW_SCORES
+
+ROWS, TRACKS, GENES = "rows.parquet", "tracks.parquet", "genes.parquet"
+_LETTERS_APART_SHARE = 0.01
+"""Rows whose letter differs from the per-nucleotide file's: above this share they are of two builds."""
+
+
+class ArtifactLoader:
+    """Finds, checks and types the files of one base model."""
+
+    def __init__(self, config: DataConfig) -> None:
+        self.config = config
+
+    def files(self) -> BaseLayerFiles:
+        """The files, found by name; see `find_files`."""
+        return find_files(self.config)
+
+    def fingerprint(self) -> str:
+        """SHA-256 over the names and contents of all input files, in hex: the data hash."""
+        total = hashlib.sha256()
+        for path in sorted(self.files().all_paths()):
+            total.update(f"{path.name}\0{sha256(path)}\n".encode())
+        return total.hexdigest()
+
+    def load(self, output_dir: Path) -> dict[str, Any]:
+        """Write `rows.parquet`, and `tracks.parquet` and `genes.parquet` where there is something to write.
+
+        Each file is published whole or not at all. Rows: gene_id, chrom, strand, position, index,
+        sequence, splice_type and the 50 features.
+
+        Returns:
+            What was read, dropped, mismatched and rebuilt: JSON-ready.
+
+        Raises:
+            ArtifactError: files that cannot be used; see `data.artifacts`, `data.nucleotide_scores`.
+        """
+        files = self.files()
+        for file in files.artifacts:
+            read_header(file)  # every damaged file is found before the first row is read
+        output_dir.mkdir(parents=True, exist_ok=True)
+        genes = self._genes(files, output_dir)
+        reading = ReadReport()
+        tracks_report: TrackReport | None = None
+        store: TrackStore | None = None
+        if files.nucleotide_scores:
+            tracks_report = write_tracks(
+                files.nucleotide_scores, output_dir / TRACKS, genes, lambda: self._sites(files)
+            )
+            store = TrackStore(output_dir / TRACKS)
+            if not genes:
+                self._write_genes(pl.DataFrame([_gene_row(gene) for gene in store.genes().values()]), output_dir)
+        rows = _RowWriter(genes or (store.genes() if store else {}), store)
+        with publish_file(output_dir / ROWS) as draft, pq.ParquetWriter(draft, rows.schema, compression="zstd") as out:
+            for file in files.artifacts:
+                for batch in read_artifacts(file, reading):
+                    out.write_table(rows.add(batch, str(file.path)))
+            self._check_shares(reading, tracks_report, files)
+            _refuse_duplicates(rows, reading)
+        if reading.acceptor_rows_lost:
+            _keep_donors(output_dir / ROWS)
+        return {
+            "base_model": self.config.base_model,
+            "directory": str(files.directory),
+            "annotation_source": files.annotation_source,
+            "genome_build": files.genome_build,
+            "artifacts": asdict(reading),
+            "nucleotide_scores": asdict(tracks_report) if tracks_report else None,
+            "rows_rebuilt_from_tracks": rows.rebuilt,
+            "rows_as_they_stand": rows.as_they_stand,
+            "rows_with_scores_of_no_pass": rows.scores_of_no_pass,
+            "acceptors_sharing_a_donors_row": max(rows.bases_of_two_sites, reading.acceptor_rows_lost),
+            "genes_in_table": len(genes),
+        }
+
+    def _genes(self, files: BaseLayerFiles, output_dir: Path) -> dict[str, Gene]:
+        if files.gene_table is None:
+            return {}
+        frame = read_gene_table(files.gene_table)
+        self._write_genes(frame, output_dir)
+        return genes_from_frame(frame)
+
+    def _write_genes(self, frame: pl.DataFrame, output_dir: Path) -> None:
+        with publish_file(output_dir / GENES) as draft:
+            frame.write_parquet(draft)
+
+    def _sites(self, files: BaseLayerFiles) -> pl.DataFrame:
+        """gene_id, position, splice_type of the sites among the rows."""
+        found = []
+        for file in files.artifacts:
+            for batch in read_artifacts(file, ReadReport()):
+                found.append(
+                    batch.filter(pl.col("splice_type") != "neither").select("gene_id", "position", "splice_type")
+                )
+        return pl.concat(found)
+
+    def _check_shares(self, reading: ReadReport, tracks: TrackReport | None, files: BaseLayerFiles) -> None:
+        limit = self.config.max_bad_share
+        if not reading.rows_read:
+            raise ArtifactError(f"no rows in the {len(files.artifacts)} files of {files.directory}")
+        bad = sum(reading.dropped.values())
+        if bad > limit * reading.rows_read:
+            causes = ", ".join(f"{count} with {cause}" for cause, count in reading.dropped.items())
+            raise ArtifactError(
+                f"{bad} of {reading.rows_read} rows in {files.directory} cannot be used ({causes}); more than "
+                f"data.max_bad_share = {limit:g}. Mend the files, or raise the share if that is what you expect"
+            )
+        if tracks and len(tracks.genes_dropped) > limit * (tracks.genes + len(tracks.genes_dropped)):
+            raise ArtifactError(
+                f"{len(tracks.genes_dropped)} genes have null or NaN per-nucleotide scores "
+                f"({', '.join(list(tracks.genes_dropped)[:5])} ...); more than data.max_bad_share = {limit:g}"
+            )
+
+
+def _gene_row(gene: Gene) -> dict[str, Any]:
+    return {
+        "gene_id": gene.gene_id,
+        "gene_name": gene.gene_name,
+        "chrom": gene.interval.chrom,
+        "strand": gene.strand,
+        "start": gene.interval.start + 1,
+        "end": gene.interval.end,
+        "paralog_group": gene.paralog_group,
+    }
+
+
+class _RowWriter:
+    """Rebuilds rows where it can, adds features, keeps what is needed to find duplicates."""
+
+    def __init__(self, genes: dict[str, Gene], store: TrackStore | None) -> None:
+        self.genes = genes
+        self.store = store
+        self.rebuilt = 0
+        self.as_they_stand = 0
+        self.scores_of_no_pass = 0
+        self.bases_of_two_sites = 0
+        self.keys: list[pl.DataFrame] = []
+        empty = with_features(_EMPTY_ROWS, np.empty((0, len(ROW_SCORES)), np.float32))
+        self.schema: pa.Schema = empty.to_arrow().schema
+
+    def add(self, batch: pl.DataFrame, source: str) -> pa.Table:
+        """Typed rows of one batch, with features."""
+        row_scores = batch.select(ROW_SCORES).to_numpy().astype(np.float32)
+        position = batch["position"].to_numpy()
+        for (gene_id,), part in batch.with_row_index("at").group_by(["gene_id"], maintain_order=True):
+            at = part["at"].to_numpy()
+            gene = self.genes.get(str(gene_id))
+            if gene:
+                self._check_place(gene, part, source)
+            if self.store and str(gene_id) in self.store:
+                row_scores[at] = self._rebuild(str(gene_id), part, row_scores[at], source)
+                self.rebuilt += len(at)
+            else:
+                self.as_they_stand += len(at)
+        self.keys.append(batch.select("gene_id", "position", "splice_type"))
+        assert len(position) == len(row_scores)
+        return with_features(batch, row_scores).to_arrow().cast(self.schema)
+
+    def _check_place(self, gene: Gene, part: pl.DataFrame, source: str) -> None:
+        last, strand, chrom = int(part["position"].max()), part["strand"][0], part["chrom"][0]  # type: ignore[arg-type]
+        if (
+            int(part["position"].min()) < 0
+            or last >= len(gene)
+            or (strand, chrom) != (gene.strand, gene.interval.chrom)
+        ):  # type: ignore[arg-type]
+            raise ArtifactError(
+                f"{source}: gene {gene.gene_id} has rows on {chrom} ({strand}) up to position {last}, but its table "
+                f"says {gene.interval.chrom} ({gene.strand}), {len(gene)} bp. Are both of one genome build?"
+            )
+
+    def _rebuild(self, gene_id: str, part: pl.DataFrame, given: np.ndarray, source: str) -> np.ndarray:
+        assert self.store is not None
+        track = self.store.read(gene_id)
+        position = part["position"].to_numpy()
+        if position.max() >= len(track):
+            raise ArtifactError(
+                f"{source}: gene {gene_id} has a row at position {position.max()}, but its per-nucleotide scores are "
+                f"{len(track)} long. Are they of one genome build?"
+            )
+        letters = np.array(
+            [sequence[i].upper() for sequence, i in zip(part["sequence"], part["index"], strict=True)], dtype="U1"
+        )
+        there = np.frombuffer(b"ACGTN", dtype="S1").astype("U1")[np.minimum(track.tokens, 4)]
+        apart = int((letters != there[position]).sum()) if (track.tokens <= 4).all() else 0
+        if apart > max(1, _LETTERS_APART_SHARE * len(position)):
+            raise ArtifactError(
+                f"{source}: gene {gene_id}: {apart} of {len(position)} rows have another letter than their "
+                "per-nucleotide scores. Are they of one genome build?"
+            )
+        rebuilt = gene_row_scores(track.scores)[position]
+        donor_here, acceptor_here = track.labels[:-2] == DONOR, track.labels[2:] == ACCEPTOR
+        self.bases_of_two_sites += int((donor_here & acceptor_here).sum())
+        passes = self._pass_scores(track.scores, position)
+        close = np.abs(passes - given[None, :, : len(BASE_SCORES)]).max(axis=2).min(axis=0) < 1e-3
+        self.scores_of_no_pass += int((~close).sum())
+        return rebuilt
+
+    @staticmethod
+    def _pass_scores(scores: np.ndarray, position: np.ndarray) -> np.ndarray:
+        """Base scores of rows as the donor pass (p - 1) and the acceptor pass (p + 1) read them: (2, n, 3)."""
+        last = len(scores) - 1
+        return np.stack([scores[np.clip(position - 1, 0, last)], scores[np.clip(position + 1, 0, last)]])
+
+
+_EMPTY_ROWS = pl.DataFrame(
+    schema={
+        "gene_id": pl.String,
+        "chrom": pl.String,
+        "strand": pl.String,
+        "position": pl.Int32,
+        "index": pl.Int32,
+        "sequence": pl.String,
+        "splice_type": pl.String,
+    }
+)
+
+
+def _refuse_duplicates(rows: _RowWriter, reading: ReadReport) -> None:
+    """Two rows of one (gene_id, position) are an error, but for a 1-nt intron: donor and acceptor in one."""
+    keys = pl.concat(rows.keys)
+    twice = keys.filter(pl.struct("gene_id", "position").is_duplicated())
+    if not len(twice):
+        return
+    groups = twice.group_by("gene_id", "position").agg(pl.col("splice_type").sort().str.join(","), pl.len())
+    wrong = groups.filter(pl.col("splice_type") != "acceptor,donor").sort("gene_id", "position")
+    if len(wrong):
+        gene_id, position, kinds, count = wrong.row(0)
+        raise ArtifactError(
+            f"{len(wrong)} keys (gene_id, position) stand there more than once, the first {gene_id}, {position} "
+            f"({count} times: {kinds}). Is a chunk there twice? Remove the copies"
+        )
+    reading.acceptor_rows_lost = len(groups)
+    reading.rows_kept -= len(groups)
+
+
+def _keep_donors(path: Path) -> None:
+    """Of a donor and an acceptor row on one base, keep the donor."""
+    frame = pl.read_parquet(path)
+    lost = pl.struct("gene_id", "position").is_duplicated() & (pl.col("splice_type") == "acceptor")
+    with publish_file(path) as draft:
+        frame.filter(~lost).write_parquet(draft)

@@ -1,0 +1,220 @@
+"""Artifact TSV rows to typed, checked rows, chunk by chunk.
+
+Read by name, needed columns only. Rows with a null or NaN score or without a sequence are dropped and
+counted; anything that cannot be a base-layer row (probability out of range, unknown letter, sequence
+that does not reach its base) is an error that names file and row. Nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from metalayer.data.discovery import ArtifactFile
+from metalayer.data.gene_table import normalised_chrom, normalised_gene_id
+from metalayer.data.windows import encode_windows
+from metalayer.errors import ArtifactError, InputError
+from metalayer.features import feature_matrix, mismatched_columns
+from metalayer.schema import (
+    ARTIFACT_WINDOW_BP,
+    CLASSES,
+    DERIVED_FEATURES,
+    FEATURES,
+    PROBABILITY_SUM_TOLERANCE,
+    ROW_SCORES,
+)
+
+_REQUIRED = ("gene_id", "position", "strand", *ROW_SCORES, "splice_type", "window_start", "sequence")
+BATCH_ROWS = 65_536
+"""Rows held at a time."""
+_ROW = "row of the file"
+
+
+@dataclass
+class ReadReport:
+    """What reading found: counted, and shown to the user."""
+
+    files: int = 0
+    rows_read: int = 0
+    rows_kept: int = 0
+    dropped: dict[str, int] = field(default_factory=dict)
+    mismatched_features: dict[str, int] = field(default_factory=dict)
+    derived_in_files: int = 0
+    acceptor_rows_lost: int = 0
+
+    def add(self, counts: dict[str, int], found: dict[str, int]) -> None:
+        """Add `found` to `counts`, leaving out zeros."""
+        for name, count in found.items():
+            if count:
+                counts[name] = counts.get(name, 0) + count
+
+
+def read_header(file: ArtifactFile) -> list[str]:
+    """Column names of a chunk, after checking that the file is whole.
+
+    Raises:
+        ArtifactError: empty, cut in its last line, a column missing or twice.
+    """
+    path = file.path
+    size = path.stat().st_size
+    if size == 0:
+        raise ArtifactError(f"{path}: the file is empty; write it again with the base-layer pass, or remove it")
+    with path.open("rb") as handle:
+        header = handle.readline()
+        names = header.decode("utf-8", errors="replace").rstrip("\r\n").split("\t")
+        missing = [name for name in _REQUIRED if name not in names]
+        if missing:
+            raise ArtifactError(
+                f"{path}: no column {', '.join(missing)}. Needed are {', '.join(_REQUIRED)} (tab separated, any order)"
+            )
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ArtifactError(f"{path}: column {', '.join(twice)} stands there twice; keep one")
+        handle.seek(max(0, size - 1_000_000))
+        tail = handle.read()
+    fields = tail.rstrip(b"\n").rsplit(b"\n", 1)[-1].count(b"\t") + 1
+    ending = "with" if tail.endswith(b"\n") else "without"
+    if ending == "without" or fields != len(names):
+        raise ArtifactError(
+            f"{path}: the last line is cut short ({fields} of {len(names)} fields, {ending} a line end); copy or "
+            "write the file again"
+        )
+    return names
+
+
+def read_artifacts(file: ArtifactFile, report: ReadReport, batch_rows: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
+    """Typed rows of one chunk, checked, without features.
+
+    Yields:
+        gene_id, chrom, strand, position (Int32), index (Int32, labelled base in `sequence`), sequence,
+        splice_type (one of `CLASSES`), and `ROW_SCORES` (Float64).
+
+    Raises:
+        ArtifactError: see the module.
+    """
+    names = read_header(file)
+    derived = [name for name in DERIVED_FEATURES if name in names]
+    wanted = [name for name in (*_REQUIRED, "chrom", *derived) if name in names]
+    kinds: dict[str, pl.DataType] = dict.fromkeys(names, pl.String())
+    kinds.update(dict.fromkeys((*ROW_SCORES, *derived), pl.Float64()))
+    kinds.update(dict.fromkeys(("position", "window_start"), pl.Int64()))
+    report.files += 1
+    report.derived_in_files = max(report.derived_in_files, len(derived))
+    first = 0
+    try:
+        scan = pl.scan_csv(file.path, separator="\t", schema=kinds).select(wanted)
+        for batch in scan.collect_batches(chunk_size=batch_rows, maintain_order=True):
+            typed = _typed(batch, file, first, derived, report)
+            first += len(batch)
+            if len(typed):
+                yield typed
+    except pl.exceptions.PolarsError as error:
+        text = str(error).splitlines()[0]
+        raise ArtifactError(
+            f"{file.path}: {text}. Every line needs the header's fields and numbers as numbers"
+        ) from None
+
+
+def _typed(batch: pl.DataFrame, file: ArtifactFile, first: int, derived: list[str], report: ReadReport) -> pl.DataFrame:
+    """Check and type one batch; `first` is the number of its first row in the file."""
+    report.rows_read += len(batch)
+    where = f"{file.path}, row {{}}"
+    if "chrom" not in batch.columns:
+        batch = batch.with_columns(pl.lit(file.chrom).alias("chrom"))
+    # Text to class first: `neither` is null, empty or the word in any case.
+    batch = batch.with_columns(
+        pl.col("splice_type").fill_null("").str.to_lowercase().replace("", "neither"),
+        normalised_gene_id().alias("gene_id"),
+        normalised_chrom().alias("chrom"),
+    ).with_row_index(_ROW, offset=first)
+
+    def refuse(bad: pl.Expr, text: str, *shown: str) -> None:
+        rows = batch.filter(bad)
+        if len(rows):
+            values = ", ".join(f"{name} {rows[name][0]!r}" for name in shown)
+            raise ArtifactError(f"{where.format(rows[_ROW][0])}: {values}; {text} ({len(rows)} such rows)")
+
+    identity = ("gene_id", "position", "window_start", "strand", "chrom")
+    refuse(pl.any_horizontal(pl.col(*identity).is_null()), "none of these may be empty", *identity)
+    refuse(~pl.col("strand").is_in(["+", "-"]), "strand must be + or -", "strand")
+    refuse(~pl.col("splice_type").is_in(CLASSES), "allowed are donor, acceptor, neither or nothing", "splice_type")
+
+    missing_score = pl.any_horizontal([pl.col(name).is_null() | pl.col(name).is_nan() for name in ROW_SCORES])
+    missing_letters = pl.col("sequence").is_null() | (pl.col("sequence").str.len_bytes() == 0)
+    counts = batch.select(scores=missing_score.sum(), sequence=(missing_letters & ~missing_score).sum()).row(0)
+    report.add(report.dropped, {"null or NaN score": counts[0], "no sequence": counts[1]})
+    if any(counts):
+        batch = batch.filter(~missing_score & ~missing_letters)
+    if not len(batch):
+        return batch
+
+    scores = batch.select(ROW_SCORES).to_numpy()
+    _check_probabilities(scores, batch, where)
+    report.add(report.mismatched_features, _mismatched(scores, batch, derived))
+    index = (batch["position"] - batch["window_start"]).to_numpy()
+    outside = (index < 0) | (index >= batch["sequence"].str.len_bytes().to_numpy())
+    if outside.any():
+        row = int(np.flatnonzero(outside)[0])
+        raise ArtifactError(
+            f"{where.format(batch[_ROW][row])}: the sequence of {len(batch['sequence'][row])} letters does not "
+            f"reach the labelled base at index position - window_start = {index[row]} ({int(outside.sum())} such rows)"
+        )
+    report.rows_kept += len(batch)
+    return batch.select(
+        "gene_id",
+        "chrom",
+        "strand",
+        pl.col("position").cast(pl.Int32),
+        pl.Series("index", index.astype(np.int32)),
+        "sequence",
+        "splice_type",
+        *ROW_SCORES,
+    )
+
+
+def _check_probabilities(scores: NDArray[np.float64], batch: pl.DataFrame, where: str) -> None:
+    out_of_range = (scores < 0.0) | (scores > 1.0)
+    if out_of_range.any():
+        row, column = (int(i[0]) for i in np.nonzero(out_of_range))
+        raise ArtifactError(
+            f"{where.format(batch[_ROW][row])}: {ROW_SCORES[column]} {scores[row, column]!r} is no probability; "
+            f"scores lie in [0, 1] ({int(out_of_range.any(axis=1).sum())} such rows)"
+        )
+    total = scores[:, :3].sum(axis=1)
+    off = np.abs(total - 1.0) > PROBABILITY_SUM_TOLERANCE
+    if off.any():
+        row = int(np.flatnonzero(off)[0])
+        raise ArtifactError(
+            f"{where.format(batch[_ROW][row])}: donor, acceptor and neither scores add up to {total[row]:.4f}; "
+            f"must be 1 within {PROBABILITY_SUM_TOLERANCE} ({int(off.sum())} such rows)"
+        )
+
+
+def _mismatched(scores: NDArray[np.float64], batch: pl.DataFrame, derived: list[str]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    step = 8192  # stays in the processor's cache
+    columns = {name: batch[name].fill_null(float("nan")).to_numpy() for name in derived}
+    for start in range(0, len(scores), step):
+        part = {name: values[start : start + step] for name, values in columns.items()}
+        for name, count in mismatched_columns(scores[start : start + step], part).items():
+            counts[name] = counts.get(name, 0) + count
+    return counts
+
+
+def with_features(rows: pl.DataFrame, row_scores: NDArray[np.float32]) -> pl.DataFrame:
+    """Typed rows with the 50 features, computed from `row_scores` float32 (n, 7).
+
+    Raises:
+        ArtifactError: a letter other than ACGTN.
+    """
+    try:
+        windows = encode_windows(rows["sequence"], rows["index"].to_numpy(), ARTIFACT_WINDOW_BP)
+    except InputError as error:
+        raise ArtifactError(f"artifact rows, gene {rows['gene_id'][0]} and later: {error}") from None
+    features = feature_matrix(row_scores, windows)
+    identity = rows.select("gene_id", "chrom", "strand", "position", "index", "sequence", "splice_type")
+    return identity.hstack([pl.Series(name, features[:, i]) for i, name in enumerate(FEATURES)])

@@ -1,0 +1,149 @@
+"""Which files belong to a base model: found by name, never guessed between builds."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from metalayer.config import DataConfig
+from metalayer.errors import ArtifactError
+
+_ARTIFACT_NAME = re.compile(r"^analysis_sequences_(?P<chrom>.+)_chunk_(?P<first>\d+)_(?P<last>\d+)\.tsv$")
+
+
+@dataclass(frozen=True)
+class ArtifactFile:
+    """One chunk of artifact rows; `chrom` is what the file name says, without `chr`."""
+
+    path: Path
+    chrom: str
+
+
+@dataclass(frozen=True)
+class BaseLayerFiles:
+    """All files of one base model.
+
+    Attributes:
+        directory: folder of the artifact rows.
+        genome_build: from the folder, None where `artifacts_dir` was given without one.
+        annotation_source: from the folder, likewise.
+        artifacts: chunks, ordered by name.
+        nucleotide_scores: per-nucleotide score files; perhaps none.
+        gene_table: the gene table, if there is one.
+        variants: the SpliceVarDB download, where variants are asked for.
+    """
+
+    directory: Path
+    genome_build: str | None
+    annotation_source: str | None
+    artifacts: tuple[ArtifactFile, ...]
+    nucleotide_scores: tuple[Path, ...]
+    gene_table: Path | None
+    variants: Path | None
+
+    def all_paths(self) -> list[Path]:
+        """Every input file."""
+        extra = [path for path in (self.gene_table, self.variants) if path]
+        return [item.path for item in self.artifacts] + list(self.nucleotide_scores) + extra
+
+
+def find_files(config: DataConfig) -> BaseLayerFiles:
+    """Find the files of `config.base_model`.
+
+    Raises:
+        ArtifactError: no such folder (naming the base models that exist), several builds or sources
+            without a choice, no chunk, a chunk with another name, or a named file that is not there.
+    """
+    directory, source, build = _artifact_directory(config)
+    artifacts = []
+    for path in sorted(directory.glob("analysis_sequences_*.tsv")):
+        match = _ARTIFACT_NAME.match(path.name)
+        if not match:
+            raise ArtifactError(
+                f"{path}: expected a name of the form analysis_sequences_<chrom>_chunk_<first>_<last>.tsv; "
+                "rename the file or move it away"
+            )
+        artifacts.append(ArtifactFile(path, match["chrom"]))
+    if not artifacts:
+        raise ArtifactError(
+            f"no analysis_sequences_<chrom>_chunk_<first>_<last>.tsv in {directory}; run the base-layer pass, or set "
+            "data.artifacts_dir to the folder that holds them"
+        )
+    return BaseLayerFiles(
+        directory=directory,
+        genome_build=build,
+        annotation_source=source,
+        artifacts=tuple(artifacts),
+        nucleotide_scores=_nucleotide_scores(config, directory),
+        gene_table=_optional(config.gene_table, config.data_root / "genes.tsv", "data.gene_table"),
+        variants=_variants(config),
+    )
+
+
+def _artifact_directory(config: DataConfig) -> tuple[Path, str | None, str | None]:
+    if config.artifacts_dir is not None:
+        if not config.artifacts_dir.is_dir():
+            raise ArtifactError(f"data.artifacts_dir: given {config.artifacts_dir}, which is not a folder")
+        return config.artifacts_dir, config.annotation_source, config.genome_build
+    root = config.data_root / "data"
+    if not root.is_dir():
+        raise ArtifactError(
+            f"data.data_root: given {config.data_root}, which has no folder data/; expected "
+            f"{root}/<annotation_source>/<build>/{config.base_model}_eval/meta_models/analysis_sequences_*.tsv"
+        )
+    found = []
+    for path in sorted(root.glob(f"*/*/{config.base_model}_eval/meta_models")):
+        source, build = path.parts[-4], path.parts[-3]
+        if config.annotation_source in (None, source) and config.genome_build in (None, build):
+            found.append((path, source, build))
+    if not found:
+        existing = sorted({path.name.removesuffix("_eval") for path in root.glob("*/*/*_eval")})
+        chosen = [v for v in (config.annotation_source, config.genome_build) if v]
+        where = f" under {'/'.join(chosen)}" if chosen else ""
+        raise ArtifactError(
+            f"data.base_model: no artifacts of {config.base_model!r}{where} in {root}; there are "
+            f"{', '.join(existing) or 'none'}. Expected a folder <annotation_source>/<build>/{config.base_model}_eval"
+        )
+    if len(found) > 1:
+        choices = ", ".join(f"{source}/{build}" for _, source, build in found)
+        raise ArtifactError(
+            f"base model {config.base_model!r} has artifacts of several sources or builds in {root}: {choices}. "
+            "Genome builds are never mixed: choose with data.annotation_source and data.genome_build"
+        )
+    return found[0]
+
+
+def _nucleotide_scores(config: DataConfig, directory: Path) -> tuple[Path, ...]:
+    if config.nucleotide_scores is not None and not config.nucleotide_scores.is_dir():
+        raise ArtifactError(f"data.nucleotide_scores: given {config.nucleotide_scores}, which is not a folder")
+    ours = config.nucleotide_scores or config.data_root / "nucleotide_scores"
+    files = [path for path in sorted(ours.glob(f"{config.base_model}_*.parquet")) if not _is_other_model(path, config)]
+    return tuple(files or sorted(directory.glob("nucleotide_scores*.tsv")))
+
+
+def _is_other_model(path: Path, config: DataConfig) -> bool:
+    """`openspliceai_80_chr1` belongs to `openspliceai_80`, not to `openspliceai`."""
+    models = {p.name.removesuffix("_eval") for p in (config.data_root / "data").glob("*/*/*_eval")}
+    longer = [m for m in models if len(m) > len(config.base_model) and m.startswith(config.base_model)]
+    return any(path.name.startswith(f"{model}_") for model in longer)
+
+
+def _optional(given: Path | None, usual: Path, key: str) -> Path | None:
+    if given is not None:
+        if not given.is_file():
+            raise ArtifactError(f"{key}: given {given}, which is not a file")
+        return given
+    return usual if usual.is_file() else None
+
+
+def _variants(config: DataConfig) -> Path | None:
+    if config.variant_source is None:
+        return None
+    path = _optional(config.splicevardb_path, config.data_root / "splicevardb.download.tsv", "data.splicevardb_path")
+    if path is None:
+        raise ArtifactError(
+            f"data.variant_source is splicevardb, but {config.data_root / 'splicevardb.download.tsv'} is not there; "
+            "download it and set data.splicevardb_path, or set data.variant_source to null"
+        )
+    return path

@@ -1,0 +1,236 @@
+"""Per-nucleotide score files to the canonical Parquet, gene by gene.
+
+Reads our Parquet (with letters, 1-based genomic positions) and the original base layer's TSV (without
+letters: it can rebuild rows, but whole genes cannot be scored from it).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from metalayer.data.gene_table import normalised_chrom, normalised_gene_id
+from metalayer.data.tracks import GENE_INDEX_KEY, LETTERS_KEY
+from metalayer.errors import ArtifactError
+from metalayer.files import publish_file
+from metalayer.genome import Gene, exon_base
+from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER, PROBABILITY_SUM_TOLERANCE
+
+_BATCH_ROWS = 1_000_000
+_NO_LETTER = "?"
+"""Stands in the canonical file for the letter that the original TSV does not carry."""
+
+
+@dataclass
+class TrackReport:
+    """What reading found."""
+
+    files: int = 0
+    genes: int = 0
+    positions: int = 0
+    genes_dropped: dict[str, str] = field(default_factory=dict)
+    labels: str = "in the files"
+    letters: bool = True
+
+
+def write_tracks(
+    files: Sequence[Path],
+    output: Path,
+    gene_table: Mapping[str, Gene],
+    row_sites: Callable[[], pl.DataFrame],
+) -> TrackReport:
+    """Read per-nucleotide files and publish the canonical Parquet.
+
+    Args:
+        files: Parquet of ours, or TSV of the original base layer.
+        output: the canonical Parquet.
+        gene_table: gene by id; a gene that is there must lie where the table says.
+        row_sites: gives gene_id, position (intron base), splice_type of the sites among the artifact
+            rows: the labels, where the files have none (else it is not called).
+
+    Raises:
+        ArtifactError: a missing column, a gap or duplicate in positions, scores out of range, letters
+            other than ACGTN, or a gene that lies elsewhere than the gene table says.
+    """
+    report = TrackReport(files=len(files))
+    index: list[tuple[str, str, str, int, int]] = []
+    seen: set[str] = set()
+    schema = pa.schema(
+        [
+            ("gene_id", pa.dictionary(pa.int32(), pa.string())),
+            ("chrom", pa.dictionary(pa.int32(), pa.string())),
+            ("strand", pa.dictionary(pa.int32(), pa.string())),
+            ("position", pa.int32()),
+            ("base", pa.dictionary(pa.int32(), pa.string())),
+            *((name, pa.float32()) for name in BASE_SCORES),
+            ("label", pa.uint8()),
+        ]
+    )
+    sites: dict[str, list[tuple[int, int]]] | None = None
+    encoding = {"position": "DELTA_BINARY_PACKED"} | dict.fromkeys(BASE_SCORES, "BYTE_STREAM_SPLIT")
+    with (
+        publish_file(output) as draft,
+        pq.ParquetWriter(
+            draft,
+            schema,
+            compression="zstd",
+            use_dictionary=["gene_id", "chrom", "strand", "base"],
+            column_encoding=encoding,
+        ) as writer,
+    ):
+        for path in files:
+            for frame in _genes_of(path):
+                gene = _check(frame, path, gene_table, seen)
+                seen.add(gene.gene_id)
+                scores = frame.select(BASE_SCORES).to_numpy()
+                if np.isnan(scores).any():
+                    report.genes_dropped[gene.gene_id] = "null or NaN score"
+                    continue
+                labels = frame["label"] if "label" in frame.columns else None
+                if labels is None:
+                    report.labels = "from the artifact rows"
+                    sites = _sites_by_gene(row_sites()) if sites is None else sites
+                    labels = pl.Series("label", _labels(gene, sites.get(gene.gene_id, ())))
+                if frame["base"][0] == _NO_LETTER:
+                    report.letters = False
+                table = frame.with_columns(labels.alias("label")).select(schema.names).to_arrow()
+                writer.write_table(table.cast(schema), row_group_size=len(frame))
+                index.append(
+                    (gene.gene_id, gene.interval.chrom, gene.strand, gene.interval.start + 1, gene.interval.end)
+                )
+                report.genes += 1
+                report.positions += len(frame)
+        letters = "true" if report.letters else "false"
+        writer.add_key_value_metadata({GENE_INDEX_KEY.decode(): json.dumps(index), LETTERS_KEY.decode(): letters})
+    return report
+
+
+def _sites_by_gene(row_sites: pl.DataFrame) -> dict[str, list[tuple[int, int]]]:
+    """Gene id to [(exon base, class)], transcript sense."""
+    sites: dict[str, list[tuple[int, int]]] = {}
+    for gene_id, position, splice_type in row_sites.iter_rows():
+        site_class = CLASSES.index(splice_type)
+        sites.setdefault(gene_id, []).append((exon_base(position, site_class), site_class))
+    return sites
+
+
+def _labels(gene: Gene, sites: Sequence[tuple[int, int]]) -> np.ndarray:
+    labels = np.full(len(gene), NEITHER, dtype=np.uint8)
+    for base, site_class in sites:
+        if 0 <= base < len(labels):
+            labels[base] = site_class
+    return labels if gene.strand == "+" else labels[::-1]
+
+
+def _genes_of(path: Path) -> Iterator[pl.DataFrame]:
+    """Whole genes, in file order: gene_id, chrom, strand, position, base, scores and perhaps label."""
+    carried: pl.DataFrame | None = None
+    for batch in _parquet_batches(path) if path.suffix == ".parquet" else _tsv_batches(path):
+        frame = batch if carried is None else pl.concat([carried, batch])
+        parts = frame.partition_by("gene_id", maintain_order=True)
+        yield from parts[:-1]
+        carried = parts[-1]
+    if carried is None:
+        raise ArtifactError(f"{path}: no rows; write it again with the base-layer pass, or remove it")
+    yield carried
+
+
+def _parquet_batches(path: Path) -> Iterator[pl.DataFrame]:
+    required = ("gene_id", "chrom", "strand", "position", "base", *BASE_SCORES)
+    try:
+        file = pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ArtifactError(f"{path}: not a whole Parquet file ({error}); copy or write it again") from None
+    missing = [name for name in required if name not in file.schema_arrow.names]
+    if missing:
+        raise ArtifactError(f"{path}: no column {', '.join(missing)}; needed are {', '.join(required)}")
+    labelled = "label" in file.schema_arrow.names
+    for batch in file.iter_batches(_BATCH_ROWS, columns=[*required, *(["label"] if labelled else [])]):
+        frame = pl.from_arrow(pa.Table.from_batches([batch]))
+        assert isinstance(frame, pl.DataFrame)
+        frame = frame.select(
+            normalised_gene_id().alias("gene_id"),
+            normalised_chrom().alias("chrom"),
+            pl.col("strand").cast(pl.String),
+            pl.col("position").cast(pl.Int32),
+            pl.col("base").cast(pl.String).str.to_uppercase(),
+            pl.col(BASE_SCORES).cast(pl.Float32).fill_null(float("nan")),
+            *([_label_code(path)] if labelled else []),
+        )
+        if labelled and frame["label"].null_count():
+            raise ArtifactError(f"{path}: labels other than donor, acceptor and neither; allowed are {CLASSES}")
+        yield frame
+
+
+def _label_code(path: Path) -> pl.Expr:
+    text = pl.col("label").cast(pl.String).str.to_lowercase()
+    return text.replace_strict(list(CLASSES), [DONOR, ACCEPTOR, NEITHER], default=None, return_dtype=pl.UInt8)
+
+
+def _tsv_batches(path: Path) -> Iterator[pl.DataFrame]:
+    """The original TSV: one whole file at a time, ordered by genomic position."""
+    required = ("gene_id", "chrom", "strand", "genomic_position", *BASE_SCORES)
+    try:
+        header = pl.read_csv(path, separator="\t", n_rows=0).columns
+        missing = [name for name in required if name not in header]
+        if missing:
+            raise ArtifactError(f"{path}: no column {', '.join(missing)}; needed are {', '.join(required)}")
+        kinds = {"gene_id": pl.String, "chrom": pl.String, "strand": pl.String, "genomic_position": pl.Int32}
+        kinds |= dict.fromkeys(BASE_SCORES, pl.Float32)
+        frame = pl.read_csv(path, separator="\t", columns=list(required), schema_overrides=kinds)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise ArtifactError(f"{path}: {str(error).splitlines()[0]}") from None
+    frame = frame.select(
+        normalised_gene_id().alias("gene_id"),
+        normalised_chrom().alias("chrom"),
+        "strand",
+        pl.col("genomic_position").alias("position"),
+        pl.lit(_NO_LETTER).alias("base"),
+        pl.col(BASE_SCORES).fill_null(float("nan")),
+    )
+    for part in frame.partition_by("gene_id", maintain_order=True):
+        yield part.sort("position")
+
+
+def _check(frame: pl.DataFrame, path: Path, gene_table: Mapping[str, Gene], seen: set[str]) -> Gene:
+    """Where the gene of `frame` lies, after checking its rows."""
+    gene_id, chrom, strand = frame.row(0)[:3]
+    if gene_id in seen:
+        raise ArtifactError(f"{path}: gene {gene_id} stands in two places; all its rows must follow each other, once")
+    positions = frame["position"].to_numpy()
+    steps = np.diff(positions)
+    if (steps != 1).any():
+        at = int(np.flatnonzero(steps != 1)[0])
+        what = "a duplicate or wrong order" if steps[at] <= 0 else f"a gap of {steps[at] - 1}"
+        raise ArtifactError(f"{path}: gene {gene_id}: {what} after position {positions[at]}; every position, once")
+    scores = frame.select(BASE_SCORES).to_numpy()
+    finite = scores[~np.isnan(scores).any(axis=1)]
+    if ((finite < 0) | (finite > 1)).any() or (np.abs(finite.sum(axis=1) - 1) > PROBABILITY_SUM_TOLERANCE).any():
+        raise ArtifactError(
+            f"{path}: gene {gene_id}: scores outside [0, 1] or not adding up to 1 within {PROBABILITY_SUM_TOLERANCE}"
+        )
+    letters = set(frame["base"].unique().to_list())
+    if not letters <= set("ACGTN") and letters != {_NO_LETTER}:
+        raise ArtifactError(
+            f"{path}: gene {gene_id}: letters {sorted(map(str, letters - set('ACGTN')))}; allowed are ACGTN"
+        )
+    gene = Gene.from_table(gene_id, chrom, strand, int(positions[0]), int(positions[-1]))
+    known = gene_table.get(gene_id)
+    if known and (known.interval, known.strand) != (gene.interval, gene.strand):
+        raise ArtifactError(
+            f"{path}: gene {gene_id} lies at {_place(gene)}, but the gene table says {_place(known)}. Are scores and "
+            "gene table of one genome build?"
+        )
+    return gene
+
+
+def _place(gene: Gene) -> str:
+    interval = gene.interval
+    return f"{interval.chrom}:{interval.start + 1}-{interval.end} ({gene.strand})"

@@ -1,0 +1,79 @@
+"""How many positions of its genes a row stands for.
+
+Artifact rows are a sample in which true sites and false positives are all there and easy negatives
+are drawn sparsely. A model trained on them as they stand learns that a low base score means little,
+and ranks whole genes worse than its base. Where per-nucleotide scores are at hand, each negative row
+weighs the positions of its base-score stratum over the rows of it (post-stratification, the
+Horvitz-Thompson weight of a stratified sample), so that the weighted rows look like whole genes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metalayer.data.dataset import RowTable
+from metalayer.data.tracks import TrackStore
+from metalayer.features import gene_row_scores
+from metalayer.genome import intron_base
+from metalayer.schema import ACCEPTOR, DONOR, NEITHER
+
+STRATA = np.array([0.0, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.3, 1.0 + 1e-6])
+"""Edges of the larger of donor and acceptor score."""
+MIN_ROWS = 5
+"""A stratum with fewer rows joins its lower neighbour."""
+
+
+def row_labels(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Class of every row position (intron base) from the classes of exon bases, uint8 (L,) to uint8 (L,).
+
+    Where a 1-nt intron makes one base both, it is the donor's, as in artifact rows.
+    """
+    out = np.full(len(labels), NEITHER, dtype=np.uint8)
+    for site_class in (ACCEPTOR, DONOR):
+        at = intron_base(np.flatnonzero(labels == site_class), site_class)  # type: ignore[arg-type]
+        out[at[(at >= 0) & (at < len(out))]] = site_class  # type: ignore[index]
+    return out
+
+
+def prevalence_weights(table: RowTable, store: TrackStore | None) -> NDArray[np.float32]:
+    """Positions that each row stands for; 1 for sites, and for every row of a gene without tracks.
+
+    Args:
+        table: rows of one part; nothing is read from the genes of another.
+        store: per-nucleotide scores.
+
+    Returns:
+        float32 (n,).
+    """
+    weights = np.ones(len(table), dtype=np.float32)
+    if store is None:
+        return weights
+    gene_ids = table.frame["gene_id"].to_numpy()
+    tracked = [gene_id for gene_id in dict.fromkeys(gene_ids) if gene_id in store]
+    positions = np.zeros(len(STRATA) - 1, dtype=np.int64)
+    for track in store.read_many(tracked):
+        scores = gene_row_scores(track.scores)
+        negative = row_labels(track.labels) == NEITHER
+        positions += np.histogram(scores[negative, :2].max(axis=1), STRATA)[0]
+    is_negative = (table.labels == NEITHER) & np.isin(gene_ids, tracked)
+    score = table.features[:, :2].max(axis=1)
+    stratum = np.clip(np.searchsorted(STRATA, score, side="right") - 1, 0, len(STRATA) - 2)
+    rows = np.bincount(stratum[is_negative], minlength=len(positions))
+    stratum_weight = _positions_per_row(positions, rows)
+    weights[is_negative] = stratum_weight[stratum[is_negative]]
+    return weights
+
+
+def _positions_per_row(positions: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Positions over rows of each stratum, sparse strata pooled with their lower neighbours."""
+    out = np.ones(len(positions))
+    end = len(positions)
+    while end > 0:
+        start = end - 1
+        while start > 0 and rows[start:end].sum() < MIN_ROWS:
+            start -= 1
+        total = rows[start:end].sum()
+        out[start:end] = positions[start:end].sum() / total if total else 1.0
+        end = start
+    return np.maximum(out, 1.0)

@@ -1,0 +1,237 @@
+"""Which genes train, validate and test: whole genes, never rows.
+
+Windows of one gene overlap, and so do genes: rows of a gene, of genes that overlap it and of its
+paralogs always share a part. What cannot be kept together (a paralog on a test chromosome) is left
+out of training and counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from metalayer.config import SplitConfig
+from metalayer.data.gene_table import load_genes
+from metalayer.errors import SplitError
+from metalayer.genome import Gene
+from metalayer.schema import CLASSES
+
+PARTS = ("train", "valid", "test")
+NOT_CHECKED_OVERLAP = "not checked: no gene table"
+NOT_CHECKED_PARALOGS = "not checked: the gene table has no paralog_group"
+
+
+def make_split(rows: Path, genes: Path | None, config: SplitConfig) -> dict[str, Any]:
+    """Assign every gene of the rows to a part.
+
+    Args:
+        rows: labelled rows.
+        genes: the typed gene table, if there is one.
+        config: by chromosome or by gene.
+
+    Returns:
+        The manifest, JSON-ready: for each of `PARTS` genes, rows, classes and chromosomes; `left_out`
+        (genes whose paralogs are in a held-out part); `checks` with what was proven or not checked.
+
+    Raises:
+        SplitError: a chromosome in no part or in two, no gene table where one is needed, or a part
+            without a donor or an acceptor.
+    """
+    counted = (
+        pl.scan_parquet(rows)
+        .group_by("gene_id", "chrom")
+        .agg(pl.len().alias("rows"), *[(pl.col("splice_type") == name).sum().alias(name) for name in CLASSES])
+        .sort("chrom", "gene_id")
+        .collect()
+    )
+    table = load_genes(genes)
+    if config.by == "gene" and not table:
+        raise SplitError(
+            "split.by is gene, which needs a gene table to keep overlapping genes together: put genes.tsv into "
+            "data.data_root, set data.gene_table, or split by chromosome"
+        )
+    chrom_of = dict(counted.select("gene_id", "chrom").iter_rows())
+    groups = _groups(list(chrom_of), table)
+    if config.by == "gene":
+        part_of = _draw(groups, {"test": config.test_fraction, "valid": config.valid_fraction}, config.seed)
+        left_out: dict[str, str] = {}
+    else:
+        part_of, left_out = _by_chromosome(chrom_of, groups, table, config)
+    manifest: dict[str, Any] = {"by": config.by, "seed": config.seed, "left_out": left_out}
+    for part in PARTS:
+        ids = sorted(gene for gene, name in part_of.items() if name == part)
+        here = counted.filter(pl.col("gene_id").is_in(ids))
+        manifest[part] = {
+            "genes": ids,
+            "rows": int(here["rows"].sum()),
+            "classes": {name: int(here[name].sum()) for name in CLASSES},
+            "chromosomes": sorted(here["chrom"].unique().to_list(), key=_chrom_order),
+        }
+    manifest["checks"] = check_split(manifest, table)
+    for part in PARTS:
+        for name in ("donor", "acceptor"):
+            if not manifest[part]["classes"][name]:
+                raise SplitError(
+                    f"the {part} part has no {name} ({len(manifest[part]['genes'])} genes on chromosomes "
+                    f"{', '.join(manifest[part]['chromosomes']) or 'none'}; the data has "
+                    f"{', '.join(sorted(set(chrom_of.values()), key=_chrom_order))}). Change split.test_chroms, "
+                    "valid_chroms or the fractions"
+                )
+    return manifest
+
+
+def check_split(manifest: Mapping[str, Any], table: Mapping[str, Gene]) -> dict[str, Any]:
+    """Prove that nothing crosses the parts, from the manifest's own gene lists.
+
+    Returns:
+        Numbers of crossing genes, overlapping gene pairs and paralog groups (each 0), or the reason
+        why one was not checked.
+
+    Raises:
+        SplitError: something crosses.
+    """
+    part_of: dict[str, str] = {}
+    for part in PARTS:
+        for gene_id in manifest[part]["genes"]:
+            if gene_id in part_of:
+                raise SplitError(f"gene {gene_id} is in both {part_of[gene_id]} and {part}")
+            part_of[gene_id] = part
+    checks: dict[str, Any] = {"genes_crossing": 0}
+    placed = sorted(
+        (table[gene_id] for gene_id in part_of if gene_id in table),
+        key=lambda gene: (gene.interval.chrom, gene.interval.start),
+    )
+    checks["overlapping_genes_crossing"] = 0 if table else NOT_CHECKED_OVERLAP
+    checks["genes_without_place"] = len(part_of) - len(placed)
+    reach: dict[str, Gene] = {}  # furthest-reaching gene so far, of each part
+    for gene in placed:
+        part = part_of[gene.gene_id]
+        for other_part, other in reach.items():
+            if other_part != part and gene.interval.overlaps(other.interval):
+                raise SplitError(f"{gene.gene_id} ({part}) overlaps {other.gene_id} ({other_part})")
+        best = reach.get(part)
+        if best is None or best.interval.chrom != gene.interval.chrom or best.interval.end < gene.interval.end:
+            reach[part] = gene
+    parts_of_group: dict[str, str] = {}
+    known = False
+    for gene in placed:
+        if gene.paralog_group is not None:
+            known = True
+            part = part_of[gene.gene_id]
+            if parts_of_group.setdefault(gene.paralog_group, part) != part:
+                raise SplitError(
+                    f"paralog group {gene.paralog_group} is in both {parts_of_group[gene.paralog_group]} and {part}"
+                )
+    checks["paralog_groups_crossing"] = 0 if known else NOT_CHECKED_PARALOGS
+    return checks
+
+
+def _groups(gene_ids: Sequence[str], table: Mapping[str, Gene]) -> list[list[str]]:
+    """Genes that must share a part: overlapping ones and paralogs, as connected groups."""
+    parent = {gene_id: gene_id for gene_id in gene_ids}
+
+    def root(gene_id: str) -> str:
+        while parent[gene_id] != gene_id:
+            parent[gene_id] = parent[parent[gene_id]]
+            gene_id = parent[gene_id]
+        return gene_id
+
+    placed = [table[gene_id] for gene_id in gene_ids if gene_id in table]
+    reaching: Gene | None = None
+    for gene in sorted(placed, key=lambda g: (g.interval.chrom, g.interval.start, g.gene_id)):
+        if reaching and gene.interval.overlaps(reaching.interval):
+            parent[root(gene.gene_id)] = root(reaching.gene_id)
+        if not reaching or gene.interval.chrom != reaching.interval.chrom or gene.interval.end > reaching.interval.end:
+            reaching = gene
+    first: dict[str, str] = {}
+    for gene in placed:
+        if gene.paralog_group is not None:
+            parent[root(gene.gene_id)] = root(first.setdefault(gene.paralog_group, gene.gene_id))
+    groups: dict[str, list[str]] = {}
+    for gene_id in gene_ids:
+        groups.setdefault(root(gene_id), []).append(gene_id)
+    return sorted(groups.values())
+
+
+def _draw(groups: Iterable[list[str]], fractions: Mapping[str, float], seed: int) -> dict[str, str]:
+    """Whole groups at random until each part has its fraction of the genes; the rest trains."""
+    shuffled = sorted(groups)
+    np.random.default_rng(seed).shuffle(shuffled)
+    total = sum(len(group) for group in shuffled)
+    part_of = {}
+    filled = dict.fromkeys(fractions, 0)
+    for group in shuffled:
+        chosen = "train"
+        for part, fraction in fractions.items():
+            target = max(1.0, round(fraction * total))
+            if filled[part] + len(group) <= target:
+                chosen = part
+                filled[part] += len(group)
+                break
+        part_of.update(dict.fromkeys(group, chosen))
+    return part_of
+
+
+def _by_chromosome(
+    chrom_of: Mapping[str, str], groups: Sequence[list[str]], table: Mapping[str, Gene], config: SplitConfig
+) -> tuple[dict[str, str], dict[str, str]]:
+    lists = {"test": config.test_chroms, "valid": config.valid_chroms or (), "train": config.train_chroms or ()}
+    listed: dict[str, str] = {}
+    for part, chroms in lists.items():
+        for chrom in chroms:
+            if listed.setdefault(chrom, part) != part:
+                raise SplitError(f"chromosome {chrom} is in split.{listed[chrom]}_chroms and split.{part}_chroms")
+    if config.train_chroms is not None:
+        nowhere = sorted(set(chrom_of.values()) - set(listed), key=_chrom_order)
+        if nowhere:
+            raise SplitError(
+                f"chromosome {', '.join(nowhere)} of the data is in no part; add it to split.train_chroms, "
+                "valid_chroms or test_chroms, or leave train_chroms out to train on all others"
+            )
+    part_of = {gene_id: listed.get(chrom, "train") for gene_id, chrom in chrom_of.items()}
+    held_out = {gene_id for gene_id, part in part_of.items() if part == "test"}
+    left_out: dict[str, str] = {}
+
+    def leave_out(part: str, held: str) -> None:
+        """Take genes of `part` out whose paralogs are in `held`."""
+        groups_held = {
+            table[g].paralog_group for g, p in part_of.items() if p == held and g in table and table[g].paralog_group
+        }
+        for gene_id in [g for g, p in part_of.items() if p == part]:
+            if gene_id in table and table[gene_id].paralog_group in groups_held:
+                left_out[gene_id] = f"paralog of a {held} gene"
+                del part_of[gene_id]
+
+    leave_out("valid", "test")
+    leave_out("train", "test")
+    if config.valid_chroms is not None:
+        leave_out("train", "valid")
+    else:
+        remaining = [[g for g in group if g in part_of and g not in held_out] for group in groups]
+        part_of.update(_draw([g for g in remaining if g], {"valid": config.valid_fraction}, config.seed))
+    return part_of, left_out
+
+
+def random_split(
+    n_rows: int, train: float = 0.8, valid: float = 0.1, seed: int = 42
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Row indices of three parts at random: LEAKY, windows of one gene land on both sides.
+
+    For comparison with results obtained so; metrics on such a test part are not metrics on unseen
+    genes. The pipeline never uses it.
+
+    Returns:
+        Three int64 index arrays: train, valid, and all the rest.
+    """
+    order = np.random.default_rng(seed).permutation(n_rows)
+    first, second = round(train * n_rows), round((train + valid) * n_rows)
+    return order[:first], order[first:second], order[second:]
+
+
+def _chrom_order(chrom: str) -> tuple[int, str]:
+    return (int(chrom), "") if chrom.isdigit() else (10**6, chrom)

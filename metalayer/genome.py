@@ -1,0 +1,188 @@
+"""Coordinates, strands and letters: the only place where conventions meet.
+
+Inside metalayer an interval is 0-based half-open and a splice site is its exon base in transcript
+sense (the last exonic base of a donor, the first exonic base of an acceptor). The conversions:
+
+- gene table and GFF: 1-based inclusive                      -> `Gene.from_table`
+- artifact row: 0-based index into the transcript-sense gene -> `Gene.genomic`, `Gene.index`
+- artifact row: intron base (G of GT, G of AG)               -> `exon_base`, `intron_base`
+- per-nucleotide scores: 1-based genomic, plus-strand letter -> `Gene.index`, `reverse_complement`
+- VCF / SpliceVarDB: 1-based, plus strand, REF may span      -> `parse_variant`
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metalayer.errors import InputError
+from metalayer.schema import ACCEPTOR, DONOR
+
+# Letters: A C G T are 0..3; N is 4 and encodes as an all-zero one-hot row, never as A.
+LETTERS = "ACGTN"
+N_TOKEN = 4
+_INVALID = 255
+_TOKEN_OF_BYTE = np.full(256, _INVALID, dtype=np.uint8)
+for _token, _letter in enumerate(LETTERS):
+    _TOKEN_OF_BYTE[ord(_letter)] = _token
+    _TOKEN_OF_BYTE[ord(_letter.lower())] = _token
+_COMPLEMENT = np.array([3, 2, 1, 0, 4], dtype=np.uint8)
+_BYTE_OF_TOKEN = np.frombuffer(LETTERS.encode(), dtype=np.uint8)
+
+
+def encode(sequence: str | bytes) -> NDArray[np.uint8]:
+    """Letters to tokens (A 0, C 1, G 2, T 3, N 4; lower case is the same letter).
+
+    Returns:
+        uint8 (L,).
+
+    Raises:
+        InputError: a letter other than ACGTN, naming the first one and its index.
+    """
+    raw = sequence.encode() if isinstance(sequence, str) else sequence
+    tokens = _TOKEN_OF_BYTE[np.frombuffer(raw, dtype=np.uint8)]
+    bad = np.flatnonzero(tokens == _INVALID)
+    if bad.size:
+        letter = chr(raw[int(bad[0])])
+        raise InputError(
+            f"letter {letter!r} at index {int(bad[0])} of a sequence of {len(raw)}; allowed are A, C, G, T and N. "
+            "Replace other IUPAC codes with N."
+        )
+    return tokens
+
+
+def decode(tokens: NDArray[np.uint8]) -> str:
+    """Tokens (L,) back to letters."""
+    return _BYTE_OF_TOKEN[tokens].tobytes().decode()
+
+
+def reverse_complement(tokens: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The other strand, 5' to 3': uint8 (L,) to uint8 (L,)."""
+    return np.ascontiguousarray(_COMPLEMENT[tokens[::-1]])
+
+
+def token_table() -> NDArray[np.uint8]:
+    """Lookup from byte to token, 255 where the byte is no letter of ACGTN: uint8 (256,)."""
+    return _TOKEN_OF_BYTE.copy()
+
+
+def normalise_chrom(chrom: str) -> str:
+    """`chr1` and `1` are one chromosome: the name without `chr`, always text."""
+    text = str(chrom).strip()
+    return text[3:] if text[:3].lower() == "chr" and len(text) > 3 else text
+
+
+def normalise_gene_id(gene_id: str) -> str:
+    """`gene-TP73` and `TP73` are one gene: the id without `gene-`."""
+    text = str(gene_id).strip()
+    return text[5:] if text.startswith("gene-") else text
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Positions [start, end) of one chromosome, 0-based half-open."""
+
+    chrom: str
+    start: int
+    end: int
+
+    def __post_init__(self) -> None:
+        if self.start < 0 or self.end <= self.start:
+            raise InputError(
+                f"interval {self.chrom}:{self.start}-{self.end}: needs 0 <= start < end (0-based, half-open)"
+            )
+
+    def __len__(self) -> int:
+        return self.end - self.start
+
+    def overlaps(self, other: Interval) -> bool:
+        """Whether the two share a position."""
+        return self.chrom == other.chrom and self.start < other.end and other.start < self.end
+
+
+@dataclass(frozen=True)
+class Gene:
+    """A gene on its strand; `index` counts from its 5' end in transcript sense, from 0."""
+
+    gene_id: str
+    interval: Interval
+    strand: str
+    gene_name: str = ""
+    paralog_group: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.strand not in ("+", "-"):
+            raise InputError(f"gene {self.gene_id}: strand {self.strand!r}; allowed are '+' and '-'")
+
+    @classmethod
+    def from_table(
+        cls,
+        gene_id: str,
+        chrom: str,
+        strand: str,
+        start: int,
+        end: int,
+        gene_name: str = "",
+        paralog_group: str | None = None,
+    ) -> Gene:
+        """From a gene table or GFF line: `start` and `end` 1-based inclusive."""
+        interval = Interval(normalise_chrom(chrom), int(start) - 1, int(end))
+        return cls(normalise_gene_id(gene_id), interval, strand, gene_name, paralog_group)
+
+    def __len__(self) -> int:
+        return len(self.interval)
+
+    def genomic(self, index: int) -> int:
+        """0-based genomic position of the transcript-sense `index`."""
+        return self.interval.start + index if self.strand == "+" else self.interval.end - 1 - index
+
+    def index(self, position: int) -> int:
+        """Transcript-sense index of a 0-based genomic `position`."""
+        return position - self.interval.start if self.strand == "+" else self.interval.end - 1 - position
+
+
+def intron_base(exon_base: int, site_class: int) -> int:
+    """Artifact-row index of a site from its exon base, both transcript sense (donor + 1, acceptor - 1)."""
+    return exon_base + _INTRON_OFFSET[site_class]
+
+
+def exon_base(intron_base: int, site_class: int) -> int:
+    """Exon base of a site from its artifact-row index, both transcript sense."""
+    return intron_base - _INTRON_OFFSET[site_class]
+
+
+_INTRON_OFFSET = {DONOR: 1, ACCEPTOR: -1}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A variant on the plus strand; `position` is 0-based, the first base of `ref`."""
+
+    chrom: str
+    position: int
+    ref: str
+    alt: str
+
+    @property
+    def interval(self) -> Interval:
+        """The reference bases that the variant replaces or borders."""
+        return Interval(self.chrom, self.position, self.position + max(1, len(self.ref)))
+
+
+_VARIANT = re.compile(r'^"?([^-"]+)-(\d+)-([ACGTNacgtn]*)-([ACGTNacgtn]*)"?$')
+
+
+def parse_variant(text: str) -> Variant:
+    """`CHROM-POS-REF-ALT`, POS 1-based, perhaps in double quotes, with or without `chr`.
+
+    Raises:
+        InputError: another form.
+    """
+    match = _VARIANT.match(text.strip())
+    if not match or int(match[2]) < 1:
+        raise InputError(f"variant {text!r}: expected CHROM-POS-REF-ALT with a 1-based position, as in 1-100107682-T-C")
+    chrom, position, ref, alt = match.groups()
+    return Variant(normalise_chrom(chrom), int(position) - 1, ref.upper(), alt.upper())

@@ -1,0 +1,5 @@
+"""Applying a trained model."""
+
+from metalayer.inference.predictor import Predictor
+
+__all__ = ["Predictor"]

@@ -1,0 +1,140 @@
+"""A trained model that answers: for rows and for every position of a gene."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from metalayer.data.tracks import GeneTrack
+from metalayer.features import feature_matrix, gene_feature_matrix, gene_row_scores
+from metalayer.genome import N_TOKEN
+from metalayer.models.bundle import digest, load_model
+from metalayer.models.device import resolve_device
+from metalayer.models.meta import MetaSpliceModel
+from metalayer.schema import ACCEPTOR, DONOR, FEATURE_SCHEMA, NEITHER
+
+ROW_CHUNK = 32
+"""Rows a forward pass always holds (the last one padded), so that a row's bytes do not depend on its
+neighbours; also what a CPU does fastest."""
+ROW_BLOCK = 512
+"""Rows of a forward pass where results need not be equal bit for bit."""
+POSITION_BLOCK = 8192
+"""Positions a dense forward pass holds at a time: memory does not grow with the gene."""
+
+
+class Predictor:
+    """A model directory, loaded once.
+
+    Attributes:
+        info: its `model.json`.
+        digest: SHA-256 of the model, in hex.
+        schema: the feature schema it was trained on.
+    """
+
+    def __init__(self, model: MetaSpliceModel, info: dict[str, Any], model_digest: str, device: str = "cpu") -> None:
+        self.model = model.to(resolve_device(device)).eval()
+        self.device = next(model.parameters()).device
+        self.info = info
+        self.digest = model_digest
+        self.schema = FEATURE_SCHEMA
+
+    @classmethod
+    def load(cls, directory: Path, device: str = "cpu") -> Predictor:
+        """Load a model directory.
+
+        Raises:
+            ModelError: missing or damaged files.
+            SchemaError: a model of another feature schema.
+        """
+        model, info = load_model(directory)
+        return cls(model, info, digest(directory), device)
+
+    @torch.inference_mode()
+    def predict_rows(self, row_scores: NDArray[np.float32], windows: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Calibrated probabilities of rows; each row's result is independent of the others, bit for bit.
+
+        Args:
+            row_scores: float32 (n, 7), columns `ROW_SCORES`.
+            windows: uint8 (n, W), the labelled base at W // 2, N outside.
+
+        Returns:
+            float32 (n, 3): donor, acceptor, neither.
+        """
+        out = np.empty((len(row_scores), 3), dtype=np.float32)
+        features = feature_matrix(row_scores, windows)
+        letters = torch.full((ROW_CHUNK, windows.shape[1]), N_TOKEN, dtype=torch.uint8)
+        numbers = torch.zeros((ROW_CHUNK, features.shape[1]))
+        for start in range(0, len(out), ROW_CHUNK):
+            n = min(ROW_CHUNK, len(out) - start)
+            letters[:n] = torch.from_numpy(np.ascontiguousarray(windows[start : start + n]))
+            numbers[:n] = torch.from_numpy(features[start : start + n])
+            answer = self.model.calibrate(self.model(letters.to(self.device), numbers.to(self.device)))
+            out[start : start + n] = answer[:n].cpu().numpy()
+        return out
+
+    @torch.inference_mode()
+    def row_log_probabilities(self, features: NDArray[np.float32], windows: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Uncalibrated log-probabilities of many rows with ready features: float32 (n, F), uint8 (n, W) to (n, 3)."""
+        out = np.empty((len(features), 3), dtype=np.float32)
+        for start in range(0, len(out), ROW_BLOCK):
+            rows = slice(start, start + ROW_BLOCK)
+            answer = self.model(
+                torch.from_numpy(np.ascontiguousarray(windows[rows])).to(self.device),
+                torch.from_numpy(features[rows]).to(self.device),
+            )
+            out[rows] = answer.cpu().numpy()
+        return out
+
+    @torch.inference_mode()
+    def log_probabilities(self, track: GeneTrack) -> NDArray[np.float32]:
+        """Uncalibrated log-probabilities of every row position (intron base) of a gene: float32 (L, 3)."""
+        row_scores = gene_row_scores(track.scores)
+        length, radius = len(track), self.model.encoder.radius_bp
+        tokens = np.full(length + 2 * radius, N_TOKEN, dtype=np.uint8)
+        tokens[radius : radius + length] = track.tokens
+        features = gene_feature_matrix(row_scores, track.tokens, self.schema.window_bp)
+        out = np.empty((length, 3), dtype=np.float32)
+        for start in range(0, length, POSITION_BLOCK):
+            end = min(start + POSITION_BLOCK, length)
+            answer = self.model.forward_dense(
+                torch.from_numpy(tokens[start : end + 2 * radius]).to(self.device),
+                torch.from_numpy(features[start:end]).to(self.device),
+            )
+            out[start:end] = answer.cpu().numpy()
+        return out
+
+    @torch.inference_mode()
+    def calibrated(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Calibrated probabilities of log-probabilities (n, 3)."""
+        answer = self.model.calibrate(torch.from_numpy(log_probabilities).to(self.device))
+        return answer.cpu().numpy()
+
+    def predict_gene_track(self, track: GeneTrack) -> NDArray[np.float32]:
+        """Calibrated probabilities at every exon base of a gene: float32 (L, 3)."""
+        return to_exon_bases(self.calibrated(self.log_probabilities(track)), track.scores)
+
+
+def to_exon_bases(rows: NDArray[np.float32], base: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities of row positions (intron bases) as tracks on exon bases.
+
+    A donor row is one base downstream of its exon base, an acceptor row one base upstream; the exon
+    base whose row would lie beyond the gene keeps the base model's score.
+
+    Args:
+        rows: float32 (L, 3) at row positions.
+        base: float32 (L, 3) base scores at exon bases.
+
+    Returns:
+        float32 (L, 3) at exon bases; each row sums to 1 (within rounding).
+    """
+    out = np.empty_like(rows)
+    out[:-1, DONOR], out[-1, DONOR] = rows[1:, DONOR], base[-1, DONOR]
+    out[1:, ACCEPTOR], out[0, ACCEPTOR] = rows[:-1, ACCEPTOR], base[0, ACCEPTOR]
+    out[:, NEITHER] = np.maximum(1.0 - out[:, DONOR] - out[:, ACCEPTOR], 0.0)
+    total = out.sum(axis=1, keepdims=True)
+    # Only where donor and acceptor, read from two different rows, add up to more than 1.
+    return np.where(total > 1.0 + 1e-6, out / total, out)

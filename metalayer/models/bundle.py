@@ -1,0 +1,108 @@
+"""The model directory: weights, what they mean, and where they come from.
+
+`model.safetensors` (weights, normalisation, calibration) and `model.json` (format version, model
+options, feature schema and its hash, base model, configuration, seed, data hash, genes of each
+part). Written beside and renamed, so a directory is whole or absent; loaded without pickle, and
+never against another feature schema.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+import metalayer
+from metalayer.errors import ModelError, SchemaError
+from metalayer.files import publish_directory
+from metalayer.models.meta import MetaSpliceModel
+from metalayer.schema import FEATURE_SCHEMA
+
+FORMAT_VERSION = 1
+WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
+
+
+def save_model(model: MetaSpliceModel, directory: Path, info: Mapping[str, Any]) -> None:
+    """Publish `model` as `directory`, replacing what was there.
+
+    Args:
+        model: on any device.
+        directory: the model directory.
+        info: JSON-ready facts that travel with the weights (base_model, seed, data_hash, split ...).
+    """
+    with publish_directory(directory) as draft:
+        save_file({name: value.cpu().contiguous() for name, value in model.state_dict().items()}, draft / WEIGHTS)
+        description = {
+            **info,
+            "format_version": FORMAT_VERSION,
+            "metalayer_version": metalayer.__version__,
+            "model": model.options,
+            "schema": FEATURE_SCHEMA.to_dict(),
+            "schema_hash": FEATURE_SCHEMA.hash,
+        }
+        (draft / DESCRIPTION).write_text(json.dumps(description, indent=1, sort_keys=True), encoding="utf-8")
+
+
+def read_description(directory: Path) -> dict[str, Any]:
+    """`model.json` of a model directory, checked for format and feature schema.
+
+    Raises:
+        ModelError: no such directory, a missing or damaged file, another format version.
+        SchemaError: a model of another feature schema.
+    """
+    path = Path(directory) / DESCRIPTION
+    try:
+        info: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"model directory {directory}: {DESCRIPTION}: {error.strerror or error}") from None
+    except ValueError:
+        raise ModelError(f"model directory {directory}: {DESCRIPTION} is damaged; save or download it again") from None
+    if info.get("format_version") != FORMAT_VERSION:
+        raise ModelError(
+            f"model directory {directory}: format version {info.get('format_version')!r}; this metalayer "
+            f"{metalayer.__version__} reads {FORMAT_VERSION}. Train again, or use the version that wrote it "
+            f"({info.get('metalayer_version', 'unknown')})"
+        )
+    if info.get("schema_hash") != FEATURE_SCHEMA.hash:
+        raise SchemaError(
+            f"model directory {directory}: feature schema {info.get('schema_hash')}; this metalayer has "
+            f"{FEATURE_SCHEMA.hash}. A model runs only on the features it was trained on: train again"
+        )
+    return info
+
+
+def load_model(directory: Path) -> tuple[MetaSpliceModel, dict[str, Any]]:
+    """The model, in evaluation mode on the CPU, and its description.
+
+    Raises:
+        ModelError: a missing or damaged file, or tensors that do not fit the description.
+        SchemaError: a model of another feature schema.
+    """
+    info = read_description(directory)
+    path = Path(directory) / WEIGHTS
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"model directory {directory}: {WEIGHTS}: {error}") from None
+    model = MetaSpliceModel(**info["model"])
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in tensors.items()}
+    if expected != given:
+        wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
+        raise ModelError(f"model directory {directory}: {WEIGHTS} does not fit {DESCRIPTION}: {', '.join(wrong[:8])}")
+    model.load_state_dict(tensors)
+    model.eval()
+    return model, info
+
+
+def digest(directory: Path) -> str:
+    """SHA-256 of weights and description, in hex: the identity of a model."""
+    total = hashlib.sha256()
+    for name in (WEIGHTS, DESCRIPTION):
+        total.update((Path(directory) / name).read_bytes())
+    return total.hexdigest()

@@ -1,0 +1,169 @@
+"""Every column, class and feature is declared here, once.
+
+The feature schema and its hash travel with the weights; a model is never loaded against another
+schema, and nobody guesses a feature count. Definitions of the features: `features.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+
+# Classes, in the order of every probability axis C.
+CLASSES: tuple[str, str, str] = ("donor", "acceptor", "neither")
+DONOR, ACCEPTOR, NEITHER = 0, 1, 2
+PROBABILITY_SUM_TOLERANCE = 0.01
+"""Donor, acceptor and neither scores of one position must sum to 1 within this."""
+
+# The seven numbers a base model leaves for one row; all other score features derive from them.
+BASE_SCORES: tuple[str, ...] = ("donor_score", "acceptor_score", "neither_score")
+CONTEXT_SCORES: tuple[str, ...] = (
+    "context_score_m2",
+    "context_score_m1",
+    "context_score_p1",
+    "context_score_p2",
+)
+ROW_SCORES: tuple[str, ...] = BASE_SCORES + CONTEXT_SCORES
+
+_PER_TYPE = (
+    "diff_m1",
+    "diff_m2",
+    "diff_p1",
+    "diff_p2",
+    "surge_ratio",
+    "is_local_peak",
+    "weighted_context",
+    "peak_height_ratio",
+    "second_derivative",
+    "signal_strength",
+    "context_diff_ratio",
+)
+DERIVED_FEATURES: tuple[str, ...] = (
+    "relative_donor_probability",
+    "splice_probability",
+    "donor_acceptor_diff",
+    "splice_neither_diff",
+    "donor_acceptor_logodds",
+    "splice_neither_logodds",
+    "probability_entropy",
+    "context_neighbor_mean",
+    "context_asymmetry",
+    "context_max",
+    *(f"donor_{name}" for name in _PER_TYPE),
+    *(f"acceptor_{name}" for name in _PER_TYPE),
+    "donor_acceptor_peak_ratio",
+    "type_signal_difference",
+    "score_difference_ratio",
+    "signal_strength_ratio",
+)
+ROW_FEATURES: tuple[str, ...] = (
+    "donor_logit",
+    "acceptor_logit",
+    "score_margin",
+    "has_gt",
+    "has_ag",
+    "gc_fraction",
+    "n_fraction",
+)
+SCORE_FEATURES: tuple[str, ...] = ROW_SCORES + DERIVED_FEATURES
+"""The 43 columns an artifact file may carry."""
+FEATURES: tuple[str, ...] = SCORE_FEATURES + ROW_FEATURES
+"""The 50 model features, in the model's order."""
+
+RATIO_FEATURES: frozenset[str] = frozenset(
+    name
+    for name in FEATURES
+    if name.endswith(("surge_ratio", "height_ratio", "context_diff_ratio", "peak_ratio", "strength_ratio"))
+    or name in ("donor_acceptor_diff", "splice_neither_diff")
+)
+"""Features divided by something that may be ~1e-10: normalised after a signed logarithm."""
+
+# The artifact TSV of the base layer, in the order in which we write it (read by name).
+ARTIFACT_COLUMNS: tuple[str, ...] = (
+    "gene_id",
+    "transcript_id",
+    "position",
+    "predicted_position",
+    "true_position",
+    "pred_type",
+    "score",
+    "strand",
+    *BASE_SCORES,
+    "splice_type",
+    *CONTEXT_SCORES,
+    *DERIVED_FEATURES,
+    "chrom",
+    "window_start",
+    "window_end",
+    "transcript_count",
+    "sequence",
+)
+LABEL_LEAKING_COLUMNS: frozenset[str] = frozenset(
+    ("splice_type", "pred_type", "predicted_position", "true_position", "score", "is_correct", "error_type")
+)
+"""Never features: they give the label away."""
+IDENTITY_COLUMNS: frozenset[str] = frozenset(
+    (
+        "gene_id",
+        "transcript_id",
+        "gene_name",
+        "gene_type",
+        "chrom",
+        "strand",
+        "position",
+        "absolute_position",
+        "window_start",
+        "window_end",
+        "transcript_count",
+    )
+)
+"""Never features: they name the row."""
+
+GENE_COLUMNS: tuple[str, ...] = ("gene_id", "gene_name", "chrom", "strand", "start", "end")
+"""The gene table: start and end are 1-based inclusive; `paralog_group` is optional."""
+TRACK_COLUMNS: tuple[str, ...] = ("gene_id", "chrom", "strand", "position", "base", *BASE_SCORES)
+"""Per-nucleotide scores: position 1-based genomic, base on the plus strand, scores on the exon
+base; `label` and `paralog` are optional."""
+
+ARTIFACT_WINDOW_BP = 500
+"""Artifact sequences cover [position - 250, position + 250), cut at gene ends."""
+SITE_CONVENTION = "exon_base_transcript_sense"
+"""Inside: a site is its last / first exonic base, in transcript direction. Rows (intron base)
+convert at the border, in `genome.py`."""
+
+
+@dataclass(frozen=True)
+class FeatureSchema:
+    """What a model's inputs mean: the feature columns in order, the window and the convention.
+
+    Attributes:
+        features: feature columns, in the model's order.
+        window_bp: letters around the labelled base that `gc_fraction` and `n_fraction` see:
+            [position - window_bp // 2, position + window_bp // 2).
+        site_convention: see `SITE_CONVENTION`.
+        classes: the probability axis.
+    """
+
+    features: tuple[str, ...] = FEATURES
+    window_bp: int = ARTIFACT_WINDOW_BP
+    site_convention: str = SITE_CONVENTION
+    classes: tuple[str, ...] = CLASSES
+
+    def to_dict(self) -> dict[str, object]:
+        """A JSON-ready description."""
+        return {
+            "features": list(self.features),
+            "window_bp": self.window_bp,
+            "site_convention": self.site_convention,
+            "classes": list(self.classes),
+        }
+
+    @property
+    def hash(self) -> str:
+        """First 16 hex digits of the SHA-256 of the description."""
+        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+FEATURE_SCHEMA = FeatureSchema()

@@ -1,0 +1,172 @@
+"""Base against meta (and champion) on held-out genes."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from metalayer.config import RunConfig
+from metalayer.data.dataset import RowTable
+from metalayer.data.tracks import TrackStore
+from metalayer.errors import MetalayerError
+from metalayer.evaluation.metrics import GeneScores
+from metalayer.evaluation.report import compare_champion, evaluate
+from metalayer.files import publish_file
+from metalayer.inference import Predictor
+from metalayer.inference.predictor import to_exon_bases
+from metalayer.schema import CLASSES, ROW_SCORES
+from metalayer.workflows.train import open_tracks
+
+logger = logging.getLogger(__name__)
+
+GOLDEN, EVALUATION = "golden.parquet", "evaluation.json"
+GOLDEN_ROWS = 64
+
+
+def evaluate_bundle(
+    bundle: Path,
+    rows: Path,
+    tracks: Path | None,
+    manifest: Mapping[str, Any],
+    config: RunConfig,
+    champion: Path | None,
+    output_dir: Path,
+) -> dict[str, Any]:
+    """Evaluate a model on the test genes: on all their positions where there are tracks, and on their rows.
+
+    Args:
+        bundle: the model directory.
+        rows: labelled rows.
+        tracks: canonical per-nucleotide scores, if there are any.
+        manifest: of `make_split`.
+        config: the run.
+        champion: model directory of the current champion, scored on the test genes less those it was
+            trained or validated on; None where there is none.
+        output_dir: gets `evaluation.json` and `golden.parquet` (rows with the answers expected of them).
+
+    Returns:
+        primary ("positions" where whole genes could be scored, else "rows"), positions, rows, champion:
+        the reports of `metalayer.evaluation`, JSON-ready.
+    """
+    test_genes = list(manifest["test"]["genes"])
+    predictor = Predictor.load(bundle, config.train.device)
+    table = RowTable.read(rows, test_genes, predictor.schema.window_bp)
+    row_genes, answers = _score_rows(predictor, table)
+    store = open_tracks(tracks)
+    tracked = [gene_id for gene_id in test_genes if store and gene_id in store]
+    position_genes = _score_positions(predictor, store, tracked) if store else []
+    complete = bool(tracked) and len(tracked) == len(test_genes)
+    logger.info("intervals from %d resamples of genes", config.evaluate.n_bootstrap)
+    evaluation: dict[str, Any] = {
+        "primary": "positions" if complete else "rows",
+        "positions": evaluate(position_genes, config.evaluate, unit="positions") if position_genes else None,
+        "rows": evaluate(row_genes, config.evaluate, unit="rows"),
+        "champion": None,
+        "test_genes": len(test_genes),
+        "test_genes_with_tracks": len(tracked),
+    }
+    if champion is not None:
+        primary = position_genes if complete else row_genes
+        evaluation["champion"] = _against_champion(champion, primary, table, store if complete else None, config)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    _write_golden(table, answers, output_dir / GOLDEN)
+    with publish_file(output_dir / EVALUATION) as draft:
+        draft.write_text(json.dumps(evaluation, indent=1), encoding="utf-8")
+    return evaluation
+
+
+def _score_rows(predictor: Predictor, table: RowTable) -> tuple[list[GeneScores], np.ndarray]:
+    """Base, meta and uncalibrated meta on rows, by gene; and meta for all rows, (n, 3)."""
+    log_p = predictor.row_log_probabilities(table.features, table.windows)
+    meta = predictor.calibrated(log_p)
+    base = table.features[:, : len(CLASSES)]
+    out = []
+    for gene_id, chrom, at in _rows_by_gene(table):
+        scores = {"base": base[at], "meta": meta[at], "uncalibrated": np.exp(log_p[at])}
+        out.append(GeneScores(gene_id, chrom, table.labels[at].astype(np.uint8), scores))
+    return out, meta
+
+
+def _rows_by_gene(table: RowTable) -> list[tuple[str, str, slice]]:
+    """gene_id, chrom and rows of each gene; rows of a gene follow each other."""
+    gene_ids, chroms = table.frame["gene_id"].to_numpy(), table.frame["chrom"].to_numpy()
+    starts = np.flatnonzero(np.concatenate([[True], gene_ids[1:] != gene_ids[:-1]]))
+    ends = np.append(starts[1:], len(gene_ids))
+    return [
+        (str(gene_ids[start]), str(chroms[start]), slice(int(start), int(end)))
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def _score_positions(predictor: Predictor, store: TrackStore, gene_ids: Sequence[str]) -> list[GeneScores]:
+    """Base, meta and uncalibrated meta at every exon base of each gene."""
+    out = []
+    for number, track in enumerate(store.read_many(list(gene_ids)), start=1):
+        log_p = predictor.log_probabilities(track)
+        scores = {
+            "base": track.scores,
+            "meta": to_exon_bases(predictor.calibrated(log_p), track.scores),
+            "uncalibrated": to_exon_bases(np.exp(log_p), track.scores),
+        }
+        out.append(GeneScores(track.gene.gene_id, track.gene.interval.chrom, track.labels, scores))
+        if number % 10 == 0 or number == len(gene_ids):
+            logger.info("scored %d of %d test genes", number, len(gene_ids))
+    return out
+
+
+def _against_champion(
+    champion: Path, scored: Sequence[GeneScores], table: RowTable, store: TrackStore | None, config: RunConfig
+) -> dict[str, Any]:
+    """Candidate and champion on the test genes that the champion never saw."""
+    facts: dict[str, Any] = {"scored": False, "error": None, "genes": 0}
+    try:
+        predictor = Predictor.load(champion, config.train.device)
+        seen = set(predictor.info["split"]["train"]) | set(predictor.info["split"]["valid"])
+        unseen = [gene for gene in scored if gene.gene_id not in seen]
+        facts["genes_it_was_trained_on"] = len(scored) - len(unseen)
+        if store is not None:
+            theirs = {
+                track.gene.gene_id: predictor.predict_gene_track(track)
+                for track in store.read_many([gene.gene_id for gene in unseen])
+            }
+        else:
+            answers = predictor.calibrated(predictor.row_log_probabilities(table.features, table.windows))
+            theirs = {gene_id: answers[at] for gene_id, _, at in _rows_by_gene(table)}
+        both = [
+            GeneScores(
+                gene.gene_id,
+                gene.chrom,
+                gene.labels,
+                {"meta": gene.scores["meta"], "champion": theirs[gene.gene_id]},
+            )
+            for gene in unseen
+        ]
+        return facts | {"scored": True, "genes": len(both)} | compare_champion(both, config.evaluate)
+    except MetalayerError as error:
+        return facts | {"error": str(error)}
+
+
+def _write_golden(table: RowTable, answers: np.ndarray, path: Path) -> None:
+    """A spread of test rows of every class with the answers that a server of this model must give."""
+    chosen: list[np.ndarray] = []
+    for site_class in range(len(CLASSES)):
+        at = np.flatnonzero(table.labels == site_class)
+        chosen.append(at[np.linspace(0, len(at) - 1, min(len(at), GOLDEN_ROWS // len(CLASSES) + 1)).astype(int)])
+    rows = np.unique(np.concatenate(chosen))
+    scores = table.features[rows][:, : len(ROW_SCORES)].astype(np.float64)
+    golden = (
+        table.frame[rows]
+        .select("gene_id", "chrom", "position", "splice_type", "sequence", "index")
+        .hstack(
+            [pl.Series(name, scores[:, i]) for i, name in enumerate(ROW_SCORES)]
+            + [pl.Series(name, answers[rows, i].astype(np.float64)) for i, name in enumerate(CLASSES)]
+        )
+    )
+    with publish_file(path) as draft:
+        golden.write_parquet(draft)
