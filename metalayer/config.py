@@ -230,7 +230,8 @@ class RunConfig(Section):
             for name, field in cls.model_fields.items()
             if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
         }
-        mistakes, built = [], {}
+        mistakes: list[str] = []
+        built: dict[str, Any] = {}
         for name, given in values.items():
             if name not in sections:
                 close = difflib.get_close_matches(str(name), list(sections), n=1)

@@ -78,9 +78,9 @@ def derived_features(row_scores: NDArray[np.floating]) -> dict[str, NDArray[np.f
     return out
 
 
-def _score_columns(row_scores: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
-    """`row_scores` and all that derives from them alone."""
-    row_scores = row_scores.astype(np.float32, copy=False).astype(np.float64)
+def _score_columns(given: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]:
+    """The seven scores of rows (n, 7) and all that derives from them alone."""
+    row_scores = given.astype(np.float32, copy=False).astype(np.float64)
     columns = {name: row_scores[:, i] for i, name in enumerate(ROW_SCORES)}
     columns.update(derived_features(row_scores))
     donor, acceptor = row_scores[:, 0], row_scores[:, 1]
@@ -170,7 +170,8 @@ def gene_feature_matrix(
 
     def in_window(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
         total = np.concatenate([[0], np.cumsum(mask, dtype=np.int64)])
-        return total[window_bp : window_bp + length] - total[:length]
+        counts: NDArray[np.int64] = total[window_bp : window_bp + length] - total[:length]
+        return counts
 
     unknown = in_window(padded == _N)
     gc = in_window((padded == 1) | (padded == _G))

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from metalayer.config import DataConfig
 from metalayer.data.artifacts import ReadReport, read_artifacts, read_header, with_features
@@ -169,7 +170,6 @@ class _RowWriter:
     def add(self, batch: pl.DataFrame, source: str) -> pa.Table:
         """Typed rows of one batch, with features."""
         row_scores = batch.select(ROW_SCORES).to_numpy().astype(np.float32)
-        position = batch["position"].to_numpy()
         for (gene_id,), part in batch.with_row_index("at").group_by(["gene_id"], maintain_order=True):
             at = part["at"].to_numpy()
             gene = self.genes.get(str(gene_id))
@@ -181,22 +181,20 @@ class _RowWriter:
             else:
                 self.as_they_stand += len(at)
         self.keys.append(batch.select("gene_id", "position", "splice_type"))
-        assert len(position) == len(row_scores)
         return with_features(batch, row_scores).to_arrow().cast(self.schema)
 
     def _check_place(self, gene: Gene, part: pl.DataFrame, source: str) -> None:
-        last, strand, chrom = int(part["position"].max()), part["strand"][0], part["chrom"][0]  # type: ignore[arg-type]
-        if (
-            int(part["position"].min()) < 0
-            or last >= len(gene)
-            or (strand, chrom) != (gene.strand, gene.interval.chrom)
-        ):  # type: ignore[arg-type]
+        position, strand, chrom = part["position"].to_numpy(), part["strand"][0], part["chrom"][0]
+        last = int(position.max())
+        if position.min() < 0 or last >= len(gene) or (strand, chrom) != (gene.strand, gene.interval.chrom):
             raise ArtifactError(
                 f"{source}: gene {gene.gene_id} has rows on {chrom} ({strand}) up to position {last}, but its table "
                 f"says {gene.interval.chrom} ({gene.strand}), {len(gene)} bp. Are both of one genome build?"
             )
 
-    def _rebuild(self, gene_id: str, part: pl.DataFrame, given: np.ndarray, source: str) -> np.ndarray:
+    def _rebuild(
+        self, gene_id: str, part: pl.DataFrame, given: NDArray[np.float32], source: str
+    ) -> NDArray[np.float32]:
         assert self.store is not None
         track = self.store.read(gene_id)
         position = part["position"].to_numpy()
@@ -215,7 +213,7 @@ class _RowWriter:
                 f"{source}: gene {gene_id}: {apart} of {len(position)} rows have another letter than their "
                 "per-nucleotide scores. Are they of one genome build?"
             )
-        rebuilt = gene_row_scores(track.scores)[position]
+        rebuilt: NDArray[np.float32] = gene_row_scores(track.scores)[position]
         donor_here, acceptor_here = track.labels[:-2] == DONOR, track.labels[2:] == ACCEPTOR
         self.bases_of_two_sites += int((donor_here & acceptor_here).sum())
         passes = self._pass_scores(track.scores, position)
@@ -224,10 +222,12 @@ class _RowWriter:
         return rebuilt
 
     @staticmethod
-    def _pass_scores(scores: np.ndarray, position: np.ndarray) -> np.ndarray:
+    def _pass_scores(scores: NDArray[np.float32], position: NDArray[np.integer]) -> NDArray[np.float32]:
         """Base scores of rows as the donor pass (p - 1) and the acceptor pass (p + 1) read them: (2, n, 3)."""
         last = len(scores) - 1
-        return np.stack([scores[np.clip(position - 1, 0, last)], scores[np.clip(position + 1, 0, last)]])
+        read_at = np.clip(np.stack([position - 1, position + 1]), 0, last)
+        both: NDArray[np.float32] = scores[read_at]
+        return both
 
 
 _EMPTY_ROWS = pl.DataFrame(

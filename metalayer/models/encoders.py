@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -93,11 +93,17 @@ class CnnEncoder(SequenceEncoder):
         self.mix = nn.Conv1d(num_filters * len(kernels), output_dim, 1)
         self.pyramid = nn.ModuleList(nn.Conv1d(output_dim, output_dim, 3) for _ in range(levels))
 
+    @staticmethod
+    def _convolutions(modules: nn.ModuleList) -> Iterator[nn.Conv1d]:
+        for module in modules:
+            assert isinstance(module, nn.Conv1d)
+            yield module
+
     def _detect(self, tokens: Tensor) -> Tensor:
         letters = one_hot(tokens)
         length = letters.shape[-1]
         found = []
-        for conv in self.motifs:
+        for conv in self._convolutions(self.motifs):
             spare = self.motif_radius_bp - conv.kernel_size[0] // 2  # narrower detectors read the same centres
             found.append(conv(letters[..., spare : length - spare]))
         return functional.gelu(self.mix(functional.gelu(torch.cat(found, dim=1))))
@@ -105,7 +111,7 @@ class CnnEncoder(SequenceEncoder):
     def forward(self, tokens: Tensor) -> Tensor:
         """Windows uint8 (B, 2 * radius_bp + 1) to float32 (B, E) at their centre."""
         x = self._detect(tokens)
-        for conv in self.pyramid:
+        for conv in self._convolutions(self.pyramid):
             x = x[..., 1::2][..., : (x.shape[-1] - 1) // 2] + functional.gelu(
                 functional.conv1d(x, conv.weight, conv.bias, stride=2)
             )
@@ -114,7 +120,7 @@ class CnnEncoder(SequenceEncoder):
     def dense(self, tokens: Tensor) -> Tensor:
         """A stretch uint8 (B, n + 2 * radius_bp) to float32 (B, n, E), one row a base."""
         x = self._detect(tokens)
-        for level, conv in enumerate(self.pyramid):
+        for level, conv in enumerate(self._convolutions(self.pyramid)):
             step = 2**level
             x = x[..., step:-step] + functional.gelu(functional.conv1d(x, conv.weight, conv.bias, dilation=step))
         return x.transpose(1, 2)

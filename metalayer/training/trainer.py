@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -79,9 +79,9 @@ class Trainer:
         best, best_weights = history[0], copy.deepcopy(self.model.state_dict())
         for epoch in range(1, self.config.max_epochs + 1):
             started = time.monotonic()
-            train_loss = self._train_epoch()
+            train_loss = self.train_on(self.train_loader)
             val_loss, val_ap = self._validate()
-            rate = self.scheduler.get_last_lr()[0]
+            rate = float(self.scheduler.get_last_lr()[0])
             history.append(Epoch(epoch, train_loss, val_loss, val_ap, rate, time.monotonic() - started))
             logger.info(
                 "epoch %d/%d: loss %.5f, validation loss %.5f, PR-AUC splice %.4f (%.1f s)",
@@ -102,10 +102,11 @@ class Trainer:
         logger.info("base model: validation loss %.5f, PR-AUC splice %.4f", val_loss, val_ap)
         return Epoch(0, math.nan, val_loss, val_ap, 0.0, 0.0)
 
-    def _train_epoch(self) -> float:
+    def train_on(self, batches: Iterable[Batch]) -> float:
+        """One optimizer step a batch; returns the weighted mean loss."""
         self.model.train()
         losses, weights = 0.0, 0.0
-        for batch in self.train_loader:
+        for batch in batches:
             on_device = batch.to(self.device)
             loss = self._loss(on_device).sum() / len(batch)
             if not torch.isfinite(loss):
@@ -141,6 +142,10 @@ class Trainer:
             scores.append(log_p.double().exp()[:, [DONOR, ACCEPTOR]].sum(dim=1).cpu())
         table = self.val_loader.table
         weights = self.val_loader.weights.astype(np.float64)
+        if not torch.isfinite(torch.cat(scores)).all():
+            raise TrainingError(
+                "the model gives probabilities that are no numbers; check the features, or lower train.learning_rate"
+            )
         loss = float((torch.cat(losses).double().numpy() * weights).sum() / weights.sum())
         return loss, average_precision(table.labels != NEITHER, torch.cat(scores).numpy(), weights)
 

@@ -1,0 +1,1 @@
+"""Measurements, run by `make bench`: medians, as ratios against a baseline of the same run."""

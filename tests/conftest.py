@@ -1,0 +1,54 @@
+"""Shared fixtures: one small simulation for the whole session, and copies of it to damage."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from metalayer.config import DataConfig
+
+SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data beside the checkout; tests that need it skip where it is not there."""
+    if not (SHARED / "real").is_dir():
+        pytest.skip("no real data beside this checkout")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def simulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base layer over 44 simulated genes; read only."""
+    from metalayer.workflows.simulate import simulate
+
+    folder = tmp_path_factory.mktemp("simulation") / "data"
+    simulate(folder, seed=11, n_genes=44)
+    return folder
+
+
+@pytest.fixture
+def base_layer(simulation: Path, tmp_path: Path) -> Path:
+    """A copy of the simulation, to damage."""
+    folder = tmp_path / "base_layer"
+    shutil.copytree(simulation, folder)
+    return folder
+
+
+@pytest.fixture
+def data_config() -> Callable[..., DataConfig]:
+    """A configuration of the simulation in a folder."""
+
+    def make(folder: Path, **changes: object) -> DataConfig:
+        return DataConfig(**{"base_model": "pwm", "data_root": folder, **changes})
+
+    return make
+
+
+def artifact_files(folder: Path) -> list[Path]:
+    """The artifact chunks of a base layer."""
+    return sorted(folder.glob("data/*/*/*/meta_models/analysis_sequences_*.tsv"))

@@ -1,0 +1,213 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from metalayer.data.tracks import GeneTrack
+from metalayer.errors import ConfigError, ModelError, SchemaError
+from metalayer.features import feature_matrix, gene_row_scores
+from metalayer.genome import Gene
+from metalayer.inference import Predictor
+from metalayer.inference.predictor import to_exon_bases
+from metalayer.models import MetaSpliceModel
+from metalayer.models.bundle import load_model, save_model
+from metalayer.models.device import resolve_device
+from metalayer.models.encoders import build_encoder
+from metalayer.models.scores import FeatureNormaliser
+from metalayer.schema import FEATURES
+
+
+def perturbed(model: MetaSpliceModel, seed: int = 0) -> MetaSpliceModel:
+    """A model whose last layers are not zero, as if trained."""
+    torch.manual_seed(seed)
+    torch.nn.init.normal_(model.head.weight, std=0.3)
+    model.calibration_scale.fill_(0.9)
+    return model.eval()
+
+
+def gene_track(length: int = 700, seed: int = 0, n_run: bool = True) -> GeneTrack:
+    rng = np.random.default_rng(seed)
+    tokens = rng.integers(0, 4, length).astype(np.uint8)
+    if n_run:
+        tokens[300:340] = 4
+    scores = rng.dirichlet([0.05, 0.05, 1.0], length).astype(np.float32)
+    return GeneTrack(Gene.from_table("g", "1", "+", 1, length), tokens, scores, np.full(length, 2, np.uint8))
+
+
+def windows_of(track: GeneTrack, width: int = 500) -> np.ndarray:
+    padded = np.full(len(track) + width, 4, dtype=np.uint8)
+    padded[width // 2 : width // 2 + len(track)] = track.tokens
+    return np.lib.stride_tricks.sliding_window_view(padded, width)[: len(track)].copy()
+
+
+def predictor(model: MetaSpliceModel) -> Predictor:
+    return Predictor(model, {}, "digest")
+
+
+def test_an_untrained_model_equals_its_base() -> None:
+    track = gene_track()
+    rows = gene_row_scores(track.scores)
+    answers = predictor(MetaSpliceModel()).predict_rows(rows, windows_of(track))
+    expected = rows[:, :3] / rows[:, :3].sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(answers, expected, atol=1e-6)
+    dense = predictor(MetaSpliceModel()).predict_gene_track(track)
+    both = track.scores[:-2, 0] + track.scores[2:, 1] <= 1  # rows p whose donor and acceptor add up to at most 1
+    np.testing.assert_allclose(dense[:-2, 0][both], track.scores[:-2, 0][both], atol=1e-6)
+
+
+@pytest.mark.parametrize("encoder", ["cnn", "none"])
+def test_windows_and_whole_gene_agree_also_at_ends_and_in_n_runs(encoder: str) -> None:
+    track = gene_track()
+    model = perturbed(MetaSpliceModel(sequence_encoder=encoder))
+    rows, windows = gene_row_scores(track.scores), windows_of(track)
+    windowed = predictor(model).row_log_probabilities(feature_matrix(rows, windows), windows)
+    dense = predictor(model).log_probabilities(track)
+    np.testing.assert_allclose(np.exp(windowed), np.exp(dense), atol=1e-5)
+    assert np.abs(np.exp(dense) - rows[:, :3]).max() > 0.01  # it does say something of its own
+
+
+def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    track = gene_track()
+    model = perturbed(MetaSpliceModel())
+    whole = predictor(model).log_probabilities(track)
+    monkeypatch.setattr("metalayer.inference.predictor.POSITION_BLOCK", 97)
+    np.testing.assert_allclose(predictor(model).log_probabilities(track), whole, atol=1e-5)
+
+
+def test_a_row_gives_the_same_bytes_whatever_it_is_batched_with() -> None:
+    track = gene_track()
+    model = perturbed(MetaSpliceModel())
+    rows, windows = gene_row_scores(track.scores), windows_of(track)
+    together = predictor(model).predict_rows(rows[:100], windows[:100])
+    for i in (0, 31, 32, 77):
+        alone = predictor(model).predict_rows(rows[i : i + 1], windows[i : i + 1])
+        assert alone.tobytes() == together[i : i + 1].tobytes()
+
+
+def test_the_encoder_sees_its_radius_and_no_further() -> None:
+    encoder = build_encoder("cnn", {"levels": 3, "kernel_sizes": [5]})
+    radius = encoder.radius_bp
+    assert radius == 2 + 7
+    tokens = torch.zeros((1, 2 * radius + 1 + 20), dtype=torch.uint8)
+    before = encoder.dense(tokens)
+    tokens[0, 0] = 3
+    changed = (encoder.dense(tokens) != before).any(dim=-1)[0]
+    assert changed[0]
+    assert not changed[1:].any()  # the first letter reaches the first base only
+    edge = torch.zeros((1, 2 * radius + 1), dtype=torch.uint8)
+    one = encoder(edge)
+    edge[0, -1] = 2
+    assert (encoder(edge) != one).any()
+
+
+def test_padding_on_the_right_does_not_move_the_centre() -> None:
+    track = gene_track(n_run=False)
+    model = perturbed(MetaSpliceModel())
+    rows, windows = gene_row_scores(track.scores), windows_of(track)
+    last = len(track) - 1
+    alone = predictor(model).row_log_probabilities(feature_matrix(rows[last:], windows[last:]), windows[last:])
+    np.testing.assert_allclose(alone[0], predictor(model).log_probabilities(track)[last], atol=1e-5)
+
+
+def test_exon_base_tracks_read_donor_downstream_and_acceptor_upstream() -> None:
+    rows = np.zeros((6, 3), dtype=np.float32)
+    rows[:, 2] = 1
+    rows[3] = (0.7, 0.0, 0.3)
+    rows[2] = (0.0, 0.6, 0.4)
+    base = np.full((6, 3), 1 / 3, dtype=np.float32)
+    out = to_exon_bases(rows, base)
+    assert out[2, 0] == np.float32(0.7)  # donor row 3 is exon base 2
+    assert out[3, 1] == np.float32(0.6)  # acceptor row 2 is exon base 3
+    np.testing.assert_allclose(out.sum(axis=1), 1, atol=1e-6)
+    clash = np.float32([[0, 0.9, 0.1], [0, 0, 1], [0.8, 0, 0.2]])
+    np.testing.assert_allclose(to_exon_bases(clash, np.float32([[0, 0, 1]] * 3)).sum(axis=1), 1, atol=1e-6)
+
+
+def test_unknown_encoders_and_options_name_what_exists() -> None:
+    with pytest.raises(ConfigError, match="allowed are cnn, none"):
+        MetaSpliceModel(sequence_encoder="hyena")
+    with pytest.raises(ConfigError, match="did you mean 'kernel_sizes'"):
+        MetaSpliceModel(sequence_encoder_config={"kernel_size": [3]})
+    with pytest.raises(ConfigError, match="odd widths"):
+        MetaSpliceModel(sequence_encoder_config={"kernel_sizes": [4]})
+    with pytest.raises(ConfigError, match="sees 2052 bp"):
+        MetaSpliceModel(sequence_encoder_config={"levels": 11})
+    with pytest.raises(ConfigError, match="feature schema has"):
+        MetaSpliceModel(num_score_features=43)
+
+
+def test_encoder_options_reach_the_model() -> None:
+    model = MetaSpliceModel(sequence_encoder_config={"kernel_sizes": [3, 5, 7], "num_filters": 8, "output_dim": 16})
+    assert [tuple(conv.weight.shape) for conv in model.encoder.motifs] == [(8, 4, 3), (8, 4, 5), (8, 4, 7)]  # type: ignore[union-attr]
+    assert model.encoder.output_dim == 16
+
+
+def test_a_huge_ratio_does_not_flatten_a_column() -> None:
+    features = np.random.default_rng(0).random((1000, len(FEATURES))).astype(np.float32)
+    ratio = FEATURES.index("donor_surge_ratio")
+    features[:, ratio] *= 10
+    features[0, ratio] = 1e12
+    normaliser = FeatureNormaliser()
+    normaliser.fit(features)
+    out = normaliser(torch.from_numpy(features)).numpy()
+    assert out[1:, ratio].std() > 0.3
+    assert np.abs(out).max() <= 8.0
+
+
+def test_constant_and_flag_columns_stay_finite() -> None:
+    features = np.zeros((100, len(FEATURES)), dtype=np.float32)
+    features[:2, FEATURES.index("has_gt")] = 1
+    normaliser = FeatureNormaliser()
+    normaliser.fit(features)
+    assert torch.isfinite(normaliser(torch.from_numpy(features))).all()
+
+
+def test_a_saved_model_answers_as_before(tmp_path: Path) -> None:
+    track = gene_track()
+    model = perturbed(MetaSpliceModel(hidden_dim=32))
+    model.normaliser.fit(np.random.default_rng(1).random((100, len(FEATURES))).astype(np.float32))
+    before = predictor(model).predict_gene_track(track)
+    save_model(model, tmp_path / "m", {"base_model": "pwm"})
+    loaded = Predictor.load(tmp_path / "m")
+    assert np.array_equal(loaded.predict_gene_track(track), before)
+    assert loaded.info["base_model"] == "pwm"
+    assert len(loaded.digest) == 64
+
+
+def test_damaged_and_foreign_models_are_refused(tmp_path: Path) -> None:
+    directory = tmp_path / "m"
+    with pytest.raises(ModelError, match=r"model\.json"):
+        load_model(directory)
+    save_model(MetaSpliceModel(hidden_dim=32), directory, {})
+    description = json.loads((directory / "model.json").read_text())
+
+    def rewrite(**changes: object) -> None:
+        (directory / "model.json").write_text(json.dumps(description | changes))
+
+    rewrite(schema_hash="0" * 16)
+    with pytest.raises(SchemaError, match="train again"):
+        load_model(directory)
+    rewrite(format_version=99)
+    with pytest.raises(ModelError, match="format version 99"):
+        load_model(directory)
+    rewrite(model=description["model"] | {"hidden_dim": 64})
+    with pytest.raises(ModelError, match="does not fit"):
+        load_model(directory)
+    (directory / "model.json").write_text("{")
+    with pytest.raises(ModelError, match="damaged"):
+        load_model(directory)
+    rewrite()
+    weights = (directory / "model.safetensors").read_bytes()
+    (directory / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ModelError, match=r"model\.safetensors"):
+        load_model(directory)
+
+
+def test_an_absent_device_names_those_there() -> None:
+    assert resolve_device("cpu") == "cpu"
+    assert resolve_device("auto") in ("cpu", "cuda", "mps")
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match=r"there is .*cpu"):
+            resolve_device("cuda")
