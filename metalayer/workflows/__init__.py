@@ -1,6 +1,1 @@
-"""One call for each part of the main job."""
-
-from metalayer.workflows.evaluate import evaluate_bundle
-from metalayer.workflows.train import train_bundle
-
-__all__ = ["evaluate_bundle", "train_bundle"]
+"""One call for each part of the main job; each module is imported for itself, so that none costs another's time."""

@@ -1,0 +1,184 @@
+"""Packaging a promoted version as a Bento, and finding and starting what was packaged.
+
+A Bento holds the release, the source of this package and pinned requirements: it runs with nothing
+beside it. BentoML builds in a process of its own, in a private store, from a directory that holds
+just these files; the finished Bento is then moved into the store in one step.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+import yaml
+
+from metalayer.config import state_dir
+from metalayer.errors import InputError, RegistryError
+from metalayer.files import publish_directory
+from metalayer.models.bundle import digest
+from metalayer.serving import release
+
+SERVICE = "metalayer.serving.service:MetaLayerService"
+_BUILD_TIMEOUT_S = 300
+_DIGEST_DIGITS = 8
+
+logger = logging.getLogger(__name__)
+
+
+def bentoml_home() -> Path:
+    """Where Bentos are kept: `$BENTOML_HOME`, else `bentoml` in the state directory."""
+    return Path(os.environ.get("BENTOML_HOME") or state_dir() / "bentoml").resolve()
+
+
+def bento_environment(home: Path | None = None) -> dict[str, str]:
+    """The environment in which to run bentoml."""
+    return {**os.environ, "BENTOML_HOME": str(home or bentoml_home()), "BENTOML_DO_NOT_TRACK": "True"}
+
+
+def build_bento(bundle: Path, golden: Path, *, name: str, version: int | str, facts: Mapping[str, Any]) -> str:
+    """Build a Bento from a promoted version; one that is there already is kept.
+
+    The tag is `<name>:<version>-<digest>`, so a tag always means the same model.
+
+    Args:
+        bundle: the model directory of the version.
+        golden: its golden rows with expected probabilities.
+        name: registered name.
+        version: registered version.
+        facts: what else `GET /v1/model` says: alias, metrics (at promotion), data_hash, git_commit ...
+
+    Returns:
+        The tag.
+
+    Raises:
+        RegistryError: BentoML failed, or a file is missing; nothing was published.
+    """
+    bento_name, bento_version = name.lower(), f"{version}-{digest(Path(bundle))[:_DIGEST_DIGITS]}"
+    tag = f"{bento_name}:{bento_version}"
+    home = bentoml_home()
+    target = _directory(home, tag)
+    if target.exists():
+        return tag
+    staged = home / "tmp" / f"build-{bento_name}-{bento_version}"
+    with publish_directory(staged) as draft:
+        context, store = draft / "context", draft / "home"
+        (context / "release").mkdir(parents=True)
+        store.mkdir()
+        release.write_release(
+            context / "release", Path(bundle), Path(golden), {**facts, "name": name, "version": str(version)}
+        )
+        release.copy_source(context)
+        (context / "bentofile.yaml").write_text(yaml.safe_dump(_bentofile(name, version)), encoding="utf-8")
+        _run_build(context, store, bento_name, bento_version)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        _directory(staged / "home", tag).rename(target)
+    except OSError as error:
+        if not target.exists():  # else another run published the same model meanwhile
+            raise RegistryError(f"Bento {tag}: cannot be moved to {target}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    return tag
+
+
+def find_bento(name: str, version: int | str) -> str | None:
+    """The tag of the Bento of a registered version, or None; the newest where several were built."""
+    found = sorted(
+        (bentoml_home() / "bentos" / name.lower()).glob(f"{version}-*/bento.yaml"),
+        key=lambda path: path.stat().st_mtime,
+    )
+    return f"{name.lower()}:{found[-1].parent.name}" if found else None
+
+
+def serve_command(tag: str, host: str = "127.0.0.1", port: int = 3000) -> list[str]:
+    """The command that serves a Bento; it needs `bento_environment`."""
+    return [sys.executable, "-m", "bentoml", "serve", tag, "--host", host, "--port", str(port)]
+
+
+def serve(name: str | None = None, *, host: str = "127.0.0.1", port: int = 3000) -> NoReturn:
+    """Become the server of the champion's Bento; does not return.
+
+    Args:
+        name: registered name, or the base model's; None where only one model has a champion.
+        host: address to bind to; the default is reachable from this machine only.
+        port: to bind to.
+
+    Raises:
+        InputError: no champion, several and none named, or one named that has none.
+        RegistryError: the registry cannot be reached, or the champion was not packaged here.
+    """
+    tag = champion_bento(name)
+    command = serve_command(tag, host, port)
+    logger.info("serving %s on http://%s:%d", tag, host, port)
+    os.execve(command[0], command, bento_environment())  # noqa: S606
+
+
+def champion_bento(name: str | None = None) -> str:
+    """The tag of the champion's Bento; arguments and errors as of `serve`."""
+    from metalayer.serving import registry
+
+    found = {version.name: version for version in registry.champions()}
+    names = ", ".join(found)
+    if not found:
+        raise InputError(
+            "no promoted model in the registry; run the pipeline first: python pipelines/run.py --stack local"
+        )
+    if name is None and len(found) > 1:
+        raise InputError(f"several models have a champion: {names}; name one with --model")
+    wanted = name or next(iter(found))
+    version = found.get(wanted) or found.get(registry.registered_name(wanted))
+    if version is None:
+        raise InputError(f"--model {wanted}: no champion of that name; there are: {names}")
+    tag = find_bento(version.name, version.version)
+    if tag is None:
+        raise RegistryError(
+            f"{version.name} version {version.version} has no Bento in {bentoml_home()}; run the pipeline again, or "
+            "set BENTOML_HOME to the store it was built in"
+        )
+    return tag
+
+
+def _directory(home: Path, tag: str) -> Path:
+    name, _, version = tag.partition(":")
+    return home / "bentos" / name / version
+
+
+def _bentofile(name: str, version: int | str) -> dict[str, Any]:
+    return {
+        "service": SERVICE,
+        "description": f"{name} version {version}\n",
+        "labels": {"model": name, "model_version": str(version)},
+        "include": ["metalayer/**/*.py", "release/*"],
+        "python": {
+            # Locking resolves online, and pins CUDA.
+            "lock_packages": False,
+            "packages": release.pinned(*release.RUNTIME, "bentoml", "starlette"),
+        },
+    }
+
+
+def _run_build(context: Path, home: Path, name: str, version: str) -> None:
+    # Named, because BentoML looks for no build file itself below a hidden directory (`.metalayer`).
+    command = [sys.executable, "-m", "bentoml", "build", "--bentofile", "bentofile.yaml"]
+    command += ["--name", name, "--version", version, "--output", "tag", "."]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=context,
+            env=bento_environment(home),
+            capture_output=True,
+            text=True,
+            timeout=_BUILD_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise RegistryError(f"bentoml build of {name}:{version} did not end within {_BUILD_TIMEOUT_S} s") from None
+    if done.returncode or not (_directory(home, f"{name}:{version}") / "bento.yaml").is_file():
+        last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-15:])
+        raise RegistryError(f"bentoml build of {name}:{version} failed with status {done.returncode}:\n{last}")

@@ -1,0 +1,380 @@
+"""The model registry: MLflow runs, registered versions and the aliases `champion` and `challenger`.
+
+One registered name per base model. A version is the model directory with its golden rows as an
+MLflow pyfunc model, without pickle, with signature and input example. `champion` moves only to a
+model that passed the gate. The only file of the library that imports mlflow, beside
+`mlflow_model.py`, which MLflow itself runs.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import polars as pl
+from mlflow.entities import Metric, Run
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.protos.databricks_pb2 import (
+    INVALID_PARAMETER_VALUE,
+    RESOURCE_ALREADY_EXISTS,
+    RESOURCE_DOES_NOT_EXIST,
+    ErrorCode,
+)
+from mlflow.types import ColSpec, Schema
+from sqlalchemy.exc import SQLAlchemyError
+
+from metalayer.config import state_dir
+from metalayer.errors import RegistryError
+from metalayer.files import publish_directory
+from metalayer.models.bundle import DESCRIPTION, WEIGHTS, digest, read_description
+from metalayer.schema import CLASSES, ROW_SCORES
+from metalayer.serving import release
+from metalayer.serving.engine import GOLDEN_TOLERANCE
+from metalayer.serving.schemas import INDEX, SEQUENCE
+
+CHAMPION, CHALLENGER = "champion", "challenger"
+EXPERIMENT = "metalayer"
+BENTO_TAG = "bento_tag"
+NAME_PREFIX = "metalayer-"
+EXAMPLE_ROWS = 3
+_BUNDLE = "bundle"
+_SQLITE = "sqlite:///"
+_TAG_LENGTH = 100_000  # what MLflow takes of a tag
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version."""
+
+    name: str
+    version: int
+    run_id: str | None
+    tags: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LocalModel(ModelVersion):
+    """A registered version with its files on this machine: the model directory and the golden rows."""
+
+    bundle: Path = Path()
+    golden: Path = Path()
+
+
+@dataclass(frozen=True)
+class Registration:
+    """What `register` did."""
+
+    name: str
+    version: int
+    alias: str
+    run_id: str
+    model_uri: str
+
+
+def registered_name(base_model: str) -> str:
+    """The registered name of the models over a base model."""
+    return f"{NAME_PREFIX}{base_model}"
+
+
+def default_tracking_uri() -> str:
+    """`$MLFLOW_TRACKING_URI`, else a SQLite file in the state directory."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{state_dir() / 'mlflow.db'}"
+
+
+def ensure_experiment(name: str = EXPERIMENT, tracking_uri: str | None = None) -> str:
+    """Get or create an experiment; returns its id.
+
+    With SQLite its artifacts are kept in `mlartifacts` beside the database. Call this before anything
+    else creates the experiment: MLflow's own default is `./mlruns` of whatever directory it is in.
+
+    Raises:
+        RegistryError: the service cannot be reached or refuses.
+    """
+    uri = tracking_uri or default_tracking_uri()
+    with _service(uri) as client:
+        return _experiment(client, name, uri)
+
+
+def register(
+    bundle: Path,
+    golden: Path,
+    *,
+    base_model: str,
+    promoted: bool,
+    reasons: Sequence[str] = (),
+    metrics: Mapping[str, float | None] | None = None,
+    tags: Mapping[str, str] | None = None,
+    run_id: str | None = None,
+    tracking_uri: str | None = None,
+) -> Registration:
+    """Register a model: log it, check that the logged model scores, register it, set its alias.
+
+    The alias comes last, so that a run that dies before leaves the champion as it was.
+
+    Args:
+        bundle: the model directory.
+        golden: Parquet of rows with the probabilities expected of them.
+        base_model: whose scores it recalibrates.
+        promoted: what the gate decided; True moves `champion`, False sets `challenger`.
+        reasons: of the decision, one line each.
+        metrics: logged to the run; those that are not numbers are left out.
+        tags: further tags of the version (data_hash, git_commit, run ids ...).
+        run_id: MLflow run to log to; None makes one.
+        tracking_uri: of the service; None takes `default_tracking_uri`.
+
+    Raises:
+        RegistryError: the service cannot be reached or refuses, or the logged model does not score its
+            golden rows as expected.
+        ModelError: a damaged model directory.
+    """
+    bundle, golden = Path(bundle), Path(golden)
+    uri, name = tracking_uri or default_tracking_uri(), registered_name(base_model)
+    info = read_description(bundle)
+    all_tags = {
+        **(tags or {}),
+        "base_model": base_model,
+        "schema_hash": info["schema_hash"],
+        "digest": digest(bundle),
+        "decision": "promoted" if promoted else "rejected",
+        "reasons": json.dumps(list(reasons)),
+    }
+    for key in ("data_hash", "git_commit"):
+        if info.get(key) is not None:
+            all_tags.setdefault(key, str(info[key]))
+    with _service(uri) as client:
+        run = client.get_run(run_id) if run_id else client.create_run(_experiment(client, EXPERIMENT, uri))
+        model_uri = _log_model(client, run, bundle, golden, metrics or {})
+        previous = _by_alias(client, name, CHAMPION)
+        if promoted and previous is not None:
+            all_tags["previous_champion"] = str(previous.version)
+        _create_name(client, name, base_model)
+        version = client.create_model_version(
+            name,
+            model_uri,
+            run_id=run.info.run_id,
+            tags={key: str(value)[:_TAG_LENGTH] for key, value in all_tags.items()},
+            model_id=model_uri.removeprefix("models:/"),
+        )
+        alias = CHAMPION if promoted else CHALLENGER
+        client.set_registered_model_alias(name, alias, version.version)
+    logger.info("registered %s version %s as %s", name, version.version, alias)
+    return Registration(name, int(version.version), alias, run.info.run_id, model_uri)
+
+
+def find_champion(name: str, tracking_uri: str | None = None) -> ModelVersion | None:
+    """The version that carries the alias `champion`, or None.
+
+    Raises:
+        RegistryError: the service cannot be reached or refuses.
+    """
+    uri = tracking_uri or default_tracking_uri()
+    if _not_made_yet(uri):
+        return None
+    with _service(uri) as client:
+        return _by_alias(client, name, CHAMPION)
+
+
+def champions(tracking_uri: str | None = None) -> list[ModelVersion]:
+    """The champion of every model of ours that has one, by name.
+
+    Raises:
+        RegistryError: the service cannot be reached or refuses.
+    """
+    uri = tracking_uri or default_tracking_uri()
+    if _not_made_yet(uri):
+        return []
+    with _service(uri) as client:
+        models = client.search_registered_models(filter_string=f"name LIKE '{NAME_PREFIX}%'")
+        found = [_by_alias(client, model.name, CHAMPION) for model in models]
+    return sorted((version for version in found if version is not None), key=lambda version: version.name)
+
+
+def champion(name: str, tracking_uri: str | None, download_to: Path) -> LocalModel | None:
+    """The champion with its files, or None where there is none.
+
+    Args:
+        name: registered name.
+        tracking_uri: of the service; None takes `default_tracking_uri`.
+        download_to: keeps one directory a version, and is asked first.
+
+    Raises:
+        RegistryError: the service cannot be reached or refuses, or the stored model is damaged.
+    """
+    found = find_champion(name, tracking_uri)
+    return None if found is None else fetch(name, found.version, tracking_uri, download_to)
+
+
+def fetch(name: str, version: int, tracking_uri: str | None, download_to: Path) -> LocalModel:
+    """A version with its files; arguments and errors as of `champion`."""
+    uri = tracking_uri or default_tracking_uri()
+    directory = Path(download_to) / name / str(version)
+    with _service(uri) as client:
+        found = _model_version(client.get_model_version(name, str(version)))
+        if not _is(directory, found.tags.get("digest")):
+            with tempfile.TemporaryDirectory() as scratch, publish_directory(directory) as draft:
+                root = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=scratch))
+                artifacts = mlflow.models.Model.load(root).flavors["python_function"]["artifacts"]
+                shutil.copytree(root / artifacts[_BUNDLE]["path"], draft / _BUNDLE)
+                shutil.copyfile(root / artifacts["golden"]["path"], draft / release.GOLDEN)
+    if not _is(directory, found.tags.get("digest")):
+        raise RegistryError(
+            f"{name} version {version} of {_safe(uri)}: its files are not those that were registered; "
+            "run the pipeline again or restore the artifact store"
+        )
+    return LocalModel(name, found.version, found.run_id, found.tags, directory / _BUNDLE, directory / release.GOLDEN)
+
+
+def set_bento_tag(name: str, version: int, tag: str, tracking_uri: str | None = None) -> None:
+    """Note on a version which Bento was built from it.
+
+    Raises:
+        RegistryError: the service cannot be reached or refuses.
+    """
+    with _service(tracking_uri or default_tracking_uri()) as client:
+        client.set_model_version_tag(name, str(version), BENTO_TAG, tag)
+
+
+def _is(directory: Path, expected: str | None) -> bool:
+    """Whether a download is there, complete, and of this digest."""
+    bundle = directory / _BUNDLE
+    complete = all(path.is_file() for path in (bundle / WEIGHTS, bundle / DESCRIPTION, directory / release.GOLDEN))
+    return complete and (expected is None or digest(bundle) == expected)
+
+
+def _log_model(
+    client: mlflow.MlflowClient, run: Run, bundle: Path, golden: Path, metrics: Mapping[str, float | None]
+) -> str:
+    """Log model and metrics to the run; returns the URI of the logged model, which was seen to score."""
+    numbers = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
+    client.log_batch(run.info.run_id, metrics=[Metric(name, value, 0, 0) for name, value in numbers.items()])
+    table = pl.read_parquet(golden)
+    example = table.select(SEQUENCE, *ROW_SCORES, INDEX).cast({INDEX: pl.Int64}).to_pandas()
+    signature = ModelSignature(
+        Schema(
+            [ColSpec("string", SEQUENCE)]
+            + [ColSpec("double", name) for name in ROW_SCORES]
+            + [ColSpec("long", INDEX, required=False)]
+        ),
+        Schema([ColSpec("double", name) for name in CLASSES]),
+    )
+    with tempfile.TemporaryDirectory() as scratch, _in_run(run):
+        logged = mlflow.pyfunc.log_model(
+            name="model",
+            python_model=str(Path(__file__).with_name("mlflow_model.py")),
+            artifacts={_BUNDLE: str(bundle), "golden": str(golden)},
+            code_paths=[str(release.copy_source(Path(scratch)))],
+            signature=signature,
+            input_example=example.head(EXAMPLE_ROWS),
+            pip_requirements=release.pinned(*release.RUNTIME, "mlflow", "pandas"),
+        )
+    answers = mlflow.pyfunc.load_model(logged.model_uri).predict(example)
+    difference = float(np.abs(answers.to_numpy() - table.select(CLASSES).to_numpy()).max())
+    if not difference <= GOLDEN_TOLERANCE:
+        raise RegistryError(
+            f"the logged model differs by {difference:.2g} from the evaluated one on the golden rows, allowed is "
+            f"{GOLDEN_TOLERANCE:g}; not registered. Evaluate and register in one environment"
+        )
+    return str(logged.model_uri)
+
+
+@contextlib.contextmanager
+def _in_run(run: Run) -> Iterator[None]:
+    """Make the run MLflow's active one; a run that was active already stays so."""
+    active = mlflow.active_run()
+    if active is not None and active.info.run_id == run.info.run_id:
+        yield
+        return
+    with mlflow.start_run(run_id=run.info.run_id, nested=active is not None):
+        yield
+
+
+def _not_made_yet(uri: str) -> bool:
+    """Whether this is a SQLite file that asking would create."""
+    return uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).exists()
+
+
+def _create_name(client: mlflow.MlflowClient, name: str, base_model: str) -> None:
+    try:
+        client.create_registered_model(name, tags={"base_model": base_model})
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            raise
+
+
+def _experiment(client: mlflow.MlflowClient, name: str, uri: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is not None:
+        return str(found.experiment_id)
+    location = None
+    if uri.startswith(_SQLITE):
+        location = (Path(uri.removeprefix(_SQLITE)).resolve().parent / "mlartifacts").as_uri()
+    return str(client.create_experiment(name, artifact_location=location))
+
+
+def _by_alias(client: mlflow.MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    try:
+        return _model_version(client.get_model_version_by_alias(name, alias))
+    except MlflowException as error:
+        absent = (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE))
+        if error.error_code in absent and re.search(r"not found", str(error), re.IGNORECASE):
+            return None
+        raise
+
+
+def _model_version(found: Any) -> ModelVersion:
+    return ModelVersion(found.name, int(found.version), found.run_id or None, dict(found.tags))
+
+
+@contextlib.contextmanager
+def _service(uri: str) -> Iterator[mlflow.MlflowClient]:
+    """A client of the service; MLflow's global URIs and `sys.path` are put back afterwards.
+
+    Raises:
+        RegistryError: whatever the service or its database raises.
+    """
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # MLflow's own default tries for minutes before it says that nobody answers.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
+    if uri.startswith(_SQLITE):
+        Path(uri.removeprefix(_SQLITE)).resolve().parent.mkdir(parents=True, exist_ok=True)
+    # Setting either also sets an environment variable; only that of the tracking URI goes with None.
+    tracking = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
+    registry = os.environ.get("MLFLOW_REGISTRY_URI")
+    path = list(sys.path)
+    try:
+        mlflow.set_tracking_uri(uri)
+        mlflow.set_registry_uri(uri)
+        yield mlflow.MlflowClient(uri, uri)
+    except (MlflowException, SQLAlchemyError, OSError) as error:
+        message = _safe(str(error).replace(uri, _safe(uri)))
+        raise RegistryError(
+            f"model registry {_safe(uri)}: {message}. Check that the service runs and that MLFLOW_TRACKING_URI names it"
+        ) from None
+    finally:
+        mlflow.set_tracking_uri(tracking)
+        mlflow.set_registry_uri(registry)
+        if registry is None:
+            os.environ.pop("MLFLOW_REGISTRY_URI", None)
+        sys.path[:] = path  # loading a model puts its copy of this package there
+
+
+def _safe(text: str) -> str:
+    """Text without the credentials of the URLs in it."""
+    return re.sub(r"(\w+://)[^/@\s]+@", r"\1***@", text)

@@ -1,0 +1,311 @@
+"""The row contract of the score endpoint: what a row holds, and every message about one that does not.
+
+`parse_rows` reads JSON, `validate_columns` checks columns wherever they come from (JSON, MLflow,
+golden rows), so all of them have one schema and one set of messages. Nothing is defaulted in
+silence but `index`, whose default is part of the contract.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from metalayer.errors import InputError
+from metalayer.genome import token_table
+from metalayer.schema import BASE_SCORES, PROBABILITY_SUM_TOLERANCE, ROW_SCORES
+
+SEQUENCE, INDEX = "sequence", "index"
+REQUIRED: tuple[str, ...] = (SEQUENCE, *ROW_SCORES)
+FIELDS: tuple[str, ...] = (*REQUIRED, INDEX)
+
+MAX_DETAILS = 100
+"""Mistakes listed in one answer; the message counts all of them."""
+_SHOWN_LETTERS = 80
+
+_ALLOWED_SEQUENCE = "text of one or more of A, C, G, T, N"
+_ALLOWED_SCORE = "a number in [0, 1]"
+_ALLOWED_INDEX = "a whole number, 0 <= index < length of the sequence; left out: length // 2"
+_ALLOWED_BODY = 'a JSON object {"rows": [{...}, ...]} or {"columns": {"sequence": [...], ...}}'
+_ALLOWED_ROW = f"an object with {', '.join(REQUIRED)} and optionally {INDEX}"
+_SUM_FIELD = "+".join(BASE_SCORES)
+_DEFAULT = object()  # stands for an `index` that was left out; None is a given null
+
+
+class RequestError(InputError):
+    """A request that is answered with `status` and `details` instead of scores.
+
+    Attributes:
+        status: HTTP status.
+        details: {"row", "field", "given", "allowed"} of each mistake; rows count from 0, None where
+            a mistake is not in one row.
+    """
+
+    def __init__(self, message: str, status: int = 422, details: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(message)
+        self.status = status
+        self.details = [dict(detail) for detail in details]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one request may hold."""
+
+    max_body_bytes: int = 64 * 2**20
+    """Bytes of the body."""
+    max_rows: int = 65_536
+    """Rows."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Validated rows.
+
+    Attributes:
+        row_scores: float32 (n, 7), columns `ROW_SCORES`.
+        sequences: text (n,), letters ACGTN in either case.
+        index: int64 (n,), 0-based labelled base of each sequence.
+    """
+
+    row_scores: NDArray[np.float32]
+    sequences: pl.Series
+    index: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+class _Mistakes:
+    """Collects mistakes and raises them together."""
+
+    def __init__(self) -> None:
+        self._found: list[tuple[int | None, str, Any, str]] = []
+
+    def add(self, row: int | None, field: str, given: Any, allowed: str) -> None:
+        self._found.append((row, field, given, allowed))
+
+    def raise_if_any(self) -> None:
+        if not self._found:
+            return
+        order = {name: place for place, name in enumerate(FIELDS)}
+        self._found.sort(key=lambda item: (-1 if item[0] is None else item[0], order.get(item[1], len(order))))
+        details = [
+            {"row": row, "field": _text(field), "given": _shown(given), "allowed": allowed}
+            for row, field, given, allowed in self._found[:MAX_DETAILS]
+        ]
+        count = len(self._found)
+        more = f", the first {MAX_DETAILS} are listed" if count > MAX_DETAILS else ""
+        raise RequestError(
+            f"{count} mistake{'s' if count > 1 else ''} in the rows{more}; nothing was scored", 422, details
+        )
+
+
+def parse_rows(body: bytes, limits: Limits | None = None) -> Rows:
+    """Read and check the JSON body of a score request.
+
+    Args:
+        body: UTF-8 JSON, rows or columns.
+        limits: bounds on the number of rows.
+
+    Raises:
+        RequestError: 422 with all mistakes, 413 with too many rows.
+    """
+    limits = limits or Limits()
+    document = _load(body)
+    mistakes = _Mistakes()
+    if not isinstance(document, dict) or len(document) != 1 or not document.keys() <= {"rows", "columns"}:
+        given = sorted(document) if isinstance(document, dict) else document
+        mistakes.add(None, "body", f"keys {given}" if isinstance(given, list) else given, _ALLOWED_BODY)
+        mistakes.raise_if_any()
+    if "rows" in document:
+        return validate_columns(_transpose(document["rows"], limits, mistakes), limits)
+    if not isinstance(document["columns"], dict):
+        mistakes.add(None, "columns", document["columns"], 'an object {"sequence": [...], ...} of lists of one length')
+        mistakes.raise_if_any()
+    return validate_columns(document["columns"], limits)
+
+
+def validate_columns(columns: Mapping[str, Any], limits: Limits | None = None) -> Rows:
+    """Check columns of plain Python values.
+
+    Args:
+        columns: a list of each of `REQUIRED`, and optionally of `index`; all of one length.
+        limits: bounds on the number of rows.
+
+    Raises:
+        RequestError: 422 with all mistakes, 413 with too many rows.
+    """
+    limits = limits or Limits()
+    mistakes = _Mistakes()
+    _check_names(None, columns.keys(), mistakes)
+    for name, values in columns.items():
+        if not isinstance(values, list):
+            mistakes.add(None, name, values, "a list with one value a row")
+    mistakes.raise_if_any()
+    count = len(columns[SEQUENCE])
+    for name, values in columns.items():
+        if len(values) != count:
+            mistakes.add(None, name, f"{len(values)} values", f"{count} values, as many as {SEQUENCE}")
+    if not count:
+        mistakes.add(None, "rows", [], f"1 to {limits.max_rows} rows")
+    mistakes.raise_if_any()
+    _check_count(count, limits)
+    lengths = _check_sequences(columns[SEQUENCE], mistakes)
+    scores = np.stack([_check_scores(name, columns[name], mistakes) for name in ROW_SCORES], axis=1)
+    total = scores[:, : len(BASE_SCORES)].sum(axis=1)  # NaN where a score is wrong already
+    for row in np.flatnonzero(np.abs(total - 1.0) > PROBABILITY_SUM_TOLERANCE).tolist():
+        mistakes.add(row, _SUM_FIELD, float(total[row]), f"scores that sum to 1 within {PROBABILITY_SUM_TOLERANCE}")
+    index = _check_index(columns.get(INDEX), lengths, mistakes)
+    mistakes.raise_if_any()
+    return Rows(scores.astype(np.float32), pl.Series(SEQUENCE, columns[SEQUENCE], dtype=pl.String), index)
+
+
+def _load(body: bytes) -> Any:
+    """JSON, keeping NaN and Infinity (reported by row later), refusing a field given twice."""
+    try:
+        return json.loads(body.decode("utf-8"), object_pairs_hook=_unique)
+    except RequestError:
+        raise
+    except UnicodeDecodeError as error:
+        reason = f"byte {error.start} is not UTF-8"
+    except RecursionError:
+        reason = "nested too deeply"
+    except ValueError as error:
+        reason = str(error)
+    detail = {"row": None, "field": "body", "given": _text(reason), "allowed": _ALLOWED_BODY}
+    raise RequestError(f"the body is not JSON: {_text(reason)}", 422, [detail])
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = _text(next(name for name in names if names.count(name) > 1))
+        detail = {"row": None, "field": twice, "given": "the field twice in one object", "allowed": "each field once"}
+        raise RequestError(f"field {twice!r} is given twice in one object; nothing was scored", 422, [detail])
+    return values
+
+
+def _transpose(rows: Any, limits: Limits, mistakes: _Mistakes) -> dict[str, list[Any]]:
+    """Rows to columns, checking that each row has the fields."""
+    if not isinstance(rows, list) or not rows:
+        mistakes.add(None, "rows", rows, f"a list of 1 to {limits.max_rows} rows")
+        mistakes.raise_if_any()
+    _check_count(len(rows), limits)
+    required, full = set(REQUIRED), set(FIELDS)
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            mistakes.add(number, "row", row, _ALLOWED_ROW)
+        elif row.keys() != required and row.keys() != full:
+            _check_names(number, row.keys(), mistakes)
+    mistakes.raise_if_any()
+    columns = {name: [row[name] for row in rows] for name in REQUIRED}
+    if any(len(row) > len(REQUIRED) for row in rows):
+        columns[INDEX] = [row.get(INDEX, _DEFAULT) for row in rows]
+    return columns
+
+
+def _check_count(count: int, limits: Limits) -> None:
+    if count > limits.max_rows:
+        detail = {"row": None, "field": "rows", "given": count, "allowed": f"1 to {limits.max_rows} rows"}
+        raise RequestError(f"{count} rows; a request holds at most {limits.max_rows}: split it", 413, [detail])
+
+
+def _check_names(row: int | None, given: Iterable[Any], mistakes: _Mistakes) -> None:
+    names = list(given)
+    for name in REQUIRED:
+        if name not in names:
+            mistakes.add(row, name, "missing", _allowed(name))
+    for name in names:
+        if name not in FIELDS:
+            mistakes.add(row, str(name), "an unknown field", f"the fields {', '.join(FIELDS)}")
+
+
+def _allowed(name: str) -> str:
+    return {SEQUENCE: _ALLOWED_SEQUENCE, INDEX: _ALLOWED_INDEX}.get(name, _ALLOWED_SCORE)
+
+
+def _check_sequences(values: list[Any], mistakes: _Mistakes) -> NDArray[np.int64]:
+    """Lengths (n,); 0 where a value is no text."""
+    texts = values
+    if not set(map(type, values)) <= {str}:
+        for row, value in enumerate(values):
+            if not isinstance(value, str):
+                mistakes.add(row, SEQUENCE, value, _ALLOWED_SEQUENCE)
+        texts = [value if isinstance(value, str) else "" for value in values]
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    for row in np.flatnonzero(lengths == 0).tolist():
+        if isinstance(values[row], str):
+            mistakes.add(row, SEQUENCE, "", _ALLOWED_SEQUENCE)
+    # One byte a letter: what is not ASCII becomes "?", which is no letter either.
+    letters = np.frombuffer("".join(texts).encode("ascii", "replace"), dtype=np.uint8)
+    bad = np.flatnonzero(token_table()[letters] == 255)
+    if bad.size:
+        ends = np.cumsum(lengths)
+        rows, first = np.unique(np.searchsorted(ends, bad, side="right"), return_index=True)
+        for row, at in zip(rows.tolist(), bad[first].tolist(), strict=True):
+            place = at - int(ends[row] - lengths[row])
+            mistakes.add(row, SEQUENCE, f"{_text(texts[row][place])!r} at {place}", _ALLOWED_SEQUENCE)
+    return lengths
+
+
+def _check_scores(name: str, values: list[Any], mistakes: _Mistakes) -> NDArray[np.float64]:
+    """float64 (n,), NaN where a value is not allowed."""
+    if set(map(type, values)) <= {float, int}:
+        try:
+            numbers = np.array(values, dtype=np.float64)
+        except OverflowError:  # a whole number beyond float64
+            numbers = np.array([value if isinstance(value, float) else _clip(value) for value in values])
+    else:
+        numbers = np.array([_clip(value) if type(value) in (float, int) else math.nan for value in values])
+    bad = ~((numbers >= 0.0) & (numbers <= 1.0))
+    for row in np.flatnonzero(bad).tolist():
+        mistakes.add(row, name, values[row], _ALLOWED_SCORE)
+    return np.where(bad, math.nan, numbers)
+
+
+def _clip(value: float) -> float:
+    """A number that float64 holds, on the same side of 0 and 1."""
+    return value if isinstance(value, float) else float(max(-1, min(2, value)))
+
+
+def _check_index(values: list[Any] | None, lengths: NDArray[np.int64], mistakes: _Mistakes) -> NDArray[np.int64]:
+    """Labelled base of each row, int64 (n,)."""
+    index = lengths // 2
+    if values is None:
+        return index
+    for row, value in enumerate(values):
+        if value is _DEFAULT:
+            continue
+        if type(value) is not int or value < 0 or (value >= lengths[row] and lengths[row] > 0):
+            mistakes.add(row, INDEX, value, _ALLOWED_INDEX)
+        elif lengths[row] > 0:
+            index[row] = value
+    return index
+
+
+def _shown(value: Any) -> Any:
+    """What was given, as JSON can say it, bounded in size."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if value is None or isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) < 2**63 else _text(str(value))
+    if isinstance(value, str):
+        return _text(value)
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    return "an object" if isinstance(value, dict) else _text(str(value))
+
+
+def _text(text: str) -> str:
+    """Text that UTF-8 can carry (no lone surrogates), cut to a readable length."""
+    clean = text.encode("utf-8", "replace").decode("utf-8")
+    return clean if len(clean) <= _SHOWN_LETTERS else clean[:_SHOWN_LETTERS] + "..."

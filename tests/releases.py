@@ -1,0 +1,71 @@
+"""Small models and releases for the serving tests."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from metalayer.data.windows import encode_windows
+from metalayer.inference import Predictor
+from metalayer.models import MetaSpliceModel
+from metalayer.models.bundle import save_model
+from metalayer.schema import CLASSES, ROW_SCORES
+from metalayer.serving.release import write_release
+
+
+def make_bundle(directory: Path, seed: int = 0) -> Path:
+    """A model directory whose model differs from its base, as if trained."""
+    torch.manual_seed(seed)
+    model = MetaSpliceModel(hidden_dim=32)
+    torch.nn.init.normal_(model.head.weight, std=0.3)
+    split = {"train": ["A"], "valid": ["B"], "test": ["C"]}
+    save_model(model, directory, {"base_model": "pwm", "data_hash": "d4t4", "git_commit": "c0ffee", "split": split})
+    return directory
+
+
+def score_rows(n: int, seed: int = 0) -> list[dict]:
+    """Valid rows of the score contract, of different lengths and labelled bases."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for _ in range(n):
+        length = int(rng.integers(180, 700))
+        scores = rng.dirichlet([0.2, 0.2, 1.0]).astype(np.float32).astype(float)
+        context = rng.random(4).astype(np.float32).astype(float)
+        rows.append(
+            {
+                "sequence": "".join(rng.choice(list("ACGTN"), length, p=[0.24, 0.25, 0.25, 0.24, 0.02])),
+                **dict(zip(ROW_SCORES, [*scores.tolist(), *context.tolist()], strict=True)),
+                "index": int(rng.integers(0, length)),
+            }
+        )
+    return rows
+
+
+def expected(bundle: Path, rows: list[dict]) -> np.ndarray:
+    """What the model says of rows, past everything in metalayer.serving: float32 (n, 3)."""
+    table = pl.DataFrame(rows)
+    windows = encode_windows(table["sequence"], table["index"].to_numpy(), 500)
+    return Predictor.load(bundle).predict_rows(table.select(ROW_SCORES).to_numpy().astype(np.float32), windows)
+
+
+def make_golden(bundle: Path, path: Path, n: int = 40) -> Path:
+    """Golden rows of a model, in the form that evaluation writes."""
+    rows = score_rows(n, seed=99)
+    answers = expected(bundle, rows).astype(np.float64)
+    table = pl.DataFrame(rows).with_columns(
+        pl.col("index").cast(pl.Int32), *[pl.Series(name, answers[:, i]) for i, name in enumerate(CLASSES)]
+    )
+    table.write_parquet(path)
+    return path
+
+
+def make_release(folder: Path, seed: int = 0, version: str = "3") -> Path:
+    """A release directory."""
+    bundle = make_bundle(folder / "bundle", seed)
+    golden = make_golden(bundle, folder / "golden.parquet")
+    directory = folder / "release"
+    directory.mkdir()
+    facts = {"name": "metalayer-pwm", "version": version, "alias": "champion", "metrics": {"pr_auc_splice": 0.9}}
+    write_release(directory, bundle, golden, facts)
+    return directory

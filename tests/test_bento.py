@@ -1,0 +1,197 @@
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import polars as pl
+import pytest
+import yaml
+from releases import expected, make_bundle, make_golden, score_rows
+
+from metalayer.errors import RegistryError
+from metalayer.models.bundle import digest
+from metalayer.schema import CLASSES
+from metalayer.serving.packaging import bento_environment, build_bento, find_bento, serve_command
+
+pytestmark = [pytest.mark.integration, pytest.mark.slow]
+NAME = "metalayer-pwm"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("packaging")
+
+
+@pytest.fixture(scope="module")
+def bento(home: Path) -> Iterator[str]:
+    """A built Bento in a store of its own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BENTOML_HOME", str(home / "bentoml"))
+        bundle = make_bundle(home / "bundle")
+        golden = make_golden(bundle, home / "golden.parquet")
+        facts = {"alias": "champion", "metrics": {"pr_auc_splice": 0.9, "topk_donor": float("nan")}}
+        yield build_bento(bundle, golden, name=NAME, version=3, facts=facts)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(home: Path, bento: str) -> Iterator[tuple[subprocess.Popen, str]]:
+    """The Bento served from its store alone: what it was built from is gone.
+
+    Started in the checkout, as `make serve` does, whose `metalayer` must not be taken for the Bento's.
+    """
+    port = free_port()
+    for source in (home / "bundle", home / "golden.parquet"):
+        source.rename(source.with_name("moved-" + source.name))
+    log = (home / "server.log").open("w")
+    process = subprocess.Popen(
+        serve_command(bento, port=port),
+        cwd=Path(__file__).parents[1],
+        env=bento_environment(),
+        stdout=log,
+        stderr=subprocess.STDOUT,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        until = time.monotonic() + 120
+        while True:
+            try:
+                if httpx.get(f"{url}/readyz").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            assert process.poll() is None, (home / "server.log").read_text()
+            assert time.monotonic() < until, (home / "server.log").read_text()
+            time.sleep(0.2)
+        yield process, url
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_bento_holds_the_release_the_source_and_pinned_packages(home: Path, bento: str) -> None:
+    name, version = bento.split(":")
+    root = home / "bentoml" / "bentos" / name / version
+    assert version.startswith("3-")
+    assert find_bento(NAME, 3) == bento
+    assert find_bento(NAME, 33) is None
+    files = {str(path.relative_to(root / "src")) for path in (root / "src").rglob("*") if path.is_file()}
+    assert {f for f in files if not f.startswith("metalayer/")} == {
+        "bentofile.yaml",
+        "release/golden.parquet",
+        "release/model.json",
+        "release/model.safetensors",
+        "release/release.json",
+    }
+    assert {Path(f).suffix for f in files if f.startswith("metalayer/")} == {".py"}
+    packages = yaml.safe_load((root / "bento.yaml").read_text())["image"]["python_requirements"].split("\n")
+    assert any(line.startswith("torch==") and "+" not in line for line in packages)
+    assert not any(line.startswith(("mlflow", "zenml", "--index", "https:")) for line in packages)
+    assert not any("../" in line for line in (root / "src" / "bentofile.yaml").read_text().splitlines())
+
+
+def test_building_again_keeps_what_is_there(home: Path, bento: str) -> None:
+    bundle = next(path for path in (home / "bundle", home / "moved-bundle") if path.exists())
+    golden = bundle.with_name(bundle.name.replace("bundle", "golden.parquet"))
+    started = time.monotonic()
+    assert build_bento(bundle, golden, name=NAME, version=3, facts={}) == bento
+    assert time.monotonic() - started < 1
+
+
+def test_a_failed_build_publishes_nothing(home: Path, bento: str) -> None:
+    bundle = make_bundle(home / "incomplete", seed=5)
+    with pytest.raises(RegistryError, match=r"nowhere\.parquet is missing"):
+        build_bento(bundle, home / "nowhere.parquet", name=NAME, version=4, facts={})
+    shutil.copyfile(bundle / "model.json", home / "golden-copy")
+    os.environ["PYTHONHOME"] = str(home / "nowhere")
+    try:
+        with pytest.raises(RegistryError, match="bentoml build of metalayer-pwm:4-"):
+            build_bento(bundle, home / "golden-copy", name=NAME, version=4, facts={})
+    finally:
+        del os.environ["PYTHONHOME"]
+    assert find_bento(NAME, 4) is None
+    assert list((home / "bentoml" / "tmp").iterdir()) == []
+
+
+def test_the_served_probabilities_are_the_evaluations_own(home: Path, server: tuple[subprocess.Popen, str]) -> None:
+    table = pl.read_parquet(home / "moved-golden.parquet")
+    rows = table.drop(CLASSES).to_dicts()
+    response = httpx.post(f"{server[1]}/v1/score", json={"rows": rows})
+    assert response.status_code == 200, response.text
+    answers = np.array([[row[name] for name in CLASSES] for row in response.json()["rows"]])
+    assert np.abs(answers - table.select(CLASSES).to_numpy()).max() <= 1e-6
+    others = score_rows(40, seed=4)
+    answers = np.array(
+        [list(row.values()) for row in httpx.post(f"{server[1]}/v1/score", json={"rows": others}).json()["rows"]]
+    )
+    assert np.abs(answers - expected(home / "moved-bundle", others)).max() <= 1e-6
+    assert response.headers["x-model-version"] == "3"
+
+
+def test_the_served_model_says_what_it_is(home: Path, server: tuple[subprocess.Popen, str]) -> None:
+    facts = httpx.get(f"{server[1]}/v1/model").json()
+    assert facts["digest"] == digest(home / "moved-bundle")
+    assert facts["metrics"] == {"pr_auc_splice": 0.9, "topk_donor": None}
+    assert facts["alias"] == "champion"
+
+
+def test_bad_input_over_the_socket(server: tuple[subprocess.Popen, str]) -> None:
+    url = f"{server[1]}/v1/score"
+    rows = score_rows(2)
+    rows[1]["sequence"] = "ACGU"
+    response = httpx.post(url, json={"rows": rows})
+    assert response.status_code == 422
+    assert response.json()["details"][0] | {"allowed": ""} == {
+        "row": 1,
+        "field": "sequence",
+        "given": "'U' at 3",
+        "allowed": "",
+    }
+    literal = json.dumps({"rows": [score_rows(1)[0] | {"donor_score": float("nan")}]}).encode()
+    response = httpx.post(url, content=literal, headers={"content-type": "application/json"})
+    assert response.status_code == 422
+    assert response.json()["details"][0]["given"] == "NaN"
+    assert httpx.get(url).status_code == 405
+    assert httpx.get(f"{server[1]}/other").json()["error"].startswith("no /other")
+
+
+def test_a_body_over_the_limit_is_refused_and_the_server_lives(server: tuple[subprocess.Popen, str]) -> None:
+    def endless() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" " * 2**20
+
+    try:
+        response = httpx.post(
+            f"{server[1]}/v1/score", content=endless(), headers={"content-type": "application/json"}, timeout=30
+        )
+        assert response.status_code == 413
+    except httpx.WriteError:
+        pass  # the server answered and closed while we were sending
+    assert httpx.get(f"{server[1]}/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("probe", ["livez", "readyz", "healthz", "metrics"])
+def test_probes_are_bentomls(server: tuple[subprocess.Popen, str], probe: str) -> None:
+    response = httpx.get(f"{server[1]}/{probe}")
+    assert response.status_code == 200
+    assert "x-model-name" not in response.headers
+
+
+def test_sigterm_ends_the_server(server: tuple[subprocess.Popen, str]) -> None:
+    process, url = server
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=30) == 0
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"{url}/livez")

@@ -1,0 +1,175 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from releases import expected, make_bundle, make_golden, score_rows
+
+from metalayer.errors import InputError, ModelError, RegistryError
+from metalayer.models.bundle import digest
+from metalayer.schema import CLASSES
+from metalayer.serving import packaging
+
+pytestmark = pytest.mark.integration
+NAME = "metalayer-pwm"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state directory of its own, and another working directory, which must stay empty."""
+    monkeypatch.setenv("METALAYER_HOME", str(tmp_path / "state"))
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI", "BENTOML_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path
+
+
+@pytest.fixture
+def model(home: Path) -> tuple[Path, Path]:
+    bundle = make_bundle(home / "bundle")
+    return bundle, make_golden(bundle, home / "golden.parquet")
+
+
+def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
+    import mlflow
+
+    from metalayer.serving import registry
+
+    bundle, golden = model
+    uri = registry.default_tracking_uri()
+    assert registry.champions() == []
+    assert registry.champion(NAME, None, home / "downloads") is None
+    assert not (home / "state").exists()
+
+    # A rejected model is a challenger, never a champion.
+    rejected = registry.register(bundle, golden, base_model="pwm", promoted=False, reasons=["not better than base"])
+    assert (rejected.name, rejected.version, rejected.alias) == (NAME, 1, "challenger")
+    assert registry.find_champion(NAME) is None
+    with pytest.raises(InputError, match="run the pipeline"):
+        packaging.champion_bento()
+
+    first = registry.register(
+        bundle,
+        golden,
+        base_model="pwm",
+        promoted=True,
+        reasons=["floor met"],
+        metrics={"pr_auc_splice": 0.9, "topk_donor": float("nan"), "ece": None},
+        tags={"pipeline_run": "r1"},
+    )
+    assert (first.version, first.alias) == (2, "champion")
+    client = mlflow.MlflowClient(uri, uri)
+    assert client.get_run(first.run_id).data.metrics == {"pr_auc_splice": 0.9}
+    assert client.get_model_version_by_alias(NAME, "challenger").version == 1
+
+    # The version leads back to its data, and its files come back whole.
+    local = registry.champion(NAME, None, home / "downloads")
+    assert local is not None
+    assert local.version == 2
+    assert digest(local.bundle) == digest(bundle) == local.tags["digest"]
+    assert local.golden.read_bytes() == golden.read_bytes()
+    assert local.tags["data_hash"] == "d4t4"
+    assert local.tags["git_commit"] == "c0ffee"
+    assert local.tags["pipeline_run"] == "r1"
+    assert local.tags["decision"] == "promoted"
+    assert json.loads(local.tags["reasons"]) == ["floor met"]
+    assert len(local.tags["schema_hash"]) == 16
+
+    # What MLflow serves equals the predictor, without pickle.
+    rows = score_rows(5)
+    frame = pl.DataFrame(rows).to_pandas()
+    mlflow.set_tracking_uri(uri)
+    try:
+        loaded = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
+        answers = loaded.predict(frame)
+        middle = loaded.predict(frame.drop(columns="index"))
+        example = loaded.input_example
+        with pytest.raises(Exception, match="5 mistakes"):
+            loaded.predict(frame.assign(donor_score=2.0))
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert list(answers.columns) == list(CLASSES)
+    assert np.array_equal(answers.to_numpy().astype(np.float32), expected(bundle, rows))
+    assert not np.array_equal(middle.to_numpy(), answers.to_numpy())
+    assert len(example) == 3
+    signature = loaded.metadata.signature
+    assert signature.inputs.input_names()[0] == "sequence"
+    assert signature.inputs.optional_input_names() == ["index"]
+    assert signature.outputs.input_names() == list(CLASSES)
+    stored = [path.name for path in (home / "state" / "mlartifacts").rglob("*")]
+    assert not [name for name in stored if name.endswith((".pkl", ".pyc"))]
+    assert "metalayer" in stored
+
+    # The next champion names the one before it, which stays there.
+    second = registry.register(bundle, golden, base_model="pwm", promoted=True, run_id=first.run_id)
+    assert second.run_id == first.run_id
+    now = registry.find_champion(NAME)
+    assert now is not None
+    assert (now.version, now.tags["previous_champion"]) == (3, "2")
+    assert registry.fetch(NAME, 2, None, home / "downloads").tags["pipeline_run"] == "r1"
+    assert [version.version for version in registry.champions()] == [3]
+
+    registry.set_bento_tag(NAME, 3, "metalayer-pwm:3-abc")
+    assert registry.find_champion(NAME).tags["bento_tag"] == "metalayer-pwm:3-abc"
+    with pytest.raises(RegistryError, match="has no Bento"):
+        packaging.champion_bento("pwm")
+    with pytest.raises(InputError, match="metalayer-pwm"):
+        packaging.champion_bento("other")
+
+    # A download that was damaged is fetched again; a damaged store is an error.
+    (local.bundle / "model.json").write_text("{}")
+    again = registry.fetch(NAME, 2, None, home / "downloads")
+    assert digest(again.bundle) == digest(bundle)
+    for weights in (home / "state" / "mlartifacts").rglob("model.safetensors"):
+        weights.write_bytes(b"x")
+    with pytest.raises(RegistryError, match="not those that were registered"):
+        registry.fetch(NAME, 3, None, home / "downloads")
+
+    assert list((home / "elsewhere").iterdir()) == []
+
+
+def test_a_model_that_misses_its_golden_rows_is_not_registered(home: Path, model: tuple[Path, Path]) -> None:
+    from metalayer.serving import registry
+
+    bundle, golden = model
+    pl.read_parquet(golden).with_columns(pl.col("donor") + 1e-5).write_parquet(golden)
+    with pytest.raises(RegistryError, match="golden rows"):
+        registry.register(bundle, golden, base_model="pwm", promoted=True)
+    assert registry.champions() == []
+
+
+def test_several_champions_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from metalayer.serving import registry
+
+    both = [registry.ModelVersion("metalayer-a", 1, None), registry.ModelVersion("metalayer-b", 4, None)]
+    monkeypatch.setattr(registry, "champions", lambda: both)
+    monkeypatch.setattr(packaging, "find_bento", lambda name, version: f"{name}:{version}")
+    with pytest.raises(InputError, match="metalayer-a, metalayer-b"):
+        packaging.champion_bento()
+    assert packaging.champion_bento("metalayer-a") == "metalayer-a:1"
+    assert packaging.champion_bento("b") == "metalayer-b:4"
+
+
+def test_a_service_that_is_not_there(home: Path, model: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from metalayer.serving import registry
+
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with pytest.raises(RegistryError) as caught:
+        registry.find_champion(NAME, "http://user:secret@127.0.0.1:9")
+    assert "secret" not in str(caught.value)
+    assert "http://***@127.0.0.1:9" in str(caught.value)
+    assert "MLFLOW_TRACKING_URI" in str(caught.value)
+    (home / "not-a-database").write_text("x" * 5000)
+    with pytest.raises(RegistryError, match="not-a-database"):
+        registry.register(*model, base_model="pwm", promoted=True, tracking_uri=f"sqlite:///{home}/not-a-database")
+
+
+def test_a_damaged_bundle_is_not_registered(home: Path, model: tuple[Path, Path]) -> None:
+    from metalayer.serving import registry
+
+    bundle, golden = model
+    (bundle / "model.json").write_text("{}")
+    with pytest.raises(ModelError):
+        registry.register(bundle, golden, base_model="pwm", promoted=True)

@@ -1,0 +1,242 @@
+import asyncio
+import json
+import shutil
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+import polars as pl
+import pytest
+from releases import expected, make_bundle, make_release, score_rows
+
+from metalayer.errors import ModelError
+from metalayer.schema import CLASSES
+from metalayer.serving.app import Serving, create_app
+from metalayer.serving.engine import Engine
+from metalayer.serving.schemas import Limits, Rows
+
+HEADERS = ("x-model-name", "x-model-version", "x-model-digest", "x-request-id")
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_release(tmp_path_factory.mktemp("released"))
+
+
+@pytest.fixture(scope="module")
+def engine(released: Path) -> Engine:
+    return Engine(released)
+
+
+@pytest.fixture
+def call(engine: Engine) -> Callable[..., httpx.Response]:
+    """Send one request to the application."""
+
+    def send(method: str, path: str, *, limits: Limits | None = None, **options: object) -> httpx.Response:
+        async def run() -> httpx.Response:
+            transport = httpx.ASGITransport(create_app(Serving(engine, limits)), raise_app_exceptions=False)
+            async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+                return await client.request(method, path, **options)
+
+        return asyncio.run(run())
+
+    return send
+
+
+def probabilities(response: httpx.Response) -> np.ndarray:
+    assert response.status_code == 200, response.text
+    return np.array([[row[name] for name in CLASSES] for row in response.json()["rows"]])
+
+
+def test_scores_are_the_models_own(call, released: Path) -> None:
+    rows = score_rows(70)
+    answers = probabilities(call("POST", "/v1/score", json={"rows": rows}))
+    assert np.array_equal(answers.astype(np.float32), expected(released, rows))
+    assert np.abs(answers - np.array([[r[f"{c}_score"] for c in CLASSES] for r in rows])).max() > 0.01
+
+
+def test_a_row_gives_the_same_bytes_alone_and_in_company(call) -> None:
+    rows = score_rows(45)
+    together = call("POST", "/v1/score", json={"rows": rows}).json()["rows"]
+    backwards = call("POST", "/v1/score", json={"rows": rows[::-1]}).json()["rows"]
+    assert backwards[::-1] == together
+    assert [call("POST", "/v1/score", json={"rows": [row]}).json()["rows"][0] for row in rows[:5]] == together[:5]
+
+
+def test_columns_are_scored_like_rows(call) -> None:
+    rows = score_rows(3)
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    assert (
+        call("POST", "/v1/score", json={"columns": columns}).content
+        == call("POST", "/v1/score", json={"rows": rows}).content
+    )
+
+
+def test_model_facts(call, engine: Engine) -> None:
+    facts = call("GET", "/v1/model").json()
+    assert facts["name"] == "metalayer-pwm"
+    assert facts["version"] == "3"
+    assert facts["alias"] == "champion"
+    assert facts["digest"] == engine.digest
+    assert facts["base_model"] == "pwm"
+    assert facts["metrics"] == {"pr_auc_splice": 0.9}
+    assert facts["data_hash"] == "d4t4"
+    assert facts["git_commit"] == "c0ffee"
+    assert len(facts["feature_schema"]["features"]) == 50
+    assert facts["feature_schema"]["hash"]
+
+
+def test_a_bad_row_is_422_with_details(call) -> None:
+    rows = score_rows(3)
+    rows[1]["donor_score"] = -1
+    response = call("POST", "/v1/score", json={"rows": rows})
+    assert response.status_code == 422
+    assert response.json().keys() == {"error", "details"}
+    assert response.json()["details"][0] == {
+        "row": 1,
+        "field": "donor_score",
+        "given": -1,
+        "allowed": "a number in [0, 1]",
+    }
+
+
+JSON_TYPE = {"content-type": "application/json"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status", "text"),
+    [
+        ("GET", "/nothing", {}, 404, "no /nothing"),
+        ("GET", "/", {}, 404, "POST /v1/score"),
+        ("GET", "/v1/score", {}, 405, "allowed: POST"),
+        ("POST", "/v1/model", {}, 405, "GET"),
+        ("POST", "/v1/score", {"content": b"{", "headers": JSON_TYPE}, 422, "not JSON"),
+        ("POST", "/v1/score", {"content": b"a=1"}, 415, "application/json"),
+        ("POST", "/v1/score", {"content": b"", "headers": {"content-type": "text/csv"}}, 415, "text/csv"),
+        (
+            "POST",
+            "/v1/score",
+            {"content": b"", "headers": {"content-type": "application/vnd.apache.arrow.stream"}},
+            415,
+            "supported is application/json",
+        ),
+        ("POST", "/v1/score", {"json": {}, "headers": JSON_TYPE | {"content-encoding": "gzip"}}, 415, "identity"),
+        ("POST", "/v1/score", {"json": {}, "headers": {"accept": "text/html"}}, 406, "application/json"),
+        ("POST", "/v1/score", {"json": {}, "headers": {"accept": "application/json;q=0"}}, 406, "application/json"),
+        (
+            "POST",
+            "/v1/score",
+            {"content": b"{}", "headers": {"content-type": "application/json; charset=latin-1"}},
+            415,
+            "UTF-8",
+        ),
+    ],
+)
+def test_errors_are_json_and_identified(call, method: str, path: str, options: dict, status: int, text: str) -> None:
+    response = call(method, path, **options)
+    assert response.status_code == status
+    assert text in response.json()["error"]
+    assert all(response.headers[name] for name in HEADERS)
+
+
+def test_every_answer_names_model_and_request(call, engine: Engine) -> None:
+    response = call("POST", "/v1/score", json={"rows": score_rows(1)}, headers={"x-request-id": "mine-1"})
+    assert [response.headers[name] for name in HEADERS] == ["metalayer-pwm", "3", engine.digest, "mine-1"]
+    assert call("GET", "/v1/model", headers={"x-request-id": "a b\x7f"}).headers["x-request-id"] != "a b\x7f"
+    assert call("GET", "/v1/model").headers["x-request-id"] != call("GET", "/v1/model").headers["x-request-id"]
+
+
+def test_a_large_body_is_refused_while_it_streams(call) -> None:
+    taken = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal taken
+        while taken < 10_000:
+            taken += 1
+            yield b" " * 1000
+
+    response = call("POST", "/v1/score", limits=Limits(max_body_bytes=50_000), content=endless(), headers=JSON_TYPE)
+    assert response.status_code == 413
+    assert "50000 bytes" in response.json()["error"]
+    assert taken < 100
+
+
+def test_a_declared_large_body_is_refused(call) -> None:
+    response = call("POST", "/v1/score", limits=Limits(max_body_bytes=100), json={"rows": score_rows(1)})
+    assert response.status_code == 413
+
+
+def test_too_many_rows_is_413(call) -> None:
+    response = call("POST", "/v1/score", limits=Limits(max_rows=2), json={"rows": score_rows(3)})
+    assert response.status_code == 413
+    assert "at most 2" in response.json()["error"]
+
+
+def test_no_model_yet_is_503() -> None:
+    async def run() -> httpx.Response:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(create_app(Serving())), base_url="http://test"
+        ) as client:
+            return await client.post("/v1/score", json={"rows": score_rows(1)})
+
+    response = asyncio.run(run())
+    assert response.status_code == 503
+    assert response.headers["x-request-id"]
+
+
+def test_a_fault_of_ours_is_500_without_its_text(call, engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Engine, rows: Rows) -> None:
+        raise RuntimeError("secret path")
+
+    monkeypatch.setattr(Engine, "score", fail)
+    response = call("POST", "/v1/score", json={"rows": score_rows(1)})
+    assert response.status_code == 500
+    assert "secret" not in response.text
+    assert response.headers["x-model-digest"] == engine.digest
+
+
+def test_a_model_that_misses_its_golden_rows_is_not_served(released: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "release"
+    shutil.copytree(released, directory)
+    table = pl.read_parquet(directory / "golden.parquet")
+    table.with_columns(pl.col("donor") + 2e-6).write_parquet(directory / "golden.parquet")
+    with pytest.raises(ModelError, match="golden rows differ by 2e-06"):
+        Engine(directory)
+    table.with_columns(pl.lit(float("nan")).alias("donor")).write_parquet(directory / "golden.parquet")
+    with pytest.raises(ModelError, match="golden rows differ"):
+        Engine(directory)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "match"),
+    [
+        ("release.json", None, "release.json"),
+        ("release.json", "{", "damaged"),
+        ("release.json", json.dumps({"name": "x"}), "does not name"),
+        ("golden.parquet", None, "golden rows"),
+        ("golden.parquet", "PAR1", "golden rows"),
+        ("model.safetensors", None, "model.safetensors"),
+        ("model.json", "{", "damaged"),
+    ],
+)
+def test_a_damaged_release_is_not_served(
+    released: Path, tmp_path: Path, name: str, content: str | None, match: str
+) -> None:
+    directory = tmp_path / "release"
+    shutil.copytree(released, directory)
+    if content is None:
+        (directory / name).unlink()
+    else:
+        (directory / name).write_text(content)
+    with pytest.raises(ModelError, match=match):
+        Engine(directory)
+
+
+def test_other_weights_under_the_same_golden_rows_are_not_served(released: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "release"
+    shutil.copytree(released, directory)
+    other = make_bundle(tmp_path / "other", seed=1)
+    shutil.copyfile(other / "model.safetensors", directory / "model.safetensors")
+    with pytest.raises(ModelError, match="golden rows differ"):
+        Engine(directory)
