@@ -9,10 +9,10 @@ from pathlib import Path
 
 import polars as pl
 import torch
-from metalayer.workflows.simulate import simulate
 
 from benchmarks import inference, reading, training
 from benchmarks.measure import Result
+from metalayer.workflows.simulate import simulate
 
 BENCHMARKS = {"reading": reading.run, "training": training.run, "inference": inference.run}
 

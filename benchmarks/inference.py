@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measure import Result, seconds
-from metalayer.data.tracks import GeneTrack
 from metalayer.features import gene_row_scores
+from metalayer.gene_track import GeneTrack
 from metalayer.genome import Gene
 from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel

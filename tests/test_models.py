@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from metalayer.data.tracks import GeneTrack
 from metalayer.errors import ConfigError, ModelError, SchemaError
 from metalayer.features import feature_matrix, gene_row_scores
+from metalayer.gene_track import GeneTrack
 from metalayer.genome import Gene
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import to_exon_bases

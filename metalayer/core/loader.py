@@ -27,7 +27,7 @@ from metalayer.data.tracks import TrackStore
 from metalayer.errors import ArtifactError
 from metalayer.features import gene_row_scores
 from metalayer.files import publish_file, sha256
-from metalayer.genome import Gene
+from metalayer.genome import Gene, decode
 from metalayer.schema import ACCEPTOR, BASE_SCORES, DONOR, ROW_SCORES
 
 ROWS, TRACKS, GENES = "rows.parquet", "tracks.parquet", "genes.parquet"
@@ -206,8 +206,8 @@ class _RowWriter:
         letters = np.array(
             [sequence[i].upper() for sequence, i in zip(part["sequence"], part["index"], strict=True)], dtype="U1"
         )
-        there = np.frombuffer(b"ACGTN", dtype="S1").astype("U1")[np.minimum(track.tokens, 4)]
-        apart = int((letters != there[position]).sum()) if (track.tokens <= 4).all() else 0
+        there = np.array(list(decode(track.tokens[position])), dtype="U1")
+        apart = int((letters != there).sum()) if self.store.has_letters else 0
         if apart > max(1, _LETTERS_APART_SHARE * len(position)):
             raise ArtifactError(
                 f"{source}: gene {gene_id}: {apart} of {len(position)} rows have another letter than their "

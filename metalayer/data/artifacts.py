@@ -181,7 +181,7 @@ def _check_probabilities(scores: NDArray[np.float64], batch: pl.DataFrame, where
     if out_of_range.any():
         row, column = (int(i[0]) for i in np.nonzero(out_of_range))
         raise ArtifactError(
-            f"{where.format(batch[_ROW][row])}: {ROW_SCORES[column]} {scores[row, column]!r} is no probability; "
+            f"{where.format(batch[_ROW][row])}: {ROW_SCORES[column]} {scores[row, column]} is no probability; "
             f"scores lie in [0, 1] ({int(out_of_range.any(axis=1).sum())} such rows)"
         )
     total = scores[:, :3].sum(axis=1)

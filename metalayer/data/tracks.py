@@ -1,60 +1,28 @@
 """Per-nucleotide scores of whole genes, in transcript sense.
 
 On disk (canonical Parquet): rows ascend in 1-based genomic position, letters are the plus strand's,
-one row group a gene. In memory (`GeneTrack`): transcript sense, tokens, exon-base convention.
+one row group a gene. In memory: `GeneTrack`.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from metalayer.errors import ArtifactError
-from metalayer.genome import Gene, reverse_complement, token_table
+from metalayer.gene_track import GeneTrack
+from metalayer.genome import N_TOKEN, Gene, reverse_complement, token_table
 from metalayer.schema import BASE_SCORES
 
 GENE_INDEX_KEY = b"metalayer.genes"
 """Parquet metadata: JSON list of [gene_id, chrom, strand, start, end], one a row group."""
 LETTERS_KEY = b"metalayer.letters"
 """Parquet metadata: whether `base` holds letters in every gene."""
-
-
-@dataclass(frozen=True)
-class GeneTrack:
-    """All positions of one gene, transcript sense.
-
-    Attributes:
-        gene: where it lies.
-        tokens: uint8 (L,).
-        scores: float32 (L, 3), donor, acceptor, neither of the base model at exon bases.
-        labels: uint8 (L,), class at exon bases.
-    """
-
-    gene: Gene
-    tokens: NDArray[np.uint8]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.uint8]
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-    @classmethod
-    def from_genomic(cls, gene: Gene, frame: pl.DataFrame) -> GeneTrack:
-        """From canonical rows of one gene, ascending in genomic position."""
-        letters = np.frombuffer("".join(frame["base"].cast(pl.String).to_list()).encode(), dtype=np.uint8)
-        tokens = token_table()[letters]
-        scores = frame.select(BASE_SCORES).to_numpy().astype(np.float32)
-        labels = frame["label"].to_numpy().astype(np.uint8)
-        if gene.strand == "-":
-            tokens, scores, labels = reverse_complement(tokens), scores[::-1], labels[::-1]
-        return cls(gene, tokens, np.ascontiguousarray(scores), np.ascontiguousarray(labels))
 
 
 class TrackStore:
@@ -91,10 +59,22 @@ class TrackStore:
         """One gene's track."""
         frame = pl.from_arrow(self._file.read_row_group(self._group[gene_id]))
         assert isinstance(frame, pl.DataFrame)
-        return GeneTrack.from_genomic(self._genes[gene_id], frame)
+        return _transcript_sense(self._genes[gene_id], frame)
 
     def read_many(self, gene_ids: list[str]) -> Iterator[GeneTrack]:
         """Tracks of those of `gene_ids` that are here, one at a time."""
         for gene_id in gene_ids:
             if gene_id in self._group:
                 yield self.read(gene_id)
+
+
+def _transcript_sense(gene: Gene, frame: pl.DataFrame) -> GeneTrack:
+    """Canonical rows of one gene, ascending in genomic position, as a track."""
+    letters = np.frombuffer("".join(frame["base"].cast(pl.String).to_list()).encode(), dtype=np.uint8)
+    tokens = token_table()[letters]
+    tokens[tokens > N_TOKEN] = N_TOKEN  # a file without letters; `has_letters` says so
+    scores = frame.select(BASE_SCORES).to_numpy().astype(np.float32)
+    labels = frame["label"].to_numpy().astype(np.uint8)
+    if gene.strand == "-":
+        tokens, scores, labels = reverse_complement(tokens), scores[::-1], labels[::-1]
+    return GeneTrack(gene, tokens, np.ascontiguousarray(scores), np.ascontiguousarray(labels))

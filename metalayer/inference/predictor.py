@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from metalayer.data.tracks import GeneTrack
 from metalayer.features import feature_matrix, gene_feature_matrix, gene_row_scores
+from metalayer.gene_track import GeneTrack
 from metalayer.genome import N_TOKEN
 from metalayer.models.bundle import digest, load_model
 from metalayer.models.device import resolve_device

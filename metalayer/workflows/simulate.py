@@ -9,12 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from metalayer.base.artifacts import ScoredGene, write_artifacts
+from metalayer.base.artifacts import write_artifacts
 from metalayer.base.genome_files import write_fasta, write_gene_table, write_gff3, write_splicevardb
 from metalayer.base.protocol import load_base_model
 from metalayer.base.simulator import SimulationParameters, simulate_genes, simulate_variants
 from metalayer.errors import InputError
 from metalayer.files import publish_directory
+from metalayer.gene_track import GeneTrack
 from metalayer.genome import decode
 
 logger = logging.getLogger(__name__)
@@ -50,11 +51,11 @@ def simulate(output_dir: Path, seed: int = 7, n_genes: int = 150) -> dict[str, A
     simulation = simulate_genes(seed, n_genes, parameters)
     model = load_base_model(BASE_MODEL)
 
-    def scored() -> Iterator[ScoredGene]:
+    def scored() -> Iterator[GeneTrack]:
         for item in simulation.genes:
             upstream, downstream = simulation.flanks(item.gene, model.flank_bp)
             scores = model.score(decode(item.tokens), upstream, downstream)
-            yield ScoredGene(item.gene, item.tokens, scores, item.labels)
+            yield GeneTrack(item.gene, item.tokens, scores, item.labels)
 
     with publish_directory(output_dir) as draft:
         report = write_artifacts(

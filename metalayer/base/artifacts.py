@@ -1,0 +1,314 @@
+"""The base-layer writer: a base model's tracks to artifact files, in the form that `metalayer` reads.
+
+Rows are a sample of positions in the INTRON-base convention, each with the scores of its own pass: the
+donor pass reads all tracks at the base before it and takes the context from the donor track, the
+acceptor pass reads at the base after it and takes the context from the acceptor track. The
+per-nucleotide files hold every position in the EXON-base convention. Genes stream through one by one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from metalayer.errors import InputError
+from metalayer.features import derived_features
+from metalayer.files import publish_directory, publish_file
+from metalayer.gene_track import GeneTrack
+from metalayer.genome import decode, reverse_complement
+from metalayer.schema import (
+    ACCEPTOR,
+    ARTIFACT_COLUMNS,
+    ARTIFACT_WINDOW_BP,
+    BASE_SCORES,
+    CLASSES,
+    DONOR,
+    NEITHER,
+    ROW_SCORES,
+    SITE_CONVENTION,
+)
+
+logger = logging.getLogger(__name__)
+
+GENES_PER_CHUNK = 500
+CALL_THRESHOLD = 0.5
+"""Own-type score from which the base model calls a site: TP and FP above it, FN and TN below."""
+HARD_NEGATIVE_SCORE = 0.05
+"""Every non-site with this own-type score or more becomes a row."""
+NEGATIVES_PER_SITE = 1.2
+"""True negatives drawn per site and false positive of the same gene and pass ..."""
+NEGATIVES_PER_GENE = 5
+"""... and this many more, so that a gene without sites has rows too."""
+_READ_AT = {DONOR: -1, ACCEPTOR: 1}  # the exon base that a row of the pass reads, from its intron base
+
+
+@dataclass
+class WriteReport:
+    """What was written."""
+
+    genes: int = 0
+    positions: int = 0
+    rows: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("TP", "FN", "FP", "TN"), 0))
+    sites: dict[str, int] = field(default_factory=lambda: {"donor": 0, "acceptor": 0})
+    sites_without_row: int = 0
+    """Acceptors that share a donor's row (1-nt introns), and sites whose intron base lies outside the gene."""
+    files: list[str] = field(default_factory=list)
+
+
+def artifact_directory(root: Path, base_model: str, annotation_source: str, build: str) -> Path:
+    """Where the artifact rows of a base model lie under a data root."""
+    return root / "data" / annotation_source / build / f"{base_model}_eval" / "meta_models"
+
+
+def write_artifacts(
+    root: Path,
+    genes: Iterable[GeneTrack],
+    *,
+    base_model: str,
+    annotation_source: str,
+    build: str,
+    seed: int = 42,
+) -> WriteReport:
+    """Write the artifact rows and the per-nucleotide scores of one base-layer pass.
+
+    All files of the pass appear together after the last gene, and replace those of an earlier pass of
+    the same base model; if anything fails, what was there before stays.
+
+    Args:
+        root: data root; gets `data/...` and `nucleotide_scores/`.
+        genes: genes of one chromosome after those of another.
+        base_model: name of the base model.
+        annotation_source: folder of the annotation.
+        build: folder of the genome build.
+        seed: draws the true negatives, gene by gene.
+
+    Raises:
+        InputError: no gene, a gene twice, or a chromosome whose genes do not follow each other.
+    """
+    report = WriteReport()
+    rows_dir = artifact_directory(root, base_model, annotation_source, build)
+    scores_dir = root / "nucleotide_scores"
+    seen_genes: set[str] = set()
+    seen_chroms: set[str] = set()
+    with contextlib.ExitStack() as drafts:
+        rows_draft = drafts.enter_context(publish_directory(rows_dir))
+        chunk: _Chunk | None = None
+        tracks: pq.ParquetWriter | None = None
+        for item in genes:
+            gene_id, chrom = item.gene.gene_id, item.gene.interval.chrom
+            if gene_id in seen_genes:
+                raise InputError(f"gene {gene_id} comes twice; write each gene once")
+            seen_genes.add(gene_id)
+            if chunk is None or tracks is None or chunk.chrom != chrom:
+                if chrom in seen_chroms:
+                    raise InputError(
+                        f"genes of chromosome {chrom} come in two places ({gene_id}); sort the genes by chromosome"
+                    )
+                seen_chroms.add(chrom)
+                if chunk is not None and tracks is not None:
+                    chunk.write(rows_draft, report)
+                    tracks.close()
+                name = f"{base_model}_chr{chrom}.parquet"
+                draft = drafts.enter_context(publish_file(scores_dir / name))
+                # The writer closes before its draft is published: entered later, left earlier.
+                tracks = drafts.enter_context(pq.ParquetWriter(draft, _track_schema(), compression="zstd"))
+                report.files.append(f"nucleotide_scores/{name}")
+                chunk = _Chunk(chrom, 1)
+            elif len(chunk.genes) == GENES_PER_CHUNK:
+                chunk.write(rows_draft, report)
+                chunk = _Chunk(chrom, chunk.first + GENES_PER_CHUNK)
+            chunk.genes.append(artifact_rows(item, seed, report))
+            tracks.write_table(_track_table(item), row_group_size=len(item.gene))
+            report.genes += 1
+            report.positions += len(item.gene)
+        if chunk is None:
+            raise InputError("no genes to write; the base-layer pass was given an empty list")
+        chunk.write(rows_draft, report)
+    _remove_stale(scores_dir, base_model, report)
+    logger.info("wrote %d genes, %d positions, rows %s", report.genes, report.positions, report.rows)
+    return report
+
+
+def _remove_stale(scores_dir: Path, base_model: str, report: WriteReport) -> None:
+    """Per-nucleotide files of an earlier pass whose chromosomes are not in this one."""
+    written = {Path(name).name for name in report.files}
+    for path in scores_dir.glob(f"{base_model}_chr*.parquet"):
+        if path.name not in written:
+            path.unlink()
+
+
+class _Chunk:
+    """The rows of up to `GENES_PER_CHUNK` genes of one chromosome."""
+
+    def __init__(self, chrom: str, first: int) -> None:
+        self.chrom = chrom
+        self.first = first
+        self.genes: list[pl.DataFrame] = []
+
+    def write(self, directory: Path, report: WriteReport) -> None:
+        name = f"analysis_sequences_{self.chrom}_chunk_{self.first}_{self.first + len(self.genes) - 1}.tsv"
+        pl.concat(self.genes).write_csv(directory / name, separator="\t")
+        report.files.append(name)
+
+
+def artifact_rows(item: GeneTrack, seed: int, report: WriteReport | None = None) -> pl.DataFrame:
+    """The artifact rows of one gene, ascending in position.
+
+    Rows: every site (on the pass of its type), every non-site whose own-type score reaches
+    `HARD_NEGATIVE_SCORE`, and true negatives drawn from the rest of either pass. A position is a row
+    once: a donor before an acceptor, a site before a non-site, then the pass with the larger score.
+
+    Args:
+        item: the gene.
+        seed: with the gene's id, draws the true negatives.
+        report: gets the counts.
+
+    Returns:
+        n rows, columns `ARTIFACT_COLUMNS`.
+    """
+    report = report or WriteReport()
+    length = len(item.gene)
+    site_class, pass_of_site, lost = _site_rows(item.labels)
+    own = np.full((2, length), -1.0)  # own-type score by pass; -1 where the pass has no base to read
+    own[DONOR, 1:] = item.scores[:-1, DONOR]
+    own[ACCEPTOR, :-1] = item.scores[1:, ACCEPTOR]
+    is_site = site_class != NEITHER
+    better = np.where(own[DONOR] >= own[ACCEPTOR], DONOR, ACCEPTOR)
+    hard = ~is_site & (own.max(axis=0) >= HARD_NEGATIVE_SCORE)
+    pass_of = np.where(is_site, pass_of_site, better)
+    chosen = is_site | hard
+    called = own[pass_of, np.arange(length)] >= CALL_THRESHOLD
+    rng = np.random.default_rng([seed, zlib.crc32(item.gene.gene_id.encode())])
+    for site_pass in (DONOR, ACCEPTOR):
+        wanted = int((chosen & (pass_of == site_pass) & (is_site | called)).sum() * NEGATIVES_PER_SITE)
+        pool = np.flatnonzero(~chosen & (own[site_pass] >= 0.0) & (own[site_pass] < HARD_NEGATIVE_SCORE))
+        drawn = rng.choice(pool, size=min(wanted + NEGATIVES_PER_GENE, len(pool)), replace=False)
+        chosen[drawn] = True
+        pass_of[drawn] = site_pass
+    position = np.flatnonzero(chosen)
+    frame = _frame(item, position, pass_of[position], site_class[position], called[position])
+    for name in ("donor", "acceptor"):
+        report.sites[name] += int((item.labels == CLASSES.index(name)).sum())
+    report.sites_without_row += lost
+    for kind, count in frame.group_by("pred_type").len().iter_rows():
+        report.rows[kind] += count
+    return frame
+
+
+def _site_rows(labels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.intp], int]:
+    """Class and pass by intron base, (L,) each, and how many sites have no row of their own."""
+    length = len(labels)
+    site_class = np.full(length, NEITHER, dtype=np.uint8)
+    for kind in (ACCEPTOR, DONOR):  # a 1-nt intron makes one base both: the donor stays
+        at = np.flatnonzero(labels == kind) - _READ_AT[kind]
+        site_class[at[(at >= 0) & (at < length)]] = kind
+    lost = int((labels != NEITHER).sum() - (site_class != NEITHER).sum())
+    return site_class, np.where(site_class == ACCEPTOR, ACCEPTOR, DONOR), lost
+
+
+def _pass_scores(
+    scores: NDArray[np.float32], position: NDArray[np.intp], passes: NDArray[np.intp]
+) -> NDArray[np.float64]:
+    """The seven scores of rows as their pass reads them, 0 in the context beyond the gene: float64 (n, 7)."""
+    base = position + np.where(passes == DONOR, _READ_AT[DONOR], _READ_AT[ACCEPTOR])
+    padded = np.zeros((len(scores) + 4, len(CLASSES)))
+    padded[2:-2] = scores
+    columns = [padded[base + 2, kind] for kind in (DONOR, ACCEPTOR, NEITHER)]
+    columns += [padded[base + 2 + shift, passes] for shift in (-2, -1, 1, 2)]
+    return np.stack(columns, axis=1)
+
+
+def _frame(
+    item: GeneTrack,
+    position: NDArray[np.intp],
+    passes: NDArray[np.intp],
+    site_class: NDArray[np.uint8],
+    called: NDArray[np.bool_],
+) -> pl.DataFrame:
+    gene, length = item.gene, len(item.gene)
+    row_scores = _pass_scores(item.scores, position, passes)
+    start = np.maximum(position - ARTIFACT_WINDOW_BP // 2, 0)
+    end = np.minimum(position + ARTIFACT_WINDOW_BP // 2, length)
+    letters = decode(item.tokens)
+    site = site_class != NEITHER
+    columns: dict[str, Any] = {name: row_scores[:, i] for i, name in enumerate(ROW_SCORES)}
+    columns |= derived_features(row_scores)
+    for name in ("donor_is_local_peak", "acceptor_is_local_peak"):
+        columns[name] = columns[name].astype(np.int64)
+    columns |= {
+        "position": position,
+        "score": row_scores[np.arange(len(position)), passes],
+        "window_start": start,
+        "window_end": end,
+        "transcript_count": site.astype(np.int64),
+        "sequence": [letters[a:b] for a, b in zip(start, end, strict=True)],
+    }
+    kinds = np.where(site, np.where(called, "TP", "FN"), np.where(called, "FP", "TN"))
+    transcript = f"rna-{gene.gene_id}.1"
+    frame = pl.DataFrame(columns).with_columns(
+        pl.lit(f"gene-{gene.gene_id}").alias("gene_id"),
+        pl.lit(gene.strand).alias("strand"),
+        pl.lit(gene.interval.chrom).alias("chrom"),
+        pl.Series("site", site),
+        pl.Series("called", called),
+        pl.Series("pred_type", kinds.astype(str)),
+        pl.Series("class", site_class),
+    )
+    # As the base layer writes it: a non-site has "" for a transcript and null for what does not apply.
+    return frame.with_columns(
+        pl.when("site").then(pl.lit(transcript)).otherwise(pl.lit("")).alias("transcript_id"),
+        pl.when("called").then("position").alias("predicted_position"),
+        pl.when("site").then("position").alias("true_position"),
+        pl.when("site")
+        .then(pl.col("class").replace_strict([DONOR, ACCEPTOR, NEITHER], list(CLASSES), return_dtype=pl.String))
+        .alias("splice_type"),
+    ).select(ARTIFACT_COLUMNS)
+
+
+def _track_schema() -> pa.Schema:
+    text = pa.dictionary(pa.int32(), pa.string())
+    return pa.schema(
+        [
+            ("gene_id", text),
+            ("chrom", text),
+            ("strand", text),
+            ("position", pa.int32()),
+            ("base", text),
+            *((name, pa.float32()) for name in BASE_SCORES),
+            ("label", text),
+        ],
+        metadata={"metalayer.format_version": "1", "metalayer.site_convention": SITE_CONVENTION},
+    )
+
+
+def _track_table(item: GeneTrack) -> pa.Table:
+    """All positions of a gene, ascending in genomic position, letters of the plus strand."""
+    gene, length = item.gene, len(item.gene)
+    tokens, scores, labels = item.tokens, item.scores, item.labels
+    if gene.strand == "-":
+        tokens, scores, labels = reverse_complement(tokens), scores[::-1], labels[::-1]
+
+    def constant(value: str) -> pa.Array:
+        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(length, np.int32)), [value])
+
+    columns = [
+        constant(f"gene-{gene.gene_id}"),
+        constant(f"chr{gene.interval.chrom}"),
+        constant(gene.strand),
+        pa.array(np.arange(gene.interval.start + 1, gene.interval.end + 1, dtype=np.int32)),
+        pa.DictionaryArray.from_arrays(pa.array(tokens.astype(np.int32)), list("ACGTN")),
+        *(pa.array(np.ascontiguousarray(scores[:, i], dtype=np.float32)) for i in range(len(BASE_SCORES))),
+        pa.DictionaryArray.from_arrays(pa.array(labels.astype(np.int32)), list(CLASSES)),
+    ]
+    return pa.Table.from_arrays(columns, schema=_track_schema())

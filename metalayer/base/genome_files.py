@@ -1,0 +1,116 @@
+"""The annotation files beside the artifacts: gene table, FASTA, GFF3 and a SpliceVarDB-like table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metalayer.files import publish_file
+from metalayer.genome import Gene, Variant, decode
+from metalayer.schema import GENE_COLUMNS
+
+_FASTA_LINE = 100
+
+
+def write_gene_table(path: Path, genes: Iterable[Gene]) -> None:
+    """`genes.tsv`: `GENE_COLUMNS` and paralog_group (empty where there is none); 1-based inclusive."""
+    lines = ["\t".join((*GENE_COLUMNS, "paralog_group"))]
+    for gene in genes:
+        span = gene.interval
+        fields = (f"gene-{gene.gene_id}", gene.gene_name, f"chr{span.chrom}", gene.strand, span.start + 1, span.end)
+        lines.append("\t".join(map(str, (*fields, gene.paralog_group or ""))))
+    _write(path, lines)
+
+
+def write_fasta(path: Path, chromosomes: Mapping[str, NDArray[np.uint8]]) -> None:
+    """Plain FASTA of the plus strands, named with `chr`.
+
+    Args:
+        path: the file to publish.
+        chromosomes: name without `chr` to tokens, uint8 (L,).
+    """
+    lines = []
+    for chrom, tokens in chromosomes.items():
+        letters = decode(tokens)
+        lines.append(f">chr{chrom}")
+        lines.extend(letters[i : i + _FASTA_LINE] for i in range(0, len(letters), _FASTA_LINE))
+    _write(path, lines)
+
+
+def write_gff3(path: Path, genes: Iterable[tuple[Gene, Sequence[tuple[int, int]]]], source: str) -> None:
+    """GFF3 with gene, mRNA and exon lines.
+
+    Args:
+        path: the file to publish.
+        genes: each gene with its exons, transcript sense, 0-based half-open, 5' to 3'.
+        source: second column.
+    """
+    lines = ["##gff-version 3"]
+    for gene, exons in genes:
+        span = gene.interval
+
+        def line(kind: str, start: int, end: int, attributes: str, gene: Gene = gene) -> str:
+            fields = (f"chr{gene.interval.chrom}", source, kind, start, end, ".", gene.strand, ".", attributes)
+            return "\t".join(map(str, fields))
+
+        name = gene.gene_id
+        lines.append(line("gene", span.start + 1, span.end, f"ID=gene-{name};Name={gene.gene_name};gene={name}"))
+        lines.append(line("mRNA", span.start + 1, span.end, f"ID=rna-{name};Parent=gene-{name};gene={name}"))
+        ends = sorted(sorted((gene.genomic(start), gene.genomic(end - 1))) for start, end in exons)
+        for number, (low, high) in enumerate(ends, start=1):  # numbered as they stand on the plus strand
+            attributes = f"ID=exon-{name}-{number};Parent=rna-{name};gene={name}"
+            lines.append(line("exon", low + 1, high + 1, attributes))
+    _write(path, lines)
+
+
+@dataclass(frozen=True)
+class AnnotatedVariant:
+    """A line of a SpliceVarDB-like table.
+
+    Attributes:
+        variant: on the table's hg38.
+        gene_name: symbol.
+        hgvs: name on the transcript.
+        classification: `Splice-altering`, `Normal`, `Low-frequency` or `Conflicting`.
+        exonic: whether it lies in an exon.
+    """
+
+    variant: Variant
+    gene_name: str
+    hgvs: str
+    classification: str
+    exonic: bool
+
+
+def write_splicevardb(
+    path: Path, variants: Iterable[AnnotatedVariant], *, hg19_shift_bp: int, method: str, quote_every: int
+) -> None:
+    """A table in the form of `splicevardb.download.tsv`.
+
+    Args:
+        path: the file to publish.
+        variants: the lines.
+        hg19_shift_bp: hg19 position minus hg38 position, so that taking the wrong column is seen.
+        method: the assay's name.
+        quote_every: every so manyth line has its coordinates in literal double quotes, as in the real file.
+    """
+    lines = ["variant_id\thg19\thg38\tgene\thgvs\tmethod\tclassification\tlocation\tdoi"]
+    for number, item in enumerate(variants, start=1):
+        variant, quote = item.variant, '"' if number % quote_every == 0 else ""
+        coordinates = [
+            f"{quote}{variant.chrom}-{variant.position + 1 + shift}-{variant.ref}-{variant.alt}{quote}"
+            for shift in (hg19_shift_bp, 0)
+        ]
+        location = "Exonic" if item.exonic else "Intronic"
+        fields = (item.gene_name, item.hgvs, method, item.classification, location, "none")
+        lines.append("\t".join((str(number), *coordinates, *fields)))
+    _write(path, lines)
+
+
+def _write(path: Path, lines: Sequence[str]) -> None:
+    with publish_file(path) as draft:
+        draft.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")

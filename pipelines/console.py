@@ -1,0 +1,190 @@
+"""Everything a run prints, and its log file.
+
+Progress goes to stderr: one line as a step starts, the library's own lines below it, one as it ends.
+The result goes to stdout. What ZenML, MLflow and others log goes to the log file, with all
+tracebacks; of ZenML's only warnings are shown.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from metalayer.errors import MetalayerError
+
+_OURS = ("metalayer", "steps", "pipelines", "__main__")
+_ZENML_CHATTER = ("zenml.config.global_config", "zenml.zen_stores", "zenml.integrations.mlflow")
+"""Their warnings tell of the creation of ZenML's database, and of MLflow flavours that are not installed."""
+_KEPT_LOGS = 20
+_STARTED = re.compile(r"^Step `(\w+)` has started\.$")
+_FINISHED = re.compile(r"^Step `(\w+)` has finished in `(.+)`\.$")
+_CACHED = re.compile(r"^Using cached version of step `(\w+)`\.$")
+_RETRY = re.compile(r"^Sleeping for \d+ seconds before retrying step `(\w+)`\.$")
+
+logger = logging.getLogger(__name__)
+
+
+class _Progress(logging.Handler):
+    """Shows what a person wants to see of a run."""
+
+    def __init__(self, stream: TextIO, *, verbose: bool) -> None:
+        super().__init__()
+        self.stream = stream
+        self.verbose = verbose
+        self.steps = 0
+        self.begun = 0
+        self.indent = ""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        line = self._line(record)
+        if line is not None:
+            self.stream.write(line + "\n")
+            self.stream.flush()
+
+    def _line(self, record: logging.LogRecord) -> str | None:
+        message = record.getMessage()
+        source = record.name.partition(".")[0]
+        if source in _OURS:
+            return f"{self.indent}{message}"
+        if source == "zenml":
+            step_line = self._step_line(message)
+            if step_line is not None:
+                return step_line
+            # Errors are told by `failure` below, once and last.
+            if record.levelno == logging.WARNING and not record.name.startswith(_ZENML_CHATTER):
+                return f"{self.indent}zenml: {message}"
+        return f"{self.indent}{record.name}: {message}" if self.verbose else None
+
+    def _step_line(self, message: str) -> str | None:
+        if found := _STARTED.match(message):
+            self.indent = "      "
+            return self._number(found[1])
+        if found := _CACHED.match(message):
+            return f"{self._number(found[1])}: cached"
+        if found := _FINISHED.match(message):
+            return f"{self.indent}done in {found[2]}"
+        if found := _RETRY.match(message):
+            self.begun -= 1
+            return f"{self.indent}failed; trying again"
+        return None
+
+    def _number(self, step: str) -> str:
+        self.begun += 1
+        return f"[{self.begun}/{self.steps}] {step}"
+
+
+def start(log_file: Path, *, verbose: bool) -> None:
+    """Log to the screen and to `log_file`, of which the newest are kept."""
+    log_file.parent.mkdir(parents=True, exist_ok=True)
+    for old in sorted(log_file.parent.glob("*.log"), key=lambda path: path.stat().st_mtime)[:-_KEPT_LOGS]:
+        old.unlink(missing_ok=True)
+    # A stream of its own: ZenML wraps sys.stderr and would store each line twice.
+    screen = _Progress(os.fdopen(os.dup(2), "w", encoding="utf-8"), verbose=verbose)
+    to_file = logging.FileHandler(log_file, delay=True, encoding="utf-8")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    for handler in (screen, to_file):
+        root.addHandler(handler)
+
+
+def take_over() -> None:
+    """Take the screen back from ZenML, which has just been imported."""
+    from zenml.logger import ZenMLConsoleHandler
+
+    root = logging.getLogger()
+    for handler in list(root.handlers):
+        if isinstance(handler, ZenMLConsoleHandler):
+            root.removeHandler(handler)
+
+
+def expect_steps(count: int) -> None:
+    """Say how many steps there will be."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, _Progress):
+            handler.steps = count
+
+
+def shown(path: Path) -> str:
+    """A path as a person at this prompt would type it."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def say(text: str = "") -> None:
+    """Print a line of the result."""
+    print(text, flush=True)
+
+
+def result(
+    *,
+    table: str,
+    decision: Mapping[str, Any],
+    registration: Mapping[str, Any],
+    bento: Mapping[str, Any],
+    report: Path,
+    query: Sequence[str],
+    cached: Sequence[str],
+    log_file: Path,
+) -> None:
+    """Print what the run ends with."""
+    say()
+    say(table)
+    say()
+    say(f"gate: {'promoted' if decision['promoted'] else 'rejected'}")
+    for reason in decision["reasons"]:
+        say(f"  {'passed' if reason['passed'] else 'FAILED'}  {reason['text']}")
+    say()
+    say(f"model   {registration['name']} version {registration['version']}, alias {registration['alias']}")
+    say(f"Bento   {bento['tag'] or bento['reason']}")
+    say(f"report  {shown(report)}")
+    say(f"log     {shown(log_file)}")
+    say(f"cached  {', '.join(cached) or 'no step'}")
+    for number, line in enumerate(query):
+        say(f"{'query' if not number else '':<7} {line}")
+
+
+def ended(code: int) -> None:
+    """Print the last line of a run that came to a decision: `make` hides exit codes behind its own."""
+    say(f"exit status {code}: {'promoted' if code == 0 else 'rejected, the champion stays as it was'}")
+
+
+def failure(error: BaseException, *, step: str | None, log_file: Path, state: Path, code: int) -> None:
+    """Print what failed, why and what to do, as the last lines; the traceback goes to the log file."""
+    logger.debug("traceback", exc_info=error)
+    where = f"step {step}" if step else "before the first step"
+    cause = str(error) if isinstance(error, MetalayerError) else f"{type(error).__name__}: {error}"
+    lines = [f"failed  {where}", f"cause   {_indented(cause)}"]
+    fix = _fix(error, state)
+    if fix:
+        lines.append(f"fix     {fix}")
+    if step or not isinstance(error, MetalayerError):
+        lines.append(f"log     {shown(log_file)} (with the traceback)")
+    lines.append(f"exit status {code}: {'bad input or configuration' if code == 2 else 'failure'}")
+    print("\n" + "\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _indented(text: str) -> str:
+    return text.replace("\n", "\n        ")
+
+
+def _fix(error: BaseException, state: Path) -> str | None:
+    """What to do about errors whose message does not say it."""
+    again = "run the same command again: finished steps come from the cache"
+    if isinstance(error, MetalayerError):
+        return None
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"free some space on the disk of {state}, then {again}"
+    if isinstance(error, PermissionError):
+        return f"make {error.filename or state} writable, or set METALAYER_HOME to a folder that is; then {again}"
+    if isinstance(error, MemoryError):
+        return "use a machine with more memory, or fewer chromosomes (split.train_chroms); then run again"
+    return f"see the traceback in the log; once the cause is mended, {again}"

@@ -1,0 +1,257 @@
+"""Run the training pipeline: `python pipelines/run.py --stack local`.
+
+Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure, 130 interrupted.
+Configuration and data are checked before ZenML is imported, so a mistake in them is told at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+sys.path[0] = str(Path(__file__).resolve().parents[1])  # `pipelines` and `steps`, from whatever directory this runs
+
+from metalayer.config import RunConfig
+from metalayer.core import ArtifactLoader
+from metalayer.errors import MetalayerError
+from metalayer.files import publish_file
+from metalayer.schema import ROW_SCORES
+from pipelines import console, environment, stacks
+from steps import workspace
+
+DEMO = environment.ROOT / "pipelines" / "configs" / "demo.yaml"
+REJECTED = 3
+INTERRUPTED = 130
+
+logger = logging.getLogger("pipelines.run")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the pipeline; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    state = environment.prepare(local=options.stack == "local")
+    config_name = (options.config or DEMO).stem
+    run_name = f"{config_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    log_file = state / "logs" / f"{run_name}.log"
+    signal.signal(signal.SIGINT, _interrupted)
+    try:
+        console.start(log_file, verbose=options.verbose)
+        config = _config(options, state)
+        with _only_run(state):
+            environment.drop_half_made(state)
+            workspace.clear()
+            if _is_demo(options):
+                _simulate(config)
+            return _run(config, options, run_name, state, log_file)
+    except Exception as error:  # noqa: BLE001  the last place: every error becomes its message and an exit status
+        code = error.exit_code if isinstance(error, MetalayerError) else 1
+        console.failure(error, step=_failed_step(run_name), log_file=log_file, state=state, code=code)
+        return code
+    finally:
+        workspace.clear()
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python pipelines/run.py",
+        description="Train on base-layer artifacts, compare with the base, gate, register and package.",
+        epilog="Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure.",
+    )
+    parser.add_argument("--stack", default="local", choices=stacks.names(), help="where the steps run (default local)")
+    parser.add_argument("--config", type=Path, help="YAML of the run (default: the built-in demo)")
+    parser.add_argument("--data-root", type=Path, help="folder with data/, genes.tsv and nucleotide_scores/")
+    parser.add_argument(
+        "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one setting"
+    )
+    parser.add_argument("--no-cache", action="store_true", help="run every step, also those whose inputs are the same")
+    parser.add_argument("--verbose", action="store_true", help="show all that is logged, and tracebacks")
+    return parser
+
+
+def _config(options: argparse.Namespace, state: Path) -> RunConfig:
+    """The configuration with absolute paths: steps may run in another directory."""
+    root = state / "demo" if _is_demo(options) else options.data_root
+    config = RunConfig.load(options.config or DEMO, options.overrides, root)
+    paths = {name: value.resolve() for name, value in config.data if isinstance(value, Path)}
+    config.data = config.data.model_copy(update=paths)
+    return config
+
+
+def _is_demo(options: argparse.Namespace) -> bool:
+    return options.data_root is None and (options.config is None or options.config.resolve() == DEMO)
+
+
+def _simulate(config: RunConfig) -> None:
+    if config.data.data_root.exists():
+        return
+    from metalayer.workflows.simulate import simulate
+
+    logger.info("simulating the demo's genes and scoring them with the built-in base model (once)")
+    simulate(config.data.data_root)
+
+
+def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: Path, log_file: Path) -> int:
+    """Check the inputs, prepare the stack, run the pipeline, print the result."""
+    loader = ArtifactLoader(config.data)
+    inputs = loader.files().all_paths()
+    size = sum(path.stat().st_size for path in inputs) / 1e6
+    logger.info("%s: %d input files, %.1f MB, in %s", run_name, len(inputs), size, console.shown(config.data.data_root))
+    facts = {
+        "data_hash": loader.fingerprint(),
+        "code_hash": environment.code_hash(),
+        "git_commit": environment.git_commit(),
+    }
+    logger.info("preparing the %s stack", options.stack)
+    import zenml
+
+    console.take_over()
+    from zenml.client import Client
+
+    from metalayer.serving import registry
+    from pipelines.training import CACHED, STEPS, training
+
+    console.expect_steps(len(STEPS))
+    places = {"state": str(state), "tracking_uri": _mlflow(state)}
+    definition = stacks.read(options.stack, places)
+    stacks.apply(options.stack, definition)
+    environment.mark_made(state)
+    step_options: dict[str, dict[str, Any]] = dict(definition["steps"])
+    if options.no_cache:
+        for name in CACHED:
+            step_options[name] = {**step_options.get(name, {}), "enable_cache": False}
+    training.with_options(
+        run_name=run_name,
+        model=zenml.Model(name=registry.registered_name(config.data.base_model), save_models_to_registry=False),
+        extra=facts,
+        steps=step_options,
+    )(config=config, data_hash=facts["data_hash"], code_hash=facts["code_hash"])
+    return _finish(Client().get_pipeline_run(run_name), config, state, log_file)
+
+
+def _mlflow(state: Path) -> str:
+    """The tracking URI, with our experiment there; a new SQLite file appears whole or not at all."""
+    from metalayer.serving import registry
+
+    uri = registry.default_tracking_uri()
+    database = Path(uri.removeprefix("sqlite:///"))
+    if uri.startswith("sqlite:///") and not database.exists():
+        with publish_file(database) as draft:
+            registry.ensure_experiment(tracking_uri=f"sqlite:///{draft}")
+    else:
+        registry.ensure_experiment(tracking_uri=uri)
+    return uri
+
+
+def _finish(run: Any, config: RunConfig, state: Path, log_file: Path) -> int:
+    """Publish report and query, print the result; returns the exit status."""
+    from metalayer.evaluation.tables import comparison_table
+
+    def output(step: str, name: str) -> Any:
+        return run.steps[step].outputs[name][0].load()
+
+    report = state / "reports" / run.name / "report.html"
+    for name, path in (("html_report", report), ("drift_report", report.with_name("drift.html"))):
+        with publish_file(path) as draft:
+            draft.write_text(output("report", name), encoding="utf-8")
+    decision, registration = output("gate", "decision"), output("register", "registration")
+    code = 0 if decision["promoted"] else REJECTED
+    console.result(
+        table=comparison_table(output("evaluate", "evaluation")),
+        decision=decision,
+        registration=registration,
+        bento=output("package", "bento"),
+        report=report,
+        query=_query(output("evaluate", "golden").file, state) if decision["promoted"] else _no_query(registration),
+        cached=[name for name, step in run.steps.items() if step.status == "cached"],
+        log_file=log_file,
+    )
+    console.ended(code)
+    return code
+
+
+def _query(golden: Path, state: Path) -> list[str]:
+    """Write a request of golden rows; returns the commands that serve the model and send it."""
+    import polars as pl
+
+    table = pl.read_parquet(golden).unique("splice_type", keep="first", maintain_order=True)
+    rows = table.select("sequence", "index", *ROW_SCORES).to_dicts()
+    request = state / "query.json"
+    with publish_file(request) as draft:
+        draft.write_text(json.dumps({"rows": rows}), encoding="utf-8")
+    here = Path.cwd() == environment.ROOT
+    return [
+        "make serve" if here else f"make -C {shlex.quote(str(environment.ROOT))} serve",
+        "curl -s http://127.0.0.1:3000/v1/score -H 'Content-Type: application/json' "
+        f"--data @{shlex.quote(console.shown(request))}",
+    ]
+
+
+def _no_query(registration: dict[str, Any]) -> list[str]:
+    from metalayer.serving import registry
+
+    champion = registry.find_champion(registration["name"])
+    if champion is None:
+        return ["no model is promoted yet, so there is none to query"]
+    return [f"make serve answers with the champion, version {champion.version}"]
+
+
+def _failed_step(run_name: str) -> str | None:
+    """The step at which a run ended; None before the first step."""
+    if "zenml.client" not in sys.modules:
+        return None
+    from zenml.client import Client
+    from zenml.enums import ExecutionStatus
+
+    with contextlib.suppress(Exception):  # the error itself is what matters
+        found = Client().list_run_steps(pipeline_run_id=Client().get_pipeline_run(run_name).id, sort_by="desc:created")
+        for step in found.items:
+            if step.status in (ExecutionStatus.FAILED, ExecutionStatus.RUNNING):
+                return str(step.name)
+    return None
+
+
+@contextlib.contextmanager
+def _only_run(state: Path) -> Iterator[None]:
+    """Hold the state folder; the lock goes with the process, however it ends.
+
+    Raises:
+        MetalayerError: another run holds it.
+    """
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "run.lock").open("a+", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            raise MetalayerError(
+                f"another run (process {handle.read().strip() or 'unknown'}) is using {state}; wait until it has "
+                "ended, or set METALAYER_HOME to another folder"
+            ) from None
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
+
+
+def _interrupted(_signal: int, _frame: FrameType | None) -> None:
+    """End at once: ZenML takes a KeyboardInterrupt in a step with retries for a failure, and tries again."""
+    workspace.clear()
+    sys.stderr.write("\ninterrupted; run the same command again: finished steps come from the cache\n")
+    sys.stderr.flush()
+    os._exit(INTERRUPTED)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

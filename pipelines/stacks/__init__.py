@@ -1,0 +1,67 @@
+"""Stacks: where the steps run. One YAML file a stack; applying it twice changes nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from metalayer.config import read_yaml
+from metalayer.errors import ConfigError
+
+FOLDER = Path(__file__).parent
+
+
+def names() -> list[str]:
+    """The stacks there are."""
+    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+
+
+def read(name: str, places: dict[str, str]) -> dict[str, Any]:
+    """A stack's `components` by type and its `steps` (options of single steps).
+
+    Args:
+        name: one of `names()`.
+        places: what `{state}` and the like in the file stand for.
+
+    Raises:
+        ConfigError: no such stack.
+    """
+    if name not in names():
+        raise ConfigError(f"--stack: given {name!r}; there are {', '.join(names())}")
+    definition = read_yaml(FOLDER / f"{name}.yaml")
+    components = {
+        kind: {key: value.format(**places) if isinstance(value, str) else value for key, value in given.items()}
+        for kind, given in definition["components"].items()
+    }
+    return {"components": components, "steps": definition.get("steps") or {}}
+
+
+def apply(name: str, definition: dict[str, Any]) -> None:
+    """Register the stack and its components with ZenML, or bring them up to date, and make it active."""
+    from zenml.client import Client
+    from zenml.enums import StackComponentType
+
+    client = Client()
+    ids = {}
+    for kind, given in definition["components"].items():
+        settings = dict(given)
+        flavor = settings.pop("flavor")
+        component_type = StackComponentType(kind)
+        found = client.list_stack_components(name=name, type=component_type).items
+        if not found:
+            ids[component_type] = client.create_stack_component(
+                name=name, flavor=flavor, component_type=component_type, configuration=settings
+            ).id
+            continue
+        ids[component_type] = found[0].id
+        there = found[0].configuration
+        if any(there.get(key) != value for key, value in settings.items()):
+            client.update_stack_component(found[0].id, component_type=component_type, configuration=settings)
+    stacks = client.list_stacks(name=name).items
+    if not stacks:
+        client.create_stack(name=name, components=ids)
+    elif {kind: [item.id for item in items] for kind, items in stacks[0].components.items()} != {
+        kind: [value] for kind, value in ids.items()
+    }:
+        client.update_stack(stacks[0].id, component_updates=ids)
+    client.activate_stack(name)

@@ -1,0 +1,44 @@
+"""The training pipeline: artifacts in, a gated, registered, packaged model out."""
+
+from __future__ import annotations
+
+from zenml import pipeline
+
+from metalayer.config import RunConfig
+from steps.evaluate import evaluate
+from steps.gate import gate
+from steps.label import label
+from steps.load_artifacts import load_artifacts
+from steps.package import package
+from steps.register import register
+from steps.report import report
+from steps.split import split
+from steps.train import train
+
+CACHED = ("load_artifacts", "label", "split", "train")
+"""Steps that the cache may answer for."""
+STEPS = (*CACHED, "evaluate", "gate", "register", "package", "report")
+
+
+@pipeline(name="training")
+def training(config: RunConfig, data_hash: str, code_hash: str) -> None:
+    """Load, label, split and train (from the cache where data, code and settings are the same); judge anew."""
+    versions = {"data_hash": data_hash, "code_hash": code_hash}
+    rows, tracks, genes, load_report = load_artifacts(data=config.data, **versions)
+    labelled, label_report = label(rows, genes, load_report, data=config.data, **versions)
+    manifest = split(labelled, genes, config=config.split, **versions)
+    model, history = train(
+        labelled,
+        tracks,
+        manifest,
+        data=config.data,
+        split=config.split,
+        model=config.model,
+        config=config.train,
+        **versions,
+    )
+    evaluation, golden = evaluate(model, labelled, tracks, manifest, history, config=config)
+    decision = gate(evaluation, policy=config.gate)
+    registration = register(model, golden, evaluation, decision, base_model=config.data.base_model)
+    package(registration, evaluation, decision)
+    report(evaluation, decision, manifest, load_report, label_report, history, labelled, config=config)

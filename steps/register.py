@@ -1,0 +1,32 @@
+"""register: the model, whatever the gate said, with the alias that it earned."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from zenml import step
+
+from steps.materializers import ModelRef, TableRef
+from steps.policy import NEVER_CACHED, SERVICE_RETRY
+from steps.tracking import active_run_id, log_registration, run_facts, tracking_uri
+
+
+@step(enable_cache=False, cache_policy=NEVER_CACHED, retry=SERVICE_RETRY, experiment_tracker=True)
+def register(
+    model: ModelRef, golden: TableRef, evaluation: dict[str, Any], decision: dict[str, Any], base_model: str
+) -> Annotated[dict[str, Any], "registration"]:
+    """Register as `champion` if promoted, else as `challenger`; the champion moves only by a passed gate."""
+    from metalayer.serving import registry
+
+    registration = registry.register(
+        model.path,
+        golden.file,
+        base_model=base_model,
+        promoted=decision["promoted"],
+        reasons=[reason["text"] for reason in decision["reasons"]],
+        metrics=evaluation[evaluation["primary"]]["meta"],
+        tags=run_facts(),
+        run_id=active_run_id(),
+        tracking_uri=tracking_uri(),
+    )
+    log_registration(asdict(registration))
+    return asdict(registration)

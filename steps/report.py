@@ -1,0 +1,43 @@
+"""report: the run as one HTML page, with data summary and drift between training and test rows."""
+
+from typing import Annotated, Any
+
+from zenml import step
+from zenml.types import HTMLString
+
+from metalayer.config import RunConfig
+from metalayer.evaluation.gate import Decision
+from metalayer.evaluation.html import write_report
+from metalayer.monitoring.drift import row_drift
+from steps.materializers import TableRef
+from steps.policy import NEVER_CACHED
+from steps.tracking import run_facts
+from steps.workspace import step_dir
+
+
+@step(enable_cache=False, cache_policy=NEVER_CACHED)
+def report(
+    evaluation: dict[str, Any],
+    decision: dict[str, Any],
+    manifest: dict[str, Any],
+    load_report: dict[str, Any],
+    label_report: dict[str, Any],
+    training: dict[str, Any],
+    rows: TableRef,
+    config: RunConfig,
+) -> tuple[
+    Annotated[HTMLString, "html_report"], Annotated[HTMLString, "drift_report"], Annotated[dict[str, Any], "drift"]
+]:
+    """Write the page; it is kept in the artifact store and shown in the dashboard."""
+    folder = step_dir("report")
+    drift = row_drift(rows.file, manifest, folder / "drift.html", seed=config.split.seed)
+    page = write_report(
+        folder / "report.html",
+        evaluation=evaluation,
+        decision=Decision.from_dict(decision),
+        manifest=manifest,
+        load_report={**load_report, "labels": label_report},
+        run={**run_facts(), "config": config.model_dump(mode="json"), "training": training, "drift": drift},
+        drift_html=(folder / "drift.html").name,
+    )
+    return HTMLString(page.read_text("utf-8")), HTMLString((folder / "drift.html").read_text("utf-8")), drift

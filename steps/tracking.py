@@ -1,0 +1,91 @@
+"""What a run leaves in MLflow and on the ZenML model version, so that a served score leads back to its data."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import mlflow
+from zenml import get_step_context, log_metadata
+from zenml.client import Client
+from zenml.enums import ModelStages
+
+from metalayer.config import RunConfig
+
+_PARAMETER_LENGTH = 500
+_TAG_LENGTH = 5000
+
+
+def tracking_uri() -> str:
+    """The MLflow service of the active stack."""
+    uri: str = Client().active_stack.experiment_tracker.get_tracking_uri()
+    return uri
+
+
+def run_facts() -> dict[str, str]:
+    """git_commit, data_hash and code_hash as the run was started with, and its name."""
+    run = get_step_context().pipeline_run
+    facts = {name: str(value) for name, value in run.config.extra.items()}
+    return {**facts, "pipeline_run": run.name}
+
+
+def active_run_id() -> str | None:
+    """The MLflow run of this pipeline run, which all its steps share."""
+    run = mlflow.active_run()
+    return run.info.run_id if run else None
+
+
+def log_evaluation(evaluation: Mapping[str, Any], training: Mapping[str, Any], config: RunConfig) -> None:
+    """Parameters, training history and metrics.
+
+    Training is logged here, not by the training step, so that a run whose training came from the
+    cache is as complete as any other.
+    """
+    settings = config.model_dump(mode="json")
+    mlflow.log_params(
+        {
+            f"{section}.{key}": str(value)[:_PARAMETER_LENGTH]
+            for section, values in settings.items()
+            for key, value in values.items()
+        }
+    )
+    for epoch in training["history"]:
+        numbers = _finite({name: value for name, value in epoch.items() if name != "epoch"})
+        mlflow.log_metrics(numbers, step=int(epoch["epoch"]))
+    metrics = test_metrics(evaluation)
+    mlflow.log_metrics(metrics)
+    mlflow.set_tags({**run_facts(), "seed": config.train.seed, "base_model": config.data.base_model})
+    log_metadata({**run_facts(), "seed": config.train.seed, "config": settings, "metrics": metrics}, infer_model=True)
+
+
+def log_decision(decision: Mapping[str, Any]) -> None:
+    """Promoted or rejected, and why."""
+    word = "promoted" if decision["promoted"] else "rejected"
+    reasons = [f"{'passed' if reason['passed'] else 'failed'}: {reason['text']}" for reason in decision["reasons"]]
+    mlflow.set_tags({"decision": word, "reasons": "\n".join(reasons)[:_TAG_LENGTH]})
+    log_metadata({"decision": word, "reasons": reasons}, infer_model=True)
+
+
+def log_registration(registration: Mapping[str, Any]) -> None:
+    """Where the model is registered; a champion is in production in ZenML's own model registry too."""
+    log_metadata({"registered": dict(registration)}, infer_model=True)
+    if registration["alias"] == "champion":
+        get_step_context().model.set_stage(ModelStages.PRODUCTION, force=True)
+
+
+def test_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics of base and meta on the test genes, their intervals and their difference, by flat name."""
+    report = evaluation[evaluation["primary"]]
+    flat: dict[str, float] = {}
+    for who in ("base", "meta"):
+        flat |= {f"{who}_{metric}": value for metric, value in report[who].items()}
+        for metric, (low, high) in report["intervals"][who].items():
+            flat |= {f"{who}_{metric}_low": low, f"{who}_{metric}_high": high}
+    for metric, value in report["difference"].items():
+        flat |= {f"difference_{metric}": value["value"], f"difference_{metric}_low": value["low"]}
+    return _finite(flat)
+
+
+def _finite(values: Mapping[str, Any]) -> dict[str, float]:
+    return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}

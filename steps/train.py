@@ -1,0 +1,33 @@
+"""train: a model directory from the training and validation genes.
+
+On a stack with a GPU step operator the pipeline sends this step there; else it runs in process.
+"""
+
+from typing import Annotated, Any
+
+from zenml import step
+
+from metalayer.config import DataConfig, ModelConfig, RunConfig, SplitConfig, TrainConfig
+from metalayer.workflows.train import train_bundle
+from steps.materializers import ModelRef, TableRef
+from steps.tracking import run_facts
+from steps.workspace import step_dir
+
+
+@step(enable_cache=True)
+def train(
+    rows: TableRef,
+    tracks: TableRef,
+    manifest: dict[str, Any],
+    data: DataConfig,
+    split: SplitConfig,
+    model: ModelConfig,
+    config: TrainConfig,
+    data_hash: str,
+    code_hash: str,
+) -> tuple[Annotated[ModelRef, "model"], Annotated[dict[str, Any], "training"]]:
+    """Train, calibrate and publish a model; only what shapes it is a parameter, so that nothing else retrains it."""
+    run = RunConfig(data=data, split=split, model=model, train=config)
+    directory = step_dir("train") / "model"
+    history = train_bundle(rows.file, tracks.path, manifest, run, directory, {**run_facts(), "data_hash": data_hash})
+    return ModelRef.of(directory), history
