@@ -167,6 +167,9 @@ class TrainConfig(Section):
     """Gradient norm above which gradients are scaled down."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     """`auto` takes cuda, then mps, then cpu."""
+    threads: int | None = Field(None, ge=1, le=1024)
+    """CPU threads of the network; None: as many as cores. Results repeat bit for bit at equal seed and
+    threads. Where other programs want the cores too, 1 is faster than 2: threads wait for each other."""
     seed: int = Field(42, ge=0, lt=2**32)
     """Seeds weights, order of rows and dropout."""
 

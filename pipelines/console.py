@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,15 +20,20 @@ from typing import Any, TextIO
 from metalayer.errors import MetalayerError
 
 _OURS = ("metalayer", "steps", "pipelines", "__main__")
-_ZENML_CHATTER = ("zenml.config.global_config", "zenml.zen_stores", "zenml.integrations.mlflow")
-"""Their warnings tell of the creation of ZenML's database, and of MLflow flavours that are not installed."""
+_ZENML_CHATTER = (
+    "zenml.config.global_config",
+    "zenml.zen_stores",
+    "zenml.integrations.mlflow",
+    "zenml.orchestrators.local",
+)
+"""Their warnings tell of the creation of ZenML's database, of MLflow flavours that are not installed, and
+of each step that a failed one leaves out."""
 _KEPT_LOGS = 20
 _STARTED = re.compile(r"^Step `(\w+)` has started\.$")
 _FINISHED = re.compile(r"^Step `(\w+)` has finished in `(.+)`\.$")
 _CACHED = re.compile(r"^Using cached version of step `(\w+)`\.$")
+_FAILED = re.compile(r"^Failed to run step `(\w+)`: (.*)$", re.DOTALL)
 _RETRY = re.compile(r"^Sleeping for \d+ seconds before retrying step `(\w+)`\.$")
-
-logger = logging.getLogger(__name__)
 
 
 class _Progress(logging.Handler):
@@ -40,6 +46,7 @@ class _Progress(logging.Handler):
         self.steps = 0
         self.begun = 0
         self.indent = ""
+        self.error = ""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = self._line(record)
@@ -59,7 +66,10 @@ class _Progress(logging.Handler):
             # Errors are told by `failure` below, once and last.
             if record.levelno == logging.WARNING and not record.name.startswith(_ZENML_CHATTER):
                 return f"{self.indent}zenml: {message}"
-        return f"{self.indent}{record.name}: {message}" if self.verbose else None
+        if not self.verbose:
+            return None
+        trace = "".join(traceback.format_exception(*record.exc_info)) if record.exc_info else ""
+        return f"{self.indent}{record.name}: {message}\n{trace}".rstrip()
 
     def _step_line(self, message: str) -> str | None:
         if found := _STARTED.match(message):
@@ -69,9 +79,11 @@ class _Progress(logging.Handler):
             return f"{self._number(found[1])}: cached"
         if found := _FINISHED.match(message):
             return f"{self.indent}done in {found[2]}"
+        if found := _FAILED.match(message):
+            self.error = found[2].partition("\n")[0]
         if found := _RETRY.match(message):
             self.begun -= 1
-            return f"{self.indent}failed; trying again"
+            return f"{self.indent}failed ({self.error}); trying again"
         return None
 
     def _number(self, step: str) -> str:
@@ -159,14 +171,14 @@ def ended(code: int) -> None:
 
 def failure(error: BaseException, *, step: str | None, log_file: Path, state: Path, code: int) -> None:
     """Print what failed, why and what to do, as the last lines; the traceback goes to the log file."""
-    logger.debug("traceback", exc_info=error)
+    logging.getLogger("traceback").error("the run failed in %s", step or "its preparation", exc_info=error)
     where = f"step {step}" if step else "before the first step"
     cause = str(error) if isinstance(error, MetalayerError) else f"{type(error).__name__}: {error}"
     lines = [f"failed  {where}", f"cause   {_indented(cause)}"]
     fix = _fix(error, state)
     if fix:
         lines.append(f"fix     {fix}")
-    if step or not isinstance(error, MetalayerError):
+    if log_file.exists() and (step or not isinstance(error, MetalayerError)):
         lines.append(f"log     {shown(log_file)} (with the traceback)")
     lines.append(f"exit status {code}: {'bad input or configuration' if code == 2 else 'failure'}")
     print("\n" + "\n".join(lines), file=sys.stderr, flush=True)
@@ -181,7 +193,7 @@ def _fix(error: BaseException, state: Path) -> str | None:
     again = "run the same command again: finished steps come from the cache"
     if isinstance(error, MetalayerError):
         return None
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if os.strerror(errno.ENOSPC) in str(error):
         return f"free some space on the disk of {state}, then {again}"
     if isinstance(error, PermissionError):
         return f"make {error.filename or state} writable, or set METALAYER_HOME to a folder that is; then {again}"

@@ -51,16 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = _config(options, state)
         with _only_run(state):
             environment.drop_half_made(state)
-            workspace.clear()
             if _is_demo(options):
                 _simulate(config)
             return _run(config, options, run_name, state, log_file)
     except Exception as error:  # noqa: BLE001  the last place: every error becomes its message and an exit status
-        code = error.exit_code if isinstance(error, MetalayerError) else 1
-        console.failure(error, step=_failed_step(run_name), log_file=log_file, state=state, code=code)
+        step, cause = _failed_step(run_name) or (None, error)
+        code = cause.exit_code if isinstance(cause, MetalayerError) else 1
+        console.failure(cause, step=step, log_file=log_file, state=state, code=code)
         return code
-    finally:
-        workspace.clear()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -90,7 +88,9 @@ def _config(options: argparse.Namespace, state: Path) -> RunConfig:
 
 
 def _is_demo(options: argparse.Namespace) -> bool:
-    return options.data_root is None and (options.config is None or options.config.resolve() == DEMO)
+    """Whether the data are the built-in demo's: its configuration, and no other data named."""
+    elsewhere = options.data_root or any(change.startswith("data.data_root") for change in options.overrides)
+    return not elsewhere and (options.config is None or options.config.resolve() == DEMO)
 
 
 def _simulate(config: RunConfig) -> None:
@@ -118,13 +118,14 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
 
     console.take_over()
     from zenml.client import Client
+    from zenml.enums import ExecutionMode
 
     from metalayer.serving import registry
     from pipelines.training import CACHED, STEPS, training
 
     console.expect_steps(len(STEPS))
-    places = {"state": str(state), "tracking_uri": _mlflow(state)}
-    definition = stacks.read(options.stack, places)
+    tracking_uri = _mlflow()
+    definition = stacks.read(options.stack, {"state": str(state), "tracking_uri": tracking_uri})
     stacks.apply(options.stack, definition)
     environment.mark_made(state)
     step_options: dict[str, dict[str, Any]] = dict(definition["steps"])
@@ -135,12 +136,14 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
         run_name=run_name,
         model=zenml.Model(name=registry.registered_name(config.data.base_model), save_models_to_registry=False),
         extra=facts,
+        # A report that fails stops no promoted model from being packaged.
+        execution_mode=ExecutionMode.CONTINUE_ON_FAILURE,
         steps=step_options,
     )(config=config, data_hash=facts["data_hash"], code_hash=facts["code_hash"])
-    return _finish(Client().get_pipeline_run(run_name), config, state, log_file)
+    return _finish(Client().get_pipeline_run(run_name), tracking_uri, state, log_file)
 
 
-def _mlflow(state: Path) -> str:
+def _mlflow() -> str:
     """The tracking URI, with our experiment there; a new SQLite file appears whole or not at all."""
     from metalayer.serving import registry
 
@@ -154,7 +157,7 @@ def _mlflow(state: Path) -> str:
     return uri
 
 
-def _finish(run: Any, config: RunConfig, state: Path, log_file: Path) -> int:
+def _finish(run: Any, uri: str, state: Path, log_file: Path) -> int:
     """Publish report and query, print the result; returns the exit status."""
     from metalayer.evaluation.tables import comparison_table
 
@@ -173,7 +176,7 @@ def _finish(run: Any, config: RunConfig, state: Path, log_file: Path) -> int:
         registration=registration,
         bento=output("package", "bento"),
         report=report,
-        query=_query(output("evaluate", "golden").file, state) if decision["promoted"] else _no_query(registration),
+        query=_query(output("evaluate", "golden").file, state) if code == 0 else _no_query(registration["name"], uri),
         cached=[name for name, step in run.steps.items() if step.status == "cached"],
         log_file=log_file,
     )
@@ -198,27 +201,28 @@ def _query(golden: Path, state: Path) -> list[str]:
     ]
 
 
-def _no_query(registration: dict[str, Any]) -> list[str]:
+def _no_query(name: str, tracking_uri: str) -> list[str]:
     from metalayer.serving import registry
 
-    champion = registry.find_champion(registration["name"])
+    champion = registry.find_champion(name, tracking_uri)
     if champion is None:
         return ["no model is promoted yet, so there is none to query"]
     return [f"make serve answers with the champion, version {champion.version}"]
 
 
-def _failed_step(run_name: str) -> str | None:
-    """The step at which a run ended; None before the first step."""
+def _failed_step(run_name: str) -> tuple[str, BaseException] | None:
+    """The first step that failed and its error, which orchestrators tell only as text; None before the first step."""
     if "zenml.client" not in sys.modules:
         return None
     from zenml.client import Client
     from zenml.enums import ExecutionStatus
+    from zenml.utils.exception_utils import reconstruct_exception
 
-    with contextlib.suppress(Exception):  # the error itself is what matters
-        found = Client().list_run_steps(pipeline_run_id=Client().get_pipeline_run(run_name).id, sort_by="desc:created")
-        for step in found.items:
-            if step.status in (ExecutionStatus.FAILED, ExecutionStatus.RUNNING):
-                return str(step.name)
+    with contextlib.suppress(Exception):  # no such run, or no database: the first error is what matters
+        run = Client().get_pipeline_run(run_name)
+        failed = [step for step in run.steps.values() if step.status == ExecutionStatus.FAILED]
+        for step in sorted(failed, key=lambda step: step.created):
+            return str(step.name), reconstruct_exception(step.exception_info, f"step {step.name} failed")
     return None
 
 
@@ -242,12 +246,15 @@ def _only_run(state: Path) -> Iterator[None]:
         handle.truncate(0)
         handle.write(str(os.getpid()))
         handle.flush()
-        yield
+        workspace.clear()
+        try:
+            yield
+        finally:
+            workspace.clear()
 
 
 def _interrupted(_signal: int, _frame: FrameType | None) -> None:
     """End at once: ZenML takes a KeyboardInterrupt in a step with retries for a failure, and tries again."""
-    workspace.clear()
     sys.stderr.write("\ninterrupted; run the same command again: finished steps come from the cache\n")
     sys.stderr.flush()
     os._exit(INTERRUPTED)

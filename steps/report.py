@@ -37,7 +37,12 @@ def report(
         decision=Decision.from_dict(decision),
         manifest=manifest,
         load_report={**load_report, "labels": label_report},
-        run={**run_facts(), "config": config.model_dump(mode="json"), "training": training, "drift": drift},
+        run={
+            **run_facts(),
+            "config": config.model_dump(mode="json"),
+            "training": training,
+            "drift": {name: value for name, value in drift.items() if name != "columns"},
+        },
         drift_html=(folder / "drift.html").name,
     )
     return HTMLString(page.read_text("utf-8")), HTMLString((folder / "drift.html").read_text("utf-8")), drift

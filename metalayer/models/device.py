@@ -7,6 +7,12 @@ import torch
 from metalayer.errors import ConfigError
 
 
+def use_threads(threads: int | None) -> None:
+    """Let the network use this many CPU threads; None leaves it at torch's choice."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
 def resolve_device(name: str) -> str:
     """`auto` to cuda, mps or cpu, whichever is there first; anything else must be there.
 

@@ -20,6 +20,7 @@ from metalayer.evaluation.report import compare_champion, evaluate
 from metalayer.files import publish_file
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import to_exon_bases
+from metalayer.models.device import use_threads
 from metalayer.schema import CLASSES, ROW_SCORES
 from metalayer.workflows.train import open_tracks
 
@@ -54,6 +55,7 @@ def evaluate_bundle(
         primary ("positions" where whole genes could be scored, else "rows"), positions, rows, champion:
         the reports of `metalayer.evaluation`, JSON-ready.
     """
+    use_threads(config.train.threads)
     test_genes = list(manifest["test"]["genes"])
     predictor = Predictor.load(bundle, config.train.device)
     table = RowTable.read(rows, test_genes, predictor.schema.window_bp)

@@ -17,6 +17,7 @@ from metalayer.data.tracks import TrackStore
 from metalayer.evaluation.calibration import Calibration, fit
 from metalayer.inference import Predictor
 from metalayer.models.bundle import save_model
+from metalayer.models.device import use_threads
 from metalayer.models.meta import MetaSpliceModel
 from metalayer.training.trainer import Trainer, best_epoch, seed_everything
 
@@ -58,6 +59,7 @@ def train_bundle(
     Raises:
         TrainingError: a loss that is not finite.
     """
+    use_threads(config.train.threads)
     seed_everything(config.train.seed)
     store = TrackStore(tracks) if tracks else None
     train = RowTable.read(rows, manifest["train"]["genes"])

@@ -1,0 +1,98 @@
+"""Calibration: three numbers that make probabilities mean what they say.
+
+softmax(scale * log p + bias), fitted by maximum likelihood on validation genes; the neither class is
+the reference, its bias is 0. The negative log-likelihood is convex in these three numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize
+from scipy.special import logsumexp
+
+from metalayer.errors import EvaluationError
+from metalayer.evaluation.metrics import check_probabilities
+from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
+
+PROBABILITY_FLOOR = 1e-10
+_SCALE_BOUNDS = (0.05, 20.0)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """softmax(scale * log p + bias); the default changes nothing.
+
+    Attributes:
+        scale: on log-probabilities; below 1 where they are too sure.
+        bias: donor, acceptor, neither (0).
+        reason: why nothing was fitted, else empty.
+    """
+
+    scale: float = 1.0
+    bias: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    reason: str = ""
+
+    def apply(self, probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Calibrated probabilities, (n, 3) to (n, 3)."""
+        logits = self.scale * _log(probabilities) + np.array(self.bias)
+        out: NDArray[np.float64] = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
+        return out
+
+
+def fit(
+    probabilities: NDArray[np.floating], labels: NDArray[np.integer], weights: NDArray[np.floating] | None = None
+) -> Calibration:
+    """Fit on validation data.
+
+    Args:
+        probabilities: (n, 3).
+        labels: (n,).
+        weights: (n,), how many positions each stands for; None weighs all alike.
+
+    Returns:
+        The calibration; the identity, with a reason, where a class is absent or nothing is gained.
+
+    Raises:
+        EvaluationError: probabilities that are none, or weights that are negative or not finite.
+    """
+    check_probabilities(probabilities, "calibration")
+    weight = np.ones(len(labels)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if not (np.isfinite(weight) & (weight >= 0.0)).all():
+        raise EvaluationError("calibration: weights must be finite and not negative")
+    for site_class in (DONOR, ACCEPTOR):
+        if not weight[labels == site_class].any():
+            return Calibration(reason=f"no {CLASSES[site_class]} to fit on")
+    log_p = _log(probabilities)
+    weight = weight / weight.sum()
+    one_hot = np.eye(3)[labels.astype(np.intp)]
+
+    def loss(parameters: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        logits = parameters[0] * log_p
+        logits[:, :NEITHER] += parameters[1:]
+        normaliser = logsumexp(logits, axis=1)
+        error = (np.exp(logits - normaliser[:, None]) - one_hot) * weight[:, None]
+        gradient = np.array([(error * log_p).sum(), error[:, DONOR].sum(), error[:, ACCEPTOR].sum()])
+        value = (weight * (normaliser - (logits * one_hot).sum(axis=1))).sum()
+        return float(value), gradient
+
+    start = np.array([1.0, 0.0, 0.0])
+    before = loss(start)[0]
+    # Positions are nearly all neither: the loss is small, so it is scaled for the optimiser's tolerance.
+    unit = 1.0 / max(before, 1e-12)
+    found = minimize(
+        lambda x: tuple(unit * part for part in loss(x)),
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[_SCALE_BOUNDS, (-20.0, 20.0), (-20.0, 20.0)],
+    )
+    if not np.isfinite(found.x).all() or loss(found.x)[0] >= before:
+        return Calibration(reason="nothing to gain on the validation genes")
+    return Calibration(float(found.x[0]), (float(found.x[1]), float(found.x[2]), 0.0))
+
+
+def _log(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    return np.log(np.maximum(probabilities.astype(np.float64), PROBABILITY_FLOOR))

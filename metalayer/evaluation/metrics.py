@@ -1,0 +1,292 @@
+"""Metrics of ranked splice sites, exact under resampling of genes.
+
+Every metric is a function of counts by gene, so a bootstrap resample (each gene drawn w times) is a
+weighted sum of those counts: no resample sorts or copies positions. Average precision is
+scikit-learn's (ties included), top-k accuracy SpliceAI's with its expected value inside a tie, ECE
+has 15 equal-width bins.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from metalayer.errors import EvaluationError
+from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
+
+ECE_BINS = 15
+_RESAMPLES_AT_ONCE = 4_000_000
+"""Numbers held per array: resamples are worked off in chunks of this over the number of sites."""
+
+MIN_SITE_GENES = 2
+"""With donors or acceptors in fewer genes there is no interval: it would have no width and look certain."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GeneScores:
+    """What several systems say of one gene.
+
+    Attributes:
+        gene_id: the gene.
+        chrom: its chromosome.
+        labels: uint8 (n,), classes of its positions or rows.
+        scores: system name to float32 (n, 3) probabilities.
+    """
+
+    gene_id: str
+    chrom: str
+    labels: NDArray[np.uint8]
+    scores: Mapping[str, NDArray[np.float32]]
+
+
+def average_precision(positive: NDArray[np.bool_], score: Floats, weights: Floats | None = None) -> float:
+    """Area under the precision-recall steps, as scikit-learn's `average_precision_score`.
+
+    Args:
+        positive: (n,).
+        score: (n,), higher is more positive.
+        weights: (n,), of each item; None weighs all alike.
+
+    Raises:
+        EvaluationError: no positive, or a score that is not finite.
+    """
+    _refuse_not_finite(score)
+    order = np.argsort(-score, kind="stable")
+    weight = np.ones(len(score)) if weights is None else weights[order]
+    hit = positive[order] * weight
+    if not hit.sum() > 0:
+        raise EvaluationError("average precision needs at least one positive; there is none")
+    last_of_tie = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+    true_positives = np.cumsum(hit)[last_of_tie]
+    seen = np.cumsum(weight)[last_of_tie]
+    precision = np.divide(true_positives, seen, out=np.zeros(len(seen)), where=seen > 0)
+    return float((np.diff(true_positives, prepend=0.0) * precision).sum() / true_positives[-1])
+
+
+def splice_score(probabilities: NDArray[np.floating]) -> Floats:
+    """P(donor) + P(acceptor), added in float64: (n, 3) to (n,)."""
+    total: Floats = probabilities[:, DONOR].astype(np.float64) + probabilities[:, ACCEPTOR]
+    return total
+
+
+class RankCounts:
+    """Positives and negatives of one ranking, counted by gene and by distinct score of a positive.
+
+    Negatives below the lowest positive change nothing and are not kept. Memory is of the order of
+    (gene, threshold) pairs that occur, at most the positions kept.
+    """
+
+    def __init__(self, positive: NDArray[np.bool_], score: Floats, gene: NDArray[np.intp], n_genes: int) -> None:
+        thresholds = np.unique(score[positive])[::-1]  # descending
+        self.n_thresholds = len(thresholds)
+        self.positives = self._count(thresholds, score[positive], gene[positive], n_genes)
+        kept = ~positive & (score >= thresholds[-1])
+        negative, negative_gene = score[kept], gene[kept]
+        # Ascending thresholds: right gives the number <= score, left the number < score.
+        reached = np.searchsorted(thresholds[::-1], negative, side="right")
+        tied = reached != np.searchsorted(thresholds[::-1], negative, side="left")
+        column = self.n_thresholds - reached  # first threshold (descending) that the score reaches
+        self.tied = self._matrix(column[tied], negative_gene[tied], n_genes)
+        self.between = self._matrix(column[~tied], negative_gene[~tied], n_genes)
+
+    def _count(
+        self, thresholds: Floats, score: Floats, gene: NDArray[np.intp], n_genes: int
+    ) -> sparse.csr_matrix[np.float64]:
+        column = len(thresholds) - np.searchsorted(thresholds[::-1], score, side="right")
+        return self._matrix(column, gene, n_genes)
+
+    def _matrix(self, column: NDArray[np.intp], gene: NDArray[np.intp], n_genes: int) -> sparse.csr_matrix[np.float64]:
+        ones = np.ones(len(column))
+        return sparse.csr_matrix((ones, (column, gene)), shape=(self.n_thresholds, n_genes))
+
+    def evaluate(self, weights: Floats, sizes: Floats, top_k: Sequence[int]) -> dict[str, Floats]:
+        """Average precision (`ap`), top-k at the number of positives (`topk`) and at each k (`top<k>_acc`).
+
+        Args:
+            weights: (B, G), how often each gene stands in each resample.
+            sizes: (G,), positions of each gene.
+            top_k: the fixed k.
+
+        Returns:
+            Name to (B,).
+        """
+        names = ["ap", "topk", *(f"top{k}_acc" for k in top_k)]
+        out = {name: np.empty(len(weights)) for name in names}
+        step = max(1, _RESAMPLES_AT_ONCE // max(1, self.n_thresholds))
+        for start in range(0, len(weights), step):
+            rows = slice(start, start + step)
+            drawn = weights[rows].T
+            hits, tied, between = ((matrix @ drawn).T for matrix in (self.positives, self.tied, self.between))
+            total = hits.sum(axis=1)
+            seen = np.cumsum(hits + tied + between, axis=1)  # items at or above each threshold
+            with np.errstate(invalid="ignore", divide="ignore"):
+                precision = np.where(seen > 0, np.cumsum(hits, axis=1) / seen, 0.0)
+                out["ap"][rows] = (hits * precision).sum(axis=1) / total
+                above = seen - hits - tied
+                for name, k in [("topk", total), *((f"top{k}_acc", np.full(len(total), k)) for k in top_k)]:
+                    limit = np.minimum(k, weights[rows] @ sizes)
+                    # Of a tie that the limit cuts, the expected share of positives is taken.
+                    share = np.clip((limit[:, None] - above) / (hits + tied), 0.0, 1.0)
+                    out[name][rows] = np.where(hits > 0, hits * share, 0.0).sum(axis=1) / limit
+        return out
+
+
+class CalibrationCounts:
+    """Counts, mean probability and share of sites by gene and bin of P(donor) + P(acceptor)."""
+
+    def __init__(self, site: NDArray[np.bool_], score: Floats, gene: NDArray[np.intp], n_genes: int) -> None:
+        bins = np.minimum((np.clip(score, 0.0, 1.0) * ECE_BINS).astype(np.intp), ECE_BINS - 1)
+        cell = gene * ECE_BINS + bins
+        shape = (n_genes, ECE_BINS)
+        self.items = np.bincount(cell, minlength=n_genes * ECE_BINS).reshape(shape).astype(np.float64)
+        self.probability = np.bincount(cell, weights=score, minlength=n_genes * ECE_BINS).reshape(shape)
+        self.sites = np.bincount(cell, weights=site, minlength=n_genes * ECE_BINS).reshape(shape)
+
+    def ece(self, weights: Floats) -> Floats:
+        """Expected calibration error of each resample: (B, G) to (B,)."""
+        gap = np.abs(weights @ self.probability - weights @ self.sites).sum(axis=1)
+        error: Floats = gap / (weights @ self.items).sum(axis=1)
+        return error
+
+    def reliability(self) -> list[dict[str, float]]:
+        """Filled bins, over all genes: mean probability, observed share of sites, count."""
+        items, probability, sites = (cells.sum(axis=0) for cells in (self.items, self.probability, self.sites))
+        return [
+            {"mean": float(probability[i] / items[i]), "observed": float(sites[i] / items[i]), "count": int(items[i])}
+            for i in range(ECE_BINS)
+            if items[i]
+        ]
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """All genes in one array each, checked."""
+
+    labels: NDArray[np.uint8]
+    gene: NDArray[np.intp]
+    sizes: Floats
+    scores: dict[str, NDArray[np.float32]]
+
+    @classmethod
+    def of(cls, genes: Sequence[GeneScores], systems: Sequence[str]) -> Pooled:
+        """Pool genes.
+
+        Raises:
+            EvaluationError: no gene or one twice, a system that some gene lacks, no donor or no acceptor, or
+                probabilities that are none.
+        """
+        if not genes:
+            raise EvaluationError("no gene to evaluate on: check the test part of the split")
+        twice = [gene_id for gene_id, times in Counter(gene.gene_id for gene in genes).items() if times > 1]
+        if twice:
+            raise EvaluationError(f"gene {twice[0]} is there more than once; intervals need each gene once")
+        for gene in genes:
+            absent = [name for name in systems if name not in gene.scores]
+            if absent:
+                raise EvaluationError(f"gene {gene.gene_id} has no scores of {', '.join(absent)}")
+            for name in systems:
+                if gene.scores[name].shape != (len(gene.labels), len(CLASSES)):
+                    raise EvaluationError(
+                        f"{name}, gene {gene.gene_id}: probabilities of shape {gene.scores[name].shape}, expected "
+                        f"({len(gene.labels)}, {len(CLASSES)})"
+                    )
+        labels = np.concatenate([gene.labels for gene in genes])
+        for site_class in (DONOR, ACCEPTOR):
+            if not (labels == site_class).any():
+                raise EvaluationError(
+                    f"no {CLASSES[site_class]} among the {len(genes)} genes: its average precision is not defined"
+                )
+        sizes = np.array([len(gene.labels) for gene in genes], dtype=np.float64)
+        scores = {name: np.concatenate([gene.scores[name] for gene in genes]) for name in systems}
+        for name, values in scores.items():
+            check_probabilities(values, name)
+        return cls(labels, np.repeat(np.arange(len(genes)), sizes.astype(np.intp)), sizes, scores)
+
+    def sites_by_gene(self) -> NDArray[np.int64]:
+        """Donors and acceptors of each gene, (2, G)."""
+        n_genes = len(self.sizes)
+        return np.stack([np.bincount(self.gene[self.labels == c], minlength=n_genes) for c in (DONOR, ACCEPTOR)])
+
+    def ranking(self, system: str, target: str) -> tuple[NDArray[np.bool_], Floats]:
+        """Positives and scores of `donor`, `acceptor` or `splice`."""
+        probabilities = self.scores[system]
+        if target == "splice":
+            return self.labels != NEITHER, splice_score(probabilities)
+        site_class = CLASSES.index(target)
+        return self.labels == site_class, probabilities[:, site_class].astype(np.float64)
+
+    def confusion(self, system: str) -> list[list[int]]:
+        """Counts by true class (rows) and most probable class (columns)."""
+        cell = self.labels.astype(np.intp) * len(CLASSES) + self.scores[system].argmax(axis=1)
+        counts = np.bincount(cell, minlength=len(CLASSES) ** 2).reshape(len(CLASSES), len(CLASSES))
+        return [[int(value) for value in row] for row in counts]
+
+
+def metric_values(pooled: Pooled, system: str, weights: Floats, top_k: Sequence[int]) -> dict[str, Floats]:
+    """All metrics of one system under each resample: name to (B,)."""
+    n_genes = len(pooled.sizes)
+    out: dict[str, Floats] = {}
+    for target in ("splice", "donor", "acceptor"):
+        positive, score = pooled.ranking(system, target)
+        found = RankCounts(positive, score, pooled.gene, n_genes).evaluate(
+            weights, pooled.sizes, () if target == "splice" else top_k
+        )
+        if target == "splice":
+            out["pr_auc_splice"] = found["ap"]
+            continue
+        out[f"ap_{target}"] = found.pop("ap")
+        out |= {f"{name}_{target}": values for name, values in found.items()}
+    out["ap_splice"] = (out["ap_donor"] + out["ap_acceptor"]) / 2
+    positive, score = pooled.ranking(system, "splice")
+    out["ece"] = CalibrationCounts(positive, score, pooled.gene, n_genes).ece(weights)
+    return out
+
+
+def draw_genes(pooled: Pooled, n_resamples: int, seed: int) -> Floats:
+    """Bootstrap weights: how often each gene is drawn, (B, G); none (0, G) below `MIN_SITE_GENES`.
+
+    A resample without a donor or an acceptor, on which average precision is not defined, is drawn again:
+    intervals are conditional on both being there.
+
+    Raises:
+        EvaluationError: such resamples keep coming.
+    """
+    rng = np.random.default_rng(seed)
+    n_genes = len(pooled.sizes)
+    per_gene = pooled.sites_by_gene()
+    if (np.count_nonzero(per_gene, axis=1) < MIN_SITE_GENES).any():
+        return np.empty((0, n_genes))
+    weights = np.empty((n_resamples, n_genes))
+    todo = np.arange(n_resamples)
+    for _ in range(1000):
+        weights[todo] = rng.multinomial(n_genes, np.full(n_genes, 1 / n_genes), size=len(todo))
+        lacking = np.any([weights[todo] @ counts == 0 for counts in per_gene], axis=0)
+        todo = todo[lacking]
+        if not len(todo):
+            return weights
+    raise EvaluationError(f"bootstrap over {n_genes} genes: too few of them have a donor and an acceptor")
+
+
+def check_probabilities(values: NDArray[np.floating], what: str) -> None:
+    """Refuse NaN and what is outside [0, 1].
+
+    Raises:
+        EvaluationError: with how many rows of (n, 3) are at fault, and of what they are.
+    """
+    bad = int((~((values >= 0.0) & (values <= 1.0 + 1e-6))).any(axis=1).sum())
+    if bad:
+        raise EvaluationError(
+            f"{what}: {bad:,} of {len(values):,} rows have probabilities that are NaN or outside [0, 1]"
+        )
+
+
+def _refuse_not_finite(score: Floats) -> None:
+    if not np.isfinite(score).all():
+        raise EvaluationError("scores that are NaN or infinite cannot be ranked")

@@ -1,0 +1,122 @@
+"""Curves as SVG text, by matplotlib without its global state."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from metalayer.evaluation.metrics import ECE_BINS
+
+STYLES: dict[str, tuple[str, str]] = {
+    "base": ("#7d8590", "-"),
+    "uncalibrated": ("#c2701c", "--"),
+    "meta": ("#0b5cad", "-"),
+}
+"""Colour and line of each system, in the order in which they are drawn."""
+_SETTINGS = {
+    "svg.fonttype": "none",  # text stays text, in the page's own font
+    "svg.hashsalt": "metalayer",
+    "font.family": "sans-serif",
+    "font.size": 9.5,
+    "text.color": "#24292f",
+    "axes.edgecolor": "#d0d7de",
+    "axes.labelcolor": "#57606a",
+    "axes.titlecolor": "#24292f",
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": "#eaeef2",
+    "xtick.color": "#57606a",
+    "ytick.color": "#57606a",
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "ytick.minor.size": 0,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+}
+
+
+def precision_recall_svg(report: Mapping[str, Any]) -> str:
+    """Precision over recall of splice, donor and acceptor scores, base and meta."""
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(10.4, 3.5), layout="constrained")
+        for axes, (name, metric) in zip(
+            figure.subplots(1, 3, sharey=True),
+            {"splice": "pr_auc_splice", "donor": "ap_donor", "acceptor": "ap_acceptor"}.items(),
+            strict=True,
+        ):
+            for system in ("base", "meta"):
+                curve = report["curves"][system][name]
+                colour, line = STYLES[system]
+                axes.plot(
+                    [0.0, *curve["recall"]],
+                    [curve["precision"][0], *curve["precision"]],
+                    line,
+                    color=colour,
+                    drawstyle="steps-pre",
+                    label=f"{system}  {report[system][metric]:.3f}",
+                )
+            _unit_square(axes)
+            axes.set(title=f"{name}", xlabel="recall")
+            axes.legend(loc="lower left", title="average precision", title_fontsize=8.5, fontsize=9, alignment="left")
+        figure.axes[0].set_ylabel("precision")
+        return _svg(figure)
+
+
+def reliability_svg(report: Mapping[str, Any]) -> str:
+    """Observed share of sites over predicted probability, and how many positions each bin holds."""
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(10.4, 3.5), layout="constrained")
+        curve_axes, count_axes = figure.subplots(1, 2, width_ratios=(1, 1.25))
+        curve_axes.plot([0, 1], [0, 1], ":", color="#8c959f", linewidth=1)
+        for system, (colour, line) in STYLES.items():
+            if system not in report["curves"]:
+                continue
+            bins = report["curves"][system]["reliability"]
+            label = f"{system}  {report[system]['ece']:.2g}"
+            curve_axes.plot(
+                [one["mean"] for one in bins],
+                [one["observed"] for one in bins],
+                line,
+                color=colour,
+                marker="o",
+                markersize=3.5,
+                label=label,
+            )
+            counts = [0] * ECE_BINS
+            for one in bins:  # empty bins are left out of the report
+                counts[min(int(one["mean"] * ECE_BINS), ECE_BINS - 1)] += one["count"]
+            edges = [i / ECE_BINS for i in range(ECE_BINS + 1)]
+            count_axes.stairs(counts, edges, color=colour, linestyle=line, linewidth=1.8, baseline=None, zorder=3)
+        _unit_square(curve_axes)
+        curve_axes.set(title="reliability", xlabel="P(donor) + P(acceptor), mean of the bin", ylabel="share of sites")
+        curve_axes.legend(loc="upper left", title="ECE", title_fontsize=8.5, fontsize=9, alignment="left")
+        count_axes.set(
+            title="positions in each bin" if report["unit"] == "positions" else "rows in each bin",
+            xlabel="P(donor) + P(acceptor)",
+            yscale="symlog",
+            xlim=(0, 1),
+        )
+        count_axes.set_ylim(bottom=0)
+        return _svg(figure)
+
+
+def _unit_square(axes: Axes) -> None:
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xticks=[0, 0.25, 0.5, 0.75, 1], yticks=[0, 0.25, 0.5, 0.75, 1])
+
+
+def _svg(figure: Figure) -> str:
+    """The <svg> element alone, without metadata, as wide as the page allows."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    return re.sub(r'^<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img">', text)

@@ -1,0 +1,169 @@
+"""Reports: base against meta, with intervals by gene and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from metalayer.config import EvaluateConfig
+from metalayer.errors import EvaluationError
+from metalayer.evaluation.metrics import (
+    CalibrationCounts,
+    Floats,
+    GeneScores,
+    Pooled,
+    average_precision,
+    draw_genes,
+    metric_values,
+)
+from metalayer.schema import ACCEPTOR, CLASSES, DONOR
+
+CURVE_POINTS = 300
+CHAMPION_METRICS = ("pr_auc_splice", "ap_donor", "ap_acceptor")
+
+
+def evaluate(
+    genes: Sequence[GeneScores],
+    config: EvaluateConfig,
+    reference: str = "base",
+    candidate: str = "meta",
+    unit: str = "positions",
+) -> dict[str, Any]:
+    """Compare systems on the same genes.
+
+    Args:
+        genes: each with scores of `reference`, `candidate` and perhaps others.
+        config: bootstrap resamples, coverage, k.
+        reference: what the candidate is compared with.
+        candidate: what is judged.
+        unit: `positions` (all of each gene) or `rows`.
+
+    Returns:
+        unit, genes, positions, sites, metrics by system, `intervals` by system, `difference` (candidate
+        minus reference, paired by gene), `confusion`, `by_chromosome`, `curves`; JSON-ready. Bounds of
+        intervals are None where fewer than `MIN_SITE_GENES` genes carry donors, or acceptors.
+
+    Raises:
+        EvaluationError: no gene, no donor or acceptor, or probabilities that are none.
+    """
+    systems = list(dict.fromkeys([reference, candidate, *(genes[0].scores if genes else ())]))
+    pooled = Pooled.of(genes, systems)
+    weights = draw_genes(pooled, config.n_bootstrap, config.seed)
+    # The sample itself is the first row; the resamples follow.
+    weights = np.concatenate([np.ones((1, len(genes))), weights])
+    values = {name: metric_values(pooled, name, weights, config.top_k_values) for name in systems}
+    report: dict[str, Any] = {
+        "unit": unit,
+        "genes": len(genes),
+        "positions": len(pooled.labels),
+        "sites": {CLASSES[c]: int((pooled.labels == c).sum()) for c in (DONOR, ACCEPTOR)},
+        "confidence": config.confidence,
+        "resamples": config.n_bootstrap,
+    }
+    for name in systems:
+        report[name] = {metric: float(drawn[0]) for metric, drawn in values[name].items()}
+    report["intervals"] = {
+        name: {metric: _interval(drawn, config.confidence) for metric, drawn in values[name].items()}
+        for name in systems
+    }
+    report["difference"] = _difference(values[candidate], values[reference], config.confidence)
+    report["confusion"] = {name: pooled.confusion(name) for name in systems}
+    report["by_chromosome"] = _by_chromosome(genes, systems)
+    report["curves"] = {name: _curves(pooled, name) for name in systems}
+    return report
+
+
+def compare_champion(genes: Sequence[GeneScores], config: EvaluateConfig) -> dict[str, Any]:
+    """Candidate (`meta`) against `champion` on the same genes.
+
+    Returns:
+        `meta`, `champion`: metrics; `difference`: meta minus champion, paired by gene. JSON-ready.
+
+    Raises:
+        EvaluationError: as of `evaluate`; the champion cannot be scored on these genes.
+    """
+    if not genes:
+        raise EvaluationError(
+            "the champion was trained or validated on every test gene, so it cannot be compared with; test on other "
+            "genes (split.test_chroms)"
+        )
+    pooled = Pooled.of(genes, ["meta", "champion"])
+    weights = np.concatenate([np.ones((1, len(genes))), draw_genes(pooled, config.n_bootstrap, config.seed)])
+    values = {}
+    for name in ("meta", "champion"):
+        found = metric_values(pooled, name, weights, ())
+        values[name] = {metric: found[metric] for metric in CHAMPION_METRICS}
+    return {
+        "meta": {metric: float(drawn[0]) for metric, drawn in values["meta"].items()},
+        "champion": {metric: float(drawn[0]) for metric, drawn in values["champion"].items()},
+        "difference": _difference(values["meta"], values["champion"], config.confidence),
+    }
+
+
+def _interval(drawn: Floats, confidence: float) -> list[float | None]:
+    """Percentile interval of the resamples, which follow the sample itself; None, None where there are none."""
+    if len(drawn) == 1:
+        return [None, None]
+    tail = 50.0 * (1.0 - confidence)
+    low, high = np.percentile(drawn[1:], [tail, 100.0 - tail])
+    return [float(low), float(high)]
+
+
+def _difference(
+    candidate: dict[str, Floats], reference: dict[str, Floats], confidence: float
+) -> dict[str, dict[str, float | None]]:
+    """Candidate minus reference in the same resamples."""
+    out: dict[str, dict[str, float | None]] = {}
+    for metric, drawn in candidate.items():
+        gap = drawn - reference[metric]
+        low, high = _interval(gap, confidence)
+        out[metric] = {"value": float(gap[0]), "low": low, "high": high}
+    return out
+
+
+def _by_chromosome(genes: Sequence[GeneScores], systems: Sequence[str]) -> dict[str, Any]:
+    """Genes, sites and average precisions of each chromosome that has both kinds of site."""
+    chroms = sorted({gene.chrom for gene in genes}, key=lambda c: (not c.isdigit(), int(c) if c.isdigit() else 0, c))
+    out: dict[str, Any] = {}
+    for chrom in chroms:
+        here = [gene for gene in genes if gene.chrom == chrom]
+        labels = np.concatenate([gene.labels for gene in here])
+        entry: dict[str, Any] = {
+            "genes": len(here),
+            "positions": len(labels),
+            "sites": {CLASSES[c]: int((labels == c).sum()) for c in (DONOR, ACCEPTOR)},
+        }
+        if all(entry["sites"].values()):
+            pooled = Pooled.of(here, systems)
+            for name in systems:
+                entry[name] = {
+                    "pr_auc_splice": average_precision(*pooled.ranking(name, "splice")),
+                    "ap_donor": average_precision(*pooled.ranking(name, "donor")),
+                    "ap_acceptor": average_precision(*pooled.ranking(name, "acceptor")),
+                }
+        out[chrom] = entry
+    return out
+
+
+def _curves(pooled: Pooled, system: str) -> dict[str, Any]:
+    """Precision-recall curves of each target and the reliability bins."""
+    curves: dict[str, Any] = {target: _pr_curve(*pooled.ranking(system, target)) for target in _TARGETS}
+    positive, score = pooled.ranking(system, "splice")
+    curves["reliability"] = CalibrationCounts(positive, score, pooled.gene, len(pooled.sizes)).reliability()
+    return curves
+
+
+_TARGETS = ("splice", "donor", "acceptor")
+
+
+def _pr_curve(positive: np.ndarray, score: Floats) -> dict[str, list[float]]:
+    """Recall and precision at the scores of positives, thinned to `CURVE_POINTS`."""
+    thresholds = np.unique(score[positive])[::-1]
+    if len(thresholds) > CURVE_POINTS:
+        thresholds = thresholds[np.linspace(0, len(thresholds) - 1, CURVE_POINTS).astype(int)]
+    true_scores, all_scores = np.sort(score[positive]), np.sort(score)
+    hits = len(true_scores) - np.searchsorted(true_scores, thresholds, side="left")
+    called = len(all_scores) - np.searchsorted(all_scores, thresholds, side="left")
+    return {"recall": (hits / len(true_scores)).tolist(), "precision": (hits / called).tolist()}

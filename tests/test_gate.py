@@ -1,0 +1,159 @@
+"""Every rule of the gate, passed and failed."""
+
+import copy
+import json
+import math
+
+import numpy as np
+import pytest
+from scored_genes import make_genes
+
+from metalayer.config import EvaluateConfig, GateConfig
+from metalayer.evaluation.gate import Decision, decide
+from metalayer.evaluation.metrics import GeneScores
+from metalayer.evaluation.report import evaluate
+
+FLOOR, BETTER = "absolute_floor", "better_than_base:pr_auc_splice"
+DONOR, ACCEPTOR = "not_worse_than_base:ap_donor", "not_worse_than_base:ap_acceptor"
+CHAMPION = "not_worse_than_champion"
+METRICS = ("pr_auc_splice", "ap_donor", "ap_acceptor")
+
+
+def difference(value=0.05, low=0.02, high=0.08):
+    return {metric: {"value": value, "low": low, "high": high} for metric in METRICS}
+
+
+def good():
+    report = {"meta": dict.fromkeys(METRICS, 0.8), "difference": difference()}
+    return {"primary": "positions", "positions": report, "rows": {}, "champion": None}
+
+
+def champion(**changes):
+    facts = {"scored": True, "error": None, "version": "4", "genes": 20, "difference": difference(0.0, -0.005, 0.005)}
+    return facts | changes
+
+
+def failed(evaluation, **policy):
+    decision = decide(evaluation, GateConfig(**policy))
+    assert decision.promoted == all(reason.passed for reason in decision.reasons)
+    return {reason.rule: reason.text for reason in decision.reasons if not reason.passed}
+
+
+def changed(path, value):
+    evaluation = copy.deepcopy(good())
+    *way, last = path.split(".")
+    block = evaluation
+    for key in way:
+        block = block[key]
+    if value is KeyError:
+        del block[last]
+    else:
+        block[last] = value
+    return evaluation
+
+
+def test_a_good_model_is_promoted_and_every_rule_is_listed():
+    decision = decide(good(), GateConfig())
+    assert decision.promoted
+    assert [reason.rule for reason in decision.reasons] == [FLOOR, DONOR, ACCEPTOR, BETTER, CHAMPION]
+    assert decision.reasons[-1].text == "there is no champion yet"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "rule"),
+    [
+        ("positions.meta.pr_auc_splice", 0.29, FLOOR),
+        ("positions.difference.ap_donor.low", -0.01, DONOR),
+        ("positions.difference.ap_acceptor.low", -0.3, ACCEPTOR),
+        ("positions.difference.pr_auc_splice.low", 0.0, BETTER),
+    ],
+)
+def test_each_rule_fails_alone_and_says_the_number(path, value, rule):
+    found = failed(changed(path, value))
+    assert list(found) == [rule]
+    assert f"{value:.2f}" in found[rule]
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, None, "0.9", True, KeyError])
+@pytest.mark.parametrize(
+    ("path", "rule"),
+    [
+        ("positions.meta.pr_auc_splice", FLOOR),
+        ("positions.difference.ap_donor.low", DONOR),
+        ("positions.difference.ap_acceptor.value", ACCEPTOR),
+        ("positions.difference.pr_auc_splice.high", BETTER),
+    ],
+)
+def test_a_number_that_is_missing_or_none_fails_its_rule(path, rule, value):
+    assert list(failed(changed(path, value))) == [rule]
+
+
+@pytest.mark.parametrize("broken", [{}, {"primary": "positions"}, {"primary": "rows", "rows": None}, {"primary": None}])
+def test_an_evaluation_without_a_report_fails_every_rule_and_raises_nothing(broken):
+    assert set(failed(broken)) == {FLOOR, DONOR, ACCEPTOR, BETTER, CHAMPION}
+
+
+def test_the_primary_report_decides():
+    evaluation = good()
+    evaluation["rows"], evaluation["positions"] = evaluation["positions"], {}
+    assert failed(evaluation)
+    assert not failed(evaluation | {"primary": "rows"})
+
+
+def test_a_gain_may_be_waived_and_is_still_listed():
+    evaluation = changed("positions.difference.pr_auc_splice.low", -0.5)
+    decision = decide(evaluation, GateConfig(require_better_than_base=False))
+    assert decision.promoted
+    assert "not required" in next(reason.text for reason in decision.reasons if reason.rule == BETTER)
+
+
+def test_the_champion_must_not_be_better_on_any_of_three():
+    evaluation = good() | {"champion": champion()}
+    assert not failed(evaluation)
+    for metric in METRICS:
+        worse = copy.deepcopy(evaluation)
+        worse["champion"]["difference"][metric]["low"] = -0.02
+        assert list(failed(worse)) == [f"{CHAMPION}:{metric}"]
+        assert "version 4" in failed(worse)[f"{CHAMPION}:{metric}"]
+
+
+def test_a_champion_that_could_not_be_scored_fails_with_its_error():
+    found = failed(good() | {"champion": {"scored": False, "error": "model.json is damaged", "version": "4"}})
+    assert "model.json is damaged" in found[CHAMPION]
+
+
+@pytest.mark.parametrize("value", [KeyError, {}, "yes", []])
+def test_an_unclear_champion_fails(value):
+    assert list(failed(changed("champion", value))) == [CHAMPION]
+
+
+def test_an_untrained_model_does_not_pass():
+    genes = make_genes(gain=0.0)
+    report = evaluate(genes, EvaluateConfig(n_bootstrap=100))
+    evaluation = {"primary": "positions", "positions": report, "champion": None}
+    assert list(failed(evaluation)) == [BETTER]
+    assert list(failed(evaluation, min_gain=0.0)) == [BETTER]
+
+
+def test_a_model_of_shuffled_labels_does_not_pass():
+    rng = np.random.default_rng(3)
+    genes = [
+        GeneScores(g.gene_id, g.chrom, g.labels, g.scores | {"meta": g.scores["base"][rng.permutation(len(g.labels))]})
+        for g in make_genes()
+    ]
+    report = evaluate(genes, EvaluateConfig(n_bootstrap=100))
+    assert set(failed({"primary": "positions", "positions": report, "champion": None})) == {
+        *(FLOOR, DONOR, ACCEPTOR, BETTER)
+    }
+
+
+def test_too_few_genes_for_an_interval_fails():
+    report = evaluate(make_genes(n_genes=1, gain=4.0), EvaluateConfig(n_bootstrap=100))
+    found = failed({"primary": "positions", "positions": report, "champion": None})
+    assert set(found) == {DONOR, ACCEPTOR, BETTER}
+    assert "too few genes" in found[DONOR]
+
+
+def test_a_decision_survives_json():
+    decision = decide(good(), GateConfig())
+    assert Decision.from_dict(json.loads(json.dumps(decision.to_dict()))) == decision

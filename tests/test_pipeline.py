@@ -1,0 +1,303 @@
+"""The pipeline as a user runs it: a process, its output, its exit status and what it leaves behind."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from metalayer.config import RunConfig
+from metalayer.serving.schemas import parse_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = ROOT / "pipelines" / "run.py"
+CONFIGS = ROOT / "pipelines" / "configs"
+QUICK = ("train.max_epochs=2", "evaluate.n_bootstrap=100", "model.hidden_dim=32")
+PASSING = ("gate.min_pr_auc_splice=0", "gate.margin=1", "gate.require_better_than_base=false")
+FAILING = ("gate.min_pr_auc_splice=1",)
+CACHED = "load_artifacts, label, split, train"
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Runner = Callable[..., Ended]
+
+
+def command(settings: tuple[str, ...], arguments: tuple[str, ...]) -> list[str]:
+    return [*arguments, *(part for setting in settings for part in ("--set", setting))]
+
+
+def execute(state: Path, program: list[str]) -> Ended:
+    environment = {**os.environ, "METALAYER_HOME": str(state)}
+    done = subprocess.run(
+        [sys.executable, *program], env=environment, cwd=state.parent, capture_output=True, text=True, timeout=300
+    )
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("pipeline") / "state"
+
+
+@pytest.fixture(scope="module")
+def run(state: Path, simulation: Path) -> Runner:
+    """Runs on the small simulation, in one state folder."""
+
+    def start(*settings: str, arguments: tuple[str, ...] = ()) -> Ended:
+        chosen = command((*QUICK, *settings), ("--data-root", str(simulation), *arguments))
+        return execute(state, [str(RUN), *chosen])
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def first(run: Runner) -> Ended:
+    return run(*PASSING)
+
+
+def champion_version(state: Path) -> int:
+    from metalayer.serving import registry
+
+    found = registry.find_champion("metalayer-pwm", f"sqlite:///{state / 'mlflow.db'}")
+    assert found is not None
+    return found.version
+
+
+def found(pattern: str, text: str) -> str:
+    match = re.search(pattern, text, re.MULTILINE)
+    assert match, text
+    return match[1]
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+class TestRuns:
+    """In order: each run leaves its state to the next."""
+
+    def test_promoted(self, first: Ended, state: Path) -> None:
+        assert first.code == 0, first.err
+        for metric in ("PR-AUC splice", "donor AP", "acceptor AP", "top-k donor", "ECE"):
+            assert metric in first.out
+        assert "gate: promoted" in first.out
+        assert found(r"^model +(.+)$", first.out) == "metalayer-pwm version 1, alias champion"
+        assert found(r"^cached +(.+)$", first.out) == "no step"
+        assert first.out.endswith("exit status 0: promoted\n")
+        tag = found(r"^Bento +(\S+)$", first.out)
+        name, _, version = tag.partition(":")
+        assert (state / "bentoml" / "bentos" / name / version / "bento.yaml").is_file()
+        report = state.parent / found(r"^report +(\S+)$", first.out)
+        assert "<html" in report.read_text("utf-8")
+        assert report.with_name("drift.html").is_file()
+        assert not (state / "work").exists()
+
+    def test_query(self, first: Ended, state: Path) -> None:
+        request = state.parent / found(r"--data @(\S+)$", first.out)
+        assert request == state / "query.json"
+        assert len(parse_rows(request.read_bytes())) == 3
+
+    def test_output_is_calm(self, first: Ended) -> None:
+        assert "Traceback" not in first.out + first.err
+        lines = first.err.splitlines()
+        assert [line for line in lines if line.startswith("[")] == [
+            f"[{i}/9] {step}"
+            for i, step in enumerate(
+                ("load_artifacts", "label", "split", "train", "evaluate", "gate", "register", "report", "package"), 1
+            )
+        ]
+        assert not [line for line in lines if "zenml" in line.lower() or "mlflow" in line.lower()]
+
+    def test_facts_lead_back_to_the_data(self, first: Ended, state: Path, simulation: Path) -> None:
+        import mlflow
+
+        from metalayer.config import DataConfig
+        from metalayer.core import ArtifactLoader
+
+        data_hash = ArtifactLoader(DataConfig(base_model="pwm", data_root=simulation)).fingerprint()
+        client = mlflow.MlflowClient(f"sqlite:///{state / 'mlflow.db'}")
+        version = client.get_model_version("metalayer-pwm", "1")
+        logged = client.get_run(version.run_id)
+        assert version.tags["data_hash"] == logged.data.tags["data_hash"] == data_hash
+        assert logged.data.tags["decision"] == "promoted"
+        assert "PR-AUC splice" in logged.data.tags["reasons"]
+        assert logged.data.params["train.seed"] == "42"
+        assert {"meta_pr_auc_splice", "base_ap_donor", "train_loss"} <= logged.data.metrics.keys()
+        facts = zenml_facts(state)
+        assert facts["data_hash"] == data_hash
+        assert facts["git_commit"] == version.tags["git_commit"]
+        assert facts["decision"] == "promoted"
+        assert facts["config"]["train"]["max_epochs"] == 2
+        assert facts["seed"] == 42
+        assert facts["stage"] == "production"
+
+    def test_second_run_with_run_wide_caching(self, first: Ended, state: Path, simulation: Path) -> None:
+        """The cache answers for data and training alone, even where a run-wide setting asks for more."""
+        settings = state.parent / "zenml.yaml"
+        settings.write_text("enable_cache: true\n")
+        program = (
+            "import sys; sys.path.insert(0, sys.argv[1])\n"
+            "from pipelines import environment, run; environment.prepare()\n"
+            "from pipelines import training\n"
+            "training.training = training.training.with_options(config_path=sys.argv[2])\n"
+            "sys.exit(run.main(sys.argv[3:]))\n"
+        )
+        arguments = command((*QUICK, *PASSING), ("--data-root", str(simulation)))
+        second = execute(state, ["-c", program, str(ROOT), str(settings), *arguments])
+        assert second.code == 0, second.err
+        assert found(r"^cached +(.+)$", second.out) == CACHED
+        assert "[4/9] train: cached" in second.err
+        assert found(r"^model +(.+)$", second.out) == "metalayer-pwm version 2, alias champion"
+        assert re.search(r"not (shown to be )?not worse than the champion|champion \(version 1\)", second.out)
+
+    def test_no_cache(self, first: Ended, run: Runner) -> None:
+        again = run(*PASSING, arguments=("--no-cache",))
+        assert again.code == 0, again.err
+        assert found(r"^cached +(.+)$", again.out) == "no step"
+
+    def test_rejected(self, first: Ended, run: Runner, state: Path) -> None:
+        before = champion_version(state)
+        rejected = run(*FAILING)
+        assert rejected.code == 3, rejected.err
+        assert "FAILED  PR-AUC splice" in rejected.out
+        assert found(r"^cached +(.+)$", rejected.out) == CACHED
+        assert found(r"^model .*alias (\w+)$", rejected.out) == "challenger"
+        assert found(r"^Bento +(.+)$", rejected.out) == "not packaged: the gate rejected the model"
+        assert f"champion, version {before}" in rejected.out
+        assert "exit status 3: rejected" in rejected.out.splitlines()[-1]
+        assert champion_version(state) == before
+
+    def test_bad_input_in_a_step(self, first: Ended, run: Runner) -> None:
+        failed = run("split.test_chroms=[22]")
+        assert failed.code == 2, failed.err
+        last = failed.err.splitlines()[-4:]
+        assert last[0] == "failed  step split"
+        assert "the test part has no donor" in last[1]
+        assert "Change split.test_chroms" in last[1]
+        assert last[3] == "exit status 2: bad input or configuration"
+        assert "Traceback" not in failed.err
+
+    def test_failure_in_a_step(self, first: Ended, state: Path, simulation: Path) -> None:
+        program = (
+            "import sys; sys.path.insert(0, sys.argv[1])\n"
+            "from pipelines import environment, run; environment.prepare()\n"
+            "import steps.train\n"
+            "def broken(*_): raise OSError(28, 'No space left on device')\n"
+            "steps.train.train_bundle = broken\n"
+            "sys.exit(run.main(sys.argv[2:]))\n"
+        )
+        arguments = command((*QUICK, "train.seed=1"), ("--data-root", str(simulation)))
+        failed = execute(state, ["-c", program, str(ROOT), *arguments])
+        assert failed.code == 1, failed.err
+        last = failed.err.splitlines()[-5:]
+        assert last[0] == "failed  step train"
+        assert "No space left on device" in last[1]
+        assert last[2].startswith("fix     free some space")
+        log = state.parent / last[3].split()[1]
+        assert "Traceback" in log.read_text("utf-8")
+        assert last[4] == "exit status 1: failure"
+        assert "Traceback" not in failed.err
+
+    def test_killed_run_leaves_a_usable_state(self, first: Ended, run: Runner, state: Path, simulation: Path) -> None:
+        before = champion_version(state)
+        arguments = command(("train.max_epochs=500", "train.patience=500"), ("--data-root", str(simulation)))
+        environment = {**os.environ, "METALAYER_HOME": str(state)}
+        with subprocess.Popen(
+            [sys.executable, str(RUN), *arguments], env=environment, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if "epoch 1/" in line:
+                    break
+            beside = run(*PASSING)
+            process.send_signal(signal.SIGKILL)
+        assert beside.code == 1
+        assert "another run" in beside.err
+        assert champion_version(state) == before
+        after = run(*FAILING)
+        assert after.code == 3, after.err
+        assert not (state / "work").exists()
+
+    def test_interrupted(self, first: Ended, state: Path, simulation: Path) -> None:
+        arguments = command(("train.max_epochs=500", "train.patience=500"), ("--data-root", str(simulation)))
+        environment = {**os.environ, "METALAYER_HOME": str(state)}
+        with subprocess.Popen(
+            [sys.executable, str(RUN), *arguments], env=environment, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if "epoch 1/" in line:
+                    process.send_signal(signal.SIGINT)
+                    break
+            rest = process.stderr.read()
+        assert process.returncode == 130
+        assert rest.rstrip().endswith("interrupted; run the same command again: finished steps come from the cache")
+
+
+def zenml_facts(state: Path) -> dict[str, object]:
+    """Metadata and stage of version 1 of the ZenML model."""
+    program = (
+        "import json, sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pipelines import environment; environment.prepare()\n"
+        "from zenml.client import Client\n"
+        "version = Client().get_model_version('metalayer-pwm', 1)\n"
+        "facts = {name: value for name, value in version.run_metadata.items()}\n"
+        "print('\\n' + json.dumps({**facts, 'stage': version.stage}, default=str))\n"
+    )
+    ended = execute(state, ["-c", program, str(ROOT)])
+    assert ended.code == 0, ended.err
+    facts: dict[str, object] = json.loads(ended.out.splitlines()[-1])
+    return facts
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--set", "train.max_epoch=1", "--set", "gate.margin=7"],
+            r"did you mean 'max_epochs'\?\n.*gate.margin: given 7",
+        ),
+        (["--config", "absent.yaml"], "configuration file absent.yaml: No such file"),
+        (["--data-root", "absent"], "absent, which has no folder data/"),
+    ],
+)
+def test_bad_input_is_told_before_zenml_is_imported(tmp_path: Path, arguments: list[str], message: str) -> None:
+    began = time.monotonic()
+    ended = execute(tmp_path / "state", [str(RUN), *arguments])
+    assert ended.code == 2
+    assert re.search(message, ended.err)
+    assert ended.err.splitlines()[-1] == "exit status 2: bad input or configuration"
+    assert not (tmp_path / "state" / "zenml").exists()
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_configurations(path: Path) -> None:
+    RunConfig.load(path)
+    text = path.read_text("utf-8")
+    assert text.startswith("#")
+    assert f"--config pipelines/configs/{path.name}" in text or path.stem == "demo"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pipelines" / "stacks").glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_stacks(path: Path) -> None:
+    from pipelines import stacks
+
+    definition = stacks.read(path.stem, {"state": "/state", "tracking_uri": "sqlite:////state/mlflow.db"})
+    assert {"orchestrator", "artifact_store", "experiment_tracker"} <= definition["components"].keys()
+    assert "{" not in yaml.safe_dump(definition).replace("{}", "")

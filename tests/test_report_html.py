@@ -1,0 +1,137 @@
+"""The page and the table: whole, escaped, and loading nothing."""
+
+from html.parser import HTMLParser
+
+import pytest
+from scored_genes import make_genes
+
+from metalayer.config import EvaluateConfig, GateConfig, RunConfig
+from metalayer.evaluation.gate import decide
+from metalayer.evaluation.html import write_report
+from metalayer.evaluation.report import compare_champion, evaluate
+from metalayer.evaluation.tables import comparison_rows, comparison_table
+
+EVIL = '<script>alert("x")</script>&'
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Checks nesting, and collects tags, addresses and text."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.addresses, self.text = [], set(), [], ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.handle_startendtag(tag, attrs)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.add(tag)
+        self.addresses += [value for name, value in attrs if name in ("href", "src", "xlink:href")]
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def evaluation():
+    config = EvaluateConfig(n_bootstrap=100)
+    genes = make_genes(systems=("champion", "base", "meta", "uncalibrated"))
+    return {
+        "primary": "positions",
+        "positions": evaluate(genes, config),
+        "rows": evaluate(genes, config, unit="rows"),
+        "champion": {"scored": True, "error": None, "version": "2", "genes": 12} | compare_champion(genes, config),
+    }
+
+
+def part(n):
+    return {
+        "genes": [f"G{i}" for i in range(n)],
+        "rows": 10 * n,
+        "classes": {"donor": n, "acceptor": n, "neither": 8 * n},
+        "chromosomes": ["1", "X"],
+    }
+
+
+def write(path, evaluation, **changes):
+    facts = {
+        "manifest": {"by": "gene", "checks": {"genes_crossing": 0}}
+        | {name: part(3) for name in ("train", "valid", "test")},
+        "load_report": {"base_model": EVIL, "dropped": {EVIL: 3}, "files": [{"path": EVIL, "rows": 7}]},
+        "run": {
+            "config": RunConfig().model_dump(mode="json"),
+            "git_commit": EVIL,
+            "loss": float("nan"),
+            "genes": [1] * 99,
+        },
+        "drift_html": "drift.html",
+    }
+    decision = decide(evaluation, GateConfig())
+    write_report(path, evaluation=evaluation, decision=decision, **(facts | changes))
+    return path.read_text("utf-8"), decision
+
+
+def test_the_page_parses_escapes_everything_and_loads_nothing(evaluation, tmp_path):
+    text, _ = write(tmp_path / "new" / "report.html", evaluation)
+    page = Page(text)
+    assert "<script" not in text
+    assert page.text.count(EVIL) >= 4
+    assert not page.tags & {"script", "link", "img", "iframe", "object", "image"}
+    assert {address for address in page.addresses if not address.startswith("#")} == {"drift.html"}
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["report.html"]
+
+
+def test_the_page_says_verdict_reasons_and_both_tables(evaluation, tmp_path):
+    text, decision = write(tmp_path / "report.html", evaluation)
+    page = Page(text)
+    assert decision.promoted
+    assert "promoted" in page.text
+    for reason in decision.reasons:
+        assert reason.text in page.text
+    for title in ("Base against meta", "Artifact rows", "By chromosome", "Split", "Against the champion", "The run"):
+        assert title in page.text
+    assert text.count("<svg") == 2
+
+
+def test_a_rejected_run_without_tracks_or_champion_has_its_page_too(evaluation, tmp_path):
+    rows_only = {
+        "primary": "rows",
+        "positions": None,
+        "rows": evaluate(make_genes(gain=0.0), EvaluateConfig(n_bootstrap=100), unit="rows"),
+        "champion": {"scored": False, "error": EVIL},
+    }
+    text, decision = write(tmp_path / "report.html", rows_only, drift_html=None)
+    page = Page(text)
+    assert not decision.promoted
+    assert "2 of 5 rules failed" in page.text
+    assert f"could not be scored: {EVIL}" in page.text
+    assert "drift.html" not in text
+
+
+def test_a_page_without_intervals_is_written(tmp_path):
+    report = evaluate(make_genes(n_genes=1), EvaluateConfig(n_bootstrap=100))
+    text, _ = write(
+        tmp_path / "report.html", {"primary": "positions", "positions": report, "rows": None, "champion": None}
+    )
+    assert "no interval" in Page(text).text
+
+
+def test_the_table_has_every_metric_with_its_interval(evaluation):
+    rows = comparison_rows(evaluation["positions"])
+    assert [row[0] for row in rows] == [
+        *("metric", "PR-AUC splice", "donor AP", "acceptor AP", "top-k donor", "top-k acceptor"),
+        *("ECE", "ECE before calibration"),
+    ]
+    text = comparison_table(evaluation)
+    difference = evaluation["positions"]["difference"]["ap_donor"]
+    assert f"{difference['value']:+.4f} ({difference['low']:+.4f} to {difference['high']:+.4f})" in text
+    assert "96 donors and 96 acceptors" in text

@@ -1,0 +1,206 @@
+"""How tables and models pass between steps, and what each step says of caching and retries."""
+
+import io
+import os
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from metalayer.errors import MetalayerError
+
+pytestmark = pytest.mark.integration
+
+CACHED = ("load_artifacts", "label", "split", "train")
+NEVER_CACHED = ("evaluate", "gate", "register", "package", "report")
+WITH_A_SERVICE = ("evaluate", "gate", "register", "package")
+
+
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path) -> Iterator[None]:
+    """The environment of a run, taken back afterwards."""
+    from pipelines.environment import prepare
+
+    before = dict(os.environ)
+    os.environ["METALAYER_HOME"] = str(tmp_path / "state")
+    prepare()
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
+class RemoteStore:
+    """An artifact store that is no file system."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+
+    def open(self, uri: str, mode: str) -> Any:
+        if "r" in mode:
+            data = io.BytesIO(self.files[uri])
+        else:
+            data = io.BytesIO()
+            keep, closed = self.files, data.close
+
+            def close() -> None:
+                keep[uri] = data.getvalue()
+                closed()
+
+            data.close = close  # type: ignore[method-assign]
+        return data if "b" in mode else io.TextIOWrapper(data, encoding="utf-8")
+
+    def makedirs(self, uri: str) -> None:
+        """Nothing to do: keys have no folders."""
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "work" / "rows.parquet"
+    path.parent.mkdir()
+    pl.DataFrame({"gene_id": ["A", "B"], "sequence": ["ACGT" * 100, "<b>"]}).write_parquet(path)
+    return path
+
+
+@pytest.fixture(params=["local", "remote"])
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Any]:
+    """URI and artifact store, on this disk and elsewhere."""
+    if request.param == "remote":
+        return "s3://bucket/rows", RemoteStore()
+    from zenml.artifact_stores import LocalArtifactStore
+    from zenml.artifact_stores.local_artifact_store import LocalArtifactStoreConfig
+    from zenml.enums import StackComponentType
+    from zenml.utils.time_utils import utc_now
+
+    folder = tmp_path / "store"
+    (folder / "rows").mkdir(parents=True)
+    import uuid
+
+    store = LocalArtifactStore(
+        name="test",
+        id=uuid.uuid4(),
+        config=LocalArtifactStoreConfig(path=str(folder)),
+        flavor="local",
+        type=StackComponentType.ARTIFACT_STORE,
+        user=None,
+        created=utc_now(),
+        updated=utc_now(),
+    )
+    return str(folder / "rows"), store
+
+
+def test_table_round_trip(stores: tuple[str, Any], table: Path) -> None:
+    from steps.materializers import TableMaterializer, TableRef
+
+    given = TableRef.of(table)
+    materializer = TableMaterializer(*stores)
+    materializer.save(given)
+    facts = materializer.extract_metadata(given)
+    (page,) = materializer.save_visualizations(given)
+    table.unlink()  # the step's folder goes
+    found = materializer.load(TableRef)
+    assert (found.sha256, found.rows, found.bytes) == (given.sha256, 2, given.bytes)
+    assert pl.read_parquet(found.file)["gene_id"].to_list() == ["A", "B"]
+    assert facts["columns"] == {"gene_id": "String", "sequence": "String"}
+    assert materializer.compute_content_hash(given) == given.sha256
+    with materializer.artifact_store.open(page, "r") as handle:
+        text = handle.read()
+    assert "2 rows, 2 columns" in text
+    assert "&lt;b&gt;" in text  # escaped
+    assert "... (400)" in text  # long values are cut
+
+
+def test_absent_table(stores: tuple[str, Any], tmp_path: Path) -> None:
+    from steps.materializers import TableMaterializer, TableRef
+
+    given = TableRef.of(tmp_path / "none.parquet")
+    materializer = TableMaterializer(*stores)
+    materializer.save(given)
+    assert materializer.extract_metadata(given) == {"present": False}
+    found = materializer.load(TableRef)
+    assert found.path is None
+    with pytest.raises(MetalayerError, match="--no-cache"):
+        _ = found.file
+
+
+def test_changed_table_is_refused(stores: tuple[str, Any], table: Path) -> None:
+    from steps.materializers import TableMaterializer, TableRef
+
+    materializer = TableMaterializer(*stores)
+    materializer.save(TableRef.of(table))
+    with materializer.artifact_store.open(f"{stores[0]}/table.parquet", "wb") as handle:
+        handle.write(b"other")
+    with pytest.raises(MetalayerError, match="was changed or is damaged"):
+        materializer.load(TableRef)
+
+
+def test_lost_table_is_told(table: Path, tmp_path: Path, stores: tuple[str, Any]) -> None:
+    from steps.materializers import TableMaterializer, TableRef
+
+    if "://" in stores[0]:
+        pytest.skip("a remote store raises its own error")
+    materializer = TableMaterializer(*stores)
+    materializer.save(TableRef.of(table))
+    Path(stores[0], "table.parquet").unlink()
+    with pytest.raises(MetalayerError, match="is gone from the artifact store"):
+        materializer.load(TableRef)
+
+
+def test_model_round_trip(stores: tuple[str, Any], tmp_path: Path) -> None:
+    from steps.materializers import ModelMaterializer, ModelRef
+
+    directory = tmp_path / "model"
+    directory.mkdir()
+    (directory / "model.json").write_text("{}")
+    (directory / "model.safetensors").write_bytes(b"\0\1")
+    given = ModelRef.of(directory)
+    materializer = ModelMaterializer(*stores)
+    materializer.save(given)
+    found = materializer.load(ModelRef)
+    assert found.sha256 == given.sha256
+    assert found.path != directory
+    assert {file.name: file.read_bytes() for file in found.path.iterdir()} == {
+        "model.json": b"{}",
+        "model.safetensors": b"\0\1",
+    }
+    with materializer.artifact_store.open(f"{stores[0]}/model/model.json", "wb") as handle:
+        handle.write(b"[]")
+    with pytest.raises(MetalayerError, match="was changed or is damaged"):
+        materializer.load(ModelRef)
+
+
+@pytest.mark.parametrize("name", [*CACHED, *NEVER_CACHED])
+def test_caching_and_retries(name: str) -> None:
+    configuration = getattr(import_module(f"steps.{name}"), name).configuration
+    assert configuration.enable_cache is (name in CACHED)
+    key = configuration.cache_policy.cache_func
+    assert (key is not None) is (name in NEVER_CACHED)
+    assert (configuration.retry is not None) is (name in WITH_A_SERVICE)
+
+
+def test_never_the_same_key() -> None:
+    from steps.policy import NEVER_CACHED as POLICY
+    from steps.policy import new_key
+
+    assert POLICY.cache_func.import_path == "steps.policy.new_key"
+    assert new_key() != new_key()
+
+
+def test_pipeline_names_its_steps() -> None:
+    from pipelines.training import CACHED as CACHED_STEPS
+    from pipelines.training import STEPS
+
+    assert CACHED_STEPS == CACHED
+    assert (*CACHED, *NEVER_CACHED) == STEPS
+
+
+def test_step_folder_starts_empty() -> None:
+    from steps import workspace
+
+    folder = workspace.step_dir("train")
+    (folder / "half").write_text("")
+    assert not list(workspace.step_dir("train").iterdir())
+    workspace.clear()
+    assert not folder.exists()
