@@ -53,8 +53,7 @@ def test_an_untrained_model_equals_its_base() -> None:
     expected = rows[:, :3] / rows[:, :3].sum(axis=1, keepdims=True)
     np.testing.assert_allclose(answers, expected, atol=1e-6)
     dense = predictor(MetaSpliceModel()).predict_gene_track(track)
-    both = track.scores[:-2, 0] + track.scores[2:, 1] <= 1  # rows p whose donor and acceptor add up to at most 1
-    np.testing.assert_allclose(dense[:-2, 0][both], track.scores[:-2, 0][both], atol=1e-6)
+    np.testing.assert_allclose(dense, track.scores / track.scores.sum(axis=1, keepdims=True), atol=1e-6)
 
 
 @pytest.mark.parametrize("encoder", ["cnn", "none"])
@@ -62,10 +61,12 @@ def test_windows_and_whole_gene_agree_also_at_ends_and_in_n_runs(encoder: str) -
     track = gene_track()
     model = perturbed(MetaSpliceModel(sequence_encoder=encoder))
     rows, windows = gene_row_scores(track.scores), windows_of(track)
-    windowed = predictor(model).row_log_probabilities(feature_matrix(rows, windows), windows)
-    dense = predictor(model).log_probabilities(track)
-    np.testing.assert_allclose(np.exp(windowed), np.exp(dense), atol=1e-5)
-    assert np.abs(np.exp(dense) - rows[:, :3]).max() > 0.01  # it does say something of its own
+    with torch.inference_mode():
+        features = torch.from_numpy(feature_matrix(rows, windows))
+        windowed = model.correction(torch.from_numpy(windows), features).numpy()
+    dense = predictor(model)._row_corrections(track)
+    np.testing.assert_allclose(windowed, dense, atol=1e-5)
+    assert np.abs(dense).max() > 0.1  # it does say something of its own
 
 
 def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,23 +107,21 @@ def test_padding_on_the_right_does_not_move_the_centre() -> None:
     track = gene_track(n_run=False)
     model = perturbed(MetaSpliceModel())
     rows, windows = gene_row_scores(track.scores), windows_of(track)
-    last = len(track) - 1
-    alone = predictor(model).row_log_probabilities(feature_matrix(rows[last:], windows[last:]), windows[last:])
-    np.testing.assert_allclose(alone[0], predictor(model).log_probabilities(track)[last], atol=1e-5)
+    features = torch.from_numpy(feature_matrix(rows[-1:], windows[-1:]))
+    with torch.inference_mode():
+        last = model.correction(torch.from_numpy(windows[-1:]), features).numpy()
+    np.testing.assert_allclose(last[0], predictor(model)._row_corrections(track)[-1], atol=1e-5)
 
 
-def test_exon_base_tracks_read_donor_downstream_and_acceptor_upstream() -> None:
+def test_exon_bases_take_donor_from_downstream_and_acceptor_from_upstream() -> None:
     rows = np.zeros((6, 3), dtype=np.float32)
-    rows[:, 2] = 1
-    rows[3] = (0.7, 0.0, 0.3)
-    rows[2] = (0.0, 0.6, 0.4)
-    base = np.full((6, 3), 1 / 3, dtype=np.float32)
-    out = to_exon_bases(rows, base)
-    assert out[2, 0] == np.float32(0.7)  # donor row 3 is exon base 2
-    assert out[3, 1] == np.float32(0.6)  # acceptor row 2 is exon base 3
-    np.testing.assert_allclose(out.sum(axis=1), 1, atol=1e-6)
-    clash = np.float32([[0, 0.9, 0.1], [0, 0, 1], [0.8, 0, 0.2]])
-    np.testing.assert_allclose(to_exon_bases(clash, np.float32([[0, 0, 1]] * 3)).sum(axis=1), 1, atol=1e-6)
+    rows[3] = (5.0, 0.0, -1.0)
+    rows[1] = (0.0, 4.0, 1.0)
+    out = to_exon_bases(rows)
+    assert out[2].tolist() == [6.0, 3.0, 0.0]  # donor row 3 and acceptor row 1 are exon base 2
+    assert out[4].tolist() == [0.0, 1.0, 0.0]  # row 3 is also the acceptor row of exon base 4
+    assert out[0].tolist() == [-1.0, 0.0, 0.0]  # row 1
+    assert out[5].tolist() == [0.0, 0.0, 0.0]
 
 
 def test_unknown_encoders_and_options_name_what_exists() -> None:

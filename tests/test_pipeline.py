@@ -45,7 +45,13 @@ def command(settings: tuple[str, ...], arguments: tuple[str, ...]) -> list[str]:
 def execute(state: Path, program: list[str]) -> Ended:
     environment = {**os.environ, "METALAYER_HOME": str(state)}
     done = subprocess.run(
-        [sys.executable, *program], env=environment, cwd=state.parent, capture_output=True, text=True, timeout=300
+        [sys.executable, *program],
+        env=environment,
+        cwd=state.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
 
@@ -125,10 +131,10 @@ class TestRuns:
     def test_facts_lead_back_to_the_data(self, first: Ended, state: Path, simulation: Path) -> None:
         import mlflow
 
-        from metalayer.config import DataConfig
         from metalayer.core import ArtifactLoader
 
-        data_hash = ArtifactLoader(DataConfig(base_model="pwm", data_root=simulation)).fingerprint()
+        config = RunConfig.load(CONFIGS / "demo.yaml", data_root=simulation)
+        data_hash = ArtifactLoader(config.data).fingerprint()
         client = mlflow.MlflowClient(f"sqlite:///{state / 'mlflow.db'}")
         version = client.get_model_version("metalayer-pwm", "1")
         logged = client.get_run(version.run_id)

@@ -14,7 +14,7 @@ from metalayer.gene_track import GeneTrack
 from metalayer.genome import N_TOKEN
 from metalayer.models.bundle import digest, load_model
 from metalayer.models.device import resolve_device
-from metalayer.models.meta import MetaSpliceModel
+from metalayer.models.meta import MetaSpliceModel, recalibrate
 from metalayer.schema import ACCEPTOR, DONOR, FEATURE_SCHEMA, NEITHER
 
 ROW_CHUNK = 32
@@ -91,7 +91,14 @@ class Predictor:
 
     @torch.inference_mode()
     def log_probabilities(self, track: GeneTrack) -> NDArray[np.float32]:
-        """Uncalibrated log-probabilities of every row position (intron base) of a gene: float32 (L, 3)."""
+        """Uncalibrated log-probabilities at every exon base of a gene: float32 (L, 3)."""
+        correction = torch.from_numpy(to_exon_bases(self._row_corrections(track)))
+        answer: NDArray[np.float32] = recalibrate(torch.from_numpy(track.scores), correction).numpy()
+        return answer
+
+    @torch.inference_mode()
+    def _row_corrections(self, track: GeneTrack) -> NDArray[np.float32]:
+        """The model's correction at every row position (intron base) of a gene, block by block: float32 (L, 3)."""
         row_scores = gene_row_scores(track.scores)
         length, radius = len(track), self.model.encoder.radius_bp
         tokens = np.full(length + 2 * radius, N_TOKEN, dtype=np.uint8)
@@ -100,7 +107,7 @@ class Predictor:
         out = np.empty((length, 3), dtype=np.float32)
         for start in range(0, length, POSITION_BLOCK):
             end = min(start + POSITION_BLOCK, length)
-            answer = self.model.forward_dense(
+            answer = self.model.correction_dense(
                 torch.from_numpy(tokens[start : end + 2 * radius]).to(self.device),
                 torch.from_numpy(features[start:end]).to(self.device),
             )
@@ -115,26 +122,34 @@ class Predictor:
 
     def predict_gene_track(self, track: GeneTrack) -> NDArray[np.float32]:
         """Calibrated probabilities at every exon base of a gene: float32 (L, 3)."""
-        return to_exon_bases(self.calibrated(self.log_probabilities(track)), track.scores)
+        return self.calibrated(self.log_probabilities(track))
 
 
-def to_exon_bases(rows: NDArray[np.float32], base: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities of row positions (intron bases) as tracks on exon bases.
+def base_probabilities(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Base scores as the model reads them, (n, 3) to (n, 3): what it gives while it corrects nothing.
 
-    A donor row is one base downstream of its exon base, an acceptor row one base upstream; the exon
-    base whose row would lie beyond the gene keeps the base model's score.
+    Stored scores are rounded and add up to 1 only nearly; compared are distributions that do.
+    """
+    base = torch.from_numpy(np.ascontiguousarray(scores))
+    answer: NDArray[np.float32] = torch.softmax(recalibrate(base, torch.zeros_like(base)), dim=-1).numpy()
+    return answer
+
+
+def to_exon_bases(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Corrections at row positions (intron bases) as corrections at exon bases, against neither.
+
+    An exon base is a donor if its row one base downstream is, and an acceptor if its row one base
+    upstream is: it takes the log-odds of each against neither from that row. Where that row would lie
+    beyond the gene, nothing is corrected. A model that corrects nothing leaves the base's tracks as
+    they are.
 
     Args:
-        rows: float32 (L, 3) at row positions.
-        base: float32 (L, 3) base scores at exon bases.
+        rows: float32 (L, 3) at row positions p.
 
     Returns:
-        float32 (L, 3) at exon bases; each row sums to 1 (within rounding).
+        float32 (L, 3) at exon bases.
     """
-    out = np.empty_like(rows)
-    out[:-1, DONOR], out[-1, DONOR] = rows[1:, DONOR], base[-1, DONOR]
-    out[1:, ACCEPTOR], out[0, ACCEPTOR] = rows[:-1, ACCEPTOR], base[0, ACCEPTOR]
-    out[:, NEITHER] = np.maximum(1.0 - out[:, DONOR] - out[:, ACCEPTOR], 0.0)
-    total = out.sum(axis=1, keepdims=True)
-    # Only where donor and acceptor, read from two different rows, add up to more than 1.
-    return np.where(total > 1.0 + 1e-6, out / total, out)
+    out = np.zeros_like(rows)
+    out[:-1, DONOR] = rows[1:, DONOR] - rows[1:, NEITHER]
+    out[1:, ACCEPTOR] = rows[:-1, ACCEPTOR] - rows[:-1, NEITHER]
+    return out

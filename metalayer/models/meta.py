@@ -90,12 +90,11 @@ class MetaSpliceModel(nn.Module):
 
     def _fuse(self, letters: Tensor, features: Tensor) -> Tensor:
         scores = self.score_encoder(self.normaliser(features))
-        delta = self.head(self.fuse(torch.cat([scores, letters], dim=-1)))
-        base = features[..., : len(CLASSES)].clamp_min(PROBABILITY_FLOOR).log()
-        return torch.log_softmax(base + delta, dim=-1)
+        delta: Tensor = self.head(self.fuse(torch.cat([scores, letters], dim=-1)))
+        return delta
 
-    def forward(self, windows: Tensor, features: Tensor) -> Tensor:
-        """Log-probabilities of rows, before calibration.
+    def correction(self, windows: Tensor, features: Tensor) -> Tensor:
+        """What the model adds to the base's log-probabilities of rows.
 
         Args:
             windows: uint8 (B, W), the labelled base at W // 2, N (4) outside the gene.
@@ -107,8 +106,8 @@ class MetaSpliceModel(nn.Module):
         centre, radius = windows.shape[1] // 2, self.encoder.radius_bp
         return self._fuse(self.encoder(windows[:, centre - radius : centre + radius + 1]), features)
 
-    def forward_dense(self, tokens: Tensor, features: Tensor) -> Tensor:
-        """Log-probabilities at every position of a stretch, equal to `forward` of its windows.
+    def correction_dense(self, tokens: Tensor, features: Tensor) -> Tensor:
+        """`correction` at every row position of a stretch, equal to that of its windows.
 
         Args:
             tokens: uint8 (n + 2 * encoder.radius_bp,): the stretch with what lies on either side.
@@ -119,6 +118,15 @@ class MetaSpliceModel(nn.Module):
         """
         return self._fuse(self.encoder.dense(tokens.unsqueeze(0)).squeeze(0), features)
 
+    def forward(self, windows: Tensor, features: Tensor) -> Tensor:
+        """Log-probabilities of rows, before calibration: float32 (B, C); arguments as of `correction`."""
+        return recalibrate(features[..., : len(CLASSES)], self.correction(windows, features))
+
     def calibrate(self, log_probabilities: Tensor) -> Tensor:
         """Calibrated probabilities: softmax(scale * log p + bias), float32 (..., C) to (..., C)."""
         return torch.softmax(self.calibration_scale * log_probabilities + self.calibration_bias, dim=-1)
+
+
+def recalibrate(base: Tensor, correction: Tensor) -> Tensor:
+    """log_softmax(log base + correction), base probabilities and correction (..., C) to (..., C)."""
+    return torch.log_softmax(base.clamp_min(PROBABILITY_FLOOR).log() + correction, dim=-1)

@@ -19,7 +19,7 @@ from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import compare_champion, evaluate
 from metalayer.files import publish_file
 from metalayer.inference import Predictor
-from metalayer.inference.predictor import to_exon_bases
+from metalayer.inference.predictor import base_probabilities
 from metalayer.models.device import use_threads
 from metalayer.schema import CLASSES, ROW_SCORES
 from metalayer.workflows.train import open_tracks
@@ -87,7 +87,7 @@ def _score_rows(predictor: Predictor, table: RowTable) -> tuple[list[GeneScores]
     """Base, meta and uncalibrated meta on rows, by gene; and meta for all rows, (n, 3)."""
     log_p = predictor.row_log_probabilities(table.features, table.windows)
     meta = predictor.calibrated(log_p)
-    base = table.features[:, : len(CLASSES)]
+    base = base_probabilities(table.features[:, : len(CLASSES)])
     out = []
     for gene_id, chrom, at in _rows_by_gene(table):
         scores = {"base": base[at], "meta": meta[at], "uncalibrated": np.exp(log_p[at])}
@@ -112,9 +112,9 @@ def _score_positions(predictor: Predictor, store: TrackStore, gene_ids: Sequence
     for number, track in enumerate(store.read_many(list(gene_ids)), start=1):
         log_p = predictor.log_probabilities(track)
         scores = {
-            "base": track.scores,
-            "meta": to_exon_bases(predictor.calibrated(log_p), track.scores),
-            "uncalibrated": to_exon_bases(np.exp(log_p), track.scores),
+            "base": base_probabilities(track.scores),
+            "meta": predictor.calibrated(log_p),
+            "uncalibrated": np.exp(log_p),
         }
         out.append(GeneScores(track.gene.gene_id, track.gene.interval.chrom, track.labels, scores))
         if number % 10 == 0 or number == len(gene_ids):

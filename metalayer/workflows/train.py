@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from metalayer.config import RunConfig
 from metalayer.data.dataset import RowLoader, RowTable
-from metalayer.data.prevalence import prevalence_weights, row_labels
+from metalayer.data.prevalence import prevalence_weights
 from metalayer.data.tracks import TrackStore
 from metalayer.evaluation.calibration import Calibration, fit
 from metalayer.inference import Predictor
@@ -125,7 +125,7 @@ def _calibrate(
         answers, labels = [], []
         for track in store.read_many(tracked):
             answers.append(predictor.log_probabilities(track))
-            labels.append(row_labels(track.labels))
+            labels.append(track.labels)
         return fit(np.exp(np.concatenate(answers)), np.concatenate(labels)), "positions"
     logger.info("calibrating on %d validation rows", len(valid))
     log_p = predictor.row_log_probabilities(valid.features, valid.windows)

@@ -1,0 +1,197 @@
+"""Train, evaluate, gate on a small simulation: the planted signal is found, and nothing else is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from metalayer.config import DataConfig, RunConfig
+from metalayer.core import ArtifactLoader
+from metalayer.data.labels import label_rows
+from metalayer.data.splits import make_split
+from metalayer.data.windows import encode_windows
+from metalayer.evaluation.gate import decide
+from metalayer.inference import Predictor
+from metalayer.models import MetaSpliceModel
+from metalayer.models.bundle import digest, save_model
+from metalayer.schema import CLASSES, ROW_SCORES
+from metalayer.serving.engine import read_golden
+from metalayer.workflows.evaluate import GOLDEN, evaluate_bundle
+from metalayer.workflows.train import train_bundle
+from tests.conftest import artifact_files
+from tests.test_loader import edit
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Labelled rows, tracks and split of one base layer, and the configuration they were made with."""
+
+    rows: Path
+    tracks: Path | None
+    manifest: dict[str, Any]
+    config: RunConfig
+
+    def train(self, output: Path, rows: Path | None = None) -> dict[str, Any]:
+        return train_bundle(rows or self.rows, self.tracks, self.manifest, self.config, output, {"data_hash": "d"})
+
+    def evaluate(self, bundle: Path, output: Path, champion: Path | None = None) -> dict[str, Any]:
+        return evaluate_bundle(bundle, self.rows, self.tracks, self.manifest, self.config, champion, output)
+
+
+def prepare(data_root: Path, folder: Path, *overrides: str) -> Prepared:
+    settings = [
+        "data.base_model=pwm",
+        "model.hidden_dim=32",
+        "train.max_epochs=6",
+        "train.learning_rate=0.003",
+        "train.batch_size=32",
+        "train.threads=1",
+        "evaluate.n_bootstrap=200",
+    ]
+    config = RunConfig.load(None, [*settings, *overrides], data_root)
+    ArtifactLoader(config.data).load(folder)
+    labelled, genes, tracks = (folder / name for name in ("labelled.parquet", "genes.parquet", "tracks.parquet"))
+    label_rows(folder / "rows.parquet", genes, config.data, labelled, "GRCh38")
+    manifest = make_split(labelled, genes, config.split)
+    return Prepared(labelled, tracks if tracks.exists() else None, manifest, config)
+
+
+@pytest.fixture(scope="module")
+def prepared(simulation: Path, tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    return prepare(simulation, tmp_path_factory.mktemp("prepared"))
+
+
+@pytest.fixture(scope="module")
+def trained(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    bundle = tmp_path_factory.mktemp("trained") / "model"
+    prepared.train(bundle)
+    return bundle
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    prepared: Prepared, trained: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
+    folder = tmp_path_factory.mktemp("evaluated")
+    return prepared.evaluate(trained, folder), folder
+
+
+def test_the_planted_signal_passes_the_gate(evaluated: tuple[dict[str, Any], Path], prepared: Prepared) -> None:
+    evaluation, _ = evaluated
+    report = evaluation["positions"]
+    assert evaluation["primary"] == "positions"
+    assert report["meta"]["ap_donor"] > report["base"]["ap_donor"] + 0.15
+    assert report["meta"]["ap_acceptor"] > report["base"]["ap_acceptor"] + 0.15
+    assert report["meta"]["ece"] < report["base"]["ece"]
+    assert decide(evaluation, prepared.config.gate).promoted
+
+
+def test_shuffled_labels_do_not_pass_the_gate(base_layer: Path, tmp_path: Path) -> None:
+    """Labels of all genes are shuffled among their rows: there is nothing to learn, and nothing may be found."""
+    for number, path in enumerate(artifact_files(base_layer)):
+
+        def shuffle(frame: pl.DataFrame, seed: int = number) -> pl.DataFrame:
+            order = np.random.default_rng(seed).permutation(len(frame))
+            return frame.with_columns(frame["splice_type"].gather(order).alias("splice_type"))
+
+        edit(path, shuffle)
+    for path in base_layer.glob("nucleotide_scores/*.parquet"):
+        pl.read_parquet(path).drop("label").write_parquet(path)  # the rows' labels then count
+    shuffled = prepare(base_layer, tmp_path / "typed", "gate.min_pr_auc_splice=0")
+    shuffled.train(tmp_path / "model")
+    decision = decide(shuffled.evaluate(tmp_path / "model", tmp_path / "out"), shuffled.config.gate)
+    assert not decision.promoted
+    assert "better_than_base:pr_auc_splice" in {reason.rule for reason in decision.reasons if not reason.passed}
+
+
+def test_an_untrained_model_equals_its_base_and_does_not_pass(prepared: Prepared, tmp_path: Path) -> None:
+    split = {part: prepared.manifest[part]["genes"] for part in ("train", "valid", "test")}
+    save_model(MetaSpliceModel(hidden_dim=32), tmp_path / "model", {"base_model": "pwm", "split": split})
+    evaluation = prepared.evaluate(tmp_path / "model", tmp_path / "out")
+    for difference in evaluation["positions"]["difference"].values():
+        assert difference == {"value": 0.0, "low": 0.0, "high": 0.0}
+    assert not decide(evaluation, prepared.config.gate).promoted
+
+
+def test_training_never_opens_test_genes(prepared: Prepared, trained: Path, tmp_path: Path) -> None:
+    rows = pl.read_parquet(prepared.rows)
+    is_test = pl.col("gene_id").is_in(prepared.manifest["test"]["genes"])
+    garbled = rows.with_columns(
+        [pl.when(is_test).then(pl.lit(9.9e9)).otherwise(name).cast(pl.Float32).alias(name) for name in ROW_SCORES]
+        + [pl.when(is_test).then(pl.lit(0)).otherwise("label").cast(pl.UInt8).alias("label")]
+    )
+    garbled.write_parquet(tmp_path / "garbled.parquet")
+    prepared.train(tmp_path / "model", rows=tmp_path / "garbled.parquet")
+    assert digest(tmp_path / "model") == digest(trained)
+
+
+def test_golden_rows_come_back_to_a_millionth(evaluated: tuple[dict[str, Any], Path], trained: Path) -> None:
+    _, folder = evaluated
+    golden = pl.read_parquet(folder / GOLDEN)
+    assert set(golden["splice_type"].unique()) == set(CLASSES)
+    rows, expected = read_golden(folder / GOLDEN)
+    predictor = Predictor.load(trained)
+    windows = encode_windows(rows.sequences, rows.index, predictor.schema.window_bp)
+    assert np.abs(predictor.predict_rows(rows.row_scores, windows) - expected).max() < 1e-6
+
+
+def test_the_champion_is_scored_on_genes_it_never_saw(prepared: Prepared, trained: Path, tmp_path: Path) -> None:
+    predictor = Predictor.load(trained)
+    seen = prepared.manifest["test"]["genes"][:3]
+    info = predictor.info | {"split": {"train": seen, "valid": [], "test": []}}
+    save_model(predictor.model, tmp_path / "champion", info)
+    champion = prepared.evaluate(trained, tmp_path / "out", tmp_path / "champion")["champion"]
+    assert champion["scored"]
+    assert champion["genes_it_was_trained_on"] == 3
+    assert champion["genes"] == len(prepared.manifest["test"]["genes"]) - 3
+    assert champion["difference"]["ap_donor"] == {"value": 0.0, "low": 0.0, "high": 0.0}
+
+
+def test_a_champion_that_cannot_be_scored_fails_the_gate(prepared: Prepared, trained: Path, tmp_path: Path) -> None:
+    predictor = Predictor.load(trained)
+    everything = predictor.info | {"split": {"train": prepared.manifest["test"]["genes"], "valid": [], "test": []}}
+    save_model(predictor.model, tmp_path / "knows_all", everything)
+    (tmp_path / "damaged").mkdir()
+    for champion in ("knows_all", "damaged"):
+        evaluation = prepared.evaluate(trained, tmp_path / "out", tmp_path / champion)
+        assert not evaluation["champion"]["scored"]
+        decision = decide(evaluation, prepared.config.gate)
+        assert [reason.rule for reason in decision.reasons if not reason.passed] == ["not_worse_than_champion"]
+
+
+def test_without_tracks_rows_are_judged_and_the_report_says_so(
+    simulation: Path, tmp_path: Path, data_config: Callable[..., DataConfig]
+) -> None:
+    (tmp_path / "none").mkdir()
+    rows_only = prepare(
+        simulation, tmp_path / "typed", f"data.nucleotide_scores={tmp_path / 'none'}", "train.max_epochs=2"
+    )
+    assert rows_only.tracks is None
+    rows_only.train(tmp_path / "model")
+    evaluation = rows_only.evaluate(tmp_path / "model", tmp_path / "out")
+    assert evaluation["primary"] == "rows"
+    assert evaluation["positions"] is None
+
+
+@pytest.mark.parametrize(
+    ("base_model", "donor", "acceptor"), [("openspliceai_80", 0.606, 0.535), ("openspliceai_10000", 0.954, 0.971)]
+)
+def test_the_base_on_real_genes_scores_what_is_known_of_it(
+    shared: Path, tmp_path: Path, base_model: str, donor: float, acceptor: float
+) -> None:
+    real = prepare(shared / "real", tmp_path / "typed", f"data.base_model={base_model}", "split.test_chroms=[3]")
+    split = {part: real.manifest[part]["genes"] for part in ("train", "valid", "test")}
+    save_model(MetaSpliceModel(hidden_dim=32), tmp_path / "model", {"base_model": base_model, "split": split})
+    report = real.evaluate(tmp_path / "model", tmp_path / "out")["positions"]
+    assert report["base"]["ap_donor"] == pytest.approx(donor, abs=5e-4)
+    assert report["base"]["ap_acceptor"] == pytest.approx(acceptor, abs=5e-4)
+    assert report["positions"] == 1_094_830
+    assert report["difference"]["ap_donor"]["value"] == 0.0
