@@ -5,7 +5,8 @@ MetalayerError                 exit 1  something failed that the user did not wr
 │   ├── ConfigError                    unknown key, impossible value
 │   ├── ArtifactError                  base-layer files: absent, damaged, out of range
 │   ├── SplitError                     a split that would leak or leave a part without sites
-│   └── SchemaError                    data or model of another feature schema
+│   ├── SchemaError                    data or model of another feature schema
+│   └── RequestError                   a request to the service (`serving.schemas`), with its HTTP status
 ├── ModelError                         a model directory that is incomplete or damaged
 ├── TrainingError                      training that cannot go on (no finite loss, no site)
 ├── EvaluationError                    a metric that cannot be computed

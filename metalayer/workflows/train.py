@@ -101,7 +101,7 @@ def train_bundle(
         {
             **provenance,
             "base_model": config.data.base_model,
-            "config": config.model_dump(mode="json"),
+            "config": config.model_dump(mode="json", include={"data", "split", "model", "train"}),
             "seed": config.train.seed,
             "split": {part: manifest[part]["genes"] for part in ("train", "valid", "test")},
             "calibration": result["calibration"],

@@ -1,0 +1,31 @@
+"""The shipped configurations of real runs end in a decision, with nothing but --data-root."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("config", "base_donor", "base_acceptor"), [("real_10000", 0.954, 0.971), ("real_80", 0.606, 0.535)]
+)
+def test_real_run(shared: Path, tmp_path: Path, config: str, base_donor: float, base_acceptor: float) -> None:
+    command = [sys.executable, str(ROOT / "pipelines" / "run.py"), "--stack", "local"]
+    command += ["--config", str(ROOT / "pipelines" / "configs" / f"{config}.yaml"), "--data-root", str(shared / "real")]
+    environment = {**os.environ, "METALAYER_HOME": str(tmp_path / "state")}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
+    assert ended.returncode in (0, 3), ended.stderr
+    assert "21 held-out genes, all positions: 1,094,830 with 143 donors and 143 acceptors" in ended.stdout
+    for metric, expected in (("donor AP", base_donor), ("acceptor AP", base_acceptor)):
+        found = re.search(rf"^{metric} +(\d\.\d+)", ended.stdout, re.MULTILINE)
+        assert found, ended.stdout
+        assert float(found[1]) == pytest.approx(expected, abs=1e-3)
+    word = "promoted" if ended.returncode == 0 else "rejected"
+    assert f"gate: {word}" in ended.stdout
