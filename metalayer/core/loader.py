@@ -7,7 +7,9 @@ has); other rows are used as they stand, and the report says how many of each th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,9 @@ from metalayer.files import publish_file, sha256
 from metalayer.genome import Gene, decode
 from metalayer.schema import ACCEPTOR, BASE_SCORES, DONOR, ROW_SCORES
 
+logger = logging.getLogger(__name__)
+
+_PROGRESS_FILES = 10
 ROWS, TRACKS, GENES = "rows.parquet", "tracks.parquet", "genes.parquet"
 _LETTERS_APART_SHARE = 0.01
 """Rows whose letter differs from the per-nucleotide file's: above this share they are of two builds."""
@@ -55,7 +60,7 @@ class ArtifactLoader:
     def load(self, output_dir: Path) -> dict[str, Any]:
         """Write `rows.parquet`, and `tracks.parquet` and `genes.parquet` where there is something to write.
 
-        Each file is published whole or not at all. Rows: gene_id, chrom, strand, position, index,
+        They appear together, or none of them does. Rows: gene_id, chrom, strand, position, index,
         sequence, splice_type and the 50 features.
 
         Returns:
@@ -67,27 +72,35 @@ class ArtifactLoader:
         files = self.files()
         for file in files.artifacts:
             read_header(file)  # every damaged file is found before the first row is read
-        output_dir.mkdir(parents=True, exist_ok=True)
-        genes = self._genes(files, output_dir)
         reading = ReadReport()
         tracks_report: TrackReport | None = None
         store: TrackStore | None = None
-        if files.nucleotide_scores:
-            tracks_report = write_tracks(
-                files.nucleotide_scores, output_dir / TRACKS, genes, lambda: self._sites(files)
-            )
-            store = TrackStore(output_dir / TRACKS)
-            if not genes:
-                self._write_genes(pl.DataFrame([_gene_row(gene) for gene in store.genes().values()]), output_dir)
-        rows = _RowWriter(genes or (store.genes() if store else {}), store)
-        with publish_file(output_dir / ROWS) as draft, pq.ParquetWriter(draft, rows.schema, compression="zstd") as out:
-            for file in files.artifacts:
-                for batch in read_artifacts(file, reading):
-                    out.write_table(rows.add(batch, str(file.path)))
+        genes: dict[str, Gene] = {}
+        with contextlib.ExitStack() as published:
+            draft = {name: published.enter_context(publish_file(output_dir / name)) for name in _outputs(files)}
+            if files.gene_table:
+                table = read_gene_table(files.gene_table)
+                table.write_parquet(draft[GENES])
+                genes = genes_from_frame(table)
+            if files.nucleotide_scores:
+                tracks_report = write_tracks(files.nucleotide_scores, draft[TRACKS], genes, lambda: self._sites(files))
+                store = TrackStore(draft[TRACKS])
+                if not files.gene_table:
+                    pl.DataFrame([_gene_row(gene) for gene in store.genes().values()]).write_parquet(draft[GENES])
+            rows = _RowWriter(genes or (store.genes() if store else {}), store)
+            with pq.ParquetWriter(draft[ROWS], rows.schema, compression="zstd") as out:
+                for number, file in enumerate(files.artifacts, start=1):
+                    for batch in read_artifacts(file, reading):
+                        out.write_table(rows.add(batch, str(file.path)))
+                    if number % _PROGRESS_FILES == 0 or number == len(files.artifacts):
+                        logger.info("read %d of %d files, %d rows", number, len(files.artifacts), reading.rows_read)
             self._check_shares(reading, tracks_report, files)
             _refuse_duplicates(rows, reading)
-        if reading.acceptor_rows_lost:
-            _keep_donors(output_dir / ROWS)
+            if reading.acceptor_rows_lost:
+                _keep_donors(draft[ROWS])
+        for name in {TRACKS, GENES} - draft.keys():
+            (output_dir / name).unlink(missing_ok=True)  # of an earlier load
+        _tell(reading, rows)
         return {
             "base_model": self.config.base_model,
             "directory": str(files.directory),
@@ -101,17 +114,6 @@ class ArtifactLoader:
             "acceptors_sharing_a_donors_row": max(rows.bases_of_two_sites, reading.acceptor_rows_lost),
             "genes_in_table": len(genes),
         }
-
-    def _genes(self, files: BaseLayerFiles, output_dir: Path) -> dict[str, Gene]:
-        if files.gene_table is None:
-            return {}
-        frame = read_gene_table(files.gene_table)
-        self._write_genes(frame, output_dir)
-        return genes_from_frame(frame)
-
-    def _write_genes(self, frame: pl.DataFrame, output_dir: Path) -> None:
-        with publish_file(output_dir / GENES) as draft:
-            frame.write_parquet(draft)
 
     def _sites(self, files: BaseLayerFiles) -> pl.DataFrame:
         """gene_id, position, splice_type of the sites among the rows."""
@@ -139,6 +141,39 @@ class ArtifactLoader:
                 f"{len(tracks.genes_dropped)} genes have null or NaN per-nucleotide scores "
                 f"({', '.join(list(tracks.genes_dropped)[:5])} ...); more than data.max_bad_share = {limit:g}"
             )
+
+
+def _tell(reading: ReadReport, rows: _RowWriter) -> None:
+    """Say what a user should know of these files."""
+    for cause, count in reading.dropped.items():
+        logger.warning("dropped %d of %d rows: %s", count, reading.rows_read, cause)
+    if reading.mismatched_features:
+        worst = max(reading.mismatched_features.items(), key=lambda item: item[1])
+        logger.warning(
+            "%d derived columns of the files disagree with their formula (%s in %d rows); all are computed anew",
+            *(len(reading.mismatched_features), *worst),
+        )
+    if rows.scores_of_no_pass:
+        logger.warning(
+            "%d rows carry scores that neither pass gives at their position (the maximum over +-2 nt of true sites?); "
+            "they are rebuilt from the per-nucleotide scores",
+            rows.scores_of_no_pass,
+        )
+    if rows.as_they_stand:
+        logger.warning(
+            "%d rows have no per-nucleotide scores and are used as they stand; metrics on them are not metrics on genes",
+            rows.as_they_stand,
+        )
+
+
+def _outputs(files: BaseLayerFiles) -> list[str]:
+    """What these files give."""
+    names = [ROWS]
+    if files.nucleotide_scores:
+        names.append(TRACKS)
+    if files.gene_table or files.nucleotide_scores:
+        names.append(GENES)
+    return names
 
 
 def _gene_row(gene: Gene) -> dict[str, Any]:
@@ -181,7 +216,7 @@ class _RowWriter:
             else:
                 self.as_they_stand += len(at)
         self.keys.append(batch.select("gene_id", "position", "splice_type"))
-        return with_features(batch, row_scores).to_arrow().cast(self.schema)
+        return with_features(batch, row_scores, source).to_arrow().cast(self.schema)
 
     def _check_place(self, gene: Gene, part: pl.DataFrame, source: str) -> None:
         position, strand, chrom = part["position"].to_numpy(), part["strand"][0], part["chrom"][0]

@@ -205,16 +205,16 @@ def _mismatched(scores: NDArray[np.float64], batch: pl.DataFrame, derived: list[
     return counts
 
 
-def with_features(rows: pl.DataFrame, row_scores: NDArray[np.float32]) -> pl.DataFrame:
+def with_features(rows: pl.DataFrame, row_scores: NDArray[np.float32], source: str = "rows") -> pl.DataFrame:
     """Typed rows with the 50 features, computed from `row_scores` float32 (n, 7).
 
     Raises:
-        ArtifactError: a letter other than ACGTN.
+        ArtifactError: a letter other than ACGTN; `source` is where the rows come from.
     """
     try:
         windows = encode_windows(rows["sequence"], rows["index"].to_numpy(), ARTIFACT_WINDOW_BP)
     except InputError as error:
-        raise ArtifactError(f"artifact rows, gene {rows['gene_id'][0]} and later: {error}") from None
+        raise ArtifactError(f"{source}, rows from gene {rows['gene_id'][0]} on: {error}") from None
     features = feature_matrix(row_scores, windows)
     identity = rows.select("gene_id", "chrom", "strand", "position", "index", "sequence", "splice_type")
     return identity.hstack([pl.Series(name, features[:, i]) for i, name in enumerate(FEATURES)])
