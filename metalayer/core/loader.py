@@ -161,7 +161,7 @@ def _tell(reading: ReadReport, rows: _RowWriter) -> None:
         )
     if rows.as_they_stand:
         logger.warning(
-            "%d rows have no per-nucleotide scores and are used as they stand; metrics on them are not metrics on genes",
+            "%d rows have no per-nucleotide scores and stand as they are; metrics on them are not metrics on genes",
             rows.as_they_stand,
         )
 
