@@ -22,6 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MetalayerError as error:
         print(f"metalayer {options.command}: {error}", file=sys.stderr)
         return error.exit_code
+    except ModuleNotFoundError as error:
+        print(
+            f"metalayer {options.command}: package {error.name!r} is not installed; see `metalayer doctor`",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         return 130
     return code
