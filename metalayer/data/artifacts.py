@@ -133,8 +133,9 @@ def _typed(batch: pl.DataFrame, file: ArtifactFile, first: int, derived: list[st
     ).with_row_index(_ROW, offset=first)
 
     def refuse(bad: pl.Expr, text: str, *shown: str) -> None:
-        rows = batch.filter(bad)
-        if len(rows):
+        mask = batch.select(bad).to_series()
+        if mask.any():
+            rows = batch.filter(mask)
             values = ", ".join(f"{name} {rows[name][0]!r}" for name in shown)
             raise ArtifactError(f"{where.format(rows[_ROW][0])}: {values}; {text} ({len(rows)} such rows)")
 
