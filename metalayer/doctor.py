@@ -12,7 +12,7 @@ from packaging.requirements import Requirement
 
 from metalayer.config import state_dir
 
-MIN_FREE_GB = 2.0
+MIN_FREE_GB = 1.0
 _EXTRAS = {"": "the library", "pipeline": "python pipelines/run.py", "serving": "metalayer serve"}
 
 
@@ -90,5 +90,5 @@ def _state() -> Finding:
     return Finding(
         "state folder",
         ok=free >= MIN_FREE_GB,
-        text=f"{folder}, {free:.1f} GB free (a demo run needs {MIN_FREE_GB:g})",
+        text=f"{folder}, {free:.1f} GB free (a demo run needs less than {MIN_FREE_GB:g})",
     )
