@@ -6,7 +6,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -283,13 +282,11 @@ def zenml_facts(state: Path) -> dict[str, object]:
     ],
 )
 def test_bad_input_is_told_before_zenml_is_imported(tmp_path: Path, arguments: list[str], message: str) -> None:
-    began = time.monotonic()
     ended = execute(tmp_path / "state", [str(RUN), *arguments])
     assert ended.code == 2
     assert re.search(message, ended.err)
     assert ended.err.splitlines()[-1] == "exit status 2: bad input or configuration"
     assert not (tmp_path / "state" / "zenml").exists()
-    assert time.monotonic() - began < 30
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.stem)
