@@ -210,3 +210,15 @@ def test_an_absent_device_names_those_there() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(ConfigError, match=r"there is .*cpu"):
             resolve_device("cuda")
+
+
+def test_the_model_calibrates_as_the_calibration_says() -> None:
+    from metalayer.evaluation.calibration import Calibration
+
+    calibration = Calibration(scale=0.8, bias=(-0.7, 0.3, 0.0))
+    model = MetaSpliceModel(hidden_dim=32)
+    model.calibration_scale.fill_(calibration.scale)
+    model.calibration_bias.copy_(torch.tensor(calibration.bias))
+    probabilities = np.random.default_rng(0).dirichlet([0.1, 0.1, 1.0], 200) + 1e-9
+    answers = model.calibrate(torch.from_numpy(np.log(probabilities))).numpy()
+    np.testing.assert_allclose(answers, calibration.apply(probabilities), atol=1e-6)

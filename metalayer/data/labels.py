@@ -13,8 +13,9 @@ import polars as pl
 
 from metalayer.config import DataConfig
 from metalayer.data.discovery import find_files
-from metalayer.errors import ArtifactError
+from metalayer.errors import ArtifactError, InputError
 from metalayer.files import publish_file
+from metalayer.genome import parse_variant
 from metalayer.schema import CLASSES
 
 VARIANT_WEIGHTS: dict[str, float] = {
@@ -108,22 +109,16 @@ def _read_variants(config: DataConfig, column: str) -> tuple[pl.DataFrame, dict[
     missing = [name for name in (column, "classification") if name not in table.columns]
     if missing:
         raise ArtifactError(f"{path}: no column {', '.join(missing)}; expected the SpliceVarDB download")
-    parts = (
-        pl.col(column)
-        .str.strip_chars('" ')
-        .str.extract_groups(r"^(?:chr)?([^-]+)-(\d+)-([ACGTNacgtn]*)-([ACGTNacgtn]*)$")
+    places = pl.DataFrame(
+        [_place(text) for text in table[column]],
+        schema={"chrom": pl.String, "start": pl.Int64, "span": pl.Int64},
+        orient="row",
     )
     kind = pl.col("classification").str.strip_chars('" ').str.to_lowercase()
-    parsed = (
-        table.with_row_index("variant")
-        .with_columns(parts.alias("parts"), kind.alias("classification"))
-        .unnest("parts")
-        .select(
+    parsed = places.hstack(
+        table.with_row_index("variant").select(
             "variant",
-            "classification",
-            pl.col("1").alias("chrom"),
-            (pl.col("2").cast(pl.Int64, strict=False) - 1).alias("start"),
-            pl.col("3").str.len_bytes().clip(1).cast(pl.Int64).alias("span"),
+            kind.alias("classification"),
             kind.replace_strict(VARIANT_WEIGHTS, default=None, return_dtype=pl.Float64).alias("weight"),
         )
     )
@@ -135,6 +130,15 @@ def _read_variants(config: DataConfig, column: str) -> tuple[pl.DataFrame, dict[
         "unknown_classification": len(good) - len(known),
     }
     return known, counts
+
+
+def _place(text: str | None) -> tuple[str, int, int] | tuple[None, None, None]:
+    """Chromosome, 0-based start and number of reference bases of a variant; None where it is no variant."""
+    try:
+        variant = parse_variant(text or "")
+    except InputError:
+        return None, None, None
+    return variant.chrom, variant.interval.start, len(variant.interval)
 
 
 def _bases_of_rows(rows: Path, genes: Path, radius_bp: int | None) -> pl.LazyFrame:
