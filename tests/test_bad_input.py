@@ -33,6 +33,7 @@ def first_row(column: str, value: str | None) -> Callable[[pl.DataFrame], pl.Dat
         ("strand", ".", "strand must be"),
         ("splice_type", "exonic", "allowed are donor, acceptor, neither"),
         ("position", None, "none of these may be empty"),
+        ("position", "-7", "positions count from 0"),
         ("donor_score", "many", "numbers as numbers"),
     ],
 )

@@ -141,6 +141,8 @@ def _typed(batch: pl.DataFrame, file: ArtifactFile, first: int, derived: list[st
 
     identity = ("gene_id", "position", "window_start", "strand", "chrom")
     refuse(pl.any_horizontal(pl.col(*identity).is_null()), "none of these may be empty", *identity)
+    negative = (pl.col("position") < 0) | (pl.col("window_start") < 0)
+    refuse(negative, "positions count from 0", "position", "window_start")
     refuse(~pl.col("strand").is_in(["+", "-"]), "strand must be + or -", "strand")
     refuse(~pl.col("splice_type").is_in(CLASSES), "allowed are donor, acceptor, neither or nothing", "splice_type")
 
