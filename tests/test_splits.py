@@ -110,3 +110,12 @@ def test_random_split_says_that_it_leaks() -> None:
     assert sorted([*train, *valid, *rest]) == list(range(1000))
     assert (len(train), len(valid)) == (800, 100)
     assert "LEAKY" in (random_split.__doc__ or "")
+
+
+def test_an_incomplete_gene_table_is_never_called_checked(tmp_path: Path) -> None:
+    rows, genes = write(tmp_path, plain(5, "1") + plain(20, "2"))
+    assert genes is not None
+    pl.read_parquet(genes).filter(pl.col("gene_id") != "2_3").write_parquet(genes)
+    assert "not checked for 1 genes" in make_split(rows, genes, SplitConfig())["checks"]["overlapping_genes_crossing"]
+    with pytest.raises(SplitError, match="lacks 1 genes"):
+        make_split(rows, genes, SplitConfig(by="gene"))

@@ -56,6 +56,12 @@ def make_split(rows: Path, genes: Path | None, config: SplitConfig) -> dict[str,
             "data.data_root, set data.gene_table, or split by chromosome"
         )
     chrom_of = dict(counted.select("gene_id", "chrom").iter_rows())
+    lacking = sorted(set(chrom_of) - set(table))
+    if config.by == "gene" and lacking:
+        raise SplitError(
+            f"split.by is gene, but the gene table lacks {len(lacking)} genes of the rows ({', '.join(lacking[:5])}): "
+            "those that overlap another cannot be kept with it. Complete the table, or split by chromosome"
+        )
     groups = _groups(list(chrom_of), table)
     if config.by == "gene":
         part_of = _draw(groups, {"test": config.test_fraction, "valid": config.valid_fraction}, config.seed)
@@ -106,8 +112,11 @@ def check_split(manifest: Mapping[str, Any], table: Mapping[str, Gene]) -> dict[
         (table[gene_id] for gene_id in part_of if gene_id in table),
         key=lambda gene: (gene.interval.chrom, gene.interval.start),
     )
+    without_place = len(part_of) - len(placed)
     checks["overlapping_genes_crossing"] = 0 if table else NOT_CHECKED_OVERLAP
-    checks["genes_without_place"] = len(part_of) - len(placed)
+    if table and without_place:
+        checks["overlapping_genes_crossing"] = f"not checked for {without_place} genes that the gene table lacks"
+    checks["genes_without_place"] = without_place
     reach: dict[str, Gene] = {}  # furthest-reaching gene so far, of each part
     for gene in placed:
         part = part_of[gene.gene_id]
