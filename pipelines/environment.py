@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -76,12 +77,23 @@ def mark_made(state: Path) -> None:
 
 def code_hash() -> str:
     """SHA-256 over metalayer's source and the versions of what computes: other code, other results."""
-    total = hashlib.sha256()
-    for path in sorted((ROOT / "metalayer").rglob("*.py")):
-        total.update(f"{path.relative_to(ROOT)}\0{sha256(path)}\n".encode())
-    for name in ("numpy", "polars", "pyarrow", "torch"):
+    total = _source_hash((ROOT / "metalayer").rglob("*.py"))
+    for name in ("numpy", "polars", "pyarrow", "scipy", "torch"):
         total.update(f"{name}=={version(name)}\n".encode())
     return total.hexdigest()
+
+
+def simulator_hash() -> str:
+    """SHA-256 over what writes the demo's data."""
+    library = ROOT / "metalayer"
+    return _source_hash([*(library / "base").glob("*.py"), library / "workflows" / "simulate.py"]).hexdigest()
+
+
+def _source_hash(paths: Iterable[Path]) -> hashlib._Hash:
+    total = hashlib.sha256()
+    for path in sorted(paths):
+        total.update(f"{path.relative_to(ROOT)}\0{sha256(path)}\n".encode())
+    return total
 
 
 def git_commit() -> str:
@@ -89,7 +101,7 @@ def git_commit() -> str:
     try:
         commit = _git("rev-parse", "HEAD")
         dirty = _git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.CalledProcessError):
+    except (OSError, subprocess.SubprocessError):
         return "unknown"
     return f"{commit}-dirty" if dirty else commit
 

@@ -28,7 +28,7 @@ from metalayer.core import ArtifactLoader
 from metalayer.errors import MetalayerError
 from metalayer.files import publish_file
 from metalayer.schema import ROW_SCORES
-from pipelines import console, environment, stacks
+from pipelines import console, environment, mlflow_service, stacks
 from steps import workspace
 
 DEMO = environment.ROOT / "pipelines" / "configs" / "demo.yaml"
@@ -84,6 +84,9 @@ def _config(options: argparse.Namespace, state: Path) -> RunConfig:
     config = RunConfig.load(options.config or DEMO, options.overrides, root)
     paths = {name: value.resolve() for name, value in config.data if isinstance(value, Path)}
     config.data = config.data.model_copy(update=paths)
+    from metalayer.models.device import resolve_device
+
+    resolve_device(config.train.device)
     return config
 
 
@@ -94,12 +97,16 @@ def _is_demo(options: argparse.Namespace) -> bool:
 
 
 def _simulate(config: RunConfig) -> None:
-    if config.data.data_root.exists():
+    made_by = config.data.data_root.with_name("demo.code")
+    code = environment.simulator_hash()
+    if config.data.data_root.exists() and made_by.exists() and made_by.read_text(encoding="utf-8") == code:
         return
     from metalayer.workflows.simulate import simulate
 
     logger.info("simulating the demo's genes and scoring them with the built-in base model (once)")
     simulate(config.data.data_root)
+    with publish_file(made_by) as draft:
+        draft.write_text(code, encoding="utf-8")
 
 
 def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: Path, log_file: Path) -> int:
@@ -121,40 +128,27 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
     from zenml.enums import ExecutionMode
 
     from metalayer.serving import registry
-    from pipelines.training import CACHED, STEPS, training
+    from pipelines.training import CACHED, GPU_STEPS, STEPS, training
 
     console.expect_steps(len(STEPS))
-    tracking_uri = _mlflow()
+    tracking_uri = mlflow_service.prepare()
     definition = stacks.read(options.stack, {"state": str(state), "tracking_uri": tracking_uri})
-    stacks.apply(options.stack, definition)
-    environment.mark_made(state)
-    step_options: dict[str, dict[str, Any]] = dict(definition["steps"])
+    step_options = stacks.step_options(definition, GPU_STEPS)
     if options.no_cache:
         for name in CACHED:
-            step_options[name] = {**step_options.get(name, {}), "enable_cache": False}
-    training.with_options(
-        run_name=run_name,
-        model=zenml.Model(name=registry.registered_name(config.data.base_model), save_models_to_registry=False),
-        extra=facts,
-        # A report that fails stops no promoted model from being packaged.
-        execution_mode=ExecutionMode.CONTINUE_ON_FAILURE,
-        steps=step_options,
-    )(config=config, data_hash=facts["data_hash"], code_hash=facts["code_hash"])
-    return _finish(Client().get_pipeline_run(run_name), tracking_uri, state, log_file)
-
-
-def _mlflow() -> str:
-    """The tracking URI, with our experiment there; a new SQLite file appears whole or not at all."""
-    from metalayer.serving import registry
-
-    uri = registry.default_tracking_uri()
-    database = Path(uri.removeprefix("sqlite:///"))
-    if uri.startswith("sqlite:///") and not database.exists():
-        with publish_file(database) as draft:
-            registry.ensure_experiment(tracking_uri=f"sqlite:///{draft}")
-    else:
-        registry.ensure_experiment(tracking_uri=uri)
-    return uri
+            step_options.setdefault(name, {})["enable_cache"] = False
+    with mlflow_service.access(tracking_uri) as credentials:
+        stacks.apply(options.stack, definition, {"experiment_tracker": credentials})
+        environment.mark_made(state)
+        training.with_options(
+            run_name=run_name,
+            model=zenml.Model(name=registry.registered_name(config.data.base_model), save_models_to_registry=False),
+            extra=facts,
+            # A report that fails stops no promoted model from being packaged.
+            execution_mode=ExecutionMode.CONTINUE_ON_FAILURE,
+            steps=step_options,
+        )(config=config, data_hash=facts["data_hash"], code_hash=facts["code_hash"])
+        return _finish(Client().get_pipeline_run(run_name), tracking_uri, state, log_file)
 
 
 def _finish(run: Any, uri: str, state: Path, log_file: Path) -> int:

@@ -17,6 +17,8 @@ from steps.train import train
 
 CACHED = ("load_artifacts", "label", "split", "train")
 """Steps that the cache may answer for."""
+GPU_STEPS = ("train",)
+"""Steps for the stack's step operator, where it has one; else they run in process."""
 STEPS = (*CACHED, "evaluate", "gate", "register", "package", "report")
 
 

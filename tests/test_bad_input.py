@@ -159,3 +159,65 @@ def test_truncated_parquet(base_layer: Path, tmp_path: Path, data_config: Make) 
     path.write_bytes(path.read_bytes()[:-200])
     with pytest.raises(ArtifactError, match="not a whole Parquet file"):
         ArtifactLoader(data_config(base_layer)).load(tmp_path / "out")
+
+
+def test_a_line_cut_short_in_the_middle(base_layer: Path, tmp_path: Path, data_config: Make) -> None:
+    """Where splice_type stands last, such a line would read as `neither`."""
+    path = artifact_files(base_layer)[0]
+    edit(path, lambda frame: frame.select(pl.exclude("splice_type"), "splice_type"))
+    lines = path.read_bytes().split(b"\n")
+    lines[3] = lines[3].rsplit(b"\t", 1)[0]
+    path.write_bytes(b"\n".join(lines))
+    with pytest.raises(ArtifactError, match="line 4: 56 fields, but the header has 57"):
+        ArtifactLoader(data_config(base_layer)).load(tmp_path / "out")
+
+
+@pytest.mark.parametrize("with_table", [True, False])
+def test_rows_of_one_gene_in_two_places(
+    base_layer: Path, tmp_path: Path, data_config: Make, *, with_table: bool
+) -> None:
+    if not with_table:
+        (base_layer / "genes.tsv").unlink()
+        for path in base_layer.glob("nucleotide_scores/*"):
+            path.unlink()
+    path = artifact_files(base_layer)[0]
+    strand = pl.read_csv(path, separator="\t", infer_schema=False)["strand"][0]
+    edit(path, first_row("strand", "-" if strand == "+" else "+"))
+    with pytest.raises(ArtifactError, match="One gene lies in one place"):
+        ArtifactLoader(data_config(base_layer)).load(tmp_path / "out")
+
+
+def test_a_chromosome_other_than_the_file_name_says(base_layer: Path, tmp_path: Path, data_config: Make) -> None:
+    edit(artifact_files(base_layer)[0], first_row("chrom", "22"))
+    with pytest.raises(ArtifactError, match="the file's name says chromosome"):
+        ArtifactLoader(data_config(base_layer)).load(tmp_path / "out")
+
+
+def test_per_nucleotide_scores_of_another_base_model(base_layer: Path, tmp_path: Path, data_config: Make) -> None:
+    for path in base_layer.glob("nucleotide_scores/*.parquet"):
+        frame = pl.read_parquet(path)
+        swapped = frame.with_columns(donor_score="acceptor_score", acceptor_score="donor_score")
+        swapped.write_parquet(path)
+    with pytest.raises(ArtifactError, match="negative rows have other scores"):
+        ArtifactLoader(data_config(base_layer)).load(tmp_path / "out")
+
+
+def test_damaged_and_mistyped_parquet(base_layer: Path, tmp_path: Path, data_config: Make) -> None:
+    path = next(iter(sorted(base_layer.glob("nucleotide_scores/*.parquet"))))
+    whole = path.read_bytes()
+    path.write_bytes(whole[:200] + b"\x00" * (len(whole) // 2) + whole[200 + len(whole) // 2 :])
+    with pytest.raises(ArtifactError, match="copy or write it again"):
+        ArtifactLoader(data_config(base_layer)).load(tmp_path / "out")
+    path.write_bytes(whole)
+    pl.read_parquet(path).with_columns(pl.lit("here").alias("position")).write_parquet(path)
+    with pytest.raises(ArtifactError, match="a column of the wrong type"):
+        ArtifactLoader(data_config(base_layer)).load(tmp_path / "out")
+
+
+def test_header_only_files(base_layer: Path, tmp_path: Path, data_config: Make) -> None:
+    for path in artifact_files(base_layer):
+        path.write_bytes(path.read_bytes().split(b"\n")[0] + b"\n")
+    for path in base_layer.glob("nucleotide_scores/*.parquet"):
+        pl.read_parquet(path).drop("label").write_parquet(path)
+    with pytest.raises(ArtifactError, match="no rows in the"):
+        ArtifactLoader(data_config(base_layer)).load(tmp_path / "out")

@@ -237,3 +237,40 @@ def test_real_files_load_without_a_mismatch(shared: Path, tmp_path: Path) -> Non
     assert report["rows_with_scores_of_no_pass"] == 0
     assert report["acceptors_sharing_a_donors_row"] == 1  # the 1-nt intron of SLC35E2B
     assert report["nucleotide_scores"]["positions"] == 2_559_210
+
+
+def test_a_site_whose_row_is_dropped_stays_a_site(base_layer: Path, tmp_path: Path, data_config: Make) -> None:
+    for path in base_layer.glob("nucleotide_scores/*.parquet"):
+        pl.read_parquet(path).drop("label").write_parquet(path)
+    path = artifact_files(base_layer)[0]
+    row = (
+        pl.read_csv(path, separator="\t", infer_schema=False)
+        .filter(pl.col("splice_type") == "donor")
+        .row(0, named=True)
+    )
+    here = (pl.col("gene_id") == row["gene_id"]) & (pl.col("position") == row["position"])
+    edit(path, lambda frame: frame.with_columns(pl.when(here).then(None).otherwise("sequence").alias("sequence")))
+    ArtifactLoader(data_config(base_layer)).load(tmp_path / "out")
+    track = TrackStore(tmp_path / "out" / "tracks.parquet").read(row["gene_id"].removeprefix("gene-"))
+    assert track.labels[exon_base(int(row["position"]), DONOR)] == DONOR
+
+
+def test_genes_that_the_table_lacks_are_placed_by_their_scores(
+    base_layer: Path, tmp_path: Path, data_config: Make
+) -> None:
+    table = base_layer / "genes.tsv"
+    lines = table.read_text().splitlines(keepends=True)
+    table.write_text("".join(lines[:-3]))
+    report = ArtifactLoader(data_config(base_layer)).load(tmp_path / "out")
+    assert (report["genes_in_table"], report["genes_placed_by_scores"]) == (len(lines) - 4, 3)
+    assert len(pl.read_parquet(tmp_path / "out" / "genes.parquet")) == len(lines) - 1
+
+
+def test_scores_of_a_base_model_with_a_longer_name_are_another_models(
+    base_layer: Path, tmp_path: Path, data_config: Make
+) -> None:
+    folder = base_layer / "nucleotide_scores"
+    for path in list(folder.glob("*.parquet")):
+        pl.read_parquet(path).write_parquet(folder / path.name.replace("pwm_", "pwm_80_"))
+    report = ArtifactLoader(data_config(base_layer)).load(tmp_path / "out")
+    assert report["nucleotide_scores"]["files"] == len(list(folder.glob("pwm_80_*")))

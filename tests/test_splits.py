@@ -6,7 +6,7 @@ import pytest
 
 from metalayer.config import SplitConfig
 from metalayer.data.gene_table import load_genes
-from metalayer.data.splits import NOT_CHECKED_OVERLAP, NOT_CHECKED_PARALOGS, check_split, make_split, random_split
+from metalayer.data.splits import NOT_CHECKED_PARALOGS, check_split, make_split, random_split
 from metalayer.errors import SplitError
 
 
@@ -75,13 +75,15 @@ def test_the_check_finds_what_crosses(tmp_path: Path) -> None:
     def manifest(train: list[str], test: list[str]) -> dict[str, Any]:
         return {"train": {"genes": train}, "valid": {"genes": []}, "test": {"genes": test}}
 
+    chrom_of = {gene_id: chrom for gene_id, chrom, *_ in genes_in}
     with pytest.raises(SplitError, match=r"c .* overlaps a|a .* overlaps c"):
-        check_split(manifest(["a", "b"], ["c"]), table)
+        check_split(manifest(["a", "b"], ["c"]), table, chrom_of)
     with pytest.raises(SplitError, match="paralog group A"):
-        check_split(manifest(["a", "b", "c"], ["d"]), table)
+        check_split(manifest(["a", "b", "c"], ["d"]), table, chrom_of)
     with pytest.raises(SplitError, match="both train and test"):
-        check_split(manifest(["a"], ["a"]), table)
-    assert check_split(manifest(["b"], ["c"]), {})["overlapping_genes_crossing"] == NOT_CHECKED_OVERLAP
+        check_split(manifest(["a"], ["a"]), table, chrom_of)
+    with pytest.raises(SplitError, match="gene b has no place, and its chromosome 2 is in test and train"):
+        check_split(manifest(["b"], ["c"]), {}, chrom_of)
 
 
 def test_a_chromosome_in_no_part_is_an_error(tmp_path: Path) -> None:
@@ -105,6 +107,16 @@ def test_by_gene_needs_a_gene_table(tmp_path: Path) -> None:
         make_split(rows, None, SplitConfig(by="gene"))
 
 
+def test_without_any_gene_table_whole_chromosomes_validate(tmp_path: Path) -> None:
+    rows, _ = write(tmp_path, plain(5, "1") + plain(9, "2") + plain(4, "4"), table=False)
+    manifest = make_split(rows, None, SplitConfig())
+    assert (manifest["train"]["chromosomes"], manifest["valid"]["chromosomes"]) == (["2"], ["4"])
+    (tmp_path / "one").mkdir()
+    rows, _ = write(tmp_path / "one", plain(5, "1") + plain(9, "2"), table=False)
+    with pytest.raises(SplitError, match=r"valid part has no donor.*a gene table would let chromosomes be divided"):
+        make_split(rows, None, SplitConfig())
+
+
 def test_random_split_says_that_it_leaks() -> None:
     train, valid, rest = random_split(1000, seed=1)
     assert sorted([*train, *valid, *rest]) == list(range(1000))
@@ -112,10 +124,13 @@ def test_random_split_says_that_it_leaks() -> None:
     assert "LEAKY" in (random_split.__doc__ or "")
 
 
-def test_an_incomplete_gene_table_is_never_called_checked(tmp_path: Path) -> None:
-    rows, genes = write(tmp_path, plain(5, "1") + plain(20, "2"))
+def test_a_chromosome_with_a_gene_without_place_is_not_divided(tmp_path: Path) -> None:
+    rows, genes = write(tmp_path, plain(5, "1") + plain(20, "2") + plain(20, "4"))
     assert genes is not None
     pl.read_parquet(genes).filter(pl.col("gene_id") != "2_3").write_parquet(genes)
-    assert "not checked for 1 genes" in make_split(rows, genes, SplitConfig())["checks"]["overlapping_genes_crossing"]
+    for seed in range(5):
+        manifest = make_split(rows, genes, SplitConfig(seed=seed))
+        assert sum(any(g.startswith("2_") for g in ids) for ids in parts(manifest).values()) == 1
+        assert manifest["checks"]["genes_without_place"] == 1
     with pytest.raises(SplitError, match="lacks 1 genes"):
         make_split(rows, genes, SplitConfig(by="gene"))

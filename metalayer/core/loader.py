@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from metalayer.config import DataConfig
-from metalayer.data.artifacts import ReadReport, read_artifacts, read_header, with_features
+from metalayer.data.artifacts import ReadReport, read_artifacts, read_header, read_sites, with_features
 from metalayer.data.discovery import BaseLayerFiles, find_files
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
 from metalayer.data.nucleotide_scores import TrackReport, write_tracks
@@ -30,12 +30,14 @@ from metalayer.errors import ArtifactError
 from metalayer.features import gene_row_scores
 from metalayer.files import publish_file, sha256
 from metalayer.genome import Gene, decode
-from metalayer.schema import ACCEPTOR, BASE_SCORES, DONOR, ROW_SCORES
+from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER, ROW_SCORES
 
 logger = logging.getLogger(__name__)
 
 _PROGRESS_FILES = 10
 ROWS, TRACKS, GENES = "rows.parquet", "tracks.parquet", "genes.parquet"
+_SCORES_APART_SHARE = 0.05
+"""Negative rows whose scores differ from the per-nucleotide file's: above this share it is another model's."""
 _LETTERS_APART_SHARE = 0.01
 """Rows whose letter differs from the per-nucleotide file's: above this share they are of two builds."""
 
@@ -60,7 +62,7 @@ class ArtifactLoader:
     def load(self, output_dir: Path) -> dict[str, Any]:
         """Write `rows.parquet`, and `tracks.parquet` and `genes.parquet` where there is something to write.
 
-        They appear together, or none of them does. Rows: gene_id, chrom, strand, position, index,
+        They are published after all of them are written, or none of them is. Rows: gene_id, chrom, strand, position, index,
         sequence, splice_type and the 50 features.
 
         Returns:
@@ -76,18 +78,21 @@ class ArtifactLoader:
         tracks_report: TrackReport | None = None
         store: TrackStore | None = None
         genes: dict[str, Gene] = {}
+        in_table = 0
         with contextlib.ExitStack() as published:
             draft = {name: published.enter_context(publish_file(output_dir / name)) for name in _outputs(files)}
             if files.gene_table:
-                table = read_gene_table(files.gene_table)
-                table.write_parquet(draft[GENES])
-                genes = genes_from_frame(table)
+                genes = genes_from_frame(read_gene_table(files.gene_table))
+                in_table = len(genes)
             if files.nucleotide_scores:
                 tracks_report = write_tracks(files.nucleotide_scores, draft[TRACKS], genes, lambda: self._sites(files))
                 store = TrackStore(draft[TRACKS])
-                if not files.gene_table:
-                    pl.DataFrame([_gene_row(gene) for gene in store.genes().values()]).write_parquet(draft[GENES])
-            rows = _RowWriter(genes or (store.genes() if store else {}), store)
+                genes = store.genes() | genes  # a gene that the table lacks lies where its scores are
+            if GENES in draft:
+                pl.DataFrame([_gene_row(gene) for gene in genes.values()], schema=_GENE_SCHEMA).write_parquet(
+                    draft[GENES]
+                )
+            rows = _RowWriter(genes, store)
             with pq.ParquetWriter(draft[ROWS], rows.schema, compression="zstd") as out:
                 for number, file in enumerate(files.artifacts, start=1):
                     for batch in read_artifacts(file, reading):
@@ -95,6 +100,7 @@ class ArtifactLoader:
                     if number % _PROGRESS_FILES == 0 or number == len(files.artifacts):
                         logger.info("read %d of %d files, %d rows", number, len(files.artifacts), reading.rows_read)
             self._check_shares(reading, tracks_report, files)
+            rows.check_pass()
             _refuse_duplicates(rows, reading)
             if reading.acceptor_rows_lost:
                 _keep_donors(draft[ROWS])
@@ -111,19 +117,14 @@ class ArtifactLoader:
             "rows_rebuilt_from_tracks": rows.rebuilt,
             "rows_as_they_stand": rows.as_they_stand,
             "rows_with_scores_of_no_pass": rows.scores_of_no_pass,
-            "acceptors_sharing_a_donors_row": max(rows.bases_of_two_sites, reading.acceptor_rows_lost),
-            "genes_in_table": len(genes),
+            "acceptors_sharing_a_donors_row": max(sum(rows.bases_of_two_sites.values()), reading.acceptor_rows_lost),
+            "genes_in_table": in_table,
+            "genes_placed_by_scores": len(genes) - in_table,
         }
 
     def _sites(self, files: BaseLayerFiles) -> pl.DataFrame:
-        """gene_id, position, splice_type of the sites among the rows."""
-        found = []
-        for file in files.artifacts:
-            for batch in read_artifacts(file, ReadReport()):
-                found.append(
-                    batch.filter(pl.col("splice_type") != "neither").select("gene_id", "position", "splice_type")
-                )
-        return pl.concat(found)
+        """gene_id, position, splice_type of all sites in the files."""
+        return pl.concat([read_sites(file) for file in files.artifacts])
 
     def _check_shares(self, reading: ReadReport, tracks: TrackReport | None, files: BaseLayerFiles) -> None:
         limit = self.config.max_bad_share
@@ -176,6 +177,17 @@ def _outputs(files: BaseLayerFiles) -> list[str]:
     return names
 
 
+_GENE_SCHEMA = {
+    "gene_id": pl.String,
+    "gene_name": pl.String,
+    "chrom": pl.String,
+    "strand": pl.String,
+    "start": pl.Int64,
+    "end": pl.Int64,
+    "paralog_group": pl.String,
+}
+
+
 def _gene_row(gene: Gene) -> dict[str, Any]:
     return {
         "gene_id": gene.gene_id,
@@ -197,7 +209,10 @@ class _RowWriter:
         self.rebuilt = 0
         self.as_they_stand = 0
         self.scores_of_no_pass = 0
-        self.bases_of_two_sites = 0
+        self.negatives = 0
+        self.negatives_of_no_pass = 0
+        self.bases_of_two_sites: dict[str, int] = {}
+        self.place: dict[str, tuple[str, str]] = {}
         self.keys: list[pl.DataFrame] = []
         empty = with_features(_EMPTY_ROWS, np.empty((0, len(ROW_SCORES)), np.float32))
         self.schema: pa.Schema = empty.to_arrow().schema
@@ -207,9 +222,7 @@ class _RowWriter:
         row_scores = batch.select(ROW_SCORES).to_numpy().astype(np.float32)
         for (gene_id,), part in batch.with_row_index("at").group_by(["gene_id"], maintain_order=True):
             at = part["at"].to_numpy()
-            gene = self.genes.get(str(gene_id))
-            if gene:
-                self._check_place(gene, part, source)
+            self._check_place(str(gene_id), part, source)
             if self.store and str(gene_id) in self.store:
                 row_scores[at] = self._rebuild(str(gene_id), part, row_scores[at], source)
                 self.rebuilt += len(at)
@@ -218,13 +231,38 @@ class _RowWriter:
         self.keys.append(batch.select("gene_id", "position", "splice_type"))
         return with_features(batch, row_scores, source).to_arrow().cast(self.schema)
 
-    def _check_place(self, gene: Gene, part: pl.DataFrame, source: str) -> None:
-        position, strand, chrom = part["position"].to_numpy(), part["strand"][0], part["chrom"][0]
-        last = int(position.max())
-        if position.min() < 0 or last >= len(gene) or (strand, chrom) != (gene.strand, gene.interval.chrom):
+    def check_pass(self) -> None:
+        """Refuse per-nucleotide scores that are not those of the rows.
+
+        Negative rows always carry the score at their position (true sites may carry a maximum around it).
+
+        Raises:
+            ArtifactError: more than a stated share of negative rows have scores that neither pass gives.
+        """
+        if self.negatives_of_no_pass > _SCORES_APART_SHARE * self.negatives:
             raise ArtifactError(
-                f"{source}: gene {gene.gene_id} has rows on {chrom} ({strand}) up to position {last}, but its table "
-                f"says {gene.interval.chrom} ({gene.strand}), {len(gene)} bp. Are both of one genome build?"
+                f"{self.negatives_of_no_pass} of {self.negatives} negative rows have other scores than the "
+                "per-nucleotide files at their position. Are both of one base model and genome build? Name the right "
+                "folder with data.nucleotide_scores"
+            )
+
+    def _check_place(self, gene_id: str, part: pl.DataFrame, source: str) -> None:
+        places = part.select("chrom", "strand").unique(maintain_order=True).rows()
+        known = self.place.setdefault(gene_id, places[0])
+        for chrom, strand in places:
+            if (chrom, strand) != known:
+                raise ArtifactError(
+                    f"{source}: gene {gene_id} has rows on {chrom} ({strand}) and on {known[0]} ({known[1]}). One gene "
+                    "lies in one place: give copies (of a pseudoautosomal region, say) a gene_id each"
+                )
+        gene = self.genes.get(gene_id)
+        if gene is None:
+            return
+        last = int(part["position"].max())  # type: ignore[arg-type]
+        if last >= len(gene) or known != (gene.interval.chrom, gene.strand):
+            raise ArtifactError(
+                f"{source}: gene {gene_id} has rows on {known[0]} ({known[1]}) up to position {last}, but it lies on "
+                f"{gene.interval.chrom} ({gene.strand}), {len(gene)} bp. Are both of one genome build?"
             )
 
     def _rebuild(
@@ -250,10 +288,13 @@ class _RowWriter:
             )
         rebuilt: NDArray[np.float32] = gene_row_scores(track.scores)[position]
         donor_here, acceptor_here = track.labels[:-2] == DONOR, track.labels[2:] == ACCEPTOR
-        self.bases_of_two_sites += int((donor_here & acceptor_here).sum())
+        self.bases_of_two_sites[gene_id] = int((donor_here & acceptor_here).sum())
         passes = self._pass_scores(track.scores, position)
         close = np.abs(passes - given[None, :, : len(BASE_SCORES)]).max(axis=2).min(axis=0) < 1e-3
+        negative = part["splice_type"].to_numpy() == CLASSES[NEITHER]
         self.scores_of_no_pass += int((~close).sum())
+        self.negatives += int(negative.sum())
+        self.negatives_of_no_pass += int((~close & negative).sum())
         return rebuilt
 
     @staticmethod

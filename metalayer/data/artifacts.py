@@ -7,6 +7,7 @@ that does not reach its base) is an error that names file and row. Nothing is gu
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -19,6 +20,7 @@ from metalayer.data.gene_table import normalised_chrom, normalised_gene_id
 from metalayer.data.windows import encode_windows
 from metalayer.errors import ArtifactError, InputError
 from metalayer.features import feature_matrix, mismatched_columns
+from metalayer.genome import normalise_chrom
 from metalayer.schema import (
     ARTIFACT_WINDOW_BP,
     CLASSES,
@@ -98,25 +100,72 @@ def read_artifacts(file: ArtifactFile, report: ReadReport, batch_rows: int = BAT
     """
     names = read_header(file)
     derived = [name for name in DERIVED_FEATURES if name in names]
-    wanted = [name for name in (*_REQUIRED, "chrom", *derived) if name in names]
-    kinds: dict[str, pl.DataType] = dict.fromkeys(names, pl.String())
-    kinds.update(dict.fromkeys((*ROW_SCORES, *derived), pl.Float64()))
-    kinds.update(dict.fromkeys(("position", "window_start"), pl.Int64()))
+    last = names[-1]
+    wanted = [name for name in names if name in {*_REQUIRED, "chrom", *derived, last}]
     report.files += 1
     report.derived_in_files = max(report.derived_in_files, len(derived))
-    first = 0
-    try:
-        scan = pl.scan_csv(file.path, separator="\t", schema=kinds).select(wanted)
+    first, complete = 0, False
+    with _parsing(file):
+        scan = pl.scan_csv(file.path, separator="\t", schema=_kinds(names)).select(wanted)
         for batch in scan.collect_batches(chunk_size=batch_rows, maintain_order=True):
+            # A line with too few fields reads as one whose last fields are empty.
+            if not complete and batch[last].null_count():
+                _check_field_counts(file, len(names))
+                complete = True
             typed = _typed(batch, file, first, derived, report)
             first += len(batch)
             if len(typed):
                 yield typed
+
+
+def read_sites(file: ArtifactFile) -> pl.DataFrame:
+    """gene_id, position, splice_type of the donors and acceptors of one chunk, also of rows that cannot be used.
+
+    Raises:
+        ArtifactError: a file that cannot be parsed.
+    """
+    with _parsing(file):
+        scan = pl.scan_csv(file.path, separator="\t", schema=_kinds(read_header(file)))
+        return (
+            scan.select(normalised_gene_id().alias("gene_id"), "position", _site_class())
+            .filter(pl.col("splice_type").is_in(["donor", "acceptor"]))
+            .collect()
+        )
+
+
+def _kinds(names: list[str]) -> dict[str, pl.DataType]:
+    """Types to read a file's columns as."""
+    kinds: dict[str, pl.DataType] = dict.fromkeys(names, pl.String())
+    kinds.update((name, pl.Float64()) for name in (*ROW_SCORES, *DERIVED_FEATURES) if name in kinds)
+    kinds.update((name, pl.Int64()) for name in ("position", "window_start"))
+    return kinds
+
+
+def _site_class() -> pl.Expr:
+    """`neither` is null, empty or the word in any case."""
+    return pl.col("splice_type").fill_null("").str.to_lowercase().replace("", "neither")
+
+
+@contextlib.contextmanager
+def _parsing(file: ArtifactFile) -> Iterator[None]:
+    try:
+        yield
     except pl.exceptions.PolarsError as error:
         text = str(error).splitlines()[0]
         raise ArtifactError(
             f"{file.path}: {text}. Every line needs the header's fields and numbers as numbers"
         ) from None
+
+
+def _check_field_counts(file: ArtifactFile, expected: int) -> None:
+    with file.path.open("rb") as handle:
+        for number, line in enumerate(handle, start=1):
+            fields = line.count(b"\t") + 1
+            if fields != expected:
+                raise ArtifactError(
+                    f"{file.path}, line {number}: {fields} fields, but the header has {expected}; copy or write the "
+                    "file again"
+                )
 
 
 def _typed(batch: pl.DataFrame, file: ArtifactFile, first: int, derived: list[str], report: ReadReport) -> pl.DataFrame:
@@ -125,9 +174,8 @@ def _typed(batch: pl.DataFrame, file: ArtifactFile, first: int, derived: list[st
     where = f"{file.path}, row {{}}"
     if "chrom" not in batch.columns:
         batch = batch.with_columns(pl.lit(file.chrom).alias("chrom"))
-    # Text to class first: `neither` is null, empty or the word in any case.
     batch = batch.with_columns(
-        pl.col("splice_type").fill_null("").str.to_lowercase().replace("", "neither"),
+        _site_class(),
         normalised_gene_id().alias("gene_id"),
         normalised_chrom().alias("chrom"),
     ).with_row_index(_ROW, offset=first)
@@ -144,6 +192,8 @@ def _typed(batch: pl.DataFrame, file: ArtifactFile, first: int, derived: list[st
     negative = (pl.col("position") < 0) | (pl.col("window_start") < 0)
     refuse(negative, "positions count from 0", "position", "window_start")
     refuse(~pl.col("strand").is_in(["+", "-"]), "strand must be + or -", "strand")
+    chrom = normalise_chrom(file.chrom)
+    refuse(pl.col("chrom") != chrom, f"the file's name says chromosome {chrom}; which is right?", "gene_id", "chrom")
     refuse(~pl.col("splice_type").is_in(CLASSES), "allowed are donor, acceptor, neither or nothing", "splice_type")
 
     missing_score = pl.any_horizontal([pl.col(name).is_null() | pl.col(name).is_nan() for name in ROW_SCORES])

@@ -6,8 +6,11 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+import polars as pl
+
 from metalayer.config import DataConfig
 from metalayer.errors import ArtifactError
+from metalayer.genome import normalise_chrom
 
 _ARTIFACT_NAME = re.compile(r"^analysis_sequences_(?P<chrom>.+)_chunk_(?P<first>\d+)_(?P<last>\d+)\.tsv$")
 
@@ -118,15 +121,23 @@ def _nucleotide_scores(config: DataConfig, directory: Path) -> tuple[Path, ...]:
     if config.nucleotide_scores is not None and not config.nucleotide_scores.is_dir():
         raise ArtifactError(f"data.nucleotide_scores: given {config.nucleotide_scores}, which is not a folder")
     ours = config.nucleotide_scores or config.data_root / "nucleotide_scores"
-    files = [path for path in sorted(ours.glob(f"{config.base_model}_*.parquet")) if not _is_other_model(path, config)]
+    files = [
+        path
+        for path in sorted(ours.glob(f"{config.base_model}_*.parquet"))
+        if not _is_other_model(path, config.base_model)
+    ]
     return tuple(files or sorted(directory.glob("nucleotide_scores*.tsv")))
 
 
-def _is_other_model(path: Path, config: DataConfig) -> bool:
-    """`openspliceai_80_chr1` belongs to `openspliceai_80`, not to `openspliceai`."""
-    models = {p.name.removesuffix("_eval") for p in (config.data_root / "data").glob("*/*/*_eval")}
-    longer = [m for m in models if len(m) > len(config.base_model) and m.startswith(config.base_model)]
-    return any(path.name.startswith(f"{model}_") for model in longer)
+def _is_other_model(path: Path, base_model: str) -> bool:
+    """`openspliceai_80_chr1` belongs to `openspliceai_80`, not to `openspliceai`: by the chromosome inside."""
+    rest = path.stem.removeprefix(f"{base_model}_")
+    try:
+        inside = pl.scan_parquet(path).select(pl.col("chrom").cast(pl.String)).head(1).collect()
+    except (pl.exceptions.PolarsError, OSError):
+        return False  # read, and refused, as one of this model's
+    chrom = normalise_chrom(str(inside.item())) if len(inside) else ""
+    return bool(chrom) and re.search(rf"_(chr)?{re.escape(chrom)}$", rest) is not None
 
 
 def _optional(given: Path | None, usual: Path, key: str) -> Path | None:

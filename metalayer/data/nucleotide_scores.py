@@ -152,24 +152,36 @@ def _parquet_batches(path: Path) -> Iterator[pl.DataFrame]:
     if missing:
         raise ArtifactError(f"{path}: no column {', '.join(missing)}; needed are {', '.join(required)}")
     labelled = "label" in file.schema_arrow.names
-    for batch in file.iter_batches(_BATCH_ROWS, columns=[*required, *(["label"] if labelled else [])]):
-        frame = pl.from_arrow(pa.Table.from_batches([batch]))
-        assert isinstance(frame, pl.DataFrame)
-        frame = frame.select(
-            normalised_gene_id().alias("gene_id"),
-            normalised_chrom().alias("chrom"),
-            pl.col("strand").cast(pl.String),
-            pl.col("position").cast(pl.Int32),
-            pl.col("base").cast(pl.String).str.to_uppercase(),
-            pl.col(BASE_SCORES).cast(pl.Float32).fill_null(float("nan")),
-            *([_label_code(path)] if labelled else []),
-        )
-        if labelled and frame["label"].null_count():
-            raise ArtifactError(f"{path}: labels other than donor, acceptor and neither; allowed are {CLASSES}")
+    batches = file.iter_batches(_BATCH_ROWS, columns=[*required, *(["label"] if labelled else [])])
+    while True:
+        try:
+            batch = next(batches, None)
+            if batch is None:
+                return
+            frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch]))).select(
+                normalised_gene_id().alias("gene_id"),
+                normalised_chrom().alias("chrom"),
+                pl.col("strand").cast(pl.String),
+                pl.col("position").cast(pl.Int32),
+                pl.col("base").cast(pl.String).str.to_uppercase(),
+                pl.col(BASE_SCORES).cast(pl.Float32).fill_null(float("nan")),
+                *([_label_code()] if labelled else []),
+            )
+        except (pa.ArrowException, OSError) as error:
+            raise ArtifactError(f"{path}: damaged within ({error}); copy or write it again") from None
+        except pl.exceptions.PolarsError as error:
+            raise ArtifactError(
+                f"{path}: a column of the wrong type ({str(error).splitlines()[0]}); position is a whole number, "
+                "scores are numbers, all else is text"
+            ) from None
+        if frame.select(pl.exclude(BASE_SCORES)).null_count().row(0) != (0,) * (frame.width - len(BASE_SCORES)):
+            raise ArtifactError(
+                f"{path}: empty fields, or labels other than {', '.join(CLASSES)}; only scores may be empty"
+            )
         yield frame
 
 
-def _label_code(path: Path) -> pl.Expr:
+def _label_code() -> pl.Expr:
     text = pl.col("label").cast(pl.String).str.to_lowercase()
     return text.replace_strict(list(CLASSES), [DONOR, ACCEPTOR, NEITHER], default=None, return_dtype=pl.UInt8)
 

@@ -2,11 +2,13 @@
 
 Windows of one gene overlap, and so do genes: rows of a gene, of genes that overlap it and of its
 paralogs always share a part. What cannot be kept together (a paralog on a test chromosome) is left
-out of training and counted.
+out of training and counted. Where a gene has no place (no gene table, no per-nucleotide scores) any
+gene of its chromosome may overlap it, so that whole chromosome shares a part.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,9 @@ from metalayer.errors import SplitError
 from metalayer.genome import Gene
 from metalayer.schema import CLASSES
 
+logger = logging.getLogger(__name__)
+
 PARTS = ("train", "valid", "test")
-NOT_CHECKED_OVERLAP = "not checked: no gene table"
 NOT_CHECKED_PARALOGS = "not checked: the gene table has no paralog_group"
 
 
@@ -62,7 +65,13 @@ def make_split(rows: Path, genes: Path | None, config: SplitConfig) -> dict[str,
             f"split.by is gene, but the gene table lacks {len(lacking)} genes of the rows ({', '.join(lacking[:5])}): "
             "those that overlap another cannot be kept with it. Complete the table, or split by chromosome"
         )
-    groups = _groups(list(chrom_of), table)
+    if lacking:
+        whole = sorted({chrom_of[gene_id] for gene_id in lacking}, key=_chrom_order)
+        logger.warning(
+            "%d genes are in no gene table (%s ...): what overlaps them is not known, so chromosomes %s are not divided",
+            *(len(lacking), ", ".join(lacking[:3]), ", ".join(whole)),
+        )
+    groups = _groups(chrom_of, table)
     if config.by == "gene":
         part_of = _draw(groups, {"test": config.test_fraction, "valid": config.valid_fraction}, config.seed)
         left_out: dict[str, str] = {}
@@ -78,7 +87,7 @@ def make_split(rows: Path, genes: Path | None, config: SplitConfig) -> dict[str,
             "classes": {name: int(here[name].sum()) for name in CLASSES},
             "chromosomes": sorted(here["chrom"].unique().to_list(), key=_chrom_order),
         }
-    manifest["checks"] = check_split(manifest, table)
+    manifest["checks"] = check_split(manifest, table, chrom_of)
     for part in PARTS:
         for name in ("donor", "acceptor"):
             if not manifest[part]["classes"][name]:
@@ -87,16 +96,22 @@ def make_split(rows: Path, genes: Path | None, config: SplitConfig) -> dict[str,
                     f"{', '.join(manifest[part]['chromosomes']) or 'none'}; the data has "
                     f"{', '.join(sorted(set(chrom_of.values()), key=_chrom_order))}). Change split.test_chroms, "
                     "valid_chroms or the fractions"
+                    + ("" if not lacking else "; a gene table would let chromosomes be divided")
                 )
     return manifest
 
 
-def check_split(manifest: Mapping[str, Any], table: Mapping[str, Gene]) -> dict[str, Any]:
+def check_split(manifest: Mapping[str, Any], table: Mapping[str, Gene], chrom_of: Mapping[str, str]) -> dict[str, Any]:
     """Prove that nothing crosses the parts, from the manifest's own gene lists.
+
+    Args:
+        manifest: genes of each part.
+        table: gene by id; a gene that is not there may overlap any other of its chromosome.
+        chrom_of: chromosome of every gene of the rows.
 
     Returns:
         Numbers of crossing genes, overlapping gene pairs and paralog groups (each 0), or the reason
-        why one was not checked.
+        why paralogs were not checked.
 
     Raises:
         SplitError: something crosses.
@@ -112,11 +127,15 @@ def check_split(manifest: Mapping[str, Any], table: Mapping[str, Gene]) -> dict[
         (table[gene_id] for gene_id in part_of if gene_id in table),
         key=lambda gene: (gene.interval.chrom, gene.interval.start),
     )
-    without_place = len(part_of) - len(placed)
-    checks["overlapping_genes_crossing"] = 0 if table else NOT_CHECKED_OVERLAP
-    if table and without_place:
-        checks["overlapping_genes_crossing"] = f"not checked for {without_place} genes that the gene table lacks"
-    checks["genes_without_place"] = without_place
+    without_place = [gene_id for gene_id in part_of if gene_id not in table]
+    for gene_id in without_place:
+        parts = {part_of[other] for other in part_of if chrom_of[other] == chrom_of[gene_id]}
+        if len(parts) > 1:
+            raise SplitError(
+                f"gene {gene_id} has no place, and its chromosome {chrom_of[gene_id]} is in {' and '.join(sorted(parts))}"
+            )
+    checks["overlapping_genes_crossing"] = 0
+    checks["genes_without_place"] = len(without_place)
     reach: dict[str, Gene] = {}  # furthest-reaching gene so far, of each part
     for gene in placed:
         part = part_of[gene.gene_id]
@@ -136,12 +155,17 @@ def check_split(manifest: Mapping[str, Any], table: Mapping[str, Gene]) -> dict[
                 raise SplitError(
                     f"paralog group {gene.paralog_group} is in both {parts_of_group[gene.paralog_group]} and {part}"
                 )
+    unknown = sum(gene.paralog_group is None for gene in placed) + len(without_place)
     checks["paralog_groups_crossing"] = 0 if known else NOT_CHECKED_PARALOGS
+    checks["genes_without_paralog_group"] = unknown
     return checks
 
 
-def _groups(gene_ids: Sequence[str], table: Mapping[str, Gene]) -> list[list[str]]:
-    """Genes that must share a part: overlapping ones and paralogs, as connected groups."""
+def _groups(chrom_of: Mapping[str, str], table: Mapping[str, Gene]) -> list[list[str]]:
+    """Genes that must share a part, as connected groups: overlapping ones, paralogs, and a chromosome's
+    genes where one of them has no place.
+    """
+    gene_ids = list(chrom_of)
     parent = {gene_id: gene_id for gene_id in gene_ids}
 
     def root(gene_id: str) -> str:
@@ -157,6 +181,10 @@ def _groups(gene_ids: Sequence[str], table: Mapping[str, Gene]) -> list[list[str
             parent[root(gene.gene_id)] = root(reaching.gene_id)
         if not reaching or gene.interval.chrom != reaching.interval.chrom or gene.interval.end > reaching.interval.end:
             reaching = gene
+    undivided = {chrom: gene_id for gene_id, chrom in chrom_of.items() if gene_id not in table}
+    for gene_id, chrom in chrom_of.items():
+        if chrom in undivided:
+            parent[root(gene_id)] = root(undivided[chrom])
     first: dict[str, str] = {}
     for gene in placed:
         if gene.paralog_group is not None:
@@ -183,6 +211,11 @@ def _draw(groups: Iterable[list[str]], fractions: Mapping[str, float], seed: int
                 filled[part] += len(group)
                 break
         part_of.update(dict.fromkeys(group, chosen))
+    for part in [name for name, genes in filled.items() if not genes]:
+        # Every group is larger than the part: the smallest, as long as one is left to train on.
+        training = [group for group in shuffled if part_of[group[0]] == "train"]
+        if len(training) > 1:
+            part_of.update(dict.fromkeys(min(training, key=len), part))
     return part_of
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ def names() -> list[str]:
 
 
 def read(name: str, places: dict[str, str]) -> dict[str, Any]:
-    """A stack's `components` by type and its `steps` (options of single steps).
+    """A stack's `components` by type and, optional in the file, its `steps` (options of single steps).
 
     Args:
         name: one of `names()`.
@@ -36,21 +37,39 @@ def read(name: str, places: dict[str, str]) -> dict[str, Any]:
     return {"components": components, "steps": definition.get("steps") or {}}
 
 
-def apply(name: str, definition: dict[str, Any]) -> None:
-    """Register the stack and its components with ZenML, or bring them up to date, and make it active."""
+def step_options(definition: dict[str, Any], gpu_steps: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Options of single steps: those of the file, and the step operator, where the stack has one, for GPU steps."""
+    options = {name: dict(given) for name, given in definition["steps"].items()}
+    if "step_operator" in definition["components"]:
+        for name in gpu_steps:
+            options.setdefault(name, {})["step_operator"] = True
+    return options
+
+
+def apply(name: str, definition: dict[str, Any], more: Mapping[str, Mapping[str, Any]]) -> None:
+    """Register the stack and its components with ZenML, or bring them up to date, and make it active.
+
+    Args:
+        name: of the stack and of each of its components.
+        definition: as of `read`.
+        more: further settings by type of component; None removes one.
+    """
     from zenml.client import Client
     from zenml.enums import StackComponentType
 
     client = Client()
     ids = {}
     for kind, given in definition["components"].items():
-        settings = dict(given)
+        settings = {**given, **more.get(kind, {})}
         flavor = settings.pop("flavor")
         component_type = StackComponentType(kind)
         found = client.list_stack_components(name=name, type=component_type).items
         if not found:
             ids[component_type] = client.create_stack_component(
-                name=name, flavor=flavor, component_type=component_type, configuration=settings
+                name=name,
+                flavor=flavor,
+                component_type=component_type,
+                configuration={key: value for key, value in settings.items() if value is not None},
             ).id
             continue
         ids[component_type] = found[0].id
