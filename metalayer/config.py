@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
 
 from metalayer.errors import ConfigError
 from metalayer.genome import normalise_chrom
@@ -28,7 +28,9 @@ def state_dir() -> Path:
 class Section(BaseModel):
     """A group of settings; mistakes raise one `ConfigError` that lists them all."""
 
-    model_config = ConfigDict(extra="forbid", validate_assignment=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", validate_assignment=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
     section: ClassVar[str] = ""
 
     def __init__(self, **values: Any) -> None:
@@ -84,8 +86,8 @@ class DataConfig(Section):
 
     section: ClassVar[str] = "data"
 
-    base_model: str = Field("openspliceai", min_length=1, pattern=r"^[A-Za-z0-9._-]+$")
-    """Name of the base model, as in `<base_model>_eval`."""
+    base_model: str = Field("openspliceai", max_length=48, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+    """Name of the base model, as in `<base_model>_eval`; the registered model and the Bento are named after it."""
     data_root: Path = Path()
     """Folder that holds `data/`, `genes.tsv` and `nucleotide_scores/`."""
     annotation_source: str | None = None
@@ -183,7 +185,7 @@ class EvaluateConfig(Section):
     """Bootstrap resamples of genes behind each interval."""
     confidence: float = Field(0.95, gt=0.5, lt=1.0)
     """Coverage of the intervals."""
-    top_k_values: tuple[int, ...] = (10, 50, 100, 500)
+    top_k_values: tuple[PositiveInt, ...] = (10, 50, 100, 500)
     """k of the top-k accuracies, beside k = number of true sites."""
     seed: int = Field(42, ge=0)
     """Draws the bootstrap resamples."""
@@ -242,6 +244,9 @@ class RunConfig(Section):
                 mistakes.append(f"{name}: unknown section; {hint}")
             elif given is not None and not isinstance(given, Mapping):
                 mistakes.append(f"{name}: given {given!r}; a section holds keys and values")
+            elif given and not all(isinstance(key, str) for key in given):
+                odd = ", ".join(repr(key) for key in given if not isinstance(key, str))
+                mistakes.append(f"{name}.{odd}: unknown key; keys are words")
             else:
                 try:
                     built[name] = sections[name].model_validate(dict(given or {}))
@@ -296,8 +301,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"configuration file {path}: {error.strerror or error}") from None
-    except yaml.YAMLError as error:
-        raise ConfigError(f"configuration file {path} is not YAML: {error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration file {path} is not YAML in UTF-8: {error}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -44,7 +44,12 @@ def publish_directory(path: Path) -> Iterator[Path]:
         old = draft.with_name(draft.name + "-old")
         if path.exists():
             path.rename(old)  # a directory cannot be renamed over a full one
-        draft.rename(path)
+        try:
+            draft.rename(path)
+        except OSError:
+            if old.exists():
+                old.rename(path)
+            raise
         shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

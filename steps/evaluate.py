@@ -1,10 +1,12 @@
 """evaluate: base, meta and the current champion on the same test genes."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from zenml import step
 
 from metalayer.config import RunConfig
+from metalayer.errors import MetalayerError, ModelError, RegistryError
 from metalayer.workflows.evaluate import GOLDEN, evaluate_bundle
 from steps.materializers import ModelRef, TableRef
 from steps.policy import LONG_RETRY, NEVER_CACHED
@@ -30,11 +32,15 @@ def evaluate(
 
     folder = step_dir("evaluate")
     name = registry.registered_name(config.data.base_model)
-    champion = registry.champion(name, tracking_uri(), folder / "champion")
-    evaluation = evaluate_bundle(
-        model.path, rows.file, tracks.path, manifest, config, champion.bundle if champion else None, folder
-    )
-    if champion and evaluation["champion"]:
-        evaluation["champion"] |= {"name": champion.name, "version": champion.version}
+    standing = registry.find_champion(name, tracking_uri())
+    champion: Path | MetalayerError | None = None
+    if standing:
+        try:
+            champion = registry.fetch(name, standing.version, tracking_uri(), folder / "champion").bundle
+        except (ModelError, RegistryError) as error:  # the registry answers, its files do not: the gate says so
+            champion = error
+    evaluation = evaluate_bundle(model.path, rows.file, tracks.path, manifest, config, champion, folder)
+    if standing:
+        evaluation["champion"] |= {"name": standing.name, "version": standing.version}
     log_evaluation(evaluation, training, config)
     return evaluation, TableRef.of(folder / GOLDEN)

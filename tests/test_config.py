@@ -47,10 +47,10 @@ def test_override_of_another_form_is_refused(override: str) -> None:
         RunConfig.load(None, [override])
 
 
-@pytest.mark.parametrize("text", ["- a\n- b\n", "a: [", "3"])
-def test_files_that_are_no_configuration(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("text", [b"- a\n- b\n", b"a: [", b"3", b"data: {base_model: caf\xe9}"])
+def test_files_that_are_no_configuration(tmp_path: Path, text: bytes) -> None:
     path = tmp_path / "c.yaml"
-    path.write_text(text)
+    path.write_bytes(text)
     with pytest.raises(ConfigError, match=r"c\.yaml"):
         RunConfig.load(path)
 
@@ -75,6 +75,21 @@ def test_flat_configuration_has_every_field_of_its_sections() -> None:
         MetaLayerConfig(max_epochs=0, frob=1)
 
 
-def test_a_base_model_name_is_a_name() -> None:
+@pytest.mark.parametrize("name", ["../x", "", "spliceai_", ".hidden", "x" * 49])
+def test_a_base_model_name_is_a_name(name: str) -> None:
     with pytest.raises(ConfigError, match="base_model"):
-        DataConfig(base_model="../x")
+        DataConfig(base_model=name)
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("train", {"learning_rate": float("inf")}),
+        ("train", {"max_grad_norm": float("nan")}),
+        ("evaluate", {"top_k_values": [10, 0]}),
+        ("train", {3: 4}),
+    ],
+)
+def test_values_that_are_no_setting(section: str, values: dict) -> None:
+    with pytest.raises(ConfigError, match=f"{section}."):
+        RunConfig.from_dict({section: values})

@@ -35,6 +35,24 @@ def test_a_directory_is_replaced_whole(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
+def test_a_directory_that_cannot_be_renamed_leaves_the_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "d"
+    target.mkdir()
+    (target / "a").write_text("old")
+    rename = Path.rename
+
+    def fail(self: Path, to: Path) -> Path:
+        if self.name.startswith(".d.draft") and not self.name.endswith("-old"):
+            raise OSError(28, "No space left on device")
+        return rename(self, to)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(OSError, match="No space left"), publish_directory(target) as draft:
+        (draft / "a").write_text("new")
+    assert (target / "a").read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
 def test_kill_9_in_mid_write_leaves_the_old_file_and_the_next_run_tidies_up(tmp_path: Path) -> None:
     target = tmp_path / "a.bin"
     target.write_bytes(b"old")

@@ -105,6 +105,8 @@ def test_a_gain_may_be_waived_and_is_still_listed():
     decision = decide(evaluation, GateConfig(require_better_than_base=False))
     assert decision.promoted
     assert "not required" in next(reason.text for reason in decision.reasons if reason.rule == BETTER)
+    missing = changed("positions.difference.pr_auc_splice.value", math.nan)
+    assert not decide(missing, GateConfig(require_better_than_base=False)).promoted
 
 
 def test_the_champion_must_not_be_better_on_any_of_three():

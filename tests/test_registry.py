@@ -40,7 +40,7 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     bundle, golden = model
     uri = registry.default_tracking_uri()
     assert registry.champions() == []
-    assert registry.champion(NAME, None, home / "downloads") is None
+    assert registry.find_champion(NAME) is None
     assert not (home / "state").exists()
 
     # A rejected model is a challenger, never a champion.
@@ -65,9 +65,7 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     assert client.get_model_version_by_alias(NAME, "challenger").version == 1
 
     # The version leads back to its data, and its files come back whole.
-    local = registry.champion(NAME, None, home / "downloads")
-    assert local is not None
-    assert local.version == 2
+    local = registry.fetch(NAME, 2, None, home / "downloads")
     assert digest(local.bundle) == digest(bundle) == local.tags["digest"]
     assert local.golden.read_bytes() == golden.read_bytes()
     assert local.tags["data_hash"] == "d4t4"
@@ -124,7 +122,7 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     assert digest(again.bundle) == digest(bundle)
     for weights in (home / "state" / "mlartifacts").rglob("model.safetensors"):
         weights.write_bytes(b"x")
-    with pytest.raises(RegistryError, match="not those that were registered"):
+    with pytest.raises(ModelError, match="not those that were registered"):
         registry.fetch(NAME, 3, None, home / "downloads")
 
     assert list((home / "elsewhere").iterdir()) == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +18,9 @@ from metalayer.core import ArtifactLoader
 from metalayer.data.labels import label_rows
 from metalayer.data.splits import make_split
 from metalayer.data.windows import encode_windows
+from metalayer.errors import MetalayerError, RegistryError
 from metalayer.evaluation.gate import decide
+from metalayer.evaluation.tables import comparison_table
 from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import digest, save_model
@@ -42,7 +46,7 @@ class Prepared:
     def train(self, output: Path, rows: Path | None = None) -> dict[str, Any]:
         return train_bundle(rows or self.rows, self.tracks, self.manifest, self.config, output, {"data_hash": "d"})
 
-    def evaluate(self, bundle: Path, output: Path, champion: Path | None = None) -> dict[str, Any]:
+    def evaluate(self, bundle: Path, output: Path, champion: Path | MetalayerError | None = None) -> dict[str, Any]:
         return evaluate_bundle(bundle, self.rows, self.tracks, self.manifest, self.config, champion, output)
 
 
@@ -160,8 +164,14 @@ def test_a_champion_that_cannot_be_scored_fails_the_gate(prepared: Prepared, tra
     everything = predictor.info | {"split": {"train": prepared.manifest["test"]["genes"], "valid": [], "test": []}}
     save_model(predictor.model, tmp_path / "knows_all", everything)
     (tmp_path / "damaged").mkdir()
-    for champion in ("knows_all", "damaged"):
-        evaluation = prepared.evaluate(trained, tmp_path / "out", tmp_path / champion)
+    for name, value in (("another_kind", {"width": 7}), ("no_split", None)):
+        shutil.copytree(trained, tmp_path / name)
+        path = tmp_path / name / "model.json"
+        description = json.loads(path.read_text())
+        path.write_text(json.dumps({**description, **({"model": value} if value else {"split": None})}))
+    champions = [tmp_path / name for name in ("knows_all", "damaged", "another_kind", "no_split")]
+    for champion in (*champions, RegistryError("its files cannot be had")):
+        evaluation = prepared.evaluate(trained, tmp_path / "out", champion)
         assert not evaluation["champion"]["scored"]
         decision = decide(evaluation, prepared.config.gate)
         assert [reason.rule for reason in decision.reasons if not reason.passed] == ["not_worse_than_champion"]
@@ -179,6 +189,21 @@ def test_without_tracks_rows_are_judged_and_the_report_says_so(
     evaluation = rows_only.evaluate(tmp_path / "model", tmp_path / "out")
     assert evaluation["primary"] == "rows"
     assert evaluation["positions"] is None
+
+
+def test_a_test_gene_without_tracks_is_left_out_or_rows_count(
+    base_layer: Path, tmp_path: Path, trained: Path, prepared: Prepared
+) -> None:
+    gene = prepared.manifest["test"]["genes"][0]
+    for path in base_layer.glob("nucleotide_scores/*.parquet"):
+        frame = pl.read_parquet(path)
+        frame.filter(pl.col("gene_id").cast(pl.String).str.strip_prefix("gene-") != gene).write_parquet(path)
+    for share, unit in ((0.2, "positions"), (0.01, "rows")):
+        few = prepare(base_layer, tmp_path / unit, f"data.max_bad_share={share}")
+        evaluation = few.evaluate(trained, tmp_path / "out")
+        assert evaluation["primary"] == unit
+        assert evaluation["test_genes_without_tracks"] == [gene]
+        assert f"({gene})" in comparison_table(evaluation)
 
 
 @pytest.mark.parametrize(

@@ -62,8 +62,8 @@ class ArtifactLoader:
     def load(self, output_dir: Path) -> dict[str, Any]:
         """Write `rows.parquet`, and `tracks.parquet` and `genes.parquet` where there is something to write.
 
-        They are published after all of them are written, or none of them is. Rows: gene_id, chrom, strand, position, index,
-        sequence, splice_type and the 50 features.
+        They are published after all of them are written, or none of them is. Rows: gene_id, chrom,
+        strand, position, index, sequence, splice_type and the 50 features.
 
         Returns:
             What was read, dropped, mismatched and rebuilt: JSON-ready.

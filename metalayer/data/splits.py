@@ -68,7 +68,7 @@ def make_split(rows: Path, genes: Path | None, config: SplitConfig) -> dict[str,
     if lacking:
         whole = sorted({chrom_of[gene_id] for gene_id in lacking}, key=_chrom_order)
         logger.warning(
-            "%d genes are in no gene table (%s ...): what overlaps them is not known, so chromosomes %s are not divided",
+            "%d genes have no known place (%s ...), so what overlaps them is not known: chromosomes %s stay whole",
             *(len(lacking), ", ".join(lacking[:3]), ", ".join(whole)),
         )
     groups = _groups(chrom_of, table)
@@ -132,7 +132,8 @@ def check_split(manifest: Mapping[str, Any], table: Mapping[str, Gene], chrom_of
         parts = {part_of[other] for other in part_of if chrom_of[other] == chrom_of[gene_id]}
         if len(parts) > 1:
             raise SplitError(
-                f"gene {gene_id} has no place, and its chromosome {chrom_of[gene_id]} is in {' and '.join(sorted(parts))}"
+                f"gene {gene_id} has no place, and its chromosome {chrom_of[gene_id]} is in "
+                f"{' and '.join(sorted(parts))}"
             )
     checks["overlapping_genes_crossing"] = 0
     checks["genes_without_place"] = len(without_place)
@@ -162,9 +163,7 @@ def check_split(manifest: Mapping[str, Any], table: Mapping[str, Gene], chrom_of
 
 
 def _groups(chrom_of: Mapping[str, str], table: Mapping[str, Gene]) -> list[list[str]]:
-    """Genes that must share a part, as connected groups: overlapping ones, paralogs, and a chromosome's
-    genes where one of them has no place.
-    """
+    """Genes that must share a part: overlapping ones, paralogs, a chromosome's where one of them has no place."""
     gene_ids = list(chrom_of)
     parent = {gene_id: gene_id for gene_id in gene_ids}
 
@@ -197,7 +196,7 @@ def _groups(chrom_of: Mapping[str, str], table: Mapping[str, Gene]) -> list[list
 
 def _draw(groups: Iterable[list[str]], fractions: Mapping[str, float], seed: int) -> dict[str, str]:
     """Whole groups at random until each part has its fraction of the genes; the rest trains."""
-    shuffled = sorted(groups)
+    shuffled: list[list[str]] = sorted(groups)
     np.random.default_rng(seed).shuffle(shuffled)
     total = sum(len(group) for group in shuffled)
     part_of = {}
@@ -215,7 +214,8 @@ def _draw(groups: Iterable[list[str]], fractions: Mapping[str, float], seed: int
         # Every group is larger than the part: the smallest, as long as one is left to train on.
         training = [group for group in shuffled if part_of[group[0]] == "train"]
         if len(training) > 1:
-            part_of.update(dict.fromkeys(min(training, key=len), part))
+            _, smallest = min((len(group), group) for group in training)
+            part_of.update(dict.fromkeys(smallest, part))
     return part_of
 
 

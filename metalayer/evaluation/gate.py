@@ -54,7 +54,8 @@ def decide(evaluation: Mapping[str, Any], policy: GateConfig) -> Decision:
         reasons.append(_above(report, metric, -policy.margin, "not_worse_than_base", "base"))
     better = _above(report, "pr_auc_splice", policy.min_gain, "better_than_base", "base")
     if not policy.require_better_than_base:
-        better = Reason(better.rule, passed=True, text=f"{better.text} (not required: gate.require_better_than_base)")
+        known = _number(report, "difference", "pr_auc_splice", "value") is not None
+        better = Reason(better.rule, known, f"{better.text} (not required: gate.require_better_than_base)")
     reasons.append(better)
     reasons.extend(_champion(evaluation.get("champion", {}), policy))
     return Decision(all(reason.passed for reason in reasons), tuple(reasons))

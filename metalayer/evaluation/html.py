@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metalayer.evaluation.gate import Decision
-from metalayer.evaluation.tables import METRICS, caption, comparison_rows, with_interval
+from metalayer.evaluation.tables import METRICS, caption, comparison_rows, untracked_note, with_interval
 from metalayer.files import publish_file
 from metalayer.schema import CLASSES
 
@@ -148,13 +148,15 @@ def _verdict(
         for reason in decision.reasons
     )
     judged = "all positions of the test genes" if evaluation["primary"] == "positions" else "artifact rows"
+    if note := untracked_note(evaluation):
+        judged += f". {note}"
     name = " &middot; ".join(
         escape(str(value)) for value in (load_report.get("base_model"), run.get("pipeline_run")) if value
     )
     return (
         f'<section class="verdict {word}">\n<p class="quiet">metalayer{" &middot; " + name if name else ""}</p>\n'
         f'<h1><span class="word">{word}</span> {summary}</h1>\n'
-        f'<ul class="reasons">{reasons}</ul>\n<p class="quiet">Judged on {judged}.</p>\n</section>'
+        f'<ul class="reasons">{reasons}</ul>\n<p class="quiet">Judged on {escape(judged)}.</p>\n</section>'
     )
 
 

@@ -46,7 +46,18 @@ def caption(report: Mapping[str, Any]) -> str:
 def comparison_table(evaluation: Mapping[str, Any]) -> str:
     """The primary report of an evaluation as aligned text."""
     report = evaluation[evaluation["primary"]]
-    return "\n".join([caption(report), "", *aligned(comparison_rows(report))])
+    notes = [note] if (note := untracked_note(evaluation)) else []
+    return "\n".join([caption(report), *notes, "", *aligned(comparison_rows(report))])
+
+
+def untracked_note(evaluation: Mapping[str, Any]) -> str:
+    """What became of test genes without per-nucleotide scores, where others have them; else nothing."""
+    without = evaluation.get("test_genes_without_tracks")
+    if not without:
+        return ""
+    names = ", ".join(without[:5]) + (" ..." if len(without) > 5 else "")
+    outcome = "left out" if evaluation["primary"] == "positions" else "too many to leave out, so rows are what counts"
+    return f"{len(without)} of {evaluation['test_genes']} test genes have no per-nucleotide scores ({names}): {outcome}"
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 import metalayer
-from metalayer.errors import ModelError, SchemaError
+from metalayer.errors import ConfigError, ModelError, SchemaError
 from metalayer.files import publish_directory
 from metalayer.models.meta import MetaSpliceModel
 from metalayer.schema import FEATURE_SCHEMA
@@ -62,7 +62,7 @@ def read_description(directory: Path) -> dict[str, Any]:
         raise ModelError(f"model directory {directory}: {DESCRIPTION}: {error.strerror or error}") from None
     except ValueError:
         raise ModelError(f"model directory {directory}: {DESCRIPTION} is damaged; save or download it again") from None
-    if info.get("format_version") != FORMAT_VERSION:
+    if not isinstance(info, dict) or info.get("format_version") != FORMAT_VERSION:
         raise ModelError(
             f"model directory {directory}: format version {info.get('format_version')!r}; this metalayer "
             f"{metalayer.__version__} reads {FORMAT_VERSION}. Train again, or use the version that wrote it "
@@ -89,7 +89,12 @@ def load_model(directory: Path) -> tuple[MetaSpliceModel, dict[str, Any]]:
         tensors = load_file(path)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"model directory {directory}: {WEIGHTS}: {error}") from None
-    model = MetaSpliceModel(**info["model"])
+    try:
+        model = MetaSpliceModel(**info["model"])
+    except (KeyError, TypeError, ConfigError) as error:
+        raise ModelError(
+            f"model directory {directory}: {DESCRIPTION} describes no model that can be built: {error}"
+        ) from None
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     given = {name: tuple(value.shape) for name, value in tensors.items()}
     if expected != given:

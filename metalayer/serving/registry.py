@@ -25,6 +25,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import polars as pl
+import yaml
 from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
@@ -38,7 +39,7 @@ from mlflow.types import ColSpec, Schema
 from sqlalchemy.exc import SQLAlchemyError
 
 from metalayer.config import state_dir
-from metalayer.errors import RegistryError
+from metalayer.errors import ModelError, RegistryError
 from metalayer.files import publish_directory
 from metalayer.models.bundle import DESCRIPTION, WEIGHTS, digest, read_description
 from metalayer.schema import CLASSES, ROW_SCORES
@@ -205,38 +206,39 @@ def champions(tracking_uri: str | None = None) -> list[ModelVersion]:
     return sorted((version for version in found if version is not None), key=lambda version: version.name)
 
 
-def champion(name: str, tracking_uri: str | None, download_to: Path) -> LocalModel | None:
-    """The champion with its files, or None where there is none.
+def fetch(name: str, version: int, tracking_uri: str | None, download_to: Path) -> LocalModel:
+    """A version with its files.
 
     Args:
         name: registered name.
+        version: of it.
         tracking_uri: of the service; None takes `default_tracking_uri`.
         download_to: keeps one directory a version, and is asked first.
 
     Raises:
-        RegistryError: the service cannot be reached or refuses, or the stored model is damaged.
+        RegistryError: the service cannot be reached or refuses.
+        ModelError: the stored model is damaged.
     """
-    found = find_champion(name, tracking_uri)
-    return None if found is None else fetch(name, found.version, tracking_uri, download_to)
-
-
-def fetch(name: str, version: int, tracking_uri: str | None, download_to: Path) -> LocalModel:
-    """A version with its files; arguments and errors as of `champion`."""
     uri = tracking_uri or default_tracking_uri()
     directory = Path(download_to) / name / str(version)
     with _service(uri) as client:
         found = _model_version(client.get_model_version(name, str(version)))
-        if not _is(directory, found.tags.get("digest")):
-            with tempfile.TemporaryDirectory() as scratch, publish_directory(directory) as draft:
-                root = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=scratch))
-                artifacts = mlflow.models.Model.load(root).flavors["python_function"]["artifacts"]
-                shutil.copytree(root / artifacts[_BUNDLE]["path"], draft / _BUNDLE)
-                shutil.copyfile(root / artifacts["golden"]["path"], draft / release.GOLDEN)
-    if not _is(directory, found.tags.get("digest")):
-        raise RegistryError(
-            f"{name} version {version} of {_safe(uri)}: its files are not those that were registered; "
-            "run the pipeline again or restore the artifact store"
+        damaged = ModelError(
+            f"{name} version {version} of {_safe(uri)}: its files are not those that were registered; restore the "
+            "artifact store, or move the alias to a version that is whole"
         )
+        if not _is(directory, found.tags.get("digest")):
+            with tempfile.TemporaryDirectory() as scratch:
+                root = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=scratch))
+                try:
+                    artifacts = mlflow.models.Model.load(root).flavors["python_function"]["artifacts"]
+                    with publish_directory(directory) as draft:
+                        shutil.copytree(root / artifacts[_BUNDLE]["path"], draft / _BUNDLE)
+                        shutil.copyfile(root / artifacts["golden"]["path"], draft / release.GOLDEN)
+                except (KeyError, TypeError, ValueError, FileNotFoundError, yaml.YAMLError):
+                    raise damaged from None
+    if not _is(directory, found.tags.get("digest")):
+        raise damaged
     return LocalModel(name, found.version, found.run_id, found.tags, directory / _BUNDLE, directory / release.GOLDEN)
 
 

@@ -103,12 +103,17 @@ class Trainer:
         return Epoch(0, math.nan, val_loss, val_ap, 0.0, 0.0)
 
     def train_on(self, batches: Iterable[Batch]) -> float:
-        """One optimizer step a batch; returns the weighted mean loss."""
+        """One optimizer step a batch; returns the weighted mean loss.
+
+        A batch's loss is divided by its rows and by the mean weight of all training rows, not by its own
+        weights: a row pulls as hard whatever it is batched with.
+        """
         self.model.train()
+        scale = 1.0 / float(self.train_loader.weights.mean())
         losses, weights = 0.0, 0.0
         for batch in batches:
             on_device = batch.to(self.device)
-            loss = self._loss(on_device).sum() / len(batch)
+            loss = self._loss(on_device).sum() * (scale / len(batch))
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"the training loss is {loss.item()} at learning rate {self.scheduler.get_last_lr()[0]:g}; lower "
@@ -119,7 +124,7 @@ class Trainer:
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
             self.optimizer.step()
             self.scheduler.step()
-            losses += loss.item() * len(batch)
+            losses += loss.item() * len(batch) / scale
             weights += float(batch.weights.sum())
         return losses / weights
 

@@ -21,7 +21,7 @@ from metalayer.files import publish_file
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
 from metalayer.models.device import use_threads
-from metalayer.schema import CLASSES, ROW_SCORES
+from metalayer.schema import CLASSES, PROBABILITY_SUM_TOLERANCE, ROW_SCORES
 from metalayer.workflows.train import open_tracks
 
 logger = logging.getLogger(__name__)
@@ -36,10 +36,13 @@ def evaluate_bundle(
     tracks: Path | None,
     manifest: Mapping[str, Any],
     config: RunConfig,
-    champion: Path | None,
+    champion: Path | MetalayerError | None,
     output_dir: Path,
 ) -> dict[str, Any]:
     """Evaluate a model on the test genes: on all their positions where there are tracks, and on their rows.
+
+    A few test genes without tracks (a share of at most `data.max_bad_share`) are left out of the
+    positions, and named; with more of them the rows are what counts.
 
     Args:
         bundle: the model directory.
@@ -48,7 +51,7 @@ def evaluate_bundle(
         manifest: of `make_split`.
         config: the run.
         champion: model directory of the current champion, scored on the test genes less those it was
-            trained or validated on; None where there is none.
+            trained or validated on; None where there is none, an error where it cannot be had.
         output_dir: gets `evaluation.json` and `golden.parquet` (rows with the answers expected of them).
 
     Returns:
@@ -59,11 +62,18 @@ def evaluate_bundle(
     test_genes = list(manifest["test"]["genes"])
     predictor = Predictor.load(bundle, config.train.device)
     table = RowTable.read(rows, test_genes, predictor.schema.window_bp)
-    row_genes, answers = _score_rows(predictor, table)
+    row_genes = _score_rows(predictor, table)
     store = open_tracks(tracks)
     tracked = [gene_id for gene_id in test_genes if store and gene_id in store]
+    untracked = [gene_id for gene_id in test_genes if gene_id not in set(tracked)]
     position_genes = _score_positions(predictor, store, tracked) if store else []
-    complete = bool(tracked) and len(tracked) == len(test_genes)
+    complete = bool(tracked) and len(untracked) <= config.data.max_bad_share * len(test_genes)
+    if tracked and untracked:
+        logger.warning(
+            "%d of %d test genes have no per-nucleotide scores (%s ...): %s",
+            *(len(untracked), len(test_genes), ", ".join(untracked[:3])),
+            "left out" if complete else "more than data.max_bad_share, so artifact rows are what counts",
+        )
     logger.info("intervals from %d resamples of genes", config.evaluate.n_bootstrap)
     evaluation: dict[str, Any] = {
         "primary": "positions" if complete else "rows",
@@ -72,19 +82,22 @@ def evaluate_bundle(
         "champion": None,
         "test_genes": len(test_genes),
         "test_genes_with_tracks": len(tracked),
+        "test_genes_without_tracks": untracked if tracked else None,
     }
-    if champion is not None:
+    if isinstance(champion, MetalayerError):
+        evaluation["champion"] = {"scored": False, "error": str(champion), "genes": 0}
+    elif champion is not None:
         primary = position_genes if complete else row_genes
         evaluation["champion"] = _against_champion(champion, primary, table, store if complete else None, config)
     output_dir.mkdir(parents=True, exist_ok=True)
-    _write_golden(table, answers, output_dir / GOLDEN)
+    _write_golden(bundle, table, output_dir / GOLDEN)
     with publish_file(output_dir / EVALUATION) as draft:
         draft.write_text(json.dumps(evaluation, indent=1), encoding="utf-8")
     return evaluation
 
 
-def _score_rows(predictor: Predictor, table: RowTable) -> tuple[list[GeneScores], np.ndarray]:
-    """Base, meta and uncalibrated meta on rows, by gene; and meta for all rows, (n, 3)."""
+def _score_rows(predictor: Predictor, table: RowTable) -> list[GeneScores]:
+    """Base, meta and uncalibrated meta on rows, by gene."""
     log_p = predictor.row_log_probabilities(table.features, table.windows)
     meta = predictor.calibrated(log_p)
     base = base_probabilities(table.features[:, : len(CLASSES)])
@@ -92,7 +105,7 @@ def _score_rows(predictor: Predictor, table: RowTable) -> tuple[list[GeneScores]
     for gene_id, chrom, at in _rows_by_gene(table):
         scores = {"base": base[at], "meta": meta[at], "uncalibrated": np.exp(log_p[at])}
         out.append(GeneScores(gene_id, chrom, table.labels[at].astype(np.uint8), scores))
-    return out, meta
+    return out
 
 
 def _rows_by_gene(table: RowTable) -> list[tuple[str, str, slice]]:
@@ -150,24 +163,34 @@ def _against_champion(
             for gene in unseen
         ]
         return facts | {"scored": True, "genes": len(both)} | compare_champion(both, config.evaluate)
+    except (KeyError, TypeError):
+        return facts | {"error": "its model.json does not say which genes it was trained on"}
     except MetalayerError as error:
         return facts | {"error": str(error)}
 
 
-def _write_golden(table: RowTable, answers: np.ndarray, path: Path) -> None:
-    """A spread of test rows of every class with the answers that a server of this model must give."""
+def _write_golden(bundle: Path, table: RowTable, path: Path) -> None:
+    """A spread of test rows of every class with the answers that a server of this model must give.
+
+    They are given by the CPU, as a server's are: a GPU rounds otherwise. Rows whose donor and acceptor
+    scores add up to more than 1 (two sites next to each other) are no valid request, and left out.
+    """
+    total = table.features[:, : len(CLASSES)].sum(axis=1, dtype=np.float64)
+    valid = np.abs(total - 1.0) <= PROBABILITY_SUM_TOLERANCE
     chosen: list[np.ndarray] = []
     for site_class in range(len(CLASSES)):
-        at = np.flatnonzero(table.labels == site_class)
+        at = np.flatnonzero((table.labels == site_class) & valid)
         chosen.append(at[np.linspace(0, len(at) - 1, min(len(at), GOLDEN_ROWS // len(CLASSES) + 1)).astype(int)])
     rows = np.unique(np.concatenate(chosen))
-    scores = table.features[rows][:, : len(ROW_SCORES)].astype(np.float64)
+    row_scores = table.features[rows][:, : len(ROW_SCORES)]
+    answers = Predictor.load(bundle).predict_rows(row_scores, table.windows[rows])
+    scores = row_scores.astype(np.float64)
     golden = (
         table.frame[rows]
         .select("gene_id", "chrom", "position", "splice_type", "sequence", "index")
         .hstack(
             [pl.Series(name, scores[:, i]) for i, name in enumerate(ROW_SCORES)]
-            + [pl.Series(name, answers[rows, i].astype(np.float64)) for i, name in enumerate(CLASSES)]
+            + [pl.Series(name, answers[:, i].astype(np.float64)) for i, name in enumerate(CLASSES)]
         )
     )
     with publish_file(path) as draft:

@@ -65,15 +65,14 @@ def train_bundle(
     train = RowTable.read(rows, manifest["train"]["genes"])
     valid = RowTable.read(rows, manifest["valid"]["genes"])
     logger.info("training on %d rows, validating on %d", len(train), len(valid))
+    # Variants weigh what is learned; what is measured looks like whole genes.
+    in_genes = prevalence_weights(valid, store)
     loaders = [
-        RowLoader(
-            table,
-            config.train.batch_size,
-            weights=table.weights * prevalence_weights(table, store),
-            shuffle=shuffle,
-            seed=config.train.seed,
+        RowLoader(table, config.train.batch_size, weights=weights, shuffle=shuffle, seed=config.train.seed)
+        for table, weights, shuffle in (
+            (train, train.weights * prevalence_weights(train, store), True),
+            (valid, in_genes, False),
         )
-        for table, shuffle in ((train, True), (valid, False))
     ]
     model = MetaSpliceModel(
         sequence_encoder=config.model.sequence_encoder,
@@ -84,7 +83,7 @@ def train_bundle(
     trainer = Trainer(model, loaders[0], loaders[1], config.train)
     history = trainer.train()
     predictor = Predictor(trainer.model, {}, "", config.train.device)
-    calibration, calibrated_on = _calibrate(predictor, valid, loaders[1].weights, open_tracks(tracks), manifest)
+    calibration, calibrated_on = _calibrate(predictor, valid, in_genes, open_tracks(tracks), manifest)
     model.calibration_scale.fill_(calibration.scale)
     model.calibration_bias.copy_(model.calibration_bias.new_tensor(calibration.bias))
     result = {
