@@ -39,6 +39,11 @@ class Section(BaseModel):
         except ValidationError as error:
             raise ConfigError(_message(_mistakes(error, type(self)))) from None
 
+    def __str__(self) -> str:
+        """All settings as YAML."""
+        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
+        return text
+
     def __setattr__(self, name: str, value: Any) -> None:
         try:
             super().__setattr__(name, value)
@@ -142,6 +147,8 @@ class ModelConfig(Section):
     """Name in the encoder registry: `cnn` or `none`."""
     sequence_encoder_config: dict[str, Any] = Field(default_factory=dict)
     """Options of the encoder; unknown ones are errors."""
+    fusion: str = "concat"
+    """How scores and sequence meet: `concat`, `gated` or `cross_attention`."""
     hidden_dim: int = Field(256, ge=8, le=8192)
     """Width of the score encoder and of the fused layer."""
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
@@ -155,18 +162,27 @@ class TrainConfig(Section):
 
     learning_rate: float = Field(1e-4, gt=0.0, le=1.0)
     """Peak learning rate of AdamW."""
+    additional_rate_share: float = Field(0.1, gt=0.0, le=1.0)
+    """Share of `learning_rate` at which `train(additional_epochs=N)` goes on where the schedule has ended."""
     weight_decay: float = Field(0.01, ge=0.0, le=1.0)
     """Decoupled weight decay of AdamW."""
     batch_size: int = Field(64, ge=1, le=65536)
-    """Rows an optimizer step."""
+    """Rows a batch, over all processes."""
+    gradient_accumulation_steps: int = Field(1, ge=1, le=4096)
+    """Batches an optimizer step."""
     max_epochs: int = Field(100, ge=1, le=100_000)
     """Passes over the training rows, at most."""
     patience: int = Field(10, ge=1)
-    """Epochs without a better validation PR-AUC after which training stops."""
+    """Epochs without a better `early_stopping_metric` after which training stops."""
+    early_stopping_metric: Literal["pr_auc_splice", "ap_splice", "ap_donor", "ap_acceptor", "loss"] = "pr_auc_splice"
+    """Which validation figure picks the best epoch: average precision of splice sites, of a class, the
+    mean of both, or the loss."""
     warmup_fraction: float = Field(0.05, ge=0.0, lt=1.0)
     """Share of the optimizer steps in which the learning rate rises to its peak."""
     max_grad_norm: float = Field(1.0, gt=0.0)
     """Gradient norm above which gradients are scaled down."""
+    mixed_precision: bool = False
+    """On a GPU: bfloat16 where it has it, else float16 with a gradient scaler. Elsewhere float32 as ever."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     """`auto` takes cuda, then mps, then cpu."""
     threads: int | None = Field(None, ge=1, le=1024)

@@ -69,7 +69,7 @@ def _device() -> Finding:
     try:
         import torch
 
-        from metalayer.models.device import resolve_device
+        from metalayer.device import resolve_device
     except ImportError as error:
         return Finding("device", ok=False, text=f"torch cannot be imported: {error}")
     return Finding(

@@ -84,7 +84,7 @@ def _config(options: argparse.Namespace, state: Path) -> RunConfig:
     config = RunConfig.load(options.config or DEMO, options.overrides, root)
     paths = {name: value.resolve() for name, value in config.data if isinstance(value, Path)}
     config.data = config.data.model_copy(update=paths)
-    from metalayer.models.device import resolve_device
+    from metalayer.device import resolve_device
 
     resolve_device(config.train.device)
     return config

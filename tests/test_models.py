@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from metalayer.device import resolve_device
 from metalayer.errors import ConfigError, ModelError, SchemaError
 from metalayer.features import feature_matrix, gene_row_scores
 from metalayer.gene_track import GeneTrack
@@ -13,7 +14,6 @@ from metalayer.inference import Predictor
 from metalayer.inference.predictor import to_exon_bases
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import load_model, save_model
-from metalayer.models.device import resolve_device
 from metalayer.models.encoders import build_encoder
 from metalayer.models.scores import FeatureNormaliser
 from metalayer.schema import FEATURES

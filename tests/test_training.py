@@ -65,7 +65,7 @@ def test_nothing_is_found_in_shuffled_labels() -> None:
 def test_the_best_weights_are_left_in_the_model_and_same_seed_same_weights() -> None:
     trainer, history = fit(planted(300, 0), planted(200, 1), epochs=3)
     best = max(history, key=lambda epoch: epoch["val_pr_auc_splice"])
-    assert trainer._validate()[1] == pytest.approx(best["val_pr_auc_splice"], abs=1e-12)
+    assert trainer._validate()["val_pr_auc_splice"] == pytest.approx(best["val_pr_auc_splice"], abs=1e-12)
     again, _ = fit(planted(300, 0), planted(200, 1), epochs=3)
     other, _ = fit(planted(300, 0), planted(200, 1), epochs=3, seed=7)
     for name, value in trainer.model.state_dict().items():
@@ -94,8 +94,8 @@ def test_a_weight_acts_on_its_own_row() -> None:
         RowLoader(table, 64),
         TrainConfig(device="cpu"),
     )
-    plain = trainer._loss(next(iter(RowLoader(table, 64))))
-    weighted = trainer._loss(next(iter(RowLoader(table, 64, weights=weights))))
+    plain = trainer._loss(trainer.model, next(iter(RowLoader(table, 64))))
+    weighted = trainer._loss(trainer.model, next(iter(RowLoader(table, 64, weights=weights))))
     expected = plain.clone()
     expected[3] *= 5
     assert torch.allclose(weighted, expected)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from metalayer.config import DataConfig
-from metalayer.data.artifacts import ReadReport, read_artifacts, read_header, read_sites, with_features
+from metalayer.data.artifacts import ReadReport, count_rows, read_artifacts, read_header, read_sites, with_features
 from metalayer.data.discovery import BaseLayerFiles, find_files
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
 from metalayer.data.nucleotide_scores import TrackReport, write_tracks
@@ -58,6 +58,27 @@ class ArtifactLoader:
         for path in sorted(self.files().all_paths()):
             total.update(f"{path.name}\0{sha256(path)}\n".encode())
         return total.hexdigest()
+
+    def get_statistics(self) -> dict[str, Any]:
+        """What the artifact files hold, all rows of them.
+
+        Returns:
+            total_positions, files, classes, chromosomes, genes (rows by name each), missing (rows without
+            a value, or with NaN, by column).
+
+        Raises:
+            ArtifactError: files that are absent or cannot be parsed.
+        """
+        files = self.files()
+        found = [count_rows(file) for file in files.artifacts]
+        totals: dict[str, dict[str, int]] = {}
+        for kind in ("classes", "chromosomes", "genes", "missing"):
+            totals[kind] = {}
+            for counts in found:
+                for name, count in counts[kind].items():
+                    totals[kind][name] = totals[kind].get(name, 0) + count
+        classes = {name: totals["classes"].pop(name, 0) for name in CLASSES} | totals["classes"]
+        return {"total_positions": sum(classes.values()), "files": len(files.artifacts), **totals, "classes": classes}
 
     def load(self, output_dir: Path) -> dict[str, Any]:
         """Write `rows.parquet`, and `tracks.parquet` and `genes.parquet` where there is something to write.

@@ -133,6 +133,34 @@ def read_sites(file: ArtifactFile) -> pl.DataFrame:
         )
 
 
+def count_rows(file: ArtifactFile) -> dict[str, dict[str, int]]:
+    """Rows of one chunk by class, chromosome and gene, and without a value by column.
+
+    Raises:
+        ArtifactError: a file that cannot be parsed.
+    """
+    names = read_header(file)
+    kinds = _kinds(names)
+    wanted = [name for name in (*_REQUIRED, "chrom", *DERIVED_FEATURES) if name in names]
+    with _parsing(file):
+        scan = pl.scan_csv(file.path, separator="\t", schema=kinds).select(wanted)
+        if "chrom" not in names:
+            scan = scan.with_columns(pl.lit(file.chrom).alias("chrom"))
+        empty = {
+            name: pl.col(name).is_null() | (pl.col(name).is_nan() if kinds[name] == pl.Float64() else pl.lit(False))
+            for name in wanted
+            if name != "splice_type"  # null is the class neither
+        }
+        keys = [_site_class(), normalised_chrom().alias("chrom"), normalised_gene_id().alias("gene_id")]
+        missing, *tables = pl.collect_all(
+            [scan.select(expression.sum().alias(name) for name, expression in empty.items())]
+            + [scan.select(key).group_by(pl.all()).len().sort(pl.all()) for key in keys]
+        )
+    classes, chromosomes, genes = ({str(k): n for k, n in table.iter_rows()} for table in tables)
+    counts = {name: int(n) for name, n in missing.row(0, named=True).items() if n}
+    return {"classes": classes, "chromosomes": chromosomes, "genes": genes, "missing": counts}
+
+
 def _kinds(names: list[str]) -> dict[str, pl.DataType]:
     """Types to read a file's columns as."""
     kinds: dict[str, pl.DataType] = dict.fromkeys(names, pl.String())

@@ -1,6 +1,8 @@
-"""Labelled rows in memory, as tensors, and their batches.
+"""Labelled rows as arrays, and their batches.
 
 Letters are uint8 tokens and become one-hot on the device; features are raw (the model normalises).
+A batch is indexed out of contiguous (or memory-mapped) arrays as a whole, which is faster than
+collating rows one by one.
 """
 
 from __future__ import annotations
@@ -9,16 +11,22 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
+from metalayer.data.mapped import Columns, map_parquet
 from metalayer.data.windows import encode_windows
-from metalayer.errors import SchemaError
-from metalayer.schema import ARTIFACT_WINDOW_BP, FEATURES
+from metalayer.errors import ConfigError, SchemaError
+from metalayer.schema import ARTIFACT_WINDOW_BP, CLASSES, FEATURES
+
+Rows = NDArray[np.int64]
+_IDENTITY = ("gene_id", "chrom", "strand", "position", "splice_type")
 
 
 @dataclass(frozen=True)
@@ -30,27 +38,45 @@ class Batch:
         features: float32 (B, F), raw.
         labels: int64 (B,).
         weights: float32 (B,).
+        rows: int64 (B,), row numbers in the table.
     """
 
     windows: Tensor
     features: Tensor
     labels: Tensor
     weights: Tensor
+    rows: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        return Batch(self.windows.to(device), self.features.to(device), self.labels.to(device), self.weights.to(device))
+        return Batch(
+            self.windows.to(device, non_blocking=True),
+            self.features.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            self.weights.to(device, non_blocking=True),
+            self.rows,
+        )
+
+    def pin_memory(self) -> Batch:
+        """In page-locked memory, from where a GPU fetches while it computes."""
+        return Batch(
+            self.windows.pin_memory(),
+            self.features.pin_memory(),
+            self.labels.pin_memory(),
+            self.weights.pin_memory(),
+            self.rows,
+        )
 
 
-@dataclass(frozen=True)
+@dataclass
 class RowTable:
-    """All rows of one part.
+    """Rows with what a network reads of them.
 
     Attributes:
-        frame: gene_id, chrom, position, splice_type, sequence, index of each row.
+        frame: gene_id, chrom, position, splice_type ... of each row.
         windows: uint8 (n, W).
         features: float32 (n, F).
         labels: int64 (n,).
@@ -68,7 +94,7 @@ class RowTable:
 
     @classmethod
     def read(cls, path: Path, gene_ids: Sequence[str], window_bp: int = ARTIFACT_WINDOW_BP) -> RowTable:
-        """Rows of these genes from labelled rows, ordered by chromosome, gene and position.
+        """Rows of these genes in memory, ordered by chromosome, gene and position, with sequence and index.
 
         Raises:
             SchemaError: a feature or label column is missing.
@@ -79,19 +105,150 @@ class RowTable:
             raise SchemaError(f"{path}: no column {', '.join(missing)}; label the rows that ArtifactLoader wrote")
         rows = scan.filter(pl.col("gene_id").is_in(list(gene_ids))).sort("chrom", "gene_id", "position").collect()
         return cls(
-            frame=rows.select("gene_id", "chrom", "strand", "position", "splice_type", "sequence", "index"),
+            frame=rows.select(*_IDENTITY, "sequence", "index"),
             windows=encode_windows(rows["sequence"], rows["index"].to_numpy(), window_bp),
             features=np.ascontiguousarray(rows.select(FEATURES).to_numpy(), dtype=np.float32),
             labels=rows["label"].to_numpy().astype(np.int64),
             weights=rows["sample_weight"].to_numpy().astype(np.float32),
         )
 
+    def of_genes(self, gene_ids: Sequence[str]) -> Rows:
+        """Numbers of the rows of these genes, ascending."""
+        return np.flatnonzero(self.frame["gene_id"].is_in(list(gene_ids)).to_numpy())
 
-class RowLoader:
-    """Batches of a table: every row once an epoch, in an order drawn anew from the seed.
 
-    Indexing whole batches out of contiguous arrays, without worker processes, is faster than
-    collating rows one by one.
+class MetaLayerDataset(RowTable):
+    """A training set on disk, mapped into memory: nothing of it is held but what is being read."""
+
+    def __init__(
+        self,
+        data_path: str | Path,
+        sequence_col: str = "sequence",
+        feature_cols: Sequence[str] | None = None,
+        label_col: str = "label",
+        weight_col: str = "sample_weight",
+        window_bp: int = ARTIFACT_WINDOW_BP,
+    ) -> None:
+        """Map a Parquet of `prepare_training_dataset`, or one like it.
+
+        Args:
+            data_path: Parquet with sequences, the seven row scores, labels and, for splitting, gene_id and
+                chrom; perhaps `index` (0-based labelled base in the sequence, else its middle), derived
+                features (43 or 50 columns, or fewer) and weights.
+            sequence_col: transcript-sense letters.
+            feature_cols: features to take from the file, None for all that are there; the rest of the 50 is
+                computed from the row scores and the sequence.
+            label_col: 0, 1, 2 or donor, acceptor, neither.
+            weight_col: sample weights; a file without it weighs all rows 1.
+            window_bp: width of the windows.
+
+        Raises:
+            ArtifactError: no such file, or no Parquet.
+            SchemaError: columns or values that cannot be used; see `data.mapped`.
+        """
+        self.path = Path(data_path)
+        features = None if feature_cols is None else tuple(feature_cols)
+        arrays = map_parquet(self.path, Columns(sequence_col, features, label_col, weight_col), window_bp)
+        scan = pl.scan_parquet(self.path)
+        there = scan.collect_schema().names()
+        frame = scan.select([name for name in _IDENTITY if name in there]).collect()
+        super().__init__(frame, arrays.windows, arrays.features, arrays.labels, arrays.weights)
+
+    def beside(self, name: str) -> Path | None:
+        """A file that `prepare_training_dataset` left beside the training set, or None."""
+        path = self.path.with_name(name)
+        return path if path.is_file() else None
+
+
+class RowView(Dataset[Batch]):
+    """Some rows of a table, each with the weight that it has here."""
+
+    def __init__(self, table: RowTable, rows: Rows, weights: NDArray[np.float32]) -> None:
+        self.table = table
+        self.rows = rows
+        self.weights = weights
+
+    @property
+    def frame(self) -> pl.DataFrame:
+        """Of the whole table: what `Batch.rows` counts in."""
+        return self.table.frame
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, at: Rows) -> Batch:
+        rows = self.rows[at]
+        return Batch(
+            torch.from_numpy(self.table.windows[rows]),
+            torch.from_numpy(self.table.features[rows]),
+            torch.from_numpy(self.table.labels[rows]),
+            torch.from_numpy(self.weights[at]),
+            torch.from_numpy(rows),
+        )
+
+
+class BatchSampler(Sampler[Rows]):
+    """Which rows make each batch of each epoch: a function of seed and epoch, and nothing else.
+
+    In several processes each takes its share of every batch, so that all together see the batches of one.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        balanced: NDArray[np.int64] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        """Plan batches of `batch_size` of `n` rows.
+
+        Args:
+            n: rows.
+            batch_size: rows a batch, over all processes.
+            shuffle: draw the order anew each epoch.
+            seed: draws it.
+            balanced: labels (n,): draw rows with replacement so that classes come equally often.
+            rank: number of this process.
+            world_size: processes.
+        """
+        self.n, self.batch_size, self.shuffle, self.seed = n, batch_size, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+        self._chance: NDArray[np.float64] | None = None
+        if balanced is not None:
+            counts = np.bincount(balanced, minlength=len(CLASSES))
+            share = 1.0 / counts[balanced]
+            self._chance = np.asarray(share / share.sum(), dtype=np.float64)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next pass is that of this epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(self.n / self.batch_size)
+
+    def __iter__(self) -> Iterator[Rows]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        self.epoch += 1
+        if self._chance is not None:
+            order = rng.choice(self.n, self.n, p=self._chance)
+        else:
+            order = rng.permutation(self.n) if self.shuffle else np.arange(self.n)
+        for start in range(0, self.n, self.batch_size):
+            yield order[start : start + self.batch_size][self.rank :: self.world_size]
+
+
+class RowLoader(DataLoader[Batch]):
+    """Batches of rows: every row once an epoch, in an order drawn anew from the seed where it shuffles.
+
+    Attributes:
+        table: where the rows are.
+        rows: their numbers there, int64 (n,).
+        weights: float32 (n,), of each.
     """
 
     def __init__(
@@ -99,26 +256,65 @@ class RowLoader:
         table: RowTable,
         batch_size: int,
         *,
+        rows: Rows | None = None,
         weights: NDArray[np.float32] | None = None,
         shuffle: bool = False,
+        balance_classes: bool = False,
         seed: int = 42,
+        num_workers: int = 0,
     ) -> None:
+        """Load rows of a table.
+
+        Args:
+            table: in memory or mapped.
+            batch_size: rows a batch.
+            rows: which rows; None takes all.
+            weights: of those rows; None takes the table's.
+            shuffle: in an order drawn anew each epoch.
+            balance_classes: draw rows, with replacement, so that the classes come equally often.
+            seed: draws order and rows.
+            num_workers: processes that fetch; 0 fetches in this one.
+
+        Raises:
+            ConfigError: an impossible batch size, or a class to balance that has no row.
+        """
+        if batch_size < 1:
+            raise ConfigError(f"batch_size: given {batch_size}; a batch holds at least 1 row")
         self.table = table
-        self.batch_size = batch_size
-        self.shuffle = shuffle
-        self._windows = torch.from_numpy(table.windows)
-        self._features = torch.from_numpy(table.features)
-        self._labels = torch.from_numpy(table.labels)
-        self.weights = table.weights if weights is None else weights
-        self._weights = torch.from_numpy(self.weights)
-        self._generator = torch.Generator().manual_seed(seed)
+        self.rows = np.arange(len(table)) if rows is None else np.asarray(rows, dtype=np.int64)
+        self.weights = table.weights[self.rows] if weights is None else weights
+        self.rows_in_batch = batch_size
+        self._options: dict[str, Any] = {"shuffle": shuffle, "seed": seed}
+        if balance_classes:
+            absent = [name for i, name in enumerate(CLASSES) if not (self.labels == i).any()]
+            if absent:
+                raise ConfigError(f"balance_classes: there is no row of class {', '.join(absent)} to draw")
+            self._options["balanced"] = self.labels
+        self.batches = BatchSampler(len(self.rows), batch_size, **self._options)
+        super().__init__(
+            RowView(table, self.rows, self.weights),
+            batch_size=None,
+            sampler=self.batches,
+            num_workers=num_workers,
+            collate_fn=_as_it_is,
+            persistent_workers=num_workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
 
-    def __len__(self) -> int:
-        return math.ceil(len(self.table) / self.batch_size)
+    def share(self, rank: int, world_size: int) -> None:
+        """Give this process its share of every batch from now on."""
+        self.batches.rank, self.batches.world_size = rank, world_size
 
-    def __iter__(self) -> Iterator[Batch]:
-        n = len(self.table)
-        order = torch.randperm(n, generator=self._generator) if self.shuffle else torch.arange(n)
-        for start in range(0, n, self.batch_size):
-            rows = order[start : start + self.batch_size]
-            yield Batch(self._windows[rows], self._features[rows], self._labels[rows], self._weights[rows])
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Classes of the rows, int64 (n,)."""
+        return self.table.labels[self.rows]
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """Raw features of the rows, float32 (n, F)."""
+        return self.table.features[self.rows]
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from metalayer.data.dataset import RowTable
+from metalayer.data.dataset import Rows, RowTable
 from metalayer.data.tracks import TrackStore
 from metalayer.features import gene_row_scores
 from metalayer.genome import intron_base
@@ -36,31 +36,34 @@ def row_labels(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return out
 
 
-def prevalence_weights(table: RowTable, store: TrackStore | None) -> NDArray[np.float32]:
+def prevalence_weights(table: RowTable, store: TrackStore | None, rows: Rows | None = None) -> NDArray[np.float32]:
     """Positions that each row stands for; 1 for sites, and for every row of a gene without tracks.
 
     Args:
-        table: rows of one part; nothing is read from the genes of another.
+        table: rows.
         store: per-nucleotide scores.
+        rows: the rows of one part, whole genes; nothing is read from the genes of another. None: all.
 
     Returns:
-        float32 (n,).
+        float32 (n,), of those rows.
     """
-    weights = np.ones(len(table), dtype=np.float32)
+    rows = np.arange(len(table)) if rows is None else rows
+    weights = np.ones(len(rows), dtype=np.float32)
     if store is None:
         return weights
-    gene_ids = table.frame["gene_id"].to_numpy()
+    gene_ids = table.frame["gene_id"].gather(rows).to_numpy()
+    labels, features = table.labels[rows], table.features[rows]
     tracked = [gene_id for gene_id in dict.fromkeys(gene_ids) if gene_id in store]
     positions = np.zeros(len(STRATA) - 1, dtype=np.int64)
     for track in store.read_many(tracked):
         scores = gene_row_scores(track.scores)
         negative = row_labels(track.labels) == NEITHER
         positions += np.histogram(scores[negative, :2].max(axis=1), STRATA)[0]
-    is_negative = (table.labels == NEITHER) & np.isin(gene_ids, tracked)
-    score = table.features[:, :2].max(axis=1)
+    is_negative = (labels == NEITHER) & np.isin(gene_ids, tracked)
+    score = features[:, :2].max(axis=1)
     stratum = np.clip(np.searchsorted(STRATA, score, side="right") - 1, 0, len(STRATA) - 2)
-    rows = np.bincount(stratum[is_negative], minlength=len(positions))
-    stratum_weight = _positions_per_row(positions, rows)
+    counts = np.bincount(stratum[is_negative], minlength=len(positions))
+    stratum_weight = _positions_per_row(positions, counts)
     weights[is_negative] = stratum_weight[stratum[is_negative]]
     return weights
 

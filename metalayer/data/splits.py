@@ -71,12 +71,12 @@ def make_split(rows: Path, genes: Path | None, config: SplitConfig) -> dict[str,
             "%d genes have no known place (%s ...), so what overlaps them is not known: chromosomes %s stay whole",
             *(len(lacking), ", ".join(lacking[:3]), ", ".join(whole)),
         )
-    groups = _groups(chrom_of, table)
     if config.by == "gene":
-        part_of = _draw(groups, {"test": config.test_fraction, "valid": config.valid_fraction}, config.seed)
+        fractions = {"test": config.test_fraction, "valid": config.valid_fraction}
+        part_of = split_genes(chrom_of, table, fractions, config.seed)
         left_out: dict[str, str] = {}
     else:
-        part_of, left_out = _by_chromosome(chrom_of, groups, table, config)
+        part_of, left_out = _by_chromosome(chrom_of, _groups(chrom_of, table), table, config)
     manifest: dict[str, Any] = {"by": config.by, "seed": config.seed, "left_out": left_out}
     for part in PARTS:
         ids = sorted(gene for gene, name in part_of.items() if name == part)
@@ -160,6 +160,20 @@ def check_split(manifest: Mapping[str, Any], table: Mapping[str, Gene], chrom_of
     checks["paralog_groups_crossing"] = 0 if known else NOT_CHECKED_PARALOGS
     checks["genes_without_paralog_group"] = unknown
     return checks
+
+
+def split_genes(
+    chrom_of: Mapping[str, str], table: Mapping[str, Gene], fractions: Mapping[str, float], seed: int
+) -> dict[str, str]:
+    """Part of every gene, drawn at random: overlapping genes and paralogs together.
+
+    Args:
+        chrom_of: chromosome by gene id.
+        table: gene by id; a gene that is not there may overlap any other of its chromosome.
+        fractions: share of the genes of each part but `train`, which gets the rest.
+        seed: draws.
+    """
+    return _draw(_groups(chrom_of, table), fractions, seed)
 
 
 def _groups(chrom_of: Mapping[str, str], table: Mapping[str, Gene]) -> list[list[str]]:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from metalayer.device import resolve_device
 from metalayer.features import feature_matrix, gene_feature_matrix, gene_row_scores
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import N_TOKEN
 from metalayer.models.bundle import digest, load_model
-from metalayer.models.device import resolve_device
 from metalayer.models.meta import MetaSpliceModel, recalibrate
 from metalayer.schema import ACCEPTOR, DONOR, FEATURE_SCHEMA, NEITHER
 

@@ -2,57 +2,92 @@
 
 from __future__ import annotations
 
-import copy
+import json
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import nll_loss
 
 from metalayer.config import TrainConfig
+from metalayer.core.config import MetaLayerConfig
 from metalayer.data.dataset import Batch, RowLoader
-from metalayer.errors import TrainingError
-from metalayer.evaluation.metrics import average_precision
-from metalayer.models.device import resolve_device
+from metalayer.device import resolve_device
+from metalayer.errors import ConfigError, TrainingError
+from metalayer.evaluation.metrics import average_precision, splice_score
+from metalayer.files import publish_file
 from metalayer.models.meta import MetaSpliceModel
-from metalayer.schema import ACCEPTOR, DONOR, NEITHER
+from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
+from metalayer.training import distributed
+from metalayer.training.checkpoint import BEST, LAST, load_checkpoint, restored_model, save_checkpoint
+from metalayer.training.trackers import Tracker
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch gave."""
-
-    epoch: int
-    train_loss: float
-    val_loss: float
-    val_pr_auc_splice: float
-    learning_rate: float
-    seconds: float
+CONFIG, HISTORY, LOGS, CURVES = "config.yaml", "history.json", "logs", "history.png"
+Epoch = dict[str, float]
+"""One epoch: epoch, train_loss, val_loss, val_pr_auc_splice, val_ap_*, learning_rate, seconds."""
 
 
 class Trainer:
     """Fits a model to rows; `train()` leaves the weights of the best epoch in it.
 
     Normalisation is fitted on the rows of `train_loader` into the model's buffers. Every row's weight
-    multiplies its own loss. Training stops when the validation PR-AUC of splice sites has not risen
-    for `patience` epochs; epoch 0, the untrained model, counts, so that training never ends worse
-    than it began.
+    multiplies its own loss. Training stops when the validation figure (`early_stopping_metric`) has not
+    improved for `patience` epochs; epoch 0, the untrained model, counts, so that training never ends
+    worse than it began.
+
+    With an `output_dir` each epoch ends with a checkpoint (`last_model.pt`, `best_model.pt`),
+    `history.json` and TensorBoard files in `logs/`; a run killed at any moment goes on from its last whole
+    epoch (`from_checkpoint`) and ends with the same weights, bit for bit on a CPU. Started by `torchrun`,
+    each process takes its share of every batch.
     """
 
     def __init__(
-        self, model: MetaSpliceModel, train_loader: RowLoader, val_loader: RowLoader, config: TrainConfig
+        self,
+        model: MetaSpliceModel,
+        train_loader: RowLoader,
+        val_loader: RowLoader,
+        config: TrainConfig | MetaLayerConfig,
+        output_dir: str | Path | None = None,
+        use_wandb: bool = False,
+        trackers: Sequence[Tracker] = (),
+        on_epoch: Callable[[Epoch], None] | None = None,
     ) -> None:
+        """Prepare a run; nothing is written yet.
+
+        Args:
+            model: to train, in place.
+            train_loader: shuffled rows with their weights.
+            val_loader: rows that pick the best epoch.
+            config: of training.
+            output_dir: folder for checkpoints, history and logs; None writes nothing.
+            use_wandb: log to Weights & Biases.
+            trackers: further places to log to.
+            on_epoch: called after each epoch; what it raises ends the run.
+
+        Raises:
+            ConfigError: a device that is not there.
+        """
         self.config = config
-        self.device = torch.device(resolve_device(config.device))
+        self.world = distributed.join()
+        self.device = torch.device(self.world.device(resolve_device(config.device)))
         self.model = model.to(self.device)
         self.train_loader = train_loader
         self.val_loader = val_loader
+        self.output_dir = None if output_dir is None else Path(output_dir)
+        self.use_wandb = use_wandb
+        self.trackers = list(trackers)
+        self.on_epoch = on_epoch
+        self.history: list[Epoch] = []
+        self.best_weights: dict[str, Tensor] = {}
+        train_loader.share(self.world.rank, self.world.size)
         # Biases and one-dimensional parameters are not decayed.
         decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
         plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
@@ -60,99 +95,294 @@ class Trainer:
             [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
             lr=config.learning_rate,
         )
-        steps = config.max_epochs * len(train_loader)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(
-            self.optimizer, lambda step: _warmup_cosine(step, round(config.warmup_fraction * steps), steps)
-        )
+        self.steps_done = 0
+        self.precision = _precision(config, self.device)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
 
-    def train(self) -> list[dict[str, float]]:
-        """Train to the end or until the validation PR-AUC stops rising.
+    @classmethod
+    def from_checkpoint(
+        cls,
+        checkpoint_path: str | Path,
+        train_loader: RowLoader,
+        val_loader: RowLoader,
+        output_dir: str | Path | None = None,
+        use_wandb: bool = False,
+        **changes: Any,
+    ) -> Self:
+        """A run as its checkpoint left it; `train()` goes on to `max_epochs`.
+
+        Args:
+            checkpoint_path: `last_model.pt` or `best_model.pt` of a run.
+            train_loader: as of the run; its rows must be the same for the same result.
+            val_loader: likewise.
+            output_dir: None goes on in the checkpoint's folder.
+            use_wandb: log to Weights & Biases.
+            changes: settings to change, such as `device` or `max_epochs`.
+
+        Raises:
+            ModelError: a checkpoint that is absent or damaged.
+            SchemaError: one of another feature schema.
+        """
+        content = load_checkpoint(checkpoint_path)
+        kind = MetaLayerConfig if content["config_kind"] == MetaLayerConfig.__name__ else TrainConfig
+        config = kind(**{**content["config"], **changes})
+        trainer = cls(
+            restored_model(content),
+            train_loader,
+            val_loader,
+            config,
+            Path(checkpoint_path).parent if output_dir is None else output_dir,
+            use_wandb,
+        )
+        trainer._restore(content)
+        return trainer
+
+    def train(self, additional_epochs: int | None = None) -> list[Epoch]:
+        """Train until `max_epochs`, or until the validation figure stops improving.
+
+        Args:
+            additional_epochs: go on for so many epochs after those there are, whatever `max_epochs` says;
+                where the learning-rate schedule has ended, at `additional_rate_share` of its peak.
 
         Returns:
             One dictionary an epoch, the untrained model first.
 
         Raises:
+            ConfigError: `additional_epochs` below 1.
             TrainingError: a loss that is not finite.
         """
-        self.model.normaliser.fit(self.train_loader.table.features)
-        history = [self._epoch_zero()]
-        best, best_weights = history[0], copy.deepcopy(self.model.state_dict())
-        for epoch in range(1, self.config.max_epochs + 1):
-            started = time.monotonic()
-            train_loss = self.train_on(self.train_loader)
-            val_loss, val_ap = self._validate()
-            rate = float(self.scheduler.get_last_lr()[0])
-            history.append(Epoch(epoch, train_loss, val_loss, val_ap, rate, time.monotonic() - started))
-            logger.info(
-                "epoch %d/%d: loss %.5f, validation loss %.5f, PR-AUC splice %.4f (%.1f s)",
-                *(epoch, self.config.max_epochs, train_loss, val_loss, val_ap, history[-1].seconds),
+        if additional_epochs is not None and additional_epochs < 1:
+            raise ConfigError(f"additional_epochs: given {additional_epochs}; at least 1")
+        self._open_outputs()
+        model = self.world.share(self.model, self.device)
+        if not self.history:
+            torch.manual_seed(self.config.seed)
+            self.model.normaliser.fit(self.train_loader.features)
+            self._end_epoch(
+                {"epoch": 0, "train_loss": math.nan, **self._validate(), "learning_rate": 0.0, "seconds": 0.0}
             )
-            if val_ap > best.val_pr_auc_splice:
-                best, best_weights = history[-1], copy.deepcopy(self.model.state_dict())
-            elif epoch - best.epoch >= self.config.patience:
-                logger.info("no better epoch in %d; stopping", self.config.patience)
-                break
-        self.model.load_state_dict(best_weights)
+        start = int(self.history[-1]["epoch"])
+        end = self.config.max_epochs if additional_epochs is None else start + additional_epochs
+        patient_from = 0 if additional_epochs is None else start
+        try:
+            for epoch in range(start + 1, end + 1):
+                if self._is_over(patient_from):
+                    logger.info("no better epoch in %d; stopping", self.config.patience)
+                    break
+                started = time.monotonic()
+                self.train_loader.batches.set_epoch(epoch)
+                loss = self.train_on(self.train_loader, model)
+                figures = {"train_loss": loss, **self._validate(), "learning_rate": self._rate(self.steps_done - 1)}
+                self._end_epoch({"epoch": epoch, **figures, "seconds": time.monotonic() - started}, end)
+        finally:
+            for tracker in self._opened:
+                tracker.close()
+        self.model.load_state_dict(self.best_weights)
         self.model.eval()
-        logger.info("best: epoch %d, validation PR-AUC splice %.4f", best.epoch, best.val_pr_auc_splice)
-        return [asdict(epoch) for epoch in history]
+        best = best_epoch(self.history, self.config.early_stopping_metric)
+        logger.info("best: epoch %d, %s", best["epoch"], _told(best, self.config.early_stopping_metric))
+        return self.history
 
-    def _epoch_zero(self) -> Epoch:
-        val_loss, val_ap = self._validate()
-        logger.info("base model: validation loss %.5f, PR-AUC splice %.4f", val_loss, val_ap)
-        return Epoch(0, math.nan, val_loss, val_ap, 0.0, 0.0)
+    def train_on(self, batches: Iterable[Batch], model: torch.nn.Module | None = None) -> float:
+        """One pass, an optimizer step every `gradient_accumulation_steps` batches; returns the weighted mean loss.
 
-    def train_on(self, batches: Iterable[Batch]) -> float:
-        """One optimizer step a batch; returns the weighted mean loss.
+        A step's loss is divided by its rows and by the mean weight of all training rows, not by its own
+        weights: a row pulls as hard whatever it is batched with. The last step takes the batches that
+        are left.
 
-        A batch's loss is divided by its rows and by the mean weight of all training rows, not by its own
-        weights: a row pulls as hard whatever it is batched with.
+        Args:
+            batches: in order.
+            model: `self.model` as shared with other processes; None where there are none.
         """
-        self.model.train()
+        model = model or self.model
+        model.train()
         scale = 1.0 / float(self.train_loader.weights.mean())
         losses, weights = 0.0, 0.0
-        for batch in batches:
-            on_device = batch.to(self.device)
-            loss = self._loss(on_device).sum() * (scale / len(batch))
-            if not torch.isfinite(loss):
+        for group in _groups(batches, self.config.gradient_accumulation_steps):
+            loss_of_step, rows = torch.zeros((), device=self.device), 0
+            for number, batch in enumerate(group, start=1):
+                with self.world.apart(model, last=number == len(group)):
+                    loss = self._loss(model, batch.to(self.device)).sum()
+                    self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+                loss_of_step += loss.detach()
+                rows += len(batch)
+                weights += float(batch.weights.sum())
+            total, all_rows = self.world.total(loss_of_step.item(), rows)
+            if not math.isfinite(total):
                 raise TrainingError(
-                    f"the training loss is {loss.item()} at learning rate {self.scheduler.get_last_lr()[0]:g}; lower "
+                    f"the training loss is {total} at learning rate {self._rate(self.steps_done):g}; lower "
                     "train.learning_rate"
                 )
-            self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-            self.optimizer.step()
-            self.scheduler.step()
-            losses += loss.item() * len(batch) / scale
-            weights += float(batch.weights.sum())
-        return losses / weights
+            self._step(scale * self.world.size / all_rows)  # several processes average their gradients
+            losses += total
+        (all_weights,) = self.world.total(weights)
+        return losses / all_weights
 
-    def _loss(self, batch: Batch) -> Tensor:
+    def plot_history(self) -> Path:
+        """Losses, validation figures and learning rate by epoch as `history.png`; returns its path.
+
+        Raises:
+            TrainingError: no `output_dir`, or nothing trained yet.
+        """
+        from metalayer.training.curves import plot
+
+        if self.output_dir is None or not self.history:
+            raise TrainingError("plot_history needs an output_dir and a history: train first")
+        return plot(self.history, self.output_dir / CURVES)
+
+    def _step(self, factor: float) -> None:
+        """One optimizer step on the gradients of summed losses, times `factor`."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate(self.steps_done)
+        self.scaler.unscale_(self.optimizer)
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        for parameter in parameters:
+            parameter.grad.mul_(factor)  # type: ignore[union-attr]
+        torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.steps_done += 1
+
+    def _rate(self, step: int) -> float:
+        """Learning rate of an optimizer step: warm-up and half a cosine, then `additional_rate_share` of the peak."""
+        steps = self.config.max_epochs * math.ceil(len(self.train_loader) / self.config.gradient_accumulation_steps)
+        if step >= steps:
+            return self.config.learning_rate * self.config.additional_rate_share
+        return self.config.learning_rate * _warmup_cosine(step, round(self.config.warmup_fraction * steps), steps)
+
+    def _loss(self, model: torch.nn.Module, batch: Batch) -> Tensor:
         """Weighted negative log-likelihood of each row, (B,): the weight acts on the row, not on the mean."""
-        log_p = self.model(batch.windows, batch.features)
-        nll = torch.nn.functional.nll_loss(log_p, batch.labels, reduction="none")
-        weighted: Tensor = nll * batch.weights
+        with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
+            log_p = model(batch.windows, batch.features)
+        weighted: Tensor = nll_loss(log_p.float(), batch.labels, reduction="none") * batch.weights
         return weighted
 
     @torch.inference_mode()
-    def _validate(self) -> tuple[float, float]:
+    def _validate(self) -> dict[str, float]:
         self.model.eval()
         losses: list[Tensor] = []
-        scores: list[Tensor] = []
+        answers: list[Tensor] = []
         for batch in self.val_loader:
             on_device = batch.to(self.device)
             log_p = self.model(on_device.windows, on_device.features)
-            losses.append(torch.nn.functional.nll_loss(log_p, on_device.labels, reduction="none").cpu())
-            scores.append(log_p.double().exp()[:, [DONOR, ACCEPTOR]].sum(dim=1).cpu())
-        table = self.val_loader.table
-        weights = self.val_loader.weights.astype(np.float64)
-        if not torch.isfinite(torch.cat(scores)).all():
+            losses.append(nll_loss(log_p, on_device.labels, reduction="none").cpu())
+            answers.append(log_p.double().exp().cpu())
+        probabilities = torch.cat(answers).numpy()
+        if not np.isfinite(probabilities).all():
             raise TrainingError(
                 "the model gives probabilities that are no numbers; check the features, or lower train.learning_rate"
             )
-        loss = float((torch.cat(losses).double().numpy() * weights).sum() / weights.sum())
-        return loss, average_precision(table.labels != NEITHER, torch.cat(scores).numpy(), weights)
+        labels, weights = self.val_loader.labels, self.val_loader.weights.astype(np.float64)
+        figures = {
+            "val_loss": float((torch.cat(losses).double().numpy() * weights).sum() / weights.sum()),
+            "val_pr_auc_splice": average_precision(labels != NEITHER, splice_score(probabilities), weights),
+        }
+        for site_class in (DONOR, ACCEPTOR):
+            figures[f"val_ap_{CLASSES[site_class]}"] = average_precision(
+                labels == site_class, probabilities[:, site_class], weights
+            )
+        figures["val_ap_splice"] = (figures["val_ap_donor"] + figures["val_ap_acceptor"]) / 2
+        return figures
+
+    def _open_outputs(self) -> None:
+        self._opened: list[Tracker] = list(self.trackers) if self.world.is_first else []
+        if self.world.is_first and self.output_dir is not None:
+            from metalayer.training.trackers.tensorboard import TensorBoardTracker
+
+            self.output_dir.mkdir(parents=True, exist_ok=True)
+            with publish_file(self.output_dir / CONFIG) as draft:
+                draft.write_text(str(self.config), encoding="utf-8")
+            self._opened.append(TensorBoardTracker(self.output_dir / LOGS))
+        if self.world.is_first and self.use_wandb:
+            from metalayer.training.trackers.weights_and_biases import WandbTracker
+
+            self._opened.append(WandbTracker(self.config.model_dump(mode="json")))
+
+    def _end_epoch(self, epoch: Epoch, of: int = 0) -> None:
+        """Note an epoch; keep its weights if it is the best; write the checkpoint."""
+        metric = self.config.early_stopping_metric
+        self.history.append(epoch)
+        is_best = best_epoch(self.history, metric) is epoch
+        if is_best:
+            self.best_weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+        if self.world.is_first:
+            self._tell(epoch, of)
+            if self.output_dir is not None:
+                state = self._state()
+                save_checkpoint(self.output_dir / LAST, self.model, state)
+                if is_best:
+                    save_checkpoint(self.output_dir / BEST, self.model, state)
+                with publish_file(self.output_dir / HISTORY) as draft:
+                    draft.write_text(json.dumps(_json_ready(self.history), indent=1), encoding="utf-8")
+        self.world.wait()
+        if self.on_epoch:
+            self.on_epoch(epoch)
+
+    def _tell(self, epoch: Epoch, of: int) -> None:
+        figures = {name: value for name, value in epoch.items() if name != "epoch" and math.isfinite(value)}
+        for tracker in self._opened:
+            tracker.log(figures, int(epoch["epoch"]))
+        told = _told(epoch, self.config.early_stopping_metric)
+        if not epoch["epoch"]:
+            logger.info("base model: %s", told)
+            return
+        logger.info(
+            "epoch %d/%d: loss %.5f, %s (%.1f s)", epoch["epoch"], of, epoch["train_loss"], told, epoch["seconds"]
+        )
+
+    def _is_over(self, patient_from: int) -> bool:
+        """Whether the last `patience` epochs, counted from `patient_from` at the earliest, brought nothing better."""
+        best = int(best_epoch(self.history, self.config.early_stopping_metric)["epoch"])
+        return int(self.history[-1]["epoch"]) - max(best, patient_from) >= self.config.patience
+
+    def _state(self) -> dict[str, Any]:
+        """All that the next epoch depends on, beside the model."""
+        return {
+            "config_kind": type(self.config).__name__,
+            "config": self.config.model_dump(mode="json"),
+            "history": self.history,
+            "best_weights": self.best_weights,
+            "optimizer": self.optimizer.state_dict(),
+            "steps_done": self.steps_done,
+            "scaler": self.scaler.state_dict(),
+            "sampler": {"epoch": self.history[-1]["epoch"], "seed": self.train_loader.batches.seed},
+            "rng": torch.get_rng_state(),
+            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        }
+
+    def _restore(self, content: Mapping[str, Any]) -> None:
+        self.history = list(content["history"])
+        self.best_weights = dict(content["best_weights"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.steps_done = content["steps_done"]
+        self.scaler.load_state_dict(content["scaler"])
+        self.train_loader.batches.seed = content["sampler"]["seed"]
+        torch.set_rng_state(content["rng"])
+        if len(content["rng_cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all(content["rng_cuda"])
+
+
+def _precision(config: TrainConfig, device: torch.device) -> torch.dtype | None:
+    """The reduced precision of the network's inner products, None for float32."""
+    if not config.mixed_precision:
+        return None
+    if device.type != "cuda":
+        logger.info("mixed precision needs a GPU; training on %s in float32", device.type)
+        return None
+    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _groups(batches: Iterable[Batch], size: int) -> Iterable[list[Batch]]:
+    """Batches in lists of `size`, the last with what is left."""
+    group: list[Batch] = []
+    for batch in batches:
+        group.append(batch)
+        if len(group) == size:
+            yield group
+            group = []
+    if group:
+        yield group
 
 
 def _warmup_cosine(step: int, warmup: int, total: int) -> float:
@@ -168,6 +398,31 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed)  # noqa: NPY002  a library below may draw from it
 
 
-def best_epoch(history: Sequence[dict[str, float]]) -> dict[str, float]:
-    """The epoch whose weights were kept."""
-    return max(history, key=lambda epoch: epoch["val_pr_auc_splice"])
+def best_epoch(history: Sequence[Epoch], metric: str = "pr_auc_splice") -> Epoch:
+    """The epoch whose weights are kept: the first of the best.
+
+    Raises:
+        ConfigError: a figure that the history does not hold.
+    """
+    name = f"val_{metric}"
+    if name not in history[0]:
+        known = ", ".join(key.removeprefix("val_") for key in history[0] if key.startswith("val_"))
+        raise ConfigError(f"early_stopping_metric: given {metric!r}; there are {known}")
+    sign = -1.0 if metric == "loss" else 1.0
+    return max(history, key=lambda epoch: sign * epoch[name])
+
+
+def _told(epoch: Epoch, metric: str) -> str:
+    names = {
+        "pr_auc_splice": "PR-AUC splice",
+        "ap_splice": "AP splice",
+        "ap_donor": "AP donor",
+        "ap_acceptor": "AP acceptor",
+    }
+    extra = "" if metric in ("loss", "pr_auc_splice") else f", {names[metric]} {epoch[f'val_{metric}']:.4f}"
+    return f"validation loss {epoch['val_loss']:.5f}, PR-AUC splice {epoch['val_pr_auc_splice']:.4f}{extra}"
+
+
+def _json_ready(history: Sequence[Epoch]) -> list[dict[str, float | None]]:
+    """NaN is no JSON: null instead."""
+    return [{k: (v if math.isfinite(v) else None) for k, v in epoch.items()} for epoch in history]

@@ -14,13 +14,13 @@ import polars as pl
 from metalayer.config import RunConfig
 from metalayer.data.dataset import RowTable
 from metalayer.data.tracks import TrackStore
+from metalayer.device import use_threads
 from metalayer.errors import MetalayerError
 from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import compare_champion, evaluate
 from metalayer.files import publish_file
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
-from metalayer.models.device import use_threads
 from metalayer.schema import CLASSES, PROBABILITY_SUM_TOLERANCE, ROW_SCORES
 from metalayer.workflows.train import open_tracks
 

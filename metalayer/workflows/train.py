@@ -14,10 +14,10 @@ from metalayer.config import RunConfig
 from metalayer.data.dataset import RowLoader, RowTable
 from metalayer.data.prevalence import prevalence_weights
 from metalayer.data.tracks import TrackStore
+from metalayer.device import use_threads
 from metalayer.evaluation.calibration import Calibration, fit
 from metalayer.inference import Predictor
 from metalayer.models.bundle import save_model
-from metalayer.models.device import use_threads
 from metalayer.models.meta import MetaSpliceModel
 from metalayer.training.trainer import Trainer, best_epoch, seed_everything
 

@@ -1,8 +1,6 @@
-"""Which device runs the network."""
+"""Which device runs the network. Torch is imported when it is asked."""
 
 from __future__ import annotations
-
-import torch
 
 from metalayer.errors import ConfigError
 
@@ -10,6 +8,8 @@ from metalayer.errors import ConfigError
 def use_threads(threads: int | None) -> None:
     """Let the network use this many CPU threads; None leaves it at torch's choice."""
     if threads is not None:
+        import torch
+
         torch.set_num_threads(threads)
 
 
@@ -19,6 +19,8 @@ def resolve_device(name: str) -> str:
     Raises:
         ConfigError: a device that this machine does not have, naming those it has.
     """
+    import torch
+
     there = ["cpu"]
     if torch.backends.mps.is_available():
         there.insert(0, "mps")

@@ -1,0 +1,117 @@
+"""Train, validation and test loaders of a training set: whole genes in one part, never rows."""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal
+
+import numpy as np
+
+from metalayer.data.dataset import MetaLayerDataset, RowLoader, Rows
+from metalayer.data.gene_table import load_genes
+from metalayer.data.prevalence import prevalence_weights
+from metalayer.data.splits import PARTS, random_split, split_genes
+from metalayer.data.tracks import TrackStore
+from metalayer.errors import ConfigError, SchemaError, SplitError
+from metalayer.schema import CLASSES, NEITHER
+
+logger = logging.getLogger(__name__)
+
+
+def create_dataloaders(
+    dataset: MetaLayerDataset,
+    train_split: float = 0.8,
+    val_split: float = 0.1,
+    test_split: float = 0.1,
+    batch_size: int = 64,
+    num_workers: int = 0,
+    seed: int = 42,
+    by: Literal["gene", "random"] = "gene",
+    balance_classes: bool = False,
+) -> tuple[RowLoader, RowLoader, RowLoader]:
+    """Split a training set and load its parts.
+
+    Genes that overlap, and paralogs where they are known, stay together; for that `genes.parquet` lies
+    beside the training set. Where `tracks.parquet` does, a negative row of the training and validation
+    part weighs as many positions of its own part's genes as it stands for, times its sample weight.
+
+    Args:
+        dataset: the training set.
+        train_split: share of the genes to train on.
+        val_split: share to validate on.
+        test_split: share to test on.
+        batch_size: rows a batch.
+        num_workers: processes that fetch batches.
+        seed: draws the parts, and the order of the training rows.
+        by: `gene`, or `random`: LEAKY, rows of one gene land on both sides (see `random_split`).
+        balance_classes: draw training rows so that the classes come equally often.
+
+    Returns:
+        Loaders of training (shuffled), validation and test rows.
+
+    Raises:
+        ConfigError: shares that do not add up to 1, or a class to balance that has no row.
+        SchemaError: a training set without gene_id and chrom.
+        SplitError: a part without a donor or an acceptor.
+    """
+    total = train_split + val_split + test_split
+    if min(train_split, val_split, test_split) <= 0 or abs(total - 1.0) > 1e-6:
+        raise ConfigError(
+            f"train_split {train_split:g}, val_split {val_split:g}, test_split {test_split:g}: each must be above 0, "
+            f"and together 1, not {total:g}"
+        )
+    if by == "random":
+        logger.warning("rows are split at random: windows of one gene land in several parts, and metrics are too good")
+        parts = dict(zip(PARTS, random_split(len(dataset), train_split, val_split, seed), strict=True))
+    elif by == "gene":
+        parts = _by_gene(dataset, val_split, test_split, seed)
+    else:
+        raise ConfigError(f"by: given {by!r}; allowed are 'gene' and 'random'")
+    for part, rows in parts.items():
+        for site_class in range(NEITHER):
+            if not (dataset.labels[rows] == site_class).any():
+                raise SplitError(
+                    f"the {part} part has no {CLASSES[site_class]} ({len(rows)} of {len(dataset)} rows); give it a "
+                    "larger share, or prepare more data"
+                )
+    tracks = dataset.beside("tracks.parquet")
+    store = TrackStore(tracks) if tracks and by == "gene" else None
+    train = RowLoader(
+        dataset,
+        batch_size,
+        rows=parts["train"],
+        weights=dataset.weights[parts["train"]] * prevalence_weights(dataset, store, parts["train"]),
+        shuffle=True,
+        balance_classes=balance_classes,
+        seed=seed,
+        num_workers=num_workers,
+    )
+    valid = RowLoader(
+        dataset,
+        batch_size,
+        rows=parts["valid"],
+        weights=prevalence_weights(dataset, store, parts["valid"]),
+        num_workers=num_workers,
+    )
+    ones = np.ones(len(parts["test"]), dtype=np.float32)
+    test = RowLoader(dataset, batch_size, rows=parts["test"], weights=ones, num_workers=num_workers)
+    return train, valid, test
+
+
+def _by_gene(dataset: MetaLayerDataset, val_split: float, test_split: float, seed: int) -> dict[str, Rows]:
+    missing = [name for name in ("gene_id", "chrom") if name not in dataset.frame.columns]
+    if missing:
+        raise SchemaError(
+            f"{dataset.path}: no column {', '.join(missing)}, so rows cannot be kept together by gene; write it with "
+            "prepare_training_dataset"
+        )
+    chrom_of = dict(dataset.frame.select("gene_id", "chrom").unique(maintain_order=True).iter_rows())
+    table = load_genes(dataset.beside("genes.parquet"))
+    lacking = [gene_id for gene_id in chrom_of if gene_id not in table]
+    if lacking:
+        logger.warning(
+            "%d of %d genes have no known place: their chromosomes stay whole, as any gene there may overlap them",
+            *(len(lacking), len(chrom_of)),
+        )
+    part_of = split_genes(chrom_of, table, {"test": test_split, "valid": val_split}, seed)
+    return {part: dataset.of_genes([g for g, p in part_of.items() if p == part]) for part in PARTS}

@@ -1,0 +1,219 @@
+"""A training set as memory-mapped Arrow: tokens, features, labels and weights, ready to index.
+
+Made once from the Parquet, beside it, under a hidden name that says of which Parquet and which columns
+it is; a Parquet that changes gets a new one. One record batch, so that each column is one array.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from metalayer.data.windows import encode_windows
+from metalayer.errors import ArtifactError, InputError, SchemaError
+from metalayer.features import feature_matrix
+from metalayer.files import publish_file
+from metalayer.schema import CLASSES, FEATURE_SCHEMA, FEATURES, IDENTITY_COLUMNS, LABEL_LEAKING_COLUMNS, ROW_SCORES
+
+logger = logging.getLogger(__name__)
+
+_FORMAT = 1
+_BATCH_ROWS = 65_536
+INDEX = "index"
+"""Column with the 0-based labelled base in the sequence; without it, the middle."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of the Parquet to read as what.
+
+    Attributes:
+        sequence: text, transcript sense.
+        features: feature columns to take from the file; the others are computed from the row scores.
+        label: class names or 0, 1, 2.
+        weight: sample weights; a file without the column weighs all rows 1.
+    """
+
+    sequence: str = "sequence"
+    features: tuple[str, ...] | None = None
+    label: str = "label"
+    weight: str = "sample_weight"
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Mapped columns: windows uint8 (n, W), features float32 (n, F), labels int64 (n,), weights float32 (n,)."""
+
+    windows: NDArray[np.uint8]
+    features: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    weights: NDArray[np.float32]
+
+
+def map_parquet(path: Path, columns: Columns, window_bp: int) -> Arrays:
+    """The arrays of a training set.
+
+    Args:
+        path: Parquet.
+        columns: see `Columns`.
+        window_bp: width W of the windows; the labelled base is at W // 2.
+
+    Raises:
+        ArtifactError: no such file, or no Parquet.
+        SchemaError: a column that is missing, is no feature, or gives the label away; values that are no
+            features, labels or weights.
+    """
+    try:
+        file = pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; write it with prepare_training_dataset") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ArtifactError(f"{path}: not a whole Parquet file ({error}); write it again") from None
+    chosen = _check(path, file.schema_arrow.names, columns)
+    mapped = _place(path, columns, window_bp)
+    if not mapped.exists():
+        for old in mapped.parent.glob(f".{path.stem}.*.arrow"):
+            old.unlink(missing_ok=True)
+        logger.info("mapping %s (%d rows, once)", path, file.metadata.num_rows)
+        with publish_file(mapped) as draft:
+            _write(file, path, columns, chosen, window_bp, draft)
+    return _open(mapped, window_bp)
+
+
+def _check(path: Path, there: Sequence[str], columns: Columns) -> list[str]:
+    """Feature columns to read."""
+    given = columns.features if columns.features is not None else [name for name in FEATURES if name in there]
+    for name in given:
+        if name in LABEL_LEAKING_COLUMNS or name in IDENTITY_COLUMNS:
+            raise SchemaError(f"feature column {name!r} gives the label away or names the row; it is never a feature")
+    unknown = [name for name in given if name not in FEATURES]
+    if unknown:
+        raise SchemaError(
+            f"feature columns {', '.join(map(repr, unknown))} are no features; the features are {', '.join(FEATURES)}"
+        )
+    needed = (columns.sequence, columns.label, *ROW_SCORES, *given)
+    missing = [name for name in dict.fromkeys(needed) if name not in there]
+    if missing:
+        raise SchemaError(f"{path}: no column {', '.join(missing)}; write it with prepare_training_dataset")
+    return [name for name in FEATURES if name in given]
+
+
+def _place(path: Path, columns: Columns, window_bp: int) -> Path:
+    status = path.stat()
+    key = json.dumps(
+        [
+            _FORMAT,
+            str(path.resolve()),
+            status.st_size,
+            status.st_mtime_ns,
+            repr(columns),
+            window_bp,
+            FEATURE_SCHEMA.hash,
+        ]
+    )
+    name = f".{path.stem}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.arrow"
+    if os.access(path.parent, os.W_OK):
+        return path.parent / name
+    return Path(tempfile.gettempdir()) / f"metalayer-{os.getuid()}" / name
+
+
+def _write(
+    file: pq.ParquetFile, path: Path, columns: Columns, features: Sequence[str], window_bp: int, draft: Path
+) -> None:
+    n = file.metadata.num_rows
+    there = file.schema_arrow.names
+    extra = [name for name in (INDEX, columns.weight) if name in there]
+    wanted = list(dict.fromkeys([columns.sequence, columns.label, *ROW_SCORES, *features, *extra]))
+    with tempfile.TemporaryDirectory(dir=draft.parent, prefix=".mapping-") as scratch:
+
+        def array(name: str, kind: type[np.generic], *shape: int) -> np.memmap:
+            return np.memmap(Path(scratch) / name, kind, "w+", shape=(max(n, 1), *shape))
+
+        windows, labels = array("windows", np.uint8, window_bp), array("labels", np.int64)
+        values, weights = array("features", np.float32, len(FEATURES)), array("weights", np.float32)
+        start = 0
+        for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
+            frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
+            at = slice(start, start + len(frame))
+            windows[at] = _windows(frame, columns, window_bp, path, start)
+            values[at] = _features(frame, features, windows[at], path)
+            labels[at] = _labels(frame[columns.label], path)
+            weights[at] = _weights(frame, columns.weight, path)
+            start += len(frame)
+        batch = pa.RecordBatch.from_arrays(
+            [
+                pa.Array.from_buffers(pa.binary(window_bp), n, [None, pa.py_buffer(windows)]),
+                pa.FixedSizeListArray.from_arrays(pa.array(values[:n].reshape(-1)), len(FEATURES)),
+                pa.array(labels[:n]),
+                pa.array(weights[:n]),
+            ],
+            ["windows", "features", "labels", "weights"],
+        )
+        with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+
+
+def _windows(frame: pl.DataFrame, columns: Columns, window_bp: int, path: Path, first: int) -> NDArray[np.uint8]:
+    sequences = frame[columns.sequence]
+    if sequences.null_count():
+        raise SchemaError(f"{path}: {sequences.null_count()} rows have no sequence; drop them")
+    index = frame[INDEX] if INDEX in frame.columns else sequences.str.len_bytes() // 2
+    try:
+        return encode_windows(sequences.cast(pl.String), index.to_numpy(), window_bp)
+    except InputError as error:
+        raise SchemaError(f"{path}, rows from {first} on: {error}") from None
+
+
+def _features(
+    frame: pl.DataFrame, features: Sequence[str], windows: NDArray[np.uint8], path: Path
+) -> NDArray[np.float32]:
+    if len(features) == len(FEATURES):
+        out = frame.select(pl.col(FEATURES).cast(pl.Float32)).to_numpy()
+    else:
+        out = feature_matrix(frame.select(pl.col(ROW_SCORES).cast(pl.Float32)).to_numpy(), windows)
+        for name in features:
+            out[:, FEATURES.index(name)] = frame[name].cast(pl.Float32).to_numpy()
+    bad = ~np.isfinite(out)
+    if bad.any():
+        names = ", ".join(FEATURES[i] for i in np.flatnonzero(bad.any(axis=0)))
+        raise SchemaError(f"{path}: {int(bad.any(axis=1).sum())} rows have no number in {names}; drop or mend them")
+    return np.asarray(out, dtype=np.float32)
+
+
+def _labels(labels: pl.Series, path: Path) -> NDArray[np.int64]:
+    if labels.dtype == pl.String:
+        labels = labels.str.to_lowercase().replace_strict(list(CLASSES), [0, 1, 2], default=None)
+    if labels.null_count() or not labels.is_in([0, 1, 2]).all():
+        raise SchemaError(
+            f"{path}: column {labels.name!r} holds other values than 0, 1, 2 (donor, acceptor, neither) or those names"
+        )
+    return labels.cast(pl.Int64).to_numpy()
+
+
+def _weights(frame: pl.DataFrame, column: str, path: Path) -> NDArray[np.float32]:
+    if column not in frame.columns:
+        return np.ones(len(frame), dtype=np.float32)
+    weights = frame[column].cast(pl.Float32).fill_null(float("nan")).to_numpy()
+    if not (np.isfinite(weights) & (weights >= 0)).all():
+        raise SchemaError(f"{path}: column {column!r} holds weights that are empty, negative or no numbers")
+    return weights
+
+
+def _open(mapped: Path, window_bp: int) -> Arrays:
+    batch = pa.ipc.open_file(pa.memory_map(str(mapped))).get_batch(0)
+    n = batch.num_rows
+    windows = np.frombuffer(batch["windows"].buffers()[1], np.uint8)[: n * window_bp].reshape(n, window_bp)
+    features = batch["features"].flatten().to_numpy(zero_copy_only=True).reshape(n, len(FEATURES))
+    return Arrays(windows, features, batch["labels"].to_numpy(), batch["weights"].to_numpy())

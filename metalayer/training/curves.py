@@ -1,0 +1,35 @@
+"""Training curves as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from metalayer.files import publish_file
+
+_PANELS = (
+    ("loss", {"train_loss": "training", "val_loss": "validation"}),
+    (
+        "validation average precision",
+        {"val_pr_auc_splice": "splice (PR-AUC)", "val_ap_donor": "donor", "val_ap_acceptor": "acceptor"},
+    ),
+    ("learning rate", {"learning_rate": ""}),
+)
+
+
+def plot(history: Sequence[Mapping[str, float]], path: Path) -> Path:
+    """Losses, validation figures and learning rate by epoch as PNG; returns `path`."""
+    from matplotlib.figure import Figure  # without pyplot: no display, no global state
+
+    figure = Figure(figsize=(13, 3.6), layout="constrained")
+    epochs = [epoch["epoch"] for epoch in history]
+    for axes, (title, lines) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
+        for name, label in lines.items():
+            axes.plot(epochs, [epoch[name] for epoch in history], marker=".", label=label)
+        axes.set_title(title)
+        axes.set_xlabel("epoch")
+        if any(lines.values()):
+            axes.legend(frameon=False)
+    with publish_file(path) as draft:
+        figure.savefig(draft, format="png", dpi=120)
+    return path
