@@ -1,3 +1,19 @@
 """metalayer: recalibrated donor, acceptor and neither probabilities from a splice model's scores."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from metalayer.core.config import MetaLayerConfig as MetaLayerConfig
+
 __version__ = "0.1.0"
+__all__ = ["MetaLayerConfig", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "MetaLayerConfig":
+        from metalayer.core.config import MetaLayerConfig
+
+        return MetaLayerConfig
+    raise AttributeError(f"module 'metalayer' has no attribute {name!r}")

@@ -48,6 +48,33 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--genes", type=int, default=150, help="how many genes (default 150)")
     simulate.set_defaults(run=_simulate)
 
+    train = commands.add_parser(
+        "train",
+        help="train on base-layer artifacts, evaluate on held-out genes, write a model directory",
+        description="Several processes: torchrun --nproc-per-node N -m metalayer train ...",
+    )
+    train.add_argument("--config", help="flat YAML file, or a preset that comes with metalayer: lightweight, hyenadna")
+    train.add_argument("--base-model", help="name of the base model, as in <base_model>_eval (default openspliceai)")
+    train.add_argument("--encoder", help="sequence encoder (default cnn)")
+    train.add_argument("--data-root", type=Path, help="folder with data/, genes.tsv and nucleotide_scores/")
+    train.add_argument("--output-dir", type=Path, default=Path("models/meta_layer_v1"), help="folder to write")
+    train.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="one setting")
+    train.add_argument("--seed", type=int, help="same seed and threads, same model")
+    train.add_argument("--use-wandb", action="store_true", help="log to Weights & Biases")
+    train.add_argument("--resume", action="store_true", help="go on from last_model.pt of a run that was cut off")
+    train.set_defaults(run=_train)
+
+    score = commands.add_parser("score", help="score rows of a file with a model directory")
+    score.add_argument("rows", type=Path, help="artifact rows: .parquet, or tab-separated text")
+    score.add_argument("--model", type=Path, required=True, help="model directory, or output folder of a training run")
+    score.add_argument("--output", type=Path, required=True, help="file to write: .parquet or .tsv")
+    score.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
+    score.set_defaults(run=_score)
+
+    verify = commands.add_parser("verify", help="check a training set")
+    verify.add_argument("data", type=Path, help="training_data.parquet")
+    verify.set_defaults(run=_verify)
+
     serve = commands.add_parser("serve", help="serve the promoted model over HTTP")
     serve.add_argument("--model", help="registered name, where several models are promoted")
     serve.add_argument(
@@ -68,6 +95,61 @@ def _simulate(options: argparse.Namespace) -> int:
     for name, value in summary.items():
         print(f"{name}: {value}")
     return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    import yaml
+
+    from metalayer.core.config import MetaLayerConfig
+    from metalayer.errors import ConfigError
+    from metalayer.workflows.train_meta import train_meta_model
+
+    values = MetaLayerConfig.from_yaml(options.config).model_dump(exclude_unset=True) if options.config else {}
+    given = {
+        "base_model": options.base_model,
+        "sequence_encoder": options.encoder,
+        "data_root": options.data_root,
+        "seed": options.seed,
+    }
+    values |= {name: value for name, value in given.items() if value is not None}
+    for override in options.overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"--set {override}: expected key=value, as in max_epochs=3")
+        values[key.strip()] = yaml.safe_load(text)
+    config = MetaLayerConfig(**values)
+    results = train_meta_model(config, options.output_dir, use_wandb=options.use_wandb, resume=options.resume)
+    metrics = results.get("metrics")
+    if metrics is None:  # not the first of several processes
+        return 0
+    print(f"PR-AUC (splice)        {metrics['pr_auc_splice']:.4f}")
+    print(f"AP (splice)            {metrics['ap_splice']:.4f}")
+    for kind in ("donor", "acceptor"):
+        print(f"top-k accuracy, {kind:<8}{metrics[f'topk_{kind}']:.4f}")
+    print(f"ECE                    {metrics['ece']:.4f}")
+    print(
+        f"on {metrics['rows']:,} rows of held-out genes (a sample, not whole genes); best epoch {results['best_epoch']}"
+    )
+    print(f"model directory        {results['paths']['model']}")
+    return 0
+
+
+def _score(options: argparse.Namespace) -> int:
+    from metalayer.device import resolve_device
+    from metalayer.workflows.score import score_rows
+
+    rows = score_rows(options.rows, options.model, options.output, resolve_device(options.device))
+    print(f"{rows:,} rows scored into {options.output}")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from metalayer.data.verify import verify_dataset
+
+    logging.getLogger("metalayer.data.verify").setLevel(logging.ERROR)  # the table below says it all
+    report = verify_dataset(options.data)
+    print(report)
+    return 0 if report.ok else 2
 
 
 def _serve(options: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from metalayer.device import resolve_device
 from metalayer.features import feature_matrix, gene_feature_matrix, gene_row_scores
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import N_TOKEN
-from metalayer.models.bundle import digest, load_model
+from metalayer.models.bundle import DESCRIPTION, digest, load_model
 from metalayer.models.meta import MetaSpliceModel, recalibrate
 from metalayer.schema import ACCEPTOR, DONOR, FEATURE_SCHEMA, NEITHER
 
@@ -44,12 +44,15 @@ class Predictor:
 
     @classmethod
     def load(cls, directory: Path, device: str = "cpu") -> Predictor:
-        """Load a model directory.
+        """Load a model directory, or the `model` in the output folder of a training run.
 
         Raises:
             ModelError: missing or damaged files.
             SchemaError: a model of another feature schema.
         """
+        directory = Path(directory)
+        if not (directory / DESCRIPTION).exists() and (directory / "model" / DESCRIPTION).exists():
+            directory = directory / "model"
         model, info = load_model(directory)
         return cls(model, info, digest(directory), device)
 

@@ -31,6 +31,7 @@ from metalayer.training.trackers import Tracker
 logger = logging.getLogger(__name__)
 
 CONFIG, HISTORY, LOGS, CURVES = "config.yaml", "history.json", "logs", "history.png"
+_CHECK_STEPS = 50
 Epoch = dict[str, float]
 """One epoch: epoch, train_loss, val_loss, val_pr_auc_splice, val_ap_*, learning_rate, seconds."""
 
@@ -197,26 +198,30 @@ class Trainer:
         model = model or self.model
         model.train()
         scale = 1.0 / float(self.train_loader.weights.mean())
-        losses, weights = 0.0, 0.0
-        for group in _groups(batches, self.config.gradient_accumulation_steps):
-            loss_of_step, rows = torch.zeros((), device=self.device), 0
+        kind = torch.float32 if self.device.type == "mps" else torch.float64
+        losses, weights = torch.zeros((), dtype=kind, device=self.device), 0.0
+        for step, group in enumerate(_groups(batches, self.config.gradient_accumulation_steps), start=1):
             for number, batch in enumerate(group, start=1):
                 with self.world.apart(model, last=number == len(group)):
                     loss = self._loss(model, batch.to(self.device)).sum()
                     self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-                loss_of_step += loss.detach()
-                rows += len(batch)
+                losses += loss.detach()
                 weights += float(batch.weights.sum())
-            total, all_rows = self.world.total(loss_of_step.item(), rows)
-            if not math.isfinite(total):
-                raise TrainingError(
-                    f"the training loss is {total} at learning rate {self._rate(self.steps_done):g}; lower "
-                    "train.learning_rate"
-                )
-            self._step(scale * self.world.size / all_rows)  # several processes average their gradients
-            losses += total
-        (all_weights,) = self.world.total(weights)
-        return losses / all_weights
+            (rows,) = self.world.total(sum(len(batch) for batch in group))
+            self._step(scale * self.world.size / rows)  # several processes average their gradients
+            if step % _CHECK_STEPS == 0:
+                self._refuse_not_finite(losses)
+        self._refuse_not_finite(losses)
+        all_losses, all_weights = self.world.total(losses.item(), weights)
+        return all_losses / all_weights
+
+    def _refuse_not_finite(self, loss: Tensor) -> None:
+        """Looking at a loss waits for the device, so it is done now and then."""
+        if not math.isfinite(loss.item()):
+            raise TrainingError(
+                f"the training loss is {loss.item()} at learning rate {self._rate(self.steps_done):g}; lower "
+                "train.learning_rate"
+            )
 
     def plot_history(self) -> Path:
         """Losses, validation figures and learning rate by epoch as `history.png`; returns its path.

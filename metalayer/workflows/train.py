@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metalayer.config import RunConfig
-from metalayer.data.dataset import RowLoader, RowTable
+from metalayer.data.dataset import RowLoader, Rows, RowTable
 from metalayer.data.prevalence import prevalence_weights
 from metalayer.data.tracks import TrackStore
 from metalayer.device import use_threads
-from metalayer.evaluation.calibration import Calibration, fit
+from metalayer.evaluation.calibration import fit
 from metalayer.inference import Predictor
 from metalayer.models.bundle import save_model
-from metalayer.models.meta import MetaSpliceModel
+from metalayer.models.meta import build_model
 from metalayer.training.trainer import Trainer, best_epoch, seed_everything
 
 logger = logging.getLogger(__name__)
@@ -74,22 +74,17 @@ def train_bundle(
             (valid, in_genes, False),
         )
     ]
-    model = MetaSpliceModel(
-        sequence_encoder=config.model.sequence_encoder,
-        sequence_encoder_config=config.model.sequence_encoder_config,
-        hidden_dim=config.model.hidden_dim,
-        dropout=config.model.dropout,
-    )
+    model = build_model(config.model)
     trainer = Trainer(model, loaders[0], loaders[1], config.train)
     history = trainer.train()
     predictor = Predictor(trainer.model, {}, "", config.train.device)
-    calibration, calibrated_on = _calibrate(predictor, valid, in_genes, open_tracks(tracks), manifest)
-    model.calibration_scale.fill_(calibration.scale)
-    model.calibration_bias.copy_(model.calibration_bias.new_tensor(calibration.bias))
+    calibration = calibrate_model(
+        predictor, valid, np.arange(len(valid)), in_genes, open_tracks(tracks), manifest["valid"]["genes"]
+    )
     result = {
         "history": history,
         "best_epoch": best_epoch(history)["epoch"],
-        "calibration": {"scale": calibration.scale, "bias": list(calibration.bias), "fitted_on": calibrated_on},
+        "calibration": calibration,
         "parameters": sum(p.numel() for p in model.parameters()),
         "rows": {"train": len(train), "valid": len(valid)},
         "device": str(trainer.device),
@@ -110,22 +105,42 @@ def train_bundle(
     return result
 
 
-def _calibrate(
+def calibrate_model(
     predictor: Predictor,
-    valid: RowTable,
+    table: RowTable,
+    rows: Rows,
     weights: NDArray[np.float32],
     store: TrackStore | None,
-    manifest: Mapping[str, Any],
-) -> tuple[Calibration, str]:
-    """Fit calibration on all positions of the validation genes, or on their rows where there are no tracks."""
-    tracked = [gene_id for gene_id in manifest["valid"]["genes"] if store and gene_id in store]
+    gene_ids: Sequence[str],
+) -> dict[str, Any]:
+    """Fit the calibration of a model on validation genes and put it into the model.
+
+    On all positions of the genes that have per-nucleotide scores, or on rows where none has.
+
+    Args:
+        predictor: of the model.
+        table: where the rows are.
+        rows: the validation rows.
+        weights: of those rows, float32 (n,).
+        store: per-nucleotide scores with letters, if there are any.
+        gene_ids: the validation genes.
+
+    Returns:
+        scale, bias and what it was fitted on: JSON-ready.
+    """
+    tracked = [gene_id for gene_id in gene_ids if store and gene_id in store]
     if store and tracked:
         logger.info("calibrating on all positions of %d validation genes", len(tracked))
         answers, labels = [], []
         for track in store.read_many(tracked):
             answers.append(predictor.log_probabilities(track))
             labels.append(track.labels)
-        return fit(np.exp(np.concatenate(answers)), np.concatenate(labels)), "positions"
-    logger.info("calibrating on %d validation rows", len(valid))
-    log_p = predictor.row_log_probabilities(valid.features, valid.windows)
-    return fit(np.exp(log_p), valid.labels, weights), "rows"
+        calibration, unit = fit(np.exp(np.concatenate(answers)), np.concatenate(labels)), "positions"
+    else:
+        logger.info("calibrating on %d validation rows", len(rows))
+        log_p = predictor.row_log_probabilities(table.features[rows], table.windows[rows])
+        calibration, unit = fit(np.exp(log_p), table.labels[rows], weights), "rows"
+    model = predictor.model
+    model.calibration_scale.fill_(calibration.scale)
+    model.calibration_bias.copy_(model.calibration_bias.new_tensor(calibration.bias))
+    return {"scale": calibration.scale, "bias": list(calibration.bias), "fitted_on": unit}

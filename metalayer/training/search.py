@@ -1,0 +1,267 @@
+"""Hyperparameter search: Optuna proposes, the Trainer trains, validation genes judge.
+
+Test genes are never opened. Each trial trains from the same seed on the same rows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+
+from metalayer.core.config import MetaLayerConfig
+from metalayer.data.dataset import MetaLayerDataset, RowLoader
+from metalayer.data.loaders import create_dataloaders
+from metalayer.errors import ConfigError, TrainingError
+from metalayer.files import publish_file
+from metalayer.models.meta import build_model
+from metalayer.training.trainer import Epoch, Trainer, best_epoch, seed_everything
+
+logger = logging.getLogger(__name__)
+
+Space = Mapping[str, Sequence[Any]]
+DEFAULT_SPACE: dict[str, Sequence[Any]] = {
+    "learning_rate": (1e-5, 1e-3),
+    "batch_size": [32, 64, 128, 256],
+    "hidden_dim": [128, 256, 512],
+    "dropout": (0.0, 0.3),
+    "weight_decay": (0.0, 0.1),
+}
+"""The ranges of the training guide."""
+STORAGE, RESULTS, BEST_CONFIG = "search.db", "results.json", "best_config.yaml"
+_WARMUP_EPOCHS = 2
+_WARMUP_TRIALS = 4
+_LOG_RANGE = 30.0
+"""A range whose ends are further apart than this factor is searched by its logarithm."""
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """Makes the training and validation loader of a batch size."""
+
+    dataset: MetaLayerDataset
+
+    def of(self, config: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
+        """Loaders as a configuration asks for."""
+        train, valid, _ = create_dataloaders(
+            self.dataset,
+            config.train_split,
+            config.val_split,
+            config.test_split,
+            batch_size=config.batch_size,
+            num_workers=config.num_workers,
+            seed=config.seed,
+            balance_classes=config.balance_classes,
+        )
+        return train, valid
+
+
+def hyperparameter_search(
+    base_config: MetaLayerConfig,
+    search_space: Space | None = None,
+    n_trials: int = 10,
+    metric: str = "pr_auc_splice",
+    direction: Literal["maximize", "minimize"] = "maximize",
+    output_dir: str | Path = "models/search",
+    resume: bool = False,
+    dataset: MetaLayerDataset | None = None,
+) -> tuple[MetaLayerConfig, list[dict[str, Any]]]:
+    """Search settings of training and model.
+
+    Trials are proposed by a tree-structured Parzen estimator seeded with `base_config.seed`; a trial that
+    is behind the median of the earlier ones at the same epoch is pruned. Writes the study
+    (`search.db`), `results.json` and `best_config.yaml`, after every trial.
+
+    Args:
+        base_config: all that is not searched.
+        search_space: by setting a list of choices, or a tuple (low, high): a range, whole numbers where the
+            setting is one; searched by its logarithm where it spans more than a factor of 30. None takes
+            the guide's ranges.
+        n_trials: how many to train; with `resume`, how many more.
+        metric: a validation figure: pr_auc_splice, ap_splice, ap_donor, ap_acceptor, loss.
+        direction: `maximize`, or `minimize` for the loss.
+        output_dir: folder to write.
+        resume: go on with the study in `output_dir`; else a study that is there is replaced.
+        dataset: the training set; None prepares that of `base_config` in `output_dir`/data.
+
+    Returns:
+        The best configuration, and of every trial: number, state, value, epoch and settings, best first.
+
+    Raises:
+        ConfigError: a setting, choice, metric or direction that does not exist or fit, all at once; or a study of
+            another space to resume.
+        TrainingError: no trial that came to an end.
+    """
+    space = DEFAULT_SPACE if search_space is None else search_space
+    _check(base_config, space, n_trials, metric, direction)
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    study = _study(
+        folder, base_config.seed, direction, {**{k: list(v) for k, v in space.items()}, "metric": metric}, resume
+    )
+    if dataset is None:
+        from metalayer.data.prepare import prepare_training_dataset
+
+        dataset = prepare_training_dataset(base_config, output_dir=folder / "data")
+    loaders = Loaders(dataset)
+
+    def objective(trial: optuna.Trial) -> float:
+        config = _proposed(base_config, space, trial)
+        logger.info("trial %d: %s", trial.number, ", ".join(f"{k} {v}" for k, v in trial.params.items()))
+        return _train(config, loaders, metric, direction, trial)
+
+    study.optimize(objective, n_trials=n_trials, catch=(TrainingError,), callbacks=[_writer(folder, base_config)])
+    results = _results(study)
+    if not results or results[0]["state"] != "complete":
+        raise TrainingError(
+            f"none of {n_trials} trials came to an end ({', '.join(sorted({r['state'] for r in results}))}); see the "
+            "log, and search smaller learning rates"
+        )
+    return _configured(base_config, results[0]["settings"]), results
+
+
+def _check(base: MetaLayerConfig, space: Space, n_trials: int, metric: str, direction: str) -> None:
+    mistakes = []
+    for name, values in space.items():
+        if name not in type(base).model_fields:
+            mistakes.append(f"search_space.{name}: no such setting")
+            continue
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            mistakes.append(f"search_space.{name}: given {values!r}; a list of choices or a tuple (low, high)")
+            continue
+        if isinstance(values, tuple):
+            numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+            if len(values) != 2 or not numbers or not values[0] < values[1]:
+                mistakes.append(f"search_space.{name}: given {values!r}; a range is (low, high), two numbers")
+                continue
+        for value in values:
+            try:
+                _configured(base, {name: value})
+            except ConfigError as error:
+                mistakes.append(f"search_space.{name}: {str(error).removeprefix('configuration: ')}")
+    if n_trials < 1:
+        mistakes.append(f"n_trials: given {n_trials}; at least 1")
+    known = ("pr_auc_splice", "ap_splice", "ap_donor", "ap_acceptor", "loss")
+    if metric not in known:
+        mistakes.append(f"metric: given {metric!r}; there are {', '.join(known)}")
+    if direction not in ("maximize", "minimize") or (direction == "minimize") != (metric == "loss"):
+        mistakes.append(f"direction: given {direction!r}; maximize an average precision, minimize the loss")
+    if not space:
+        mistakes.append("search_space: empty; name a setting to search")
+    if mistakes:
+        raise ConfigError("hyperparameter search: " + "; ".join(mistakes))
+
+
+def _study(folder: Path, seed: int, direction: str, asked: dict[str, Any], resume: bool) -> optuna.Study:
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    storage = folder / STORAGE
+    if not resume:
+        for name in (STORAGE, RESULTS, BEST_CONFIG):
+            (folder / name).unlink(missing_ok=True)
+    study = optuna.create_study(
+        study_name="search",
+        storage=f"sqlite:///{storage}",
+        direction=direction,
+        # A resumed study must not propose again what it has tried.
+        sampler=optuna.samplers.TPESampler(seed=seed + _trials_in(storage)),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=_WARMUP_TRIALS, n_warmup_steps=_WARMUP_EPOCHS),
+        load_if_exists=resume,
+    )
+    asked = json.loads(json.dumps(asked))
+    if study.user_attrs.get("asked", asked) != asked:
+        raise ConfigError(
+            f"{storage} is a search of another space or metric ({study.user_attrs['asked']}); give the same ones to "
+            "resume it, or another output_dir"
+        )
+    study.set_user_attr("asked", asked)
+    return study
+
+
+def _trials_in(storage: Path) -> int:
+    if not storage.exists():
+        return 0
+    return len(optuna.load_study(study_name="search", storage=f"sqlite:///{storage}").trials)
+
+
+def _proposed(base: MetaLayerConfig, space: Space, trial: optuna.Trial) -> MetaLayerConfig:
+    settings: dict[str, Any] = {}
+    for name, values in space.items():
+        if not isinstance(values, tuple):
+            # Choices that are no plain values (kernel sizes) are named by their place.
+            plain = all(value is None or isinstance(value, bool | int | float | str) for value in values)
+            choice = trial.suggest_categorical(name, list(values) if plain else list(range(len(values))))
+            settings[name] = choice if plain else values[int(choice)]
+            continue
+        low, high = values
+        spans = low > 0 and high / low > _LOG_RANGE
+        if isinstance(low, int) and isinstance(high, int):
+            settings[name] = trial.suggest_int(name, low, high, log=spans)
+        else:
+            settings[name] = trial.suggest_float(name, low, high, log=spans)
+    trial.set_user_attr("settings", settings)
+    return _configured(base, settings)
+
+
+def _configured(base: MetaLayerConfig, settings: Mapping[str, Any]) -> MetaLayerConfig:
+    return type(base)(**{**base.model_dump(), **settings})
+
+
+def _train(config: MetaLayerConfig, loaders: Loaders, metric: str, direction: str, trial: optuna.Trial) -> float:
+    train_loader, val_loader = loaders.of(config)
+    seed_everything(config.seed)
+    model = build_model(config)
+    better = max if direction == "maximize" else min
+    best: list[float] = []
+
+    def report(epoch: Epoch) -> None:
+        value = epoch[f"val_{metric}"]
+        best[:] = [better(value, *best)]
+        trial.report(best[0], int(epoch["epoch"]))
+        if trial.should_prune():
+            raise optuna.TrialPruned(f"behind the other trials at epoch {epoch['epoch']}")
+
+    config.early_stopping_metric = metric  # type: ignore[assignment]
+    history = Trainer(model, train_loader, val_loader, config, on_epoch=report).train()
+    kept = best_epoch(history, metric)
+    trial.set_user_attr("epoch", int(kept["epoch"]))
+    return float(kept[f"val_{metric}"])
+
+
+def _results(study: optuna.Study) -> list[dict[str, Any]]:
+    """Trials, those that came to an end first, best first."""
+    sign = -1.0 if study.direction == optuna.study.StudyDirection.MAXIMIZE else 1.0
+    out = [
+        {
+            "number": trial.number,
+            "state": trial.state.name.lower(),
+            "value": trial.value if trial.value is not None and math.isfinite(trial.value) else None,
+            "epoch": trial.user_attrs.get("epoch"),
+            "settings": trial.user_attrs.get("settings", {}),
+        }
+        for trial in study.trials
+    ]
+
+    def order(result: dict[str, Any]) -> tuple[bool, float]:
+        whole = result["state"] == "complete" and result["value"] is not None
+        return not whole, sign * result["value"] if whole else 0.0
+
+    return sorted(out, key=order)
+
+
+def _writer(folder: Path, base: MetaLayerConfig) -> Callable[[optuna.Study, optuna.trial.FrozenTrial], None]:
+    def write(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        results = _results(study)
+        told = "pruned" if trial.value is None or trial.state.name == "PRUNED" else f"{trial.value:.4f}"
+        logger.info("trial %d: %s; best so far %s", trial.number, told, results[0]["value"])
+        with publish_file(folder / RESULTS) as draft:
+            draft.write_text(json.dumps(results, indent=1), encoding="utf-8")
+        if results[0]["state"] == "complete":
+            _configured(base, results[0]["settings"]).to_yaml(folder / BEST_CONFIG)
+
+    return write

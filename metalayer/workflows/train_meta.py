@@ -1,0 +1,154 @@
+"""The training guide in one call: from base-layer files to an evaluated model."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+from metalayer.core import ArtifactLoader, MetaLayerConfig
+from metalayer.data.dataset import MetaLayerDataset
+from metalayer.data.loaders import create_dataloaders
+from metalayer.data.prepare import MANIFEST, TRAINING_DATA, prepare_training_dataset
+from metalayer.device import use_threads
+from metalayer.files import publish_file
+from metalayer.inference import Predictor
+from metalayer.models.bundle import save_model
+from metalayer.models.meta import build_model
+from metalayer.schema import FEATURE_SCHEMA
+from metalayer.training import distributed
+from metalayer.training.checkpoint import BEST, LAST
+from metalayer.training.evaluator import MetaLayerEvaluator
+from metalayer.training.trainer import CONFIG, HISTORY, LOGS, Trainer, best_epoch, seed_everything
+from metalayer.workflows.train import calibrate_model, open_tracks
+
+logger = logging.getLogger(__name__)
+
+DATA, MODEL, METRICS = "data", "model", "metrics.json"
+_DATA_SETTINGS = (
+    *("base_model", "data_root", "annotation_source", "genome_build", "artifacts_dir", "gene_table"),
+    *("nucleotide_scores", "variant_source", "splicevardb_path", "variant_radius_bp", "max_bad_share", "max_samples"),
+)
+
+
+def train_meta_model(
+    config: MetaLayerConfig, output_dir: str | Path, use_wandb: bool = False, resume: bool = False
+) -> dict[str, Any]:
+    """Prepare the training set, train, calibrate and evaluate.
+
+    Writes into `output_dir`: `data/` (the training set, kept while files and settings are the same),
+    checkpoints and history of the `Trainer`, `history.png`, `model/` (the model directory that
+    `metalayer score` and `Predictor.load` take) and `metrics.json`.
+
+    Args:
+        config: data, model and training.
+        output_dir: folder to write.
+        use_wandb: log to Weights & Biases.
+        resume: go on from `last_model.pt` of a run that was cut off, where there is one.
+
+    Returns:
+        metrics (of the test genes' rows, see `MetaLayerEvaluator`), history, best_epoch, calibration and
+        paths; JSON-ready but for the paths.
+
+    Raises:
+        InputError: files or settings that cannot be used.
+        TrainingError: a loss that is not finite.
+    """
+    folder = Path(output_dir)
+    use_threads(config.threads)
+    config.get_device()
+    world = distributed.join()
+    if world.is_first:
+        _prepared(config, folder / DATA)
+    world.wait()
+    dataset = MetaLayerDataset(folder / DATA / TRAINING_DATA)
+    train_loader, val_loader, test_loader = create_dataloaders(
+        dataset,
+        config.train_split,
+        config.val_split,
+        config.test_split,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+        seed=config.seed,
+        balance_classes=config.balance_classes,
+    )
+    logger.info("training on %d rows, validating on %d", len(train_loader.rows), len(val_loader.rows))
+    if resume and (folder / LAST).exists():
+        trainer = Trainer.from_checkpoint(folder / LAST, train_loader, val_loader, use_wandb=use_wandb)
+    else:
+        seed_everything(config.seed)
+        trainer = Trainer(build_model(config), train_loader, val_loader, config, folder, use_wandb)
+    history = trainer.train()
+    paths = {
+        "best_model": folder / BEST,
+        "last_model": folder / LAST,
+        "config": folder / CONFIG,
+        "history": folder / HISTORY,
+        "logs": folder / LOGS,
+        "model": folder / MODEL,
+        "training_data": folder / DATA / TRAINING_DATA,
+        "metrics": folder / METRICS,
+    }
+    best = best_epoch(history, config.early_stopping_metric)
+    if not world.is_first:
+        return {"history": history, "best_epoch": int(best["epoch"]), "paths": paths}
+    paths["curves"] = trainer.plot_history()
+    model = trainer.model
+    genes = {
+        part: sorted(dataset.frame["gene_id"].gather(loader.rows).unique().to_list())
+        for part, loader in (("train", train_loader), ("valid", val_loader), ("test", test_loader))
+    }
+    predictor = Predictor(model, {}, "", str(trainer.device))
+    calibration = calibrate_model(
+        predictor,
+        dataset,
+        val_loader.rows,
+        val_loader.weights,
+        open_tracks(dataset.beside("tracks.parquet")),
+        genes["valid"],
+    )
+    metrics = MetaLayerEvaluator(config.top_k_values).evaluate_dataloader(model, test_loader, trainer.device)
+    manifest = json.loads((folder / DATA / MANIFEST).read_text(encoding="utf-8"))
+    save_model(
+        model,
+        folder / MODEL,
+        {
+            "base_model": config.base_model,
+            "data_hash": manifest["data_hash"],
+            "config": config.model_dump(mode="json"),
+            "seed": config.seed,
+            "split": genes,
+            "calibration": calibration,
+            "best_epoch": int(best["epoch"]),
+        },
+    )
+    with publish_file(paths["metrics"]) as draft:
+        draft.write_text(json.dumps(metrics, indent=1), encoding="utf-8")
+    return {
+        "metrics": metrics,
+        "history": history,
+        "best_epoch": int(best["epoch"]),
+        "calibration": calibration,
+        "paths": paths,
+    }
+
+
+def _prepared(config: MetaLayerConfig, folder: Path) -> None:
+    """Prepare the training set, unless it is there and was made of the same files with the same settings."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        manifest = {}
+    wanted = config.model_dump(mode="json")
+    same = {name: wanted[name] for name in (*_DATA_SETTINGS, "seed")}
+    made = {name: manifest.get("config", {}).get(name) for name in same}
+    if (
+        made == same
+        and manifest.get("schema_hash") == FEATURE_SCHEMA.hash
+        and (folder / TRAINING_DATA).exists()
+        and manifest.get("data_hash") == ArtifactLoader(config).fingerprint()
+    ):
+        logger.info("the training set in %s is of the same files and settings", folder)
+        return
+    prepare_training_dataset(config, output_dir=folder)
