@@ -8,16 +8,30 @@ Unknown keys and impossible values are errors, all of them in one message.
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from metalayer.errors import ConfigError
 from metalayer.genome import normalise_chrom
+from metalayer.model_options import ENCODER_OPTIONS, check_encoder_options, check_fusion
+
+logger = logging.getLogger(__name__)
 
 
 def state_dir() -> Path:
@@ -55,6 +69,9 @@ def _mistakes(error: ValidationError, section: type[Section]) -> list[str]:
     prefix = f"{section.section}." if section.section else ""
     lines = []
     for item in error.errors():
+        if item["type"] == "value_error":  # of ours: each line names its setting
+            lines += [f"{prefix}{line}" for line in item["msg"].removeprefix("Value error, ").split("\n")]
+            continue
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] in ("extra_forbidden", "no_such_attribute"):
             close = difflib.get_close_matches(key, list(section.model_fields), n=1)
@@ -138,6 +155,48 @@ class SplitConfig(Section):
     """Draws the genes."""
 
 
+def _refuse(mistakes: list[str]) -> None:
+    if mistakes:
+        raise ValueError("\n".join(mistakes))
+
+
+class EncoderOptions(dict[str, Any]):
+    """Options of a sequence encoder; each assignment is checked as those of the configuration that owns them."""
+
+    def __init__(self, owner: ModelConfig, options: Mapping[str, Any]) -> None:
+        super().__init__(options)
+        self._owner = owner
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.update({name: value})
+
+    def update(self, *given: Any, **named: Any) -> None:
+        """As of a dictionary.
+
+        Raises:
+            ConfigError: all options that the encoder does not have or take; nothing is changed.
+        """
+        options = {**self, **dict(*given, **named)}
+        mistakes = check_encoder_options(self._owner.sequence_encoder, options)
+        if mistakes:
+            prefix = f"{self._owner.section}." if self._owner.section else ""
+            raise ConfigError(_message([f"{prefix}{line}" for line in mistakes]))
+        super().update(options)
+
+    def __ior__(self, given: Any) -> Self:  # type: ignore[override,misc]
+        self.update(given)
+        return self
+
+    def setdefault(self, name: str, value: Any = None) -> Any:
+        """As of a dictionary; errors as of `update`."""
+        if name not in self:
+            self[name] = value
+        return self[name]
+
+    def __reduce__(self) -> Any:
+        return dict, (dict(self),)
+
+
 class ModelConfig(Section):
     """The network."""
 
@@ -149,6 +208,47 @@ class ModelConfig(Section):
     """Options of the encoder; unknown ones are errors."""
     fusion: str = "concat"
     """How scores and sequence meet: `concat`, `gated` or `cross_attention`."""
+
+    @field_validator("sequence_encoder")
+    @classmethod
+    def _is_an_encoder(cls, name: str) -> str:
+        _refuse(check_encoder_options(name, {}))
+        return name
+
+    @field_validator("sequence_encoder_config")
+    @classmethod
+    def _are_its_options(cls, options: dict[str, Any], known: ValidationInfo) -> dict[str, Any]:
+        if "sequence_encoder" in known.data:  # else that is the mistake
+            _refuse(check_encoder_options(known.data["sequence_encoder"], options))
+        return options
+
+    @field_validator("fusion")
+    @classmethod
+    def _is_a_fusion(cls, name: str) -> str:
+        _refuse(check_fusion(name, "cnn"))
+        return name
+
+    @model_validator(mode="after")
+    def _fit(self) -> Self:
+        _refuse(check_encoder_options(self.sequence_encoder, self.sequence_encoder_config))
+        _refuse(check_fusion(self.fusion, self.sequence_encoder))
+        self.__dict__["sequence_encoder_config"] = EncoderOptions(self, self.sequence_encoder_config)
+        return self
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        before = self.__dict__.copy()
+        if name == "sequence_encoder" and value in ENCODER_OPTIONS and value != self.sequence_encoder:
+            dropped = sorted(set(self.sequence_encoder_config) - set(ENCODER_OPTIONS[value]))
+            if dropped:
+                logger.warning("encoder %s has no option %s; dropped", value, ", ".join(dropped))
+                kept = {k: v for k, v in self.sequence_encoder_config.items() if k not in dropped}
+                self.__dict__["sequence_encoder_config"] = EncoderOptions(self, kept)
+        try:
+            super().__setattr__(name, value)
+        except ConfigError:
+            self.__dict__.update(before)
+            raise
+
     hidden_dim: int = Field(256, ge=8, le=8192)
     """Width of the score encoder and of the fused layer."""
     dropout: float = Field(0.1, ge=0.0, lt=1.0)
