@@ -30,19 +30,22 @@ class Batch:
         features: float32 (B, F), raw.
         labels: int64 (B,).
         weights: float32 (B,).
+        rows: int64 (B,), row numbers in the table.
     """
 
     windows: Tensor
     features: Tensor
     labels: Tensor
     weights: Tensor
+    rows: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        return Batch(self.windows.to(device), self.features.to(device), self.labels.to(device), self.weights.to(device))
+        tensors = (self.windows, self.features, self.labels, self.weights, self.rows)
+        return Batch(*(tensor.to(device) for tensor in tensors))
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,11 @@ class RowLoader:
         self._weights = torch.from_numpy(self.weights)
         self._generator = torch.Generator().manual_seed(seed)
 
+    @property
+    def dataset(self) -> RowTable:
+        """The table, under the name that torch's loaders give it."""
+        return self.table
+
     def __len__(self) -> int:
         return math.ceil(len(self.table) / self.batch_size)
 
@@ -121,4 +129,4 @@ class RowLoader:
         order = torch.randperm(n, generator=self._generator) if self.shuffle else torch.arange(n)
         for start in range(0, n, self.batch_size):
             rows = order[start : start + self.batch_size]
-            yield Batch(self._windows[rows], self._features[rows], self._labels[rows], self._weights[rows])
+            yield Batch(self._windows[rows], self._features[rows], self._labels[rows], self._weights[rows], rows)
