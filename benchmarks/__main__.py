@@ -10,11 +10,11 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from benchmarks import inference, reading, training
+from benchmarks import inference, metrics, reading, training
 from benchmarks.measure import Result
 from metalayer.workflows.simulate import simulate
 
-BENCHMARKS = {"reading": reading.run, "training": training.run, "inference": inference.run}
+BENCHMARKS = {"reading": reading.run, "training": training.run, "inference": inference.run, "metrics": metrics.run}
 
 
 def main() -> int:

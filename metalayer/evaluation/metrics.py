@@ -9,7 +9,7 @@ has 15 equal-width bins.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -76,35 +76,83 @@ def splice_score(probabilities: NDArray[np.floating]) -> Floats:
     return total
 
 
+def ranking(
+    labels: NDArray[np.integer], probabilities: NDArray[np.floating], target: str
+) -> tuple[NDArray[np.bool_], Floats]:
+    """Positives (n,) and scores (n,) of `donor`, `acceptor` or `splice`."""
+    if target == "splice":
+        return labels != NEITHER, splice_score(probabilities)
+    site_class = CLASSES.index(target)
+    return labels == site_class, probabilities[:, site_class].astype(np.float64)
+
+
+def confusion_counts(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> NDArray[np.intp]:
+    """Counts by true class (rows) and most probable class (columns), (C, C)."""
+    cell = labels.astype(np.intp) * len(CLASSES) + probabilities.argmax(axis=1)
+    return np.bincount(cell, minlength=len(CLASSES) ** 2).reshape(len(CLASSES), len(CLASSES))
+
+
+@dataclass(frozen=True)
 class RankCounts:
     """Positives and negatives of one ranking, counted by gene and by distinct score of a positive.
 
-    Negatives below the lowest positive change nothing and are not kept. Memory is of the order of
-    (gene, threshold) pairs that occur, at most the positions kept.
+    Negatives below the lowest positive are not kept. Memory is of the order of (gene, threshold) pairs that
+    occur, at most the positions kept. The thresholds T, distinct scores of positives, descend.
+
+    Attributes:
+        positives: (T, G), positives at each threshold.
+        tied: (T, G), negatives at each threshold.
+        between: (T, G), negatives above each threshold and below the one before.
     """
 
-    def __init__(self, positive: NDArray[np.bool_], score: Floats, gene: NDArray[np.intp], n_genes: int) -> None:
-        thresholds = np.unique(score[positive])[::-1]  # descending
-        self.n_thresholds = len(thresholds)
-        self.positives = self._count(thresholds, score[positive], gene[positive], n_genes)
-        kept = ~positive & (score >= thresholds[-1])
+    positives: sparse.csr_matrix[np.float64]
+    tied: sparse.csr_matrix[np.float64]
+    between: sparse.csr_matrix[np.float64]
+
+    @classmethod
+    def by_gene(cls, positive: NDArray[np.bool_], score: Floats, gene: NDArray[np.intp], n_genes: int) -> RankCounts:
+        """Count items of many genes; needs a positive."""
+        thresholds = np.unique(score[positive])  # ascending: right gives the number <= score, left the number < score
+        n_thresholds = len(thresholds)
+
+        def matrix(column: NDArray[np.intp], gene: NDArray[np.intp]) -> sparse.csr_matrix[np.float64]:
+            return sparse.csr_matrix((np.ones(len(column)), (column, gene)), shape=(n_thresholds, n_genes))
+
+        kept = ~positive & (score >= thresholds[0])
         negative, negative_gene = score[kept], gene[kept]
-        # Ascending thresholds: right gives the number <= score, left the number < score.
-        reached = np.searchsorted(thresholds[::-1], negative, side="right")
-        tied = reached != np.searchsorted(thresholds[::-1], negative, side="left")
-        column = self.n_thresholds - reached  # first threshold (descending) that the score reaches
-        self.tied = self._matrix(column[tied], negative_gene[tied], n_genes)
-        self.between = self._matrix(column[~tied], negative_gene[~tied], n_genes)
+        reached = np.searchsorted(thresholds, negative, side="right")
+        tied = reached != np.searchsorted(thresholds, negative, side="left")
+        column = n_thresholds - reached  # first threshold (descending) that the score reaches
+        hit = n_thresholds - np.searchsorted(thresholds, score[positive], side="right")
+        return cls(
+            positives=matrix(hit, gene[positive]),
+            tied=matrix(column[tied], negative_gene[tied]),
+            between=matrix(column[~tied], negative_gene[~tied]),
+        )
 
-    def _count(
-        self, thresholds: Floats, score: Floats, gene: NDArray[np.intp], n_genes: int
-    ) -> sparse.csr_matrix[np.float64]:
-        column = len(thresholds) - np.searchsorted(thresholds[::-1], score, side="right")
-        return self._matrix(column, gene, n_genes)
+    @classmethod
+    def pooled(cls, positives: NDArray[np.floating], negatives: NDArray[np.floating]) -> RankCounts:
+        """Count all items as those of one gene.
 
-    def _matrix(self, column: NDArray[np.intp], gene: NDArray[np.intp], n_genes: int) -> sparse.csr_matrix[np.float64]:
-        ones = np.ones(len(column))
-        return sparse.csr_matrix((ones, (column, gene)), shape=(self.n_thresholds, n_genes))
+        Args:
+            positives: scores of the positives, at least one.
+            negatives: scores of the negatives, ascending.
+        """
+        thresholds: NDArray[np.floating]
+        thresholds, hits = np.unique(positives, return_counts=True)  # ascending
+        above = len(negatives) - np.searchsorted(negatives, thresholds, side="right")
+        reaching = len(negatives) - np.searchsorted(negatives, thresholds, side="left")
+        between = above - np.append(reaching[1:], 0)
+        return cls(*(sparse.csr_matrix(n[::-1, None].astype(np.float64)) for n in (hits, reaching - above, between)))
+
+    def _drawn(self, weights: Floats) -> Iterator[tuple[slice, Floats, Floats, Floats]]:
+        """Resamples (b,) at a time and their positives, tied and between, (b, T) each."""
+        step = max(1, _RESAMPLES_AT_ONCE // self.positives.shape[0])
+        for start in range(0, len(weights), step):
+            rows = slice(start, start + step)
+            drawn = weights[rows].T
+            hits, tied, between = ((matrix @ drawn).T for matrix in (self.positives, self.tied, self.between))
+            yield rows, hits, tied, between
 
     def evaluate(self, weights: Floats, sizes: Floats, top_k: Sequence[int]) -> dict[str, Floats]:
         """Average precision (`ap`), top-k at the number of positives (`topk`) and at each k (`top<k>_acc`).
@@ -119,11 +167,7 @@ class RankCounts:
         """
         names = ["ap", "topk", *(f"top{k}_acc" for k in top_k)]
         out = {name: np.empty(len(weights)) for name in names}
-        step = max(1, _RESAMPLES_AT_ONCE // max(1, self.n_thresholds))
-        for start in range(0, len(weights), step):
-            rows = slice(start, start + step)
-            drawn = weights[rows].T
-            hits, tied, between = ((matrix @ drawn).T for matrix in (self.positives, self.tied, self.between))
+        for rows, hits, tied, between in self._drawn(weights):
             total = hits.sum(axis=1)
             seen = np.cumsum(hits + tied + between, axis=1)  # items at or above each threshold
             with np.errstate(invalid="ignore", divide="ignore"):
@@ -137,6 +181,26 @@ class RankCounts:
                     out[name][rows] = np.where(hits > 0, hits * share, 0.0).sum(axis=1) / limit
         return out
 
+    def roc_auc(self, weights: Floats, sizes: Floats) -> Floats:
+        """Share of (positive, negative) pairs ranked right, a tie as half; NaN without a negative.
+
+        Args:
+            weights: (B, G), how often each gene stands in each resample.
+            sizes: (G,), positions of each gene.
+
+        Returns:
+            (B,).
+        """
+        out = np.empty(len(weights))
+        for rows, hits, tied, between in self._drawn(weights):
+            total = hits.sum(axis=1)
+            negatives = weights[rows] @ sizes - total
+            # Negatives that outrank the positives of a threshold, and half of those beside them.
+            wrong = np.cumsum(tied + between, axis=1) - tied / 2
+            with np.errstate(invalid="ignore", divide="ignore"):
+                out[rows] = 1.0 - (hits * wrong).sum(axis=1) / (total * negatives)
+        return out
+
 
 class CalibrationCounts:
     """Counts, mean probability and share of sites by gene and bin of P(donor) + P(acceptor)."""
@@ -148,6 +212,12 @@ class CalibrationCounts:
         self.items = np.bincount(cell, minlength=n_genes * ECE_BINS).reshape(shape).astype(np.float64)
         self.probability = np.bincount(cell, weights=score, minlength=n_genes * ECE_BINS).reshape(shape)
         self.sites = np.bincount(cell, weights=site, minlength=n_genes * ECE_BINS).reshape(shape)
+
+    def add(self, other: CalibrationCounts) -> None:
+        """Add the counts of other items of the same genes."""
+        self.items = self.items + other.items
+        self.probability = self.probability + other.probability
+        self.sites = self.sites + other.sites
 
     def ece(self, weights: Floats) -> Floats:
         """Expected calibration error of each resample: (B, G) to (B,)."""
@@ -215,18 +285,13 @@ class Pooled:
         return np.stack([np.bincount(self.gene[self.labels == c], minlength=n_genes) for c in (DONOR, ACCEPTOR)])
 
     def ranking(self, system: str, target: str) -> tuple[NDArray[np.bool_], Floats]:
-        """Positives and scores of `donor`, `acceptor` or `splice`."""
-        probabilities = self.scores[system]
-        if target == "splice":
-            return self.labels != NEITHER, splice_score(probabilities)
-        site_class = CLASSES.index(target)
-        return self.labels == site_class, probabilities[:, site_class].astype(np.float64)
+        """`ranking` of one system."""
+        return ranking(self.labels, self.scores[system], target)
 
     def confusion(self, system: str) -> list[list[int]]:
         """Counts by true class (rows) and most probable class (columns)."""
-        cell = self.labels.astype(np.intp) * len(CLASSES) + self.scores[system].argmax(axis=1)
-        counts = np.bincount(cell, minlength=len(CLASSES) ** 2).reshape(len(CLASSES), len(CLASSES))
-        return [[int(value) for value in row] for row in counts]
+        counts: list[list[int]] = confusion_counts(self.labels, self.scores[system]).tolist()
+        return counts
 
 
 def metric_values(pooled: Pooled, system: str, weights: Floats, top_k: Sequence[int]) -> dict[str, Floats]:
@@ -235,7 +300,7 @@ def metric_values(pooled: Pooled, system: str, weights: Floats, top_k: Sequence[
     out: dict[str, Floats] = {}
     for target in ("splice", "donor", "acceptor"):
         positive, score = pooled.ranking(system, target)
-        found = RankCounts(positive, score, pooled.gene, n_genes).evaluate(
+        found = RankCounts.by_gene(positive, score, pooled.gene, n_genes).evaluate(
             weights, pooled.sizes, () if target == "splice" else top_k
         )
         if target == "splice":
@@ -280,11 +345,11 @@ def check_probabilities(values: NDArray[np.floating], what: str) -> None:
     Raises:
         EvaluationError: with how many rows of (n, 3) are at fault, and of what they are.
     """
+    # The extremes tell without an array of their own, and a NaN is the extreme of any values.
+    if not values.size or (values.min() >= 0.0 and values.max() <= 1.0 + 1e-6):
+        return
     bad = int((~((values >= 0.0) & (values <= 1.0 + 1e-6))).any(axis=1).sum())
-    if bad:
-        raise EvaluationError(
-            f"{what}: {bad:,} of {len(values):,} rows have probabilities that are NaN or outside [0, 1]"
-        )
+    raise EvaluationError(f"{what}: {bad:,} of {len(values):,} rows have probabilities that are NaN or outside [0, 1]")
 
 
 def _refuse_not_finite(score: Floats) -> None:
