@@ -308,7 +308,7 @@ class DropLast(RowLoader):
     """Leaves out its last, smaller batch."""
 
     def __iter__(self):
-        return (batch for batch in super().__iter__() if len(batch) == self.batch_size)
+        return (batch for batch in super().__iter__() if len(batch) == self.rows_in_batch)
 
 
 @pytest.mark.parametrize(("loader", "given"), [(Repeating, "764 rows, 700 different"), (DropLast, "640 rows, 640")])
@@ -339,7 +339,7 @@ def test_evaluator_refuses_a_device_that_is_not_there():
 def test_batches_carry_the_numbers_of_their_rows():
     rows = table()
     loader = RowLoader(rows, 64, shuffle=True)
-    assert loader.dataset is rows
+    assert loader.table is rows
     for batch in loader:
         assert torch.equal(batch.labels, torch.from_numpy(rows.labels)[batch.rows])
         assert torch.equal(batch.to(torch.device("cpu")).rows, batch.rows)

@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from metalayer.data.dataset import RowLoader
+from metalayer.data.dataset import RowLoader, Rows
 from metalayer.errors import EvaluationError
 from metalayer.evaluation.row_metrics import check_labels, check_top_k_values, row_metrics
-from metalayer.models.device import resolve_device
+from metalayer.device import resolve_device
 from metalayer.models.meta import MetaSpliceModel
 from metalayer.schema import CLASSES
 
@@ -39,12 +39,12 @@ class MetaLayerEvaluator:
     ) -> dict[str, Any]:
         """Metrics of a model's calibrated probabilities on every row of a loader.
 
-        The order in which the loader gives the rows does not matter. Held are 14 bytes a row of answers,
-        8 of chromosomes, and what `row_metrics` holds.
+        The order in which the loader gives the rows does not matter. Held are 21 bytes a row of answers,
+        16 of chromosomes, and what `row_metrics` holds.
 
         Args:
             model: moved to `device`; its training or evaluation mode is as before afterwards.
-            loader: gives each row of its table once; the table's frame has the column `chrom`.
+            loader: gives each of its rows once; the table's frame has the column `chrom`.
             device: `cpu`, `cuda`, `mps`, `auto`, or a torch device.
 
         Returns:
@@ -54,36 +54,40 @@ class MetaLayerEvaluator:
             ConfigError: a device that is not there.
             EvaluationError: rows that are left out or given twice, no chromosomes, and as of `row_metrics`.
         """
-        chroms = _chromosomes(loader.dataset.frame)
+        chroms = _chromosomes(loader.table.frame)
         model.to(resolve_device(str(device)))
         with _evaluation_mode(model):
-            labels, probabilities = _answers(model, loader)
-        return row_metrics(labels, probabilities, chroms, self.top_k_values)
+            labels, probabilities, rows = _answers(model, loader)
+        return row_metrics(labels, probabilities, chroms[rows], self.top_k_values)
 
 
 @torch.inference_mode()
-def _answers(model: MetaSpliceModel, loader: RowLoader) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Labels (n,) and calibrated probabilities (n, 3), in the order of the table."""
-    n = len(loader.dataset)
+def _answers(model: MetaSpliceModel, loader: RowLoader) -> tuple[NDArray[np.uint8], NDArray[np.float32], Rows]:
+    """Labels (n,), calibrated probabilities (n, 3) and table rows (n,), in the order of the table."""
+    n = len(loader.rows)
     labels = np.empty(n, dtype=np.uint8)
     probabilities = np.empty((n, len(CLASSES)), dtype=np.float32)
-    came = np.zeros(n, dtype=np.bool_)
+    came: list[Rows] = []
     given = 0
     device = model.calibration_scale.device
     for batch in loader:
-        rows, batch_labels = batch.rows.cpu().numpy(), batch.labels.cpu().numpy()
+        batch_labels = batch.labels.numpy()
         check_labels(batch_labels)
-        log_p = model(batch.windows.to(device), batch.features.to(device))
-        probabilities[rows] = model.calibrate(log_p).float().cpu().numpy()
-        labels[rows] = batch_labels
-        came[rows] = True
-        given += len(rows)
-    if given != n or not came.all():
+        at = slice(given, given + len(batch))
+        given += len(batch)
+        came.append(batch.rows.numpy())
+        if given <= n:
+            log_p = model(batch.windows.to(device), batch.features.to(device))
+            probabilities[at] = model.calibrate(log_p).float().cpu().numpy()
+            labels[at] = batch_labels
+    rows = np.concatenate([np.empty(0, np.int64), *came])
+    order = np.argsort(rows, kind="stable")
+    if not np.array_equal(rows[order], np.sort(loader.rows)):
         raise EvaluationError(
-            f"the loader gave {given:,} rows, {np.count_nonzero(came):,} different ones, of a table of {n:,}; evaluate "
+            f"the loader gave {given:,} rows, {len(np.unique(rows)):,} different ones, where it has {n:,}; evaluate "
             "with a loader that gives each row once"
         )
-    return labels, probabilities
+    return labels[order], probabilities[order], rows[order]
 
 
 @contextmanager
