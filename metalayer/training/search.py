@@ -20,7 +20,7 @@ from metalayer.data.dataset import MetaLayerDataset, RowLoader
 from metalayer.data.loaders import create_dataloaders
 from metalayer.errors import ConfigError, TrainingError
 from metalayer.files import publish_file
-from metalayer.models.meta import build_model
+from metalayer.models.build import build_model
 from metalayer.training.trainer import Epoch, Trainer, best_epoch, seed_everything
 
 logger = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ def _train(config: MetaLayerConfig, loaders: Loaders, metric: str, direction: st
 
     def report(epoch: Epoch) -> None:
         value = epoch[f"val_{metric}"]
-        best[:] = [better(value, *best)]
+        best[:] = [better([value, *best])]
         trial.report(best[0], int(epoch["epoch"]))
         if trial.should_prune():
             raise optuna.TrialPruned(f"behind the other trials at epoch {epoch['epoch']}")

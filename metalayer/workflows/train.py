@@ -18,7 +18,7 @@ from metalayer.device import use_threads
 from metalayer.evaluation.calibration import fit
 from metalayer.inference import Predictor
 from metalayer.models.bundle import save_model
-from metalayer.models.meta import build_model
+from metalayer.models.build import build_model
 from metalayer.training.trainer import Trainer, best_epoch, seed_everything
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ from metalayer.device import use_threads
 from metalayer.files import publish_file
 from metalayer.inference import Predictor
 from metalayer.models.bundle import save_model
-from metalayer.models.meta import build_model
+from metalayer.models.build import build_model
 from metalayer.schema import FEATURE_SCHEMA
 from metalayer.training import distributed
 from metalayer.training.checkpoint import BEST, LAST
