@@ -323,6 +323,30 @@ class GateConfig(Section):
     """Smallest lower bound that counts as better; above numerical noise."""
 
 
+def _ranges(value: Any) -> Any:
+    """`{low: 1e-5, high: 1e-3}` is the range (1e-5, 1e-3); YAML has no tuples."""
+    if not isinstance(value, Mapping):
+        return value
+    return {
+        name: (given["low"], given["high"]) if isinstance(given, Mapping) and set(given) == {"low", "high"} else given
+        for name, given in value.items()
+    }
+
+
+class SearchConfig(Section):
+    """A hyperparameter search (`--pipeline search`)."""
+
+    section: ClassVar[str] = "search"
+
+    n_trials: int = Field(10, ge=1, le=100_000)
+    """Trials to train."""
+    metric: Literal["pr_auc_splice", "ap_splice", "ap_donor", "ap_acceptor", "loss"] = "pr_auc_splice"
+    """Validation figure to maximise (the loss is minimised)."""
+    space: Annotated[dict[str, tuple[Any, Any] | list[Any]] | None, BeforeValidator(_ranges)] = None
+    """Settings of model and train by name: a list of choices, or `{low: …, high: …}`; None takes the default
+    ranges of learning_rate, batch_size, hidden_dim, dropout and weight_decay."""
+
+
 class RunConfig(Section):
     """One pipeline run."""
 
@@ -338,6 +362,8 @@ class RunConfig(Section):
     """The comparison with the base."""
     gate: GateConfig = Field(default_factory=GateConfig)
     """The bar for promotion."""
+    search: SearchConfig = Field(default_factory=SearchConfig)
+    """The hyperparameter search."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -164,6 +164,33 @@ def result(
         say(f"{'query' if not number else '':<7} {line}")
 
 
+def search_result(found: Mapping[str, Any], best: Path, command: str, log_file: Path) -> None:
+    """Print what a search ends with."""
+    from metalayer.evaluation.tables import aligned
+
+    names = list(dict.fromkeys(name for trial in found["trials"] for name in trial["settings"]))
+    rows = [["trial", "state", found["metric"], "epoch", *names]]
+    for trial in found["trials"]:
+        value = "" if trial["value"] is None else f"{trial['value']:.5f}"
+        epoch = "" if trial["epoch"] is None else str(trial["epoch"])
+        settings = [_short(trial["settings"].get(name)) for name in names]
+        rows.append([str(trial["number"]), trial["state"], value, epoch, *settings])
+    say()
+    say("on the validation genes, best first")
+    say()
+    for line in aligned(rows):
+        say(line)
+    say()
+    say(f"best    {shown(best)}")
+    say(f"log     {shown(log_file)}")
+    say(f"train   {command}")
+    say("exit status 0: searched")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
 def ended(code: int) -> None:
     """Print the last line of a run that came to a decision: `make` hides exit codes behind its own."""
     say(f"exit status {code}: {'promoted' if code == 0 else 'rejected, the champion stays as it was'}")

@@ -1,4 +1,4 @@
-"""Run the training pipeline: `python pipelines/run.py --stack local`.
+"""Run a pipeline: `python pipelines/run.py --stack local`, with `--pipeline search` a hyperparameter search.
 
 Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure, 130 interrupted.
 Configuration and data are checked before ZenML is imported, so a mistake in them is told at once.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fcntl
+import importlib
 import json
 import logging
 import os
@@ -22,6 +23,8 @@ from types import FrameType
 from typing import Any
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `pipelines` and `steps`, from whatever directory this runs
+
+import yaml
 
 from metalayer.config import RunConfig
 from metalayer.core import ArtifactLoader
@@ -43,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     state = environment.prepare(local=options.stack == "local")
     config_name = (options.config or DEMO).stem
-    run_name = f"{config_name}-{time.strftime('%Y%m%d-%H%M%S')}"
+    kind = "" if options.pipeline == "training" else f"{options.pipeline}-"
+    run_name = f"{config_name}-{kind}{time.strftime('%Y%m%d-%H%M%S')}"
     log_file = state / "logs" / f"{run_name}.log"
     signal.signal(signal.SIGINT, _interrupted)
     try:
@@ -68,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure.",
     )
     parser.add_argument("--stack", default="local", choices=stacks.names(), help="where the steps run (default local)")
+    parser.add_argument(
+        "--pipeline", default="training", choices=("training", "search"), help="what to run (default training)"
+    )
     parser.add_argument("--config", type=Path, help="YAML of the run (default: the built-in demo)")
     parser.add_argument("--data-root", type=Path, help="folder with data/, genes.tsv and nucleotide_scores/")
     parser.add_argument(
@@ -128,19 +135,19 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
     from zenml.enums import ExecutionMode
 
     from metalayer.serving import registry
-    from pipelines.training import CACHED, GPU_STEPS, STEPS, training
 
-    console.expect_steps(len(STEPS))
+    recipe = importlib.import_module(f"pipelines.{options.pipeline}")
+    console.expect_steps(len(recipe.STEPS))
     tracking_uri = mlflow_service.prepare()
     definition = stacks.read(options.stack, {"state": str(state), "tracking_uri": tracking_uri})
-    step_options = stacks.step_options(definition, GPU_STEPS)
+    step_options = stacks.step_options(definition, recipe.GPU_STEPS)
     if options.no_cache:
-        for name in CACHED:
+        for name in recipe.CACHED:
             step_options.setdefault(name, {})["enable_cache"] = False
     with mlflow_service.access(tracking_uri) as credentials:
         stacks.apply(options.stack, definition, {"experiment_tracker": credentials})
         environment.mark_made(state)
-        training.with_options(
+        getattr(recipe, options.pipeline).with_options(
             run_name=run_name,
             model=zenml.Model(name=registry.registered_name(config.data.base_model), save_models_to_registry=False),
             extra=facts,
@@ -148,7 +155,10 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
             execution_mode=ExecutionMode.CONTINUE_ON_FAILURE,
             steps=step_options,
         )(config=config, data_hash=facts["data_hash"], code_hash=facts["code_hash"])
-        return _finish(Client().get_pipeline_run(run_name), tracking_uri, state, log_file)
+        run = Client().get_pipeline_run(run_name)
+        if options.pipeline == "search":
+            return _finish_search(run, config, options.stack, state, log_file)
+        return _finish(run, tracking_uri, state, log_file)
 
 
 def _finish(run: Any, uri: str, state: Path, log_file: Path) -> int:
@@ -176,6 +186,18 @@ def _finish(run: Any, uri: str, state: Path, log_file: Path) -> int:
     )
     console.ended(code)
     return code
+
+
+def _finish_search(run: Any, config: RunConfig, stack: str, state: Path, log_file: Path) -> int:
+    """Write the best settings as a configuration to train with, print the trials; returns the exit status."""
+    found = run.steps["search"].outputs["search"][0].load()
+    values = config.model_dump(mode="json", exclude={"search"}) | found["best"]
+    best = state / "search" / run.name / "best.yaml"
+    with publish_file(best) as draft:
+        draft.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    command = ["python", "pipelines/run.py", "--stack", stack, "--config", console.shown(best)]
+    console.search_result(found, best, shlex.join(command), log_file)
+    return 0
 
 
 def _query(golden: Path, state: Path) -> list[str]:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from metalayer.data.dataset import RowLoader, Rows
+from metalayer.device import resolve_device
 from metalayer.errors import EvaluationError
 from metalayer.evaluation.row_metrics import check_labels, check_top_k_values, row_metrics
-from metalayer.device import resolve_device
 from metalayer.models.meta import MetaSpliceModel
 from metalayer.schema import CLASSES
 

@@ -9,14 +9,13 @@ import json
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import optuna
 
 from metalayer.core.config import MetaLayerConfig
-from metalayer.data.dataset import MetaLayerDataset, RowLoader
+from metalayer.data.dataset import RowLoader
 from metalayer.data.loaders import create_dataloaders
 from metalayer.errors import ConfigError, TrainingError
 from metalayer.files import publish_file
@@ -41,25 +40,8 @@ _LOG_RANGE = 30.0
 """A range whose ends are further apart than this factor is searched by its logarithm."""
 
 
-@dataclass(frozen=True)
-class Loaders:
-    """Makes the training and validation loader of a batch size."""
-
-    dataset: MetaLayerDataset
-
-    def of(self, config: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
-        """Loaders as a configuration asks for."""
-        train, valid, _ = create_dataloaders(
-            self.dataset,
-            config.train_split,
-            config.val_split,
-            config.test_split,
-            batch_size=config.batch_size,
-            num_workers=config.num_workers,
-            seed=config.seed,
-            balance_classes=config.balance_classes,
-        )
-        return train, valid
+MakeLoaders = Callable[[MetaLayerConfig], tuple[RowLoader, RowLoader]]
+"""From the configuration of a trial to its training and validation loader."""
 
 
 def hyperparameter_search(
@@ -70,7 +52,7 @@ def hyperparameter_search(
     direction: Literal["maximize", "minimize"] = "maximize",
     output_dir: str | Path = "models/search",
     resume: bool = False,
-    dataset: MetaLayerDataset | None = None,
+    make_loaders: MakeLoaders | None = None,
 ) -> tuple[MetaLayerConfig, list[dict[str, Any]]]:
     """Search settings of training and model.
 
@@ -88,7 +70,8 @@ def hyperparameter_search(
         direction: `maximize`, or `minimize` for the loss.
         output_dir: folder to write.
         resume: go on with the study in `output_dir`; else a study that is there is replaced.
-        dataset: the training set; None prepares that of `base_config` in `output_dir`/data.
+        make_loaders: gives each trial its rows; None prepares the training set of `base_config` in
+            `output_dir`/data and splits it by gene.
 
     Returns:
         The best configuration, and of every trial: number, state, value, epoch and settings, best first.
@@ -105,15 +88,11 @@ def hyperparameter_search(
     study = _study(
         folder, base_config.seed, direction, {**{k: list(v) for k, v in space.items()}, "metric": metric}, resume
     )
-    if dataset is None:
-        from metalayer.data.prepare import prepare_training_dataset
-
-        dataset = prepare_training_dataset(base_config, output_dir=folder / "data")
-    loaders = Loaders(dataset)
+    loaders = make_loaders or _of_dataset(base_config, folder / "data")
 
     def objective(trial: optuna.Trial) -> float:
         config = _proposed(base_config, space, trial)
-        logger.info("trial %d: %s", trial.number, ", ".join(f"{k} {v}" for k, v in trial.params.items()))
+        logger.info("trial %d: %s", trial.number, ", ".join(_setting(k, v) for k, v in trial.params.items()))
         return _train(config, loaders, metric, direction, trial)
 
     study.optimize(objective, n_trials=n_trials, catch=(TrainingError,), callbacks=[_writer(folder, base_config)])
@@ -124,6 +103,27 @@ def hyperparameter_search(
             "log, and search smaller learning rates"
         )
     return _configured(base_config, results[0]["settings"]), results
+
+
+def _of_dataset(base: MetaLayerConfig, folder: Path) -> MakeLoaders:
+    from metalayer.data.prepare import prepare_training_dataset
+
+    dataset = prepare_training_dataset(base, output_dir=folder)
+
+    def make(config: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
+        train, valid, _ = create_dataloaders(
+            dataset,
+            config.train_split,
+            config.val_split,
+            config.test_split,
+            batch_size=config.batch_size,
+            num_workers=config.num_workers,
+            seed=config.seed,
+            balance_classes=config.balance_classes,
+        )
+        return train, valid
+
+    return make
 
 
 def _check(base: MetaLayerConfig, space: Space, n_trials: int, metric: str, direction: str) -> None:
@@ -208,12 +208,16 @@ def _proposed(base: MetaLayerConfig, space: Space, trial: optuna.Trial) -> MetaL
     return _configured(base, settings)
 
 
+def _setting(name: str, value: Any) -> str:
+    return f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+
+
 def _configured(base: MetaLayerConfig, settings: Mapping[str, Any]) -> MetaLayerConfig:
     return type(base)(**{**base.model_dump(), **settings})
 
 
-def _train(config: MetaLayerConfig, loaders: Loaders, metric: str, direction: str, trial: optuna.Trial) -> float:
-    train_loader, val_loader = loaders.of(config)
+def _train(config: MetaLayerConfig, loaders: MakeLoaders, metric: str, direction: str, trial: optuna.Trial) -> float:
+    train_loader, val_loader = loaders(config)
     seed_everything(config.seed)
     model = build_model(config)
     better = max if direction == "maximize" else min
@@ -258,7 +262,7 @@ def _writer(folder: Path, base: MetaLayerConfig) -> Callable[[optuna.Study, optu
     def write(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         results = _results(study)
         told = "pruned" if trial.value is None or trial.state.name == "PRUNED" else f"{trial.value:.4f}"
-        logger.info("trial %d: %s; best so far %s", trial.number, told, results[0]["value"])
+        logger.info("trial %d: %s; best so far %.4f", trial.number, told, results[0]["value"] or math.nan)
         with publish_file(folder / RESULTS) as draft:
             draft.write_text(json.dumps(results, indent=1), encoding="utf-8")
         if results[0]["state"] == "complete":

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metalayer.config import RunConfig
+from metalayer.config import RunConfig, TrainConfig
 from metalayer.data.dataset import RowLoader, Rows, RowTable
 from metalayer.data.prevalence import prevalence_weights
 from metalayer.data.tracks import TrackStore
 from metalayer.device import use_threads
 from metalayer.evaluation.calibration import fit
 from metalayer.inference import Predictor
-from metalayer.models.bundle import save_model
 from metalayer.models.build import build_model
+from metalayer.models.bundle import save_model
 from metalayer.training.trainer import Trainer, best_epoch, seed_everything
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,34 @@ def open_tracks(tracks: Path | None) -> TrackStore | None:
         return None
     store = TrackStore(tracks)
     return store if store.has_letters else None
+
+
+@dataclass(frozen=True)
+class Part:
+    """Rows of the genes of one part of a split.
+
+    Attributes:
+        table: the rows.
+        in_genes: float32 (n,), positions of whole genes that each row stands for.
+    """
+
+    table: RowTable
+    in_genes: NDArray[np.float32]
+
+    @classmethod
+    def read(cls, rows: Path, tracks: Path | None, gene_ids: Sequence[str]) -> Part:
+        """Rows of these genes from labelled rows, weighed with per-nucleotide scores, if there are any."""
+        table = RowTable.read(rows, gene_ids)
+        return cls(table, prevalence_weights(table, TrackStore(tracks) if tracks else None))
+
+    def training(self, config: TrainConfig) -> RowLoader:
+        """Shuffled, weighted by variants too."""
+        weights = self.table.weights * self.in_genes
+        return RowLoader(self.table, config.batch_size, weights=weights, shuffle=True, seed=config.seed)
+
+    def validation(self, config: TrainConfig) -> RowLoader:
+        """In order, weighted as whole genes: variants weigh what is learned, not what is measured."""
+        return RowLoader(self.table, config.batch_size, weights=self.in_genes)
 
 
 def train_bundle(
@@ -61,32 +90,26 @@ def train_bundle(
     """
     use_threads(config.train.threads)
     seed_everything(config.train.seed)
-    store = TrackStore(tracks) if tracks else None
-    train = RowTable.read(rows, manifest["train"]["genes"])
-    valid = RowTable.read(rows, manifest["valid"]["genes"])
-    logger.info("training on %d rows, validating on %d", len(train), len(valid))
-    # Variants weigh what is learned; what is measured looks like whole genes.
-    in_genes = prevalence_weights(valid, store)
-    loaders = [
-        RowLoader(table, config.train.batch_size, weights=weights, shuffle=shuffle, seed=config.train.seed)
-        for table, weights, shuffle in (
-            (train, train.weights * prevalence_weights(train, store), True),
-            (valid, in_genes, False),
-        )
-    ]
+    train, valid = (Part.read(rows, tracks, manifest[part]["genes"]) for part in ("train", "valid"))
+    logger.info("training on %d rows, validating on %d", len(train.table), len(valid.table))
     model = build_model(config.model)
-    trainer = Trainer(model, loaders[0], loaders[1], config.train)
+    trainer = Trainer(model, train.training(config.train), valid.validation(config.train), config.train)
     history = trainer.train()
     predictor = Predictor(trainer.model, {}, "", config.train.device)
     calibration = calibrate_model(
-        predictor, valid, np.arange(len(valid)), in_genes, open_tracks(tracks), manifest["valid"]["genes"]
+        predictor,
+        valid.table,
+        np.arange(len(valid.table)),
+        valid.in_genes,
+        open_tracks(tracks),
+        manifest["valid"]["genes"],
     )
     result = {
         "history": history,
         "best_epoch": best_epoch(history)["epoch"],
         "calibration": calibration,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "rows": {"train": len(train), "valid": len(valid)},
+        "rows": {"train": len(train.table), "valid": len(valid.table)},
         "device": str(trainer.device),
     }
     save_model(

@@ -14,8 +14,8 @@ from metalayer.data.prepare import MANIFEST, TRAINING_DATA, prepare_training_dat
 from metalayer.device import use_threads
 from metalayer.files import publish_file
 from metalayer.inference import Predictor
-from metalayer.models.bundle import save_model
 from metalayer.models.build import build_model
+from metalayer.models.bundle import save_model
 from metalayer.schema import FEATURE_SCHEMA
 from metalayer.training import distributed
 from metalayer.training.checkpoint import BEST, LAST

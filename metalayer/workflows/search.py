@@ -1,0 +1,56 @@
+"""A hyperparameter search on the split of a pipeline run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metalayer.config import ModelConfig, RunConfig, TrainConfig
+from metalayer.core import MetaLayerConfig
+from metalayer.data.dataset import RowLoader
+from metalayer.device import use_threads
+from metalayer.training.search import hyperparameter_search
+from metalayer.workflows.train import Part
+
+
+def search_bundle(
+    rows: Path, tracks: Path | None, manifest: Mapping[str, Any], config: RunConfig, output_dir: Path
+) -> dict[str, Any]:
+    """Search settings on the training and validation genes; test genes are never opened.
+
+    Args:
+        rows: labelled rows.
+        tracks: canonical per-nucleotide scores, if there are any.
+        manifest: of `make_split`.
+        config: the run; `config.search` says what to search.
+        output_dir: gets the study.
+
+    Returns:
+        metric, best (the `model` and `train` sections of the best trial) and trials, best first: JSON-ready.
+
+    Raises:
+        ConfigError: settings that do not exist or fit.
+        TrainingError: no trial that came to an end.
+    """
+    use_threads(config.train.threads)
+    train, valid = (Part.read(rows, tracks, manifest[part]["genes"]) for part in ("train", "valid"))
+
+    def loaders(trial: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
+        return train.training(trial), valid.validation(trial)
+
+    base = MetaLayerConfig(**dict(config.data), **dict(config.model), **dict(config.train))
+    best, trials = hyperparameter_search(
+        base,
+        config.search.space,
+        config.search.n_trials,
+        config.search.metric,
+        "minimize" if config.search.metric == "loss" else "maximize",
+        output_dir,
+        make_loaders=loaders,
+    )
+    values = best.model_dump(mode="json")
+    sections = {
+        section.section: {name: values[name] for name in section.model_fields} for section in (ModelConfig, TrainConfig)
+    }
+    return {"metric": config.search.metric, "best": sections, "trials": trials}
