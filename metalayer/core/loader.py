@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 
 from metalayer.config import DataConfig
 from metalayer.data.artifacts import ReadReport, count_rows, read_artifacts, read_header, read_sites, with_features
+from metalayer.data.class_label import with_label
 from metalayer.data.discovery import BaseLayerFiles, find_files
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
 from metalayer.data.nucleotide_scores import TrackReport, write_tracks
@@ -80,11 +82,15 @@ class ArtifactLoader:
         classes = {name: totals["classes"].pop(name, 0) for name in CLASSES} | totals["classes"]
         return {"total_positions": sum(classes.values()), "files": len(files.artifacts), **totals, "classes": classes}
 
-    def load(self, output_dir: Path) -> dict[str, Any]:
+    def load(self, output_dir: Path, *, labelled: bool = False) -> dict[str, Any]:
         """Write `rows.parquet`, and `tracks.parquet` and `genes.parquet` where there is something to write.
 
         They are published after all of them are written, or none of them is. Rows: gene_id, chrom,
         strand, position, index, sequence, splice_type and the 50 features.
+
+        Args:
+            output_dir: folder to write.
+            labelled: add `label` and a `sample_weight` of 1, as `label_rows` does where there are no variants.
 
         Returns:
             What was read, dropped, mismatched and rebuilt: JSON-ready.
@@ -113,7 +119,7 @@ class ArtifactLoader:
                 pl.DataFrame([_gene_row(gene) for gene in genes.values()], schema=_GENE_SCHEMA).write_parquet(
                     draft[GENES]
                 )
-            rows = _RowWriter(genes, store)
+            rows = _RowWriter(genes, store, labelled=labelled)
             with pq.ParquetWriter(draft[ROWS], rows.schema, compression="zstd") as out:
                 for number, file in enumerate(files.artifacts, start=1):
                     for batch in read_artifacts(file, reading):
@@ -224,9 +230,10 @@ def _gene_row(gene: Gene) -> dict[str, Any]:
 class _RowWriter:
     """Rebuilds rows where it can, adds features, keeps what is needed to find duplicates."""
 
-    def __init__(self, genes: dict[str, Gene], store: TrackStore | None) -> None:
+    def __init__(self, genes: dict[str, Gene], store: TrackStore | None, *, labelled: bool) -> None:
         self.genes = genes
         self.store = store
+        self.labelled = labelled
         self.rebuilt = 0
         self.as_they_stand = 0
         self.scores_of_no_pass = 0
@@ -236,21 +243,30 @@ class _RowWriter:
         self.place: dict[str, tuple[str, str]] = {}
         self.keys: list[pl.DataFrame] = []
         empty = with_features(_EMPTY_ROWS, np.empty((0, len(ROW_SCORES)), np.float32))
+        empty = with_label(empty) if labelled else empty
         self.schema: pa.Schema = empty.to_arrow().schema
 
     def add(self, batch: pl.DataFrame, source: str) -> pa.Table:
         """Typed rows of one batch, with features."""
         row_scores = batch.select(ROW_SCORES).to_numpy().astype(np.float32)
-        for (gene_id,), part in batch.with_row_index("at").group_by(["gene_id"], maintain_order=True):
-            at = part["at"].to_numpy()
-            self._check_place(str(gene_id), part, source)
-            if self.store and str(gene_id) in self.store:
-                row_scores[at] = self._rebuild(str(gene_id), part, row_scores[at], source)
-                self.rebuilt += len(at)
+        tracked = list(self.store.genes()) if self.store else []
+        genes = batch.with_row_index("at").group_by("gene_id", maintain_order=True)
+        for gene_id, chroms, strands, last, n, at in genes.agg(
+            pl.col("chrom").unique(maintain_order=True),
+            pl.col("strand").unique(maintain_order=True),
+            pl.col("position").max(),
+            pl.len(),
+            pl.when(pl.col("gene_id").is_in(tracked)).then("at").drop_nulls().alias("at"),
+        ).iter_rows():
+            self._check_place(gene_id, chroms, strands, last, source)
+            if at:
+                row_scores[at] = self._rebuild(gene_id, batch[at], row_scores[at], source)
+                self.rebuilt += n
             else:
-                self.as_they_stand += len(at)
+                self.as_they_stand += n
         self.keys.append(batch.select("gene_id", "position", "splice_type"))
-        return with_features(batch, row_scores, source).to_arrow().cast(self.schema)
+        rows = with_features(batch, row_scores, source)
+        return (with_label(rows) if self.labelled else rows).to_arrow().cast(self.schema)
 
     def check_pass(self) -> None:
         """Refuse per-nucleotide scores that are not those of the rows.
@@ -267,19 +283,17 @@ class _RowWriter:
                 "folder with data.nucleotide_scores"
             )
 
-    def _check_place(self, gene_id: str, part: pl.DataFrame, source: str) -> None:
-        places = part.select("chrom", "strand").unique(maintain_order=True).rows()
-        known = self.place.setdefault(gene_id, places[0])
-        for chrom, strand in places:
-            if (chrom, strand) != known:
-                raise ArtifactError(
-                    f"{source}: gene {gene_id} has rows on {chrom} ({strand}) and on {known[0]} ({known[1]}). One gene "
-                    "lies in one place: give copies (of a pseudoautosomal region, say) a gene_id each"
-                )
+    def _check_place(self, gene_id: str, chroms: Sequence[str], strands: Sequence[str], last: int, source: str) -> None:
+        """Refuse a gene whose rows are on several chromosomes or strands, or outside the gene."""
+        known = self.place.setdefault(gene_id, (chroms[0], strands[0]))
+        if (chroms[-1], strands[-1]) != known or len(chroms) > 1 or len(strands) > 1:
+            raise ArtifactError(
+                f"{source}: gene {gene_id} has rows on {chroms[-1]} ({strands[-1]}) and on {known[0]} ({known[1]}). One "
+                "gene lies in one place: give copies (of a pseudoautosomal region, say) a gene_id each"
+            )
         gene = self.genes.get(gene_id)
         if gene is None:
             return
-        last = int(part["position"].max())  # type: ignore[arg-type]
         if last >= len(gene) or known != (gene.interval.chrom, gene.strand):
             raise ArtifactError(
                 f"{source}: gene {gene_id} has rows on {known[0]} ({known[1]}) up to position {last}, but it lies on "

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from metalayer.data.mapped import Columns, map_parquet
+from metalayer.data.mapped import Columns, check_columns, map_parquet
 from metalayer.data.windows import encode_windows
 from metalayer.errors import ConfigError, SchemaError
 from metalayer.schema import ARTIFACT_WINDOW_BP, CLASSES, FEATURES
@@ -118,7 +118,10 @@ class RowTable:
 
 
 class MetaLayerDataset(RowTable):
-    """A training set on disk, mapped into memory: nothing of it is held but what is being read."""
+    """A training set on disk, mapped into memory: nothing of it is held but what is being read.
+
+    The first use of its rows makes the mapped file (see `data.mapped`), and checks their values.
+    """
 
     def __init__(
         self,
@@ -144,15 +147,28 @@ class MetaLayerDataset(RowTable):
 
         Raises:
             ArtifactError: no such file, or no Parquet.
-            SchemaError: columns or values that cannot be used; see `data.mapped`.
+            SchemaError: columns that cannot be used; on first use, values that cannot (see `data.mapped`).
         """
         self.path = Path(data_path)
+        self.window_bp = window_bp
         features = None if feature_cols is None else tuple(feature_cols)
-        arrays = map_parquet(self.path, Columns(sequence_col, features, label_col, weight_col), window_bp)
-        scan = pl.scan_parquet(self.path)
-        there = scan.collect_schema().names()
-        frame = scan.select([name for name in _IDENTITY if name in there]).collect()
-        super().__init__(frame, arrays.windows, arrays.features, arrays.labels, arrays.weights)
+        self._columns = Columns(sequence_col, features, label_col, weight_col)
+        self._rows = check_columns(self.path, self._columns)
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def __getattr__(self, name: str) -> Any:
+        """Map the file when an array, or read it when the frame, is first asked for."""
+        if name in ("windows", "features", "labels", "weights"):
+            self.__dict__.update(vars(map_parquet(self.path, self._columns, self.window_bp)))
+        elif name == "frame":
+            scan = pl.scan_parquet(self.path)
+            there = scan.collect_schema().names()
+            self.__dict__["frame"] = scan.select([name for name in _IDENTITY if name in there]).collect()
+        else:
+            raise AttributeError(f"MetaLayerDataset has no attribute {name!r}")
+        return self.__dict__[name]
 
     def beside(self, name: str) -> Path | None:
         """A file that `prepare_training_dataset` left beside the training set, or None."""

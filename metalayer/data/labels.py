@@ -12,6 +12,7 @@ from typing import Any
 import polars as pl
 
 from metalayer.config import DataConfig
+from metalayer.data.class_label import class_code
 from metalayer.data.discovery import find_files
 from metalayer.errors import ArtifactError, InputError
 from metalayer.files import publish_file
@@ -48,8 +49,7 @@ def label_rows(
         ArtifactError: variants asked for without a gene table, with an unknown build, or from a file
             without the needed columns.
     """
-    code = pl.col("splice_type").replace_strict(list(CLASSES), [0, 1, 2], return_dtype=pl.UInt8)
-    frame = pl.scan_parquet(rows).with_columns(code.alias("label"))
+    frame = pl.scan_parquet(rows).with_columns(class_code())
     report: dict[str, Any] = {"variants": None}
     if config.variant_source is None:
         frame = frame.with_columns(pl.lit(1.0, dtype=pl.Float32).alias("sample_weight"))

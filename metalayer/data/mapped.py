@@ -75,12 +75,7 @@ def map_parquet(path: Path, columns: Columns, window_bp: int) -> Arrays:
         SchemaError: a column that is missing, is no feature, or gives the label away; values that are no
             features, labels or weights.
     """
-    try:
-        file = pq.ParquetFile(path)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: no such file; write it with prepare_training_dataset") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ArtifactError(f"{path}: not a whole Parquet file ({error}); write it again") from None
+    file = _parquet(path)
     chosen = _check(path, file.schema_arrow.names, columns)
     mapped = _place(path, columns, window_bp)
     if not mapped.exists():
@@ -90,6 +85,23 @@ def map_parquet(path: Path, columns: Columns, window_bp: int) -> Arrays:
         with publish_file(mapped) as draft:
             _write(file, path, columns, chosen, window_bp, draft)
     return _open(mapped, window_bp)
+
+
+def check_columns(path: Path, columns: Columns) -> int:
+    """Number of rows, after checking that the columns are there; arguments and errors as of `map_parquet`."""
+    file = _parquet(path)
+    _check(path, file.schema_arrow.names, columns)
+    rows: int = file.metadata.num_rows
+    return rows
+
+
+def _parquet(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: no such file; write it with prepare_training_dataset") from None
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ArtifactError(f"{path}: not a whole Parquet file ({error}); write it again") from None
 
 
 def _check(path: Path, there: Sequence[str], columns: Columns) -> list[str]:

@@ -58,11 +58,16 @@ def prepare_training_dataset(
     loader = ArtifactLoader(config)
     data_hash = loader.fingerprint()
     (folder / MANIFEST).unlink(missing_ok=True)  # it would tell of other files
-    loaded = loader.load(folder)
+    loaded = loader.load(folder, labelled=True)
     data = folder / TRAINING_DATA
     genes = folder / GENES
-    labelled = label_rows(folder / ROWS, genes if genes.exists() else None, config, data, loaded["genome_build"])
-    (folder / ROWS).unlink()
+    variants = None
+    if config.variant_source is None:
+        (folder / ROWS).replace(data)
+    else:
+        known = genes if genes.exists() else None
+        variants = label_rows(folder / ROWS, known, config, data, loaded["genome_build"])["variants"]
+        (folder / ROWS).unlink()
     if config.max_samples is not None:
         _sample(data, config.max_samples, config.seed)
     classes = dict(pl.scan_parquet(data).group_by("splice_type").len().collect().iter_rows())
@@ -73,7 +78,7 @@ def prepare_training_dataset(
             "data_hash": data_hash,
             "rows": sum(classes.values()),
             "classes": {name: int(classes.get(name, 0)) for name in CLASSES},
-            "variants": labelled["variants"],
+            "variants": variants,
             "loaded": loaded,
             "config": config.model_dump(mode="json"),
         },

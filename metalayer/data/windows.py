@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import polars as pl
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from metalayer.errors import InputError
 from metalayer.genome import N_TOKEN, token_table
 
-_CHUNK = 4096
+_NO_LETTER = 255
 
 
 def encode_windows(sequences: pl.Series, index: NDArray[np.integer], window_bp: int) -> NDArray[np.uint8]:
@@ -39,19 +40,23 @@ def encode_windows(sequences: pl.Series, index: NDArray[np.integer], window_bp: 
             f"row {row}: the sequence of {int(lengths[row])} letters does not reach the labelled base at index "
             f"{int(index[row])} ({outside.size} such rows)"
         )
-    table = token_table()
-    windows = np.empty((len(lengths), window_bp), dtype=np.uint8)
-    reach = np.arange(window_bp) - window_bp // 2
-    for start in range(0, len(lengths), _CHUNK):
-        rows = slice(start, start + _CHUNK)
-        at = index[rows, None] + reach
-        inside = (at >= 0) & (at < lengths[rows, None])
-        tokens = table[letters[np.where(inside, at + offsets[:-1][rows, None], offsets[:-1][rows, None])]]
-        if (tokens == 255).any():
-            row = start + int(np.flatnonzero((tokens == 255).any(axis=1))[0])
-            raise InputError(
-                f"row {row}: letter {sorted(set(sequences[row].upper()) - set('ACGTN'))} in its sequence; allowed are "
-                "A, C, G, T and N. Replace other IUPAC codes with N"
-            )
-        windows[rows] = np.where(inside, tokens, N_TOKEN)
+    text = letters[offsets[0] : offsets[-1]] if len(lengths) else letters[:0]
+    tokens = np.frombuffer(text.tobytes().translate(token_table().tobytes()), dtype=np.uint8)
+    if tokens.size and tokens.max() == _NO_LETTER:
+        row = int(np.searchsorted(offsets - offsets[0], int(np.argmax(tokens == _NO_LETTER)), side="right")) - 1
+        raise InputError(
+            f"row {row}: letter {sorted(set(sequences[row].upper()) - set('ACGTN'))} in its sequence; allowed are "
+            "A, C, G, T and N. Replace other IUPAC codes with N"
+        )
+    windows = np.full((len(lengths), window_bp), N_TOKEN, dtype=np.uint8)
+    half = window_bp // 2
+    start = offsets[:-1] - offsets[0] + index - half  # of each window in `tokens`
+    whole = (index >= half) & (index - half + window_bp <= lengths)
+    if whole.any():
+        windows[whole] = sliding_window_view(tokens, window_bp)[start[whole]]
+    for row in np.flatnonzero(~whole):
+        before = min(half, int(index[row]))
+        after = min(window_bp - half, int(lengths[row] - index[row]))
+        centre = int(start[row]) + half
+        windows[row, half - before : half + after] = tokens[centre - before : centre + after]
     return windows
