@@ -2,13 +2,12 @@
 
 Every encoder is shift-equivariant and reads at the labelled base, so one set of weights serves
 windows (training, serving) and whole genes (dense inference) with the same result. An encoder states
-its `radius_bp`: the letters it sees on either side.
+its `radius_bp`: the letters it sees on either side. Beside what it reads at a base it can offer
+features of the bases around it (`neighbourhood`), as cheap as the base's own: a fusion attends to them.
 """
 
 from __future__ import annotations
 
-import difflib
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +17,7 @@ from torch.nn import functional
 
 from metalayer.errors import ConfigError
 from metalayer.genome import N_TOKEN
+from metalayer.model_options import check_encoder_options
 
 
 def one_hot(tokens: Tensor) -> Tensor:
@@ -26,16 +26,28 @@ def one_hot(tokens: Tensor) -> Tensor:
     return (tokens.unsqueeze(1) == letters[:, None]).to(torch.float32)
 
 
+def crop(features: Tensor, spare: int) -> Tensor:
+    """Channels over positions (B, C, L) without `spare` positions at either end."""
+    return features[..., spare : features.shape[-1] - spare]
+
+
 class SequenceEncoder(nn.Module):
     """What every sequence encoder offers.
+
+    A neighbourhood reaches `reach_bp` bases to either side of the base that is read; its features come
+    from `neighbour_radius_bp` letters around each of its bases, whatever `radius_bp` is.
 
     Attributes:
         radius_bp: letters seen on either side of the base that is read.
         output_dim: channels E of the result.
+        neighbour_radius_bp: letters that a neighbour's features see on either side of it.
+        neighbour_dim: channels D of a neighbour; 0 where the encoder has no neighbourhood.
     """
 
     radius_bp: int
     output_dim: int
+    neighbour_radius_bp: int = 0
+    neighbour_dim: int = 0
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Windows uint8 (B, 2 * radius_bp + 1) to float32 (B, E) at their centre."""
@@ -45,6 +57,35 @@ class SequenceEncoder(nn.Module):
         """A stretch uint8 (B, n + 2 * radius_bp) to float32 (B, n, E), one row a base."""
         raise NotImplementedError
 
+    def radius_with(self, reach_bp: int) -> int:
+        """Letters on either side that a base and its neighbourhood need together: r below."""
+        return max(self.radius_bp, self.neighbour_radius_bp + reach_bp)
+
+    def neighbourhood(self, tokens: Tensor, reach_bp: int) -> tuple[Tensor, Tensor]:
+        """`forward`, and the features of the bases around each centre.
+
+        Args:
+            tokens: windows uint8 (B, 2 * r + 1), r = `radius_with(reach_bp)`.
+            reach_bp: bases on either side.
+
+        Returns:
+            float32 (B, E) and float32 (B, 2 * reach_bp + 1, D).
+        """
+        raise NotImplementedError
+
+    def dense_neighbourhood(self, tokens: Tensor, reach_bp: int) -> tuple[Tensor, Tensor]:
+        """`dense`, and the features of all bases of the stretch and `reach_bp` beyond either end.
+
+        Args:
+            tokens: a stretch uint8 (B, n + 2 * r), r = `radius_with(reach_bp)`.
+            reach_bp: bases on either side.
+
+        Returns:
+            float32 (B, n, E) and float32 (B, n + 2 * reach_bp, D): the neighbourhood of base i is its
+            rows i to i + 2 * reach_bp.
+        """
+        raise NotImplementedError
+
 
 class CnnEncoder(SequenceEncoder):
     """Motif detectors of several widths, then a pyramid of width-3 convolutions.
@@ -52,7 +93,8 @@ class CnnEncoder(SequenceEncoder):
     Level i of the pyramid has dilation 2^i. Reading one base needs only every 2^i-th position of
     level i, so a window runs the same weights as strided convolutions: half the work a level, and
     about 1/100 of running the dilated stack over the whole window. No normalisation over positions
-    and no pooling: what is read depends on the letters around the base and on nothing else.
+    and no pooling: what is read depends on the letters around the base and on nothing else. The
+    neighbourhood is what the motif detectors found, before the pyramid, which reads it anyway.
     """
 
     def __init__(
@@ -69,26 +111,13 @@ class CnnEncoder(SequenceEncoder):
             num_filters: detectors of each width.
             output_dim: channels E.
             levels: pyramid levels; the pyramid sees 2^(levels + 1) - 1 detector positions.
-
-        Raises:
-            ConfigError: an even or non-positive width, or sizes below 1.
         """
         super().__init__()
-        kernels = tuple(int(k) for k in kernel_sizes)
-        if not kernels or any(k < 1 or k % 2 == 0 for k in kernels):
-            raise ConfigError(
-                f"sequence_encoder_config.kernel_sizes: given {list(kernel_sizes)}; needs odd widths in bp"
-            )
-        for name, value, low, high in (
-            ("num_filters", num_filters, 1, 4096),
-            ("output_dim", output_dim, 1, 4096),
-            ("levels", levels, 0, 12),
-        ):
-            if not low <= value <= high:
-                raise ConfigError(f"sequence_encoder_config.{name}: given {value}; allowed {low} to {high}")
+        kernels = tuple(kernel_sizes)
         self.output_dim = output_dim
-        self.motif_radius_bp = max(kernels) // 2
-        self.radius_bp = self.motif_radius_bp + 2**levels - 1
+        self.neighbour_dim = output_dim
+        self.neighbour_radius_bp = max(kernels) // 2
+        self.radius_bp = self.neighbour_radius_bp + 2**levels - 1
         self.motifs = nn.ModuleList(nn.Conv1d(4, num_filters, k) for k in kernels)
         self.mix = nn.Conv1d(num_filters * len(kernels), output_dim, 1)
         self.pyramid = nn.ModuleList(nn.Conv1d(output_dim, output_dim, 3) for _ in range(levels))
@@ -101,29 +130,47 @@ class CnnEncoder(SequenceEncoder):
 
     def _detect(self, tokens: Tensor) -> Tensor:
         letters = one_hot(tokens)
-        length = letters.shape[-1]
         found = []
         for conv in self._convolutions(self.motifs):
-            spare = self.motif_radius_bp - conv.kernel_size[0] // 2  # narrower detectors read the same centres
-            found.append(conv(letters[..., spare : length - spare]))
+            spare = self.neighbour_radius_bp - conv.kernel_size[0] // 2  # narrower detectors read the same centres
+            found.append(conv(crop(letters, spare)))
         return functional.gelu(self.mix(functional.gelu(torch.cat(found, dim=1))))
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Windows uint8 (B, 2 * radius_bp + 1) to float32 (B, E) at their centre."""
-        x = self._detect(tokens)
+    def _read(self, x: Tensor) -> Tensor:
         for conv in self._convolutions(self.pyramid):
             x = x[..., 1::2][..., : (x.shape[-1] - 1) // 2] + functional.gelu(
                 functional.conv1d(x, conv.weight, conv.bias, stride=2)
             )
         return x.squeeze(-1)
 
-    def dense(self, tokens: Tensor) -> Tensor:
-        """A stretch uint8 (B, n + 2 * radius_bp) to float32 (B, n, E), one row a base."""
-        x = self._detect(tokens)
+    def _read_dense(self, x: Tensor) -> Tensor:
         for level, conv in enumerate(self._convolutions(self.pyramid)):
             step = 2**level
-            x = x[..., step:-step] + functional.gelu(functional.conv1d(x, conv.weight, conv.bias, dilation=step))
+            x = crop(x, step) + functional.gelu(functional.conv1d(x, conv.weight, conv.bias, dilation=step))
         return x.transpose(1, 2)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Windows uint8 (B, 2 * radius_bp + 1) to float32 (B, E) at their centre."""
+        return self._read(self._detect(tokens))
+
+    def dense(self, tokens: Tensor) -> Tensor:
+        """A stretch uint8 (B, n + 2 * radius_bp) to float32 (B, n, E), one row a base."""
+        return self._read_dense(self._detect(tokens))
+
+    def neighbourhood(self, tokens: Tensor, reach_bp: int) -> tuple[Tensor, Tensor]:
+        """As `forward`, with the motifs around each centre; see the base class."""
+        centre, around = self._crops(self._detect(tokens), reach_bp)
+        return self._read(centre), around.transpose(1, 2)
+
+    def dense_neighbourhood(self, tokens: Tensor, reach_bp: int) -> tuple[Tensor, Tensor]:
+        """As `dense`, with the motifs of the stretch and beyond its ends; see the base class."""
+        centre, around = self._crops(self._detect(tokens), reach_bp)
+        return self._read_dense(centre), around.transpose(1, 2)
+
+    def _crops(self, found: Tensor, reach_bp: int) -> tuple[Tensor, Tensor]:
+        """What the pyramid reads, and the neighbourhood, of the motifs of `radius_with(reach_bp)` letters."""
+        radius = self.radius_with(reach_bp)
+        return crop(found, radius - self.radius_bp), crop(found, radius - self.neighbour_radius_bp - reach_bp)
 
 
 class NoEncoder(SequenceEncoder):
@@ -142,27 +189,23 @@ class NoEncoder(SequenceEncoder):
 
 
 ENCODERS: dict[str, Callable[..., SequenceEncoder]] = {"cnn": CnnEncoder, "none": NoEncoder}
-"""Name to class; a new encoder registers here."""
+"""Name to class; a new encoder registers here, and its options in `model_options.py`."""
 
 
 def build_encoder(name: str, options: Mapping[str, Any]) -> SequenceEncoder:
-    """The encoder `name` with its options.
+    """The encoder `name` with its options; `freeze` leaves all its weights as they are.
 
     Raises:
-        ConfigError: an unknown name or option, naming those that exist.
+        ConfigError: an unknown name, all unknown or impossible options, or an encoder that is known
+            and not built by this version.
     """
+    mistakes = check_encoder_options(name, options)
+    if mistakes:
+        raise ConfigError("\n".join(f"model.{mistake}" for mistake in mistakes))
     if name not in ENCODERS:
-        raise ConfigError(f"model.sequence_encoder: given {name!r}; allowed are {', '.join(sorted(ENCODERS))}")
-    known = [] if name == "none" else list(inspect.signature(ENCODERS[name]).parameters)
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        close = difflib.get_close_matches(unknown[0], known, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
         raise ConfigError(
-            f"model.sequence_encoder_config: unknown {', '.join(map(repr, unknown))}; {hint}"
-            f"encoder {name!r} takes {', '.join(known) or 'no options'}"
+            f"model.sequence_encoder: given {name!r}; this encoder's implementation is not part of this version of "
+            f"metalayer, which has {', '.join(ENCODERS)}"
         )
-    try:
-        return ENCODERS[name](**options)
-    except TypeError as error:
-        raise ConfigError(f"model.sequence_encoder_config: given {dict(options)}; {error}") from None
+    encoder = ENCODERS[name](**{option: value for option, value in options.items() if option != "freeze"})
+    return encoder.requires_grad_(not options.get("freeze", False))

@@ -1,0 +1,125 @@
+"""What the network's parts are called and which options they take, checked without building them.
+
+A configuration is refused before torch is imported, and `models/` refuses the same mistakes in the
+same words: both ask here. A name may be known here while this version does not build it.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+Check = Callable[[Any], str | None]
+"""A value to what is wrong with it (`needs ...`), None where it is fine."""
+
+MAX_WIDTH_BP = 499
+"""Widest motif detector."""
+MAX_CHANNELS = 4096
+"""Most channels of a layer of an encoder."""
+HYENADNA_SIZES = (
+    "tiny",
+    "small",
+    "medium",
+    "large",
+    "tiny-1k",
+    "tiny-1k-d256",
+    "tiny-16k-d128",
+    "small-32k",
+    "medium-160k",
+    "medium-450k",
+    "large-1m",
+)
+"""Published HyenaDNA checkpoints, and the short names of their sizes."""
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)  # True is an int to Python
+
+
+def _integer(low: int, high: int) -> Check:
+    def check(value: Any) -> str | None:
+        return None if _is_int(value) and low <= value <= high else f"needs a whole number from {low} to {high}"
+
+    return check
+
+
+def _boolean(value: Any) -> str | None:
+    return None if isinstance(value, bool) else "needs true or false"
+
+
+def _one_of(allowed: Iterable[str]) -> Check:
+    names = tuple(allowed)
+
+    def check(value: Any) -> str | None:
+        return None if isinstance(value, str) and value in names else f"allowed are {', '.join(names)}"
+
+    return check
+
+
+def _odd_widths(value: Any) -> str | None:
+    fine = isinstance(value, list | tuple) and bool(value)
+    if fine and all(_is_int(width) and 1 <= width <= MAX_WIDTH_BP and width % 2 for width in value):
+        return None
+    return f"needs a list of odd widths in bp from 1 to {MAX_WIDTH_BP}, as in [7, 11]"
+
+
+ENCODER_OPTIONS: dict[str, dict[str, Check]] = {
+    "cnn": {
+        "kernel_sizes": _odd_widths,
+        "num_filters": _integer(1, MAX_CHANNELS),
+        "output_dim": _integer(1, MAX_CHANNELS),
+        "levels": _integer(0, 12),
+        "freeze": _boolean,
+    },
+    "hyenadna": {
+        "model_size": _one_of(HYENADNA_SIZES),
+        "output_dim": _integer(1, MAX_CHANNELS),
+        "pretrained": _boolean,
+        "freeze": _boolean,
+    },
+    "none": {"freeze": _boolean},
+}
+"""Sequence encoder to its options and their checks; a new encoder states its options here."""
+
+FUSION_NAMES = ("concat", "gated", "cross_attention")
+"""How the scores and the letters may be joined."""
+
+
+def check_encoder_options(name: str, options: Mapping[str, Any]) -> list[str]:
+    """All mistakes in the name of a sequence encoder and its options, one text each; empty where there are none."""
+    if name not in ENCODER_OPTIONS:
+        return [f"sequence_encoder: given {name!r}; {_hint(name, ENCODER_OPTIONS)}"]
+    known = ENCODER_OPTIONS[name]
+    mistakes = []
+    for option, value in options.items():
+        where = f"sequence_encoder_config.{option}"
+        if option not in known:
+            mistakes.append(f"{where}: unknown option of encoder {name!r}; {_hint(option, known)}")
+        elif wrong := known[option](value):
+            mistakes.append(f"{where}: given {value!r}; {wrong}")
+    return mistakes
+
+
+def fusion_name(given: str) -> str:
+    """The registered spelling: `cross-attention` is `cross_attention`."""
+    return str(given).replace("-", "_")
+
+
+def check_fusion(fusion: str, encoder: str) -> list[str]:
+    """All mistakes in the name of a fusion and in its use with a sequence encoder; empty where there are none."""
+    name = fusion_name(fusion)
+    if name not in FUSION_NAMES:
+        return [f"fusion: given {fusion!r}; {_hint(name, FUSION_NAMES)}"]
+    if name == "cross_attention" and encoder == "none":
+        return [
+            "fusion: given 'cross_attention' with sequence_encoder 'none'; it attends to the encoder's features of the "
+            "bases around the labelled one, and 'none' has none. Use fusion 'concat' or 'gated', or another encoder"
+        ]
+    return []
+
+
+def _hint(given: Any, known: Iterable[str]) -> str:
+    names = list(known)
+    close = difflib.get_close_matches(str(given), names, n=1)
+    return f"{f'did you mean {close[0]!r}? ' if close else ''}allowed are {', '.join(names)}"
