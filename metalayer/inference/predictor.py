@@ -100,7 +100,7 @@ class Predictor:
     def _row_corrections(self, track: GeneTrack) -> NDArray[np.float32]:
         """The model's correction at every row position (intron base) of a gene, block by block: float32 (L, 3)."""
         row_scores = gene_row_scores(track.scores)
-        length, radius = len(track), self.model.encoder.radius_bp
+        length, radius = len(track), self.model.radius_bp
         tokens = np.full(length + 2 * radius, N_TOKEN, dtype=np.uint8)
         tokens[radius : radius + length] = track.tokens
         features = gene_feature_matrix(row_scores, track.tokens, self.schema.window_bp)

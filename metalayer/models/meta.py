@@ -13,7 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from metalayer.errors import ConfigError
+from metalayer.model_options import fusion_name
 from metalayer.models.encoders import build_encoder
+from metalayer.models.fusion import build_fusion
 from metalayer.models.scores import FeatureNormaliser, ScoreEncoder
 from metalayer.schema import ARTIFACT_WINDOW_BP, CLASSES, FEATURES
 
@@ -27,6 +29,7 @@ class MetaSpliceModel(nn.Module):
     Attributes:
         options: the arguments, from which `bundle.py` builds the model again.
         window_bp: letters a window holds, the labelled base at index window_bp // 2.
+        radius_bp: letters the encoder and the fusion's neighbourhood see on either side of it.
     """
 
     calibration_scale: Tensor
@@ -41,6 +44,7 @@ class MetaSpliceModel(nn.Module):
         dropout: float = 0.1,
         sequence_encoder_config: dict[str, Any] | None = None,
         window_bp: int = ARTIFACT_WINDOW_BP,
+        fusion: str = "concat",
     ) -> None:
         """Build the model.
 
@@ -52,10 +56,11 @@ class MetaSpliceModel(nn.Module):
             dropout: share of activations dropped in training.
             sequence_encoder_config: options of the encoder.
             window_bp: width of the windows.
+            fusion: name in the fusion registry: `concat`, `gated` or `cross_attention`.
 
         Raises:
-            ConfigError: counts that the schema does not have, unknown encoder or options, or an
-                encoder that sees further than the window.
+            ConfigError: counts that the schema does not have, unknown encoder, options or fusion, a
+                fusion that the encoder cannot serve, or parts that see further than the window.
         """
         super().__init__()
         if num_score_features != len(FEATURES) or num_classes != len(CLASSES):
@@ -69,28 +74,33 @@ class MetaSpliceModel(nn.Module):
             "hidden_dim": hidden_dim,
             "dropout": dropout,
             "window_bp": window_bp,
+            "fusion": fusion_name(fusion),
         }
         self.window_bp = window_bp
         self.encoder = build_encoder(sequence_encoder, self.options["sequence_encoder_config"])
-        if self.encoder.radius_bp > window_bp // 2 - 1:
-            raise ConfigError(
-                f"encoder {sequence_encoder!r} sees {self.encoder.radius_bp} bp on either side; a window of "
-                f"{window_bp} bp holds {window_bp // 2 - 1}. Lower `levels` or the kernel sizes"
-            )
         self.normaliser = FeatureNormaliser()
         self.score_encoder = ScoreEncoder(num_score_features, hidden_dim, dropout)
-        self.fuse = nn.Sequential(
-            nn.Linear(hidden_dim + self.encoder.output_dim, hidden_dim), nn.GELU(), nn.Dropout(dropout)
-        )
+        self.fusion = build_fusion(fusion, hidden_dim, sequence_encoder, self.encoder)
+        reach = self.fusion.reach_bp
+        self.radius_bp = self.encoder.radius_bp if reach is None else self.encoder.radius_with(reach)
+        if self.radius_bp > window_bp // 2 - 1:
+            raise ConfigError(
+                f"encoder {sequence_encoder!r} with fusion {fusion!r} sees {self.radius_bp} bp on either side; a "
+                f"window of {window_bp} bp holds {window_bp // 2 - 1}. Lower `levels` or the kernel sizes"
+            )
+        self.fuse = nn.Sequential(nn.Linear(self.fusion.output_dim, hidden_dim), nn.GELU(), nn.Dropout(dropout))
         self.head = nn.Linear(hidden_dim, num_classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         self.register_buffer("calibration_scale", torch.ones(()))
         self.register_buffer("calibration_bias", torch.zeros(num_classes))
 
-    def _fuse(self, letters: Tensor, features: Tensor) -> Tensor:
-        scores = self.score_encoder(self.normaliser(features))
-        delta: Tensor = self.head(self.fuse(torch.cat([scores, letters], dim=-1)))
+    def _scores(self, features: Tensor) -> Tensor:
+        encoded: Tensor = self.score_encoder(self.normaliser(features))
+        return encoded
+
+    def _delta(self, joined: Tensor) -> Tensor:
+        delta: Tensor = self.head(self.fuse(joined))
         return delta
 
     def correction(self, windows: Tensor, features: Tensor) -> Tensor:
@@ -103,20 +113,30 @@ class MetaSpliceModel(nn.Module):
         Returns:
             float32 (B, C).
         """
-        centre, radius = windows.shape[1] // 2, self.encoder.radius_bp
-        return self._fuse(self.encoder(windows[:, centre - radius : centre + radius + 1]), features)
+        centre, reach = windows.shape[1] // 2, self.fusion.reach_bp
+        tokens = windows[:, centre - self.radius_bp : centre + self.radius_bp + 1]
+        scores = self._scores(features)
+        if reach is None:
+            return self._delta(self.fusion(scores, self.encoder(tokens)))
+        letters, around = self.encoder.neighbourhood(tokens, reach)
+        return self._delta(self.fusion(scores, letters, around))
 
     def correction_dense(self, tokens: Tensor, features: Tensor) -> Tensor:
         """`correction` at every row position of a stretch, equal to that of its windows.
 
         Args:
-            tokens: uint8 (n + 2 * encoder.radius_bp,): the stretch with what lies on either side.
+            tokens: uint8 (n + 2 * radius_bp,): the stretch with what lies on either side.
             features: float32 (n, F), raw.
 
         Returns:
             float32 (n, C).
         """
-        return self._fuse(self.encoder.dense(tokens.unsqueeze(0)).squeeze(0), features)
+        reach, stretch = self.fusion.reach_bp, tokens.unsqueeze(0)
+        scores = self._scores(features)
+        if reach is None:
+            return self._delta(self.fusion(scores, self.encoder.dense(stretch).squeeze(0)))
+        letters, around = self.encoder.dense_neighbourhood(stretch, reach)
+        return self._delta(self.fusion.dense(scores, letters.squeeze(0), around.squeeze(0)))
 
     def forward(self, windows: Tensor, features: Tensor) -> Tensor:
         """Log-probabilities of rows, before calibration: float32 (B, C); arguments as of `correction`."""
