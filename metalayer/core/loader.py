@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -120,10 +121,10 @@ class ArtifactLoader:
                     draft[GENES]
                 )
             rows = _RowWriter(genes, store, labelled=labelled)
-            with pq.ParquetWriter(draft[ROWS], rows.schema, compression="zstd") as out:
+            with _writer(draft[ROWS], rows.schema) as write:
                 for number, file in enumerate(files.artifacts, start=1):
                     for batch in read_artifacts(file, reading):
-                        out.write_table(rows.add(batch, str(file.path)))
+                        write(rows.add(batch, str(file.path)))
                     if number % _PROGRESS_FILES == 0 or number == len(files.artifacts):
                         logger.info("read %d of %d files, %d rows", number, len(files.artifacts), reading.rows_read)
             self._check_shares(reading, tracks_report, files)
@@ -227,6 +228,32 @@ def _gene_row(gene: Gene) -> dict[str, Any]:
     }
 
 
+@contextlib.contextmanager
+def _writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Writes tables while the next one is made."""
+    repeated = [
+        "gene_id",
+        "chrom",
+        "strand",
+        "splice_type",
+        *(["label", "sample_weight"] if "label" in schema.names else []),
+    ]
+    with (
+        pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeated) as out,
+        ThreadPoolExecutor(max_workers=1) as thread,
+    ):
+        pending: list[Future[None]] = []
+
+        def write(table: pa.Table) -> None:
+            for earlier in pending:
+                earlier.result()
+            pending[:] = [thread.submit(out.write_table, table)]
+
+        yield write
+        for last in pending:
+            last.result()
+
+
 class _RowWriter:
     """Rebuilds rows where it can, adds features, keeps what is needed to find duplicates."""
 
@@ -288,8 +315,8 @@ class _RowWriter:
         known = self.place.setdefault(gene_id, (chroms[0], strands[0]))
         if (chroms[-1], strands[-1]) != known or len(chroms) > 1 or len(strands) > 1:
             raise ArtifactError(
-                f"{source}: gene {gene_id} has rows on {chroms[-1]} ({strands[-1]}) and on {known[0]} ({known[1]}). One "
-                "gene lies in one place: give copies (of a pseudoautosomal region, say) a gene_id each"
+                f"{source}: gene {gene_id} has rows on {chroms[-1]} ({strands[-1]}) and on {known[0]} ({known[1]}). "
+                "One gene lies in one place: give copies (of a pseudoautosomal region, say) a gene_id each"
             )
         gene = self.genes.get(gene_id)
         if gene is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
 from pathlib import Path
 from typing import Any, Literal
@@ -56,9 +57,11 @@ def prepare_training_dataset(
         config.variant_source = variant_source
     folder = Path(output_dir)
     loader = ArtifactLoader(config)
-    data_hash = loader.fingerprint()
     (folder / MANIFEST).unlink(missing_ok=True)  # it would tell of other files
-    loaded = loader.load(folder, labelled=True)
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        hashed = beside.submit(loader.fingerprint)
+        loaded = loader.load(folder, labelled=True)
+        data_hash = hashed.result()
     data = folder / TRAINING_DATA
     genes = folder / GENES
     variants = None

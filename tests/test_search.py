@@ -1,0 +1,96 @@
+"""Hyperparameter search: what it finds, writes, resumes and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metalayer.core import MetaLayerConfig
+from metalayer.data.dataset import RowLoader
+from metalayer.errors import ConfigError, TrainingError
+from metalayer.training import hyperparameter_search
+from tests.test_training import planted
+
+BASE = MetaLayerConfig(
+    max_epochs=2,
+    learning_rate=3e-3,
+    hidden_dim=16,
+    device="cpu",
+    sequence_encoder_config={"kernel_sizes": [5], "num_filters": 8, "output_dim": 8, "levels": 5},
+)
+TRAIN, VALID = planted(300, 0), planted(200, 1)
+
+
+def loaders(config: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
+    return RowLoader(TRAIN, config.batch_size, shuffle=True, seed=config.seed), RowLoader(VALID, 256)
+
+
+def search(folder: Path, **changes: Any) -> tuple[MetaLayerConfig, list[dict[str, Any]]]:
+    options: dict[str, Any] = {"search_space": {"learning_rate": [1e-7, 1e-2]}, "n_trials": 4, **changes}
+    return hyperparameter_search(BASE, output_dir=folder, make_loaders=loaders, **options)
+
+
+def test_the_better_setting_is_found_and_written(tmp_path: Path) -> None:
+    best, results = search(tmp_path)
+    assert best.learning_rate == 1e-2
+    assert results[0]["value"] == max(r["value"] for r in results if r["state"] == "complete")
+    assert json.loads((tmp_path / "results.json").read_text()) == results
+    assert MetaLayerConfig.from_yaml(tmp_path / "best_config.yaml") == best
+    _, again = search(tmp_path / "again")
+    assert [r["settings"] for r in again] == [r["settings"] for r in results]  # seeded
+
+
+def test_ranges_and_lists_that_are_no_plain_values(tmp_path: Path) -> None:
+    space = {
+        "learning_rate": (1e-4, 1e-2),
+        "hidden_dim": (16, 24),
+        "sequence_encoder_config": [{"levels": 3}, {"levels": 4}],
+    }
+    best, results = search(tmp_path, search_space=space, n_trials=3)
+    for trial in results:
+        assert 1e-4 <= trial["settings"]["learning_rate"] <= 1e-2
+        assert trial["settings"]["hidden_dim"] in range(16, 25)
+    assert dict(best.sequence_encoder_config) in space["sequence_encoder_config"]
+
+
+def test_resume_goes_on_and_a_new_search_starts_anew(tmp_path: Path) -> None:
+    search(tmp_path, n_trials=2)
+    assert len(search(tmp_path, n_trials=1, resume=True)[1]) == 3
+    with pytest.raises(ConfigError, match="another space"):
+        search(tmp_path, search_space={"dropout": [0.1]}, resume=True)
+    assert len(search(tmp_path, n_trials=1)[1]) == 1
+
+
+def test_bad_trials_are_pruned(tmp_path: Path) -> None:
+    config = BASE.model_copy()
+    config.max_epochs = 5
+    space = {"learning_rate": [1e-9, 1e-2]}
+    _, results = hyperparameter_search(config, space, 14, output_dir=tmp_path, make_loaders=loaders)
+    assert {"pruned", "complete"} <= {trial["state"] for trial in results}
+    assert results[0]["settings"]["learning_rate"] == 1e-2
+
+
+def test_all_mistakes_at_once(tmp_path: Path) -> None:
+    space = {"learning_rat": [1], "dropout": (0.3, 0.1), "hidden_dim": "128", "batch_size": [0, 64]}
+    with pytest.raises(ConfigError) as caught:
+        search(tmp_path, search_space=space, metric="auc", direction="up", n_trials=0)
+    for part in ("learning_rat: no such", "dropout: given (0.3", "hidden_dim: given '128'", "batch_size: given 0"):
+        assert part in str(caught.value)
+    for part in ("metric: given 'auc'", "direction: given 'up'", "n_trials: given 0"):
+        assert part in str(caught.value)
+    with pytest.raises(ConfigError, match="minimize the loss"):
+        search(tmp_path, metric="loss")
+
+
+def test_no_trial_that_ends(tmp_path: Path) -> None:
+    broken = planted(64, 0)
+    broken.features[:] = float("nan")
+
+    def bad(config: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
+        return RowLoader(broken, 64), RowLoader(VALID, 64)
+
+    with pytest.raises(TrainingError, match="none of 1 trials"):
+        hyperparameter_search(BASE, {"dropout": [0.1]}, 1, output_dir=tmp_path, make_loaders=bad)

@@ -1,0 +1,192 @@
+"""Training sets: prepared, mapped, split and loaded."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from metalayer.core import ArtifactLoader, MetaLayerConfig
+from metalayer.data import MetaLayerDataset, create_dataloaders, prepare_training_dataset
+from metalayer.data.dataset import RowLoader
+from metalayer.data.windows import encode_windows
+from metalayer.errors import ArtifactError, ConfigError, SchemaError, SplitError
+from metalayer.files import sha256
+from metalayer.schema import DERIVED_FEATURES, FEATURES, ROW_FEATURES, SCORE_FEATURES
+from tests.conftest import artifact_files
+from tests.test_loader import edit
+
+
+@pytest.fixture(scope="module")
+def config(simulation: Path) -> MetaLayerConfig:
+    return MetaLayerConfig(base_model="pwm", data_root=simulation)
+
+
+@pytest.fixture(scope="module")
+def folder(config: MetaLayerConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("set")
+    prepare_training_dataset(config, output_dir=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def dataset(folder: Path) -> MetaLayerDataset:
+    return MetaLayerDataset(folder / "training_data.parquet")
+
+
+def changed(folder: Path, to: Path, change: Callable[[pl.DataFrame], pl.DataFrame]) -> Path:
+    to.mkdir(parents=True, exist_ok=True)
+    change(pl.read_parquet(folder / "training_data.parquet")).write_parquet(to / "set.parquet")
+    return to / "set.parquet"
+
+
+def test_statistics_count_every_row(simulation: Path, base_layer: Path) -> None:
+    stats = ArtifactLoader(MetaLayerConfig(base_model="pwm", data_root=simulation, max_samples=3)).get_statistics()
+    lines = sum(path.read_bytes().count(b"\n") - 1 for path in artifact_files(simulation))
+    assert stats["total_positions"] == lines
+    assert stats["missing"] == {}
+    for kind in ("classes", "chromosomes", "genes"):
+        assert sum(stats[kind].values()) == lines
+    assert list(stats["classes"]) == ["donor", "acceptor", "neither"]
+    for path in artifact_files(base_layer)[:1]:
+        edit(path, lambda frame: frame.with_columns(pl.lit(None).alias("sequence"), pl.lit("NaN").alias("donor_score")))
+        rows = path.read_bytes().count(b"\n") - 1
+    stats = ArtifactLoader(MetaLayerConfig(base_model="pwm", data_root=base_layer)).get_statistics()
+    assert stats["missing"]["sequence"] == stats["missing"]["donor_score"] == rows
+
+
+def test_what_prepare_writes(folder: Path, config: MetaLayerConfig, dataset: MetaLayerDataset) -> None:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["data_hash"] == ArtifactLoader(config).fingerprint()
+    assert manifest["rows"] == len(dataset) == sum(manifest["classes"].values())
+    assert set(manifest["sha256"]) == {"training_data.parquet", "genes.parquet", "tracks.parquet"}
+    for name, digest in manifest["sha256"].items():
+        assert sha256(folder / name) == digest
+    assert not (folder / "rows.parquet").exists()
+    table = pl.read_parquet(folder / "training_data.parquet")
+    windows = encode_windows(table["sequence"], table["index"].to_numpy(), 500)
+    assert np.array_equal(dataset.windows, windows)
+    assert np.array_equal(dataset.features, table.select(FEATURES).to_numpy())
+    assert dataset.labels.tolist() == table["label"].to_list()
+
+
+def test_a_sample_is_seeded(config: MetaLayerConfig, tmp_path: Path) -> None:
+    sets = []
+    for number, seed in enumerate((1, 1, 2)):
+        some = MetaLayerConfig(**{**config.model_dump(), "max_samples": 100, "seed": seed})
+        out = tmp_path / str(number)
+        assert len(prepare_training_dataset(some, output_dir=out)) == 100
+        sets.append(pl.read_parquet(out / "training_data.parquet").select("gene_id", "position").rows())
+    assert sets[0] == sets[1] != sets[2]
+
+
+def test_the_mapped_file_is_made_once_and_follows_the_parquet(folder: Path, tmp_path: Path) -> None:
+    path = changed(folder, tmp_path, lambda table: table.head(50))
+    assert len(MetaLayerDataset(path).labels) == 50
+    mapped = list(tmp_path.glob(".set.*.arrow"))
+    made = mapped[0].stat().st_mtime_ns
+    assert len(MetaLayerDataset(path).labels) == 50
+    assert mapped[0].stat().st_mtime_ns == made
+    changed(folder, tmp_path, lambda table: table.head(30))
+    assert len(MetaLayerDataset(path).labels) == 30
+    assert len(list(tmp_path.glob(".set.*.arrow"))) == 1
+    assert not list(tmp_path.glob(".mapping-*"))
+
+
+def test_files_of_43_columns_and_of_7(folder: Path, tmp_path: Path, dataset: MetaLayerDataset) -> None:
+    for name, dropped in (("43", ROW_FEATURES), ("7", (*DERIVED_FEATURES, *ROW_FEATURES))):
+        path = changed(folder, tmp_path / name, lambda table, names=dropped: table.drop(names))
+        assert np.allclose(MetaLayerDataset(path).features, dataset.features, rtol=1e-6, atol=1e-7)
+    given = MetaLayerDataset(folder / "training_data.parquet", feature_cols=list(SCORE_FEATURES))
+    assert np.allclose(given.features, dataset.features, rtol=1e-6, atol=1e-7)
+
+
+def test_other_column_names_and_text_labels(folder: Path, tmp_path: Path, dataset: MetaLayerDataset) -> None:
+    names = {"sequence": "letters", "label": "code", "splice_type": "kind"}
+    path = changed(folder, tmp_path, lambda table: table.rename(names).drop("sample_weight"))
+    other = MetaLayerDataset(path, sequence_col="letters", label_col="kind")
+    assert np.array_equal(other.windows, dataset.windows)
+    assert np.array_equal(other.labels, dataset.labels)
+    assert set(other.weights.tolist()) == {1.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (lambda t: t.drop("label"), SchemaError, "no column label"),
+        (lambda t: t.drop("donor_score"), SchemaError, "no column donor_score"),
+        (lambda t: t.with_columns(pl.lit(7).alias("label")), SchemaError, "other values than 0, 1, 2"),
+        (lambda t: t.with_columns(pl.lit(-1.0).alias("sample_weight")), SchemaError, "negative or no numbers"),
+        (lambda t: t.with_columns(pl.lit(float("nan")).alias("donor_logit")), SchemaError, "no number in donor_logit"),
+        (lambda t: t.with_columns(pl.lit("ACGR").alias("sequence")), SchemaError, "does not reach|letter"),
+        (lambda t: t.with_columns(pl.lit(None, pl.String).alias("sequence")), SchemaError, "no sequence"),
+    ],
+)
+def test_sets_that_cannot_be_used(
+    folder: Path, tmp_path: Path, change: Callable[[pl.DataFrame], pl.DataFrame], error: type, message: str
+) -> None:
+    path = changed(folder, tmp_path, change)
+    with pytest.raises(error, match=message):
+        _ = MetaLayerDataset(path).labels
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_feature_columns_that_are_none(folder: Path, tmp_path: Path) -> None:
+    path = folder / "training_data.parquet"
+    with pytest.raises(SchemaError, match="'splice_type' gives the label away"):
+        MetaLayerDataset(path, feature_cols=["donor_score", "splice_type"])
+    with pytest.raises(SchemaError, match="'frob' are no features"):
+        MetaLayerDataset(path, feature_cols=["frob"])
+    with pytest.raises(ArtifactError, match="prepare_training_dataset"):
+        MetaLayerDataset(tmp_path / "none.parquet")
+    (tmp_path / "text.parquet").write_text("text")
+    with pytest.raises(ArtifactError, match="not a whole Parquet file"):
+        MetaLayerDataset(tmp_path / "text.parquet")
+
+
+def test_loaders_keep_genes_together(dataset: MetaLayerDataset) -> None:
+    parts = create_dataloaders(dataset, 0.6, 0.2, 0.2, batch_size=32, seed=3)
+    genes = [set(dataset.frame["gene_id"].gather(loader.rows)) for loader in parts]
+    assert not (genes[0] & genes[1] or genes[0] & genes[2] or genes[1] & genes[2])
+    assert sum(len(loader.rows) for loader in parts) == len(dataset)
+    again = create_dataloaders(dataset, 0.6, 0.2, 0.2, batch_size=32, seed=3)
+    assert all(np.array_equal(a.rows, b.rows) for a, b in zip(parts, again, strict=True))
+    other = create_dataloaders(dataset, 0.6, 0.2, 0.2, batch_size=32, seed=4)
+    assert not np.array_equal(parts[0].rows, other[0].rows)
+    # Negatives stand for the positions of whole genes; the test part is as it is.
+    assert parts[0].weights.max() > 1
+    assert set(parts[2].weights.tolist()) == {1.0}
+
+
+def test_random_rows_are_told_to_leak(dataset: MetaLayerDataset, caplog: pytest.LogCaptureFixture) -> None:
+    parts = create_dataloaders(dataset, by="random")
+    assert "metrics are too good" in caplog.text
+    genes = [set(dataset.frame["gene_id"].gather(loader.rows)) for loader in parts]
+    assert genes[0] & genes[2]
+
+
+def test_splits_that_cannot_be(dataset: MetaLayerDataset, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"together 1, not 1\.2"):
+        create_dataloaders(dataset, 0.8, 0.2, 0.2)
+    with pytest.raises(ConfigError, match="batch_size: given 0"):
+        create_dataloaders(dataset, batch_size=0)
+    with pytest.raises(ConfigError, match="allowed are 'gene' and 'random'"):
+        create_dataloaders(dataset, by="row")  # type: ignore[arg-type]
+    nameless = MetaLayerDataset(changed(folder, tmp_path / "a", lambda table: table.drop("gene_id")))
+    with pytest.raises(SchemaError, match="no column gene_id"):
+        create_dataloaders(nameless)
+    no_donor = changed(folder, tmp_path / "b", lambda table: table.filter(pl.col("label") != 0))
+    with pytest.raises(SplitError, match="has no donor"):
+        create_dataloaders(MetaLayerDataset(no_donor))
+
+
+def test_workers_fetch_the_same_batches(dataset: MetaLayerDataset) -> None:
+    plain, fetched = (RowLoader(dataset, 128, shuffle=True, seed=1, num_workers=n) for n in (0, 2))
+    for a, b in zip(plain, fetched, strict=True):
+        assert torch.equal(a.windows, b.windows)
+        assert torch.equal(a.rows, b.rows)
