@@ -2,10 +2,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import polars as pl
 import pytest
 
 import metalayer
 from metalayer import cli, doctor
+from metalayer.data.windows import encode_windows
+from metalayer.inference import Predictor
+from metalayer.schema import ROW_SCORES
+from metalayer.serving.schemas import validate_columns
+from metalayer.training.checkpoint import load_checkpoint
+from tests.conftest import artifact_files
+from tests.releases import make_bundle
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -67,3 +76,68 @@ def test_doctor_sees_a_state_folder_that_cannot_be_written(monkeypatch: pytest.M
     finding = doctor.examine()[-1]
     assert not finding.ok
     assert "METALAYER_HOME" in finding.text
+
+
+@pytest.mark.slow
+def test_train_and_score(simulation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "model"
+    settings = ["max_epochs=1", "hidden_dim=16", "max_samples=1200", "device=cpu"]
+    overrides = [part for setting in settings for part in ("--set", setting)]
+    where = ["--data-root", str(simulation), "--base-model", "pwm", "--output-dir", str(out)]
+    assert cli.main(["train", *where, "--encoder", "cnn", *overrides]) == 0
+    printed = capsys.readouterr().out
+    assert "PR-AUC (splice)" in printed
+    assert f"{out}/model" in printed
+    rows = next(iter(artifact_files(simulation)))
+    for name in ("scored.tsv", "scored.parquet"):
+        assert cli.main(["score", str(rows), "--model", str(out), "--output", str(tmp_path / name)]) == 0
+    text = pl.read_csv(tmp_path / "scored.tsv", separator="\t", schema_overrides={"chrom": pl.String})
+    table = pl.read_parquet(tmp_path / "scored.parquet")
+    assert text.columns == table.columns
+    assert len(table) == rows.read_bytes().count(b"\n") - 1
+    assert np.allclose(table.select("donor", "acceptor", "neither").sum_horizontal(), 1.0, atol=1e-6)
+
+    # The same rows through the server's own contract.
+    request = pl.read_csv(rows, separator="\t", n_rows=5)
+    index = request["position"] - request["window_start"]
+    asked = validate_columns(
+        {"sequence": request["sequence"].to_list(), "index": index.to_list()}
+        | {name: request[name].to_list() for name in ROW_SCORES}
+    )
+    predictor = Predictor.load(out)
+    windows = encode_windows(asked.sequences, asked.index, 500)
+    expected = predictor.predict_rows(asked.row_scores, windows)
+    assert np.array_equal(table.select("donor", "acceptor", "neither").head(5).to_numpy(), expected)
+
+    # A run that was cut off goes on; the training set is kept.
+    capsys.readouterr()
+    assert cli.main(["train", *where, *overrides, "--set", "max_epochs=2", "--resume"]) == 0
+    assert [epoch["epoch"] for epoch in load_checkpoint(out / "last_model.pt")["history"]] == [0, 1, 2]
+
+
+@pytest.mark.slow
+def test_score_refuses(simulation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    rows = next(iter(artifact_files(simulation)))
+    frame = pl.read_csv(rows, separator="\t", infer_schema=False)
+    frame.with_columns(pl.lit("1.5").alias("donor_score")).write_csv(tmp_path / "bad.tsv", separator="\t")
+    frame.drop("sequence").write_csv(tmp_path / "none.tsv", separator="\t")
+    for given, output, message in (
+        (tmp_path / "bad.tsv", "x.tsv", "row 0: donor_score 1.5"),
+        (tmp_path / "none.tsv", "x.tsv", "no column sequence"),
+        (tmp_path / "absent.tsv", "x.tsv", "no such file"),
+        (rows, "x.csv", "must end in .parquet or .tsv"),
+    ):
+        assert cli.main(["score", str(given), "--model", str(bundle), "--output", str(tmp_path / output)]) == 2
+        assert message in capsys.readouterr().err
+        assert not (tmp_path / output).exists()
+
+
+def test_train_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["train", "--set", "max_epoch=1", "--set", "dropout=7", "--output-dir", str(tmp_path / "x")]) == 2
+    printed = capsys.readouterr().err
+    assert "did you mean 'max_epochs'?" in printed
+    assert "dropout: given 7" in printed
+    assert cli.main(["train", "--config", "none.yaml"]) == 2
+    assert "presets are hyenadna, lightweight" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()

@@ -45,7 +45,8 @@ def train_meta_model(
         config: data, model and training.
         output_dir: folder to write.
         use_wandb: log to Weights & Biases.
-        resume: go on from `last_model.pt` of a run that was cut off, where there is one.
+        resume: go on from `last_model.pt` of a run that was cut off, where there is one, with the settings
+            of that run but for `max_epochs` and `device`.
 
     Returns:
         metrics (of the test genes' rows, see `MetaLayerEvaluator`), history, best_epoch, calibration and
@@ -75,7 +76,14 @@ def train_meta_model(
     )
     logger.info("training on %d rows, validating on %d", len(train_loader.rows), len(val_loader.rows))
     if resume and (folder / LAST).exists():
-        trainer = Trainer.from_checkpoint(folder / LAST, train_loader, val_loader, use_wandb=use_wandb)
+        trainer = Trainer.from_checkpoint(
+            folder / LAST,
+            train_loader,
+            val_loader,
+            use_wandb=use_wandb,
+            max_epochs=config.max_epochs,
+            device=config.device,
+        )
     else:
         seed_everything(config.seed)
         trainer = Trainer(build_model(config), train_loader, val_loader, config, folder, use_wandb)
