@@ -13,7 +13,12 @@ from packaging.requirements import Requirement
 from metalayer.config import state_dir
 
 MIN_FREE_GB = 1.0
-_EXTRAS = {"": "the library", "pipeline": "python pipelines/run.py", "serving": "metalayer serve"}
+_EXTRAS = {
+    "": "the library",
+    "training": "metalayer train",
+    "pipeline": "python pipelines/run.py",
+    "serving": "metalayer serve",
+}
 
 
 @dataclass(frozen=True)

@@ -54,7 +54,7 @@ def encode_windows(sequences: pl.Series, index: NDArray[np.integer], window_bp: 
     whole = (index >= half) & (index - half + window_bp <= lengths)
     if whole.any():
         windows[whole] = sliding_window_view(tokens, window_bp)[start[whole]]
-    for row in np.flatnonzero(~whole):
+    for row in np.flatnonzero(~whole).tolist():
         before = min(half, int(index[row]))
         after = min(window_bp - half, int(lengths[row] - index[row]))
         centre = int(start[row]) + half
