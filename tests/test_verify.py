@@ -188,7 +188,7 @@ def test_other_types_of_the_same_columns(rows: pl.DataFrame, tmp_path: Path) -> 
     ],
 )
 def test_values_out_of_range(rows: pl.DataFrame, tmp_path: Path, change: Change, text: str) -> None:
-    # Row 0 of the last gene is high enough that no score of its first rows adds up by chance.
+    # Rows without a site first: no changed score of theirs adds up to 1 by chance.
     report = verified(change(rows.sort("neither_score", descending=True)), tmp_path)
     assert report.verdict == "not usable"
     assert found(report, "ranges").status == "failed"

@@ -60,7 +60,7 @@ def prepare_training_dataset(
     (folder / MANIFEST).unlink(missing_ok=True)  # it would tell of other files
     with ThreadPoolExecutor(max_workers=1) as beside:
         hashed = beside.submit(loader.fingerprint)
-        loaded = loader.load(folder, labelled=True)
+        loaded = loader.load(folder, labelled=config.variant_source is None)
         data_hash = hashed.result()
     data = folder / TRAINING_DATA
     genes = folder / GENES
