@@ -270,6 +270,9 @@ class TrainConfig(Section):
     """Rows a batch, over all processes."""
     gradient_accumulation_steps: int = Field(1, ge=1, le=4096)
     """Batches an optimizer step."""
+    balance_classes: bool = False
+    """Draw training rows, with replacement, so that the three classes come equally often; validation and test
+    rows stay as they are."""
     max_epochs: int = Field(100, ge=1, le=100_000)
     """Passes over the training rows, at most."""
     patience: int = Field(10, ge=1)

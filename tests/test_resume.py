@@ -135,13 +135,25 @@ def test_no_gradient_is_left_for_the_next_epoch() -> None:
 
 def test_balanced_batches_are_seeded_and_even() -> None:
     labels = np.repeat([0, 1, 2], [5, 10, 985])
-    draws = [list(BatchSampler(1000, 100, shuffle=True, seed=seed, balanced=labels)) for seed in (1, 1, 2)]
+    draws = []
+    for seed in (1, 1, 2):
+        sampler = BatchSampler(1000, 100, shuffle=True, seed=seed)
+        sampler.balance(labels)
+        draws.append(list(sampler))
     assert all(np.array_equal(a, b) for a, b in zip(draws[0], draws[1], strict=True))
     assert not np.array_equal(draws[0][0], draws[2][0])
     counts = np.bincount(labels[np.concatenate(draws[0])])
     assert (counts > 280).all()
     with pytest.raises(ConfigError, match="no row of class donor"):
-        RowLoader(TRAIN, 8, rows=np.flatnonzero(TRAIN.labels != 0), balance_classes=True)
+        RowLoader(TRAIN, 8, rows=np.flatnonzero(TRAIN.labels != 0)).balance()
+
+
+def test_the_configuration_balances_the_training_rows() -> None:
+    rows = np.concatenate([np.flatnonzero(TRAIN.labels == 2), np.flatnonzero(TRAIN.labels < 2)[:12]])
+    pair = RowLoader(TRAIN, 16, rows=rows, shuffle=True), RowLoader(VALID, 64)
+    trainer(None, pair, balance_classes=True)
+    drawn = np.bincount(np.concatenate([batch.labels.numpy() for batch in pair[0]]), minlength=3)
+    assert drawn[2] < len(rows) // 2 < np.bincount(TRAIN.labels[rows])[2]
 
 
 def test_batches_are_not_in_label_order() -> None:

@@ -17,6 +17,7 @@ from metalayer.data.dataset import RowLoader
 from metalayer.data.windows import encode_windows
 from metalayer.errors import ArtifactError, ConfigError, SchemaError, SplitError
 from metalayer.files import sha256
+from metalayer.models.build import build_model
 from metalayer.schema import DERIVED_FEATURES, FEATURES, ROW_FEATURES, SCORE_FEATURES
 from tests.conftest import artifact_files
 from tests.test_loader import edit
@@ -183,6 +184,14 @@ def test_splits_that_cannot_be(dataset: MetaLayerDataset, folder: Path, tmp_path
     no_donor = changed(folder, tmp_path / "b", lambda table: table.filter(pl.col("label") != 0))
     with pytest.raises(SplitError, match="has no donor"):
         create_dataloaders(MetaLayerDataset(no_donor))
+
+
+def test_encoder_options_of_a_configuration_reach_the_model() -> None:
+    options = {"kernel_sizes": [3, 5], "num_filters": 7, "output_dim": 9, "levels": 2}
+    model = build_model(MetaLayerConfig(sequence_encoder_config=options, hidden_dim=24, fusion="gated", dropout=0.25))
+    assert model.encoder.output_dim == 9
+    assert model.options["sequence_encoder_config"] == options
+    assert (model.options["hidden_dim"], model.options["fusion"], model.options["dropout"]) == (24, "gated", 0.25)
 
 
 def test_workers_fetch_the_same_batches(dataset: MetaLayerDataset) -> None:

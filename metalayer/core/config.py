@@ -33,8 +33,6 @@ class MetaLayerConfig(DataConfig, ModelConfig, TrainConfig):
     """Share of genes to validate on."""
     test_split: float = Field(0.1, gt=0.0, lt=1.0)
     """Share of genes to test on; the three add up to 1."""
-    balance_classes: bool = False
-    """Draw training rows so that the three classes come equally often (validation and test stay as they are)."""
     num_workers: int = Field(0, ge=0, le=256)
     """Processes that fetch batches; 0 is the fastest, as fetching is indexing into mapped memory."""
     top_k_values: tuple[PositiveInt, ...] = EvaluateConfig().top_k_values

@@ -216,9 +216,6 @@ class BatchSampler(Sampler[Rows]):
         *,
         shuffle: bool,
         seed: int,
-        balanced: NDArray[np.int64] | None = None,
-        rank: int = 0,
-        world_size: int = 1,
     ) -> None:
         """Plan batches of `batch_size` of `n` rows.
 
@@ -227,18 +224,16 @@ class BatchSampler(Sampler[Rows]):
             batch_size: rows a batch, over all processes.
             shuffle: draw the order anew each epoch.
             seed: draws it.
-            balanced: labels (n,): draw rows with replacement so that classes come equally often.
-            rank: number of this process.
-            world_size: processes.
         """
         self.n, self.batch_size, self.shuffle, self.seed = n, batch_size, shuffle, seed
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size = 0, 1
         self.epoch = 0
         self._chance: NDArray[np.float64] | None = None
-        if balanced is not None:
-            counts = np.bincount(balanced, minlength=len(CLASSES))
-            share = 1.0 / counts[balanced]
-            self._chance = np.asarray(share / share.sum(), dtype=np.float64)
+
+    def balance(self, labels: NDArray[np.int64]) -> None:
+        """Draw rows with replacement from now on, so that the classes of `labels` (n,) come equally often."""
+        share = 1.0 / np.bincount(labels, minlength=len(CLASSES))[labels]
+        self._chance = np.asarray(share / share.sum(), dtype=np.float64)
 
     def set_epoch(self, epoch: int) -> None:
         """The next pass is that of this epoch."""
@@ -275,7 +270,6 @@ class RowLoader(DataLoader[Batch]):
         rows: Rows | None = None,
         weights: NDArray[np.float32] | None = None,
         shuffle: bool = False,
-        balance_classes: bool = False,
         seed: int = 42,
         num_workers: int = 0,
     ) -> None:
@@ -287,12 +281,11 @@ class RowLoader(DataLoader[Batch]):
             rows: which rows; None takes all.
             weights: of those rows; None takes the table's.
             shuffle: in an order drawn anew each epoch.
-            balance_classes: draw rows, with replacement, so that the classes come equally often.
-            seed: draws order and rows.
+            seed: draws the order.
             num_workers: processes that fetch; 0 fetches in this one.
 
         Raises:
-            ConfigError: an impossible batch size, or a class to balance that has no row.
+            ConfigError: an impossible batch size.
         """
         if batch_size < 1:
             raise ConfigError(f"batch_size: given {batch_size}; a batch holds at least 1 row")
@@ -300,13 +293,7 @@ class RowLoader(DataLoader[Batch]):
         self.rows = np.arange(len(table)) if rows is None else np.asarray(rows, dtype=np.int64)
         self.weights = table.weights[self.rows] if weights is None else weights
         self.rows_in_batch = batch_size
-        self._options: dict[str, Any] = {"shuffle": shuffle, "seed": seed}
-        if balance_classes:
-            absent = [name for i, name in enumerate(CLASSES) if not (self.labels == i).any()]
-            if absent:
-                raise ConfigError(f"balance_classes: there is no row of class {', '.join(absent)} to draw")
-            self._options["balanced"] = self.labels
-        self.batches = BatchSampler(len(self.rows), batch_size, **self._options)
+        self.batches = BatchSampler(len(self.rows), batch_size, shuffle=shuffle, seed=seed)
         super().__init__(
             RowView(table, self.rows, self.weights),
             batch_size=None,
@@ -320,6 +307,17 @@ class RowLoader(DataLoader[Batch]):
     def share(self, rank: int, world_size: int) -> None:
         """Give this process its share of every batch from now on."""
         self.batches.rank, self.batches.world_size = rank, world_size
+
+    def balance(self) -> None:
+        """Draw rows, with replacement, so that the classes come equally often from now on.
+
+        Raises:
+            ConfigError: a class that has no row.
+        """
+        absent = [name for i, name in enumerate(CLASSES) if not (self.labels == i).any()]
+        if absent:
+            raise ConfigError(f"balance_classes: there is no row of class {', '.join(absent)} to draw")
+        self.batches.balance(self.labels)
 
     @property
     def labels(self) -> NDArray[np.int64]:

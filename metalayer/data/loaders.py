@@ -27,7 +27,6 @@ def create_dataloaders(
     num_workers: int = 0,
     seed: int = 42,
     by: Literal["gene", "random"] = "gene",
-    balance_classes: bool = False,
 ) -> tuple[RowLoader, RowLoader, RowLoader]:
     """Split a training set and load its parts.
 
@@ -44,13 +43,12 @@ def create_dataloaders(
         num_workers: processes that fetch batches.
         seed: draws the parts, and the order of the training rows.
         by: `gene`, or `random`: LEAKY, rows of one gene land on both sides (see `random_split`).
-        balance_classes: draw training rows so that the classes come equally often.
 
     Returns:
         Loaders of training (shuffled), validation and test rows.
 
     Raises:
-        ConfigError: shares that do not add up to 1, or a class to balance that has no row.
+        ConfigError: shares that do not add up to 1.
         SchemaError: a training set without gene_id and chrom.
         SplitError: a part without a donor or an acceptor.
     """
@@ -82,7 +80,6 @@ def create_dataloaders(
         rows=parts["train"],
         weights=dataset.weights[parts["train"]] * prevalence_weights(dataset, store, parts["train"]),
         shuffle=True,
-        balance_classes=balance_classes,
         seed=seed,
         num_workers=num_workers,
     )

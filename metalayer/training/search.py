@@ -119,7 +119,6 @@ def _of_dataset(base: MetaLayerConfig, folder: Path) -> MakeLoaders:
             batch_size=config.batch_size,
             num_workers=config.num_workers,
             seed=config.seed,
-            balance_classes=config.balance_classes,
         )
         return train, valid
 

@@ -74,7 +74,7 @@ class Trainer:
             on_epoch: called after each epoch; what it raises ends the run.
 
         Raises:
-            ConfigError: a device that is not there.
+            ConfigError: a device that is not there, or a class to balance that has no row.
         """
         self.config = config
         self.world = distributed.join()
@@ -89,6 +89,8 @@ class Trainer:
         self.history: list[Epoch] = []
         self.best_weights: dict[str, Tensor] = {}
         train_loader.share(self.world.rank, self.world.size)
+        if config.balance_classes:
+            train_loader.balance()
         # Biases and one-dimensional parameters are not decayed.
         decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
         plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
@@ -165,6 +167,8 @@ class Trainer:
         start = int(self.history[-1]["epoch"])
         end = self.config.max_epochs if additional_epochs is None else start + additional_epochs
         patient_from = 0 if additional_epochs is None else start
+        if additional_epochs is not None:
+            logger.info("%d more epochs, from learning rate %.3g", additional_epochs, self._rate(self.steps_done))
         try:
             for epoch in range(start + 1, end + 1):
                 if self._is_over(patient_from):

@@ -72,7 +72,6 @@ def train_meta_model(
         batch_size=config.batch_size,
         num_workers=config.num_workers,
         seed=config.seed,
-        balance_classes=config.balance_classes,
     )
     logger.info("training on %d rows, validating on %d", len(train_loader.rows), len(val_loader.rows))
     if resume and (folder / LAST).exists():
