@@ -122,15 +122,18 @@ def _train(options: argparse.Namespace) -> int:
     metrics = results.get("metrics")
     if metrics is None:  # not the first of several processes
         return 0
-    print(f"PR-AUC (splice)        {metrics['pr_auc_splice']:.4f}")
-    print(f"AP (splice)            {metrics['ap_splice']:.4f}")
-    for kind in ("donor", "acceptor"):
-        print(f"top-k accuracy, {kind:<8}{metrics[f'topk_{kind}']:.4f}")
-    print(f"ECE                    {metrics['ece']:.4f}")
+    for name, key in (
+        ("PR-AUC (splice)", "pr_auc_splice"),
+        ("AP (splice)", "ap_splice"),
+        ("top-k, donor", "topk_donor"),
+        ("top-k, acceptor", "topk_acceptor"),
+        ("ECE", "ece"),
+    ):
+        print(f"{name:<16} {metrics[key]:.4f}")
     print(
-        f"on {metrics['rows']:,} rows of held-out genes (a sample, not whole genes); best epoch {results['best_epoch']}"
+        f"of {metrics['rows']:,} rows of held-out genes (a sample, not whole genes); best epoch {results['best_epoch']}"
     )
-    print(f"model directory        {results['paths']['model']}")
+    print(f"model directory  {results['paths']['model']}")
     return 0
 
 

@@ -185,7 +185,8 @@ class Trainer:
         self.model.load_state_dict(self.best_weights)
         self.model.eval()
         best = best_epoch(self.history, self.config.early_stopping_metric)
-        logger.info("best: epoch %d, %s", best["epoch"], _told(best, self.config.early_stopping_metric))
+        if self.world.is_first:
+            logger.info("best: epoch %d, %s", best["epoch"], _told(best, self.config.early_stopping_metric))
         return self.history
 
     def train_on(self, batches: Iterable[Batch], model: torch.nn.Module | None = None) -> float:
