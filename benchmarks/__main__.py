@@ -10,11 +10,17 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from benchmarks import inference, metrics, reading, training
+from benchmarks import base_layer, inference, metrics, reading, training
 from benchmarks.measure import Result
 from metalayer.workflows.simulate import simulate
 
-BENCHMARKS = {"reading": reading.run, "training": training.run, "inference": inference.run, "metrics": metrics.run}
+BENCHMARKS = {
+    "reading": reading.run,
+    "training": training.run,
+    "inference": inference.run,
+    "metrics": metrics.run,
+    "base_layer": base_layer.run,
+}
 
 
 def main() -> int:

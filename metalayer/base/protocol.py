@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,22 +47,29 @@ class BaseModel(Protocol):
         """
 
 
-_BUILT_IN: dict[str, Callable[..., BaseModel]] = {"pwm": PwmModel}
+def _openspliceai(weights: str | Path, flank: int | None = None, device: str = "auto") -> BaseModel:
+    from metalayer.base.openspliceai import OpenSpliceAI
+
+    return OpenSpliceAI(weights, flank, device)
+
+
+BASE_MODELS: dict[str, Callable[..., BaseModel]] = {"openspliceai": _openspliceai, "pwm": PwmModel}
+"""Name to what makes the model from its options; a new base model registers here."""
 
 
 def load_base_model(name: str, **options: Any) -> BaseModel:
     """A base model by name.
 
     Args:
-        name: one of the built-in base models: `pwm`.
-        options: of that model's constructor.
+        name: `pwm` (built in), or `openspliceai` (`weights`: folder with the user's state dicts; `flank`; `device`).
+        options: of that model.
 
     Raises:
         ConfigError: an unknown name or option, naming those that exist.
     """
-    factory = _BUILT_IN.get(name)
+    factory = BASE_MODELS.get(name)
     if factory is None:
-        raise ConfigError(f"base model {name!r} is unknown; there are {', '.join(sorted(_BUILT_IN))}")
+        raise ConfigError(f"base model {name!r} is unknown; there are {', '.join(sorted(BASE_MODELS))}")
     signature = inspect.signature(factory)
     try:
         signature.bind(**options)
