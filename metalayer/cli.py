@@ -48,6 +48,24 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--genes", type=int, default=150, help="how many genes (default 150)")
     simulate.set_defaults(run=_simulate)
 
+    base = commands.add_parser("base", help="run a base model over a genome annotation")
+    run = base.add_subparsers(dest="base_command", required=True, metavar="COMMAND").add_parser(
+        "run", help="score every position of every gene and write a data root"
+    )
+    run.add_argument("--model", required=True, help="pwm, or openspliceai with --weights")
+    run.add_argument("--weights", type=Path, help="folder with model_<flank>nt_rs<seed>.pt state dicts")
+    run.add_argument("--flank", type=int, help="which networks of --weights, by nt of flank")
+    run.add_argument("--fasta", type=Path, required=True, help="reference, plain or gzip")
+    run.add_argument("--annotation", type=Path, required=True, help="GTF or GFF3, plain or gzip")
+    run.add_argument("--output", type=Path, required=True, help="data root to write into")
+    run.add_argument("--annotation-source", default="annotation", help="folder name of the annotation")
+    run.add_argument("--build", default="unknown", help="folder name of the genome build, as in GRCh38")
+    run.add_argument(
+        "--flanks", default="real", choices=("real", "N"), help="letters around a gene, or N (default real)"
+    )
+    run.add_argument("--workers", type=int, default=1, help="processes that score genes (default 1, with all threads)")
+    run.set_defaults(run=_base_run)
+
     train = commands.add_parser(
         "train",
         help="train on base-layer artifacts, evaluate on held-out genes, write a model directory",
@@ -94,6 +112,26 @@ def _simulate(options: argparse.Namespace) -> int:
     summary = simulate(options.output, seed=options.seed, n_genes=options.genes)
     for name, value in summary.items():
         print(f"{name}: {value}")
+    return 0
+
+
+def _base_run(options: argparse.Namespace) -> int:
+    from metalayer.workflows.base_run import PassOptions, base_run
+
+    given = {"weights": options.weights, "flank": options.flank}
+    model = PassOptions(options.model, {k: v for k, v in given.items() if v is not None}, options.flanks)
+    manifest = base_run(
+        model,
+        options.fasta,
+        options.annotation,
+        options.output,
+        annotation_source=options.annotation_source,
+        build=options.build,
+        workers=options.workers,
+    )
+    sites = manifest["sites"]
+    print(f"{manifest['genes']:,} genes, {manifest['positions']:,} positions, {sites['donor']:,} donors, ", end="")
+    print(f"{sites['acceptor']:,} acceptors scored with {manifest['base_model']} into {options.output}")
     return 0
 
 
