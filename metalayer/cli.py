@@ -89,6 +89,17 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     score.set_defaults(run=_score)
 
+    evaluate = commands.add_parser("evaluate", help="compare a model with its base on every position of labelled genes")
+    evaluate.add_argument(
+        "--model", type=Path, required=True, help="model directory, or output folder of a training run"
+    )
+    evaluate.add_argument(
+        "--scores", type=Path, required=True, nargs="+", help="per-nucleotide Parquet files, labelled"
+    )
+    evaluate.add_argument("--output", type=Path, required=True, help="JSON report to write")
+    evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
+    evaluate.set_defaults(run=_evaluate)
+
     verify = commands.add_parser("verify", help="check a training set")
     verify.add_argument("data", type=Path, help="training_data.parquet")
     verify.set_defaults(run=_verify)
@@ -181,6 +192,15 @@ def _score(options: argparse.Namespace) -> int:
 
     rows = score_rows(options.rows, options.model, options.output, resolve_device(options.device))
     print(f"{rows:,} rows scored into {options.output}")
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from metalayer.evaluation.tables import aligned, caption, comparison_rows
+    from metalayer.workflows.evaluate_scores import evaluate_scores
+
+    report = evaluate_scores(options.model, options.scores, options.output, device=options.device)
+    print("\n".join([caption(report), "", *aligned(comparison_rows(report))]))
     return 0
 
 

@@ -1,3 +1,4 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -141,3 +142,26 @@ def test_train_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert cli.main(["train", "--config", "none.yaml"]) == 2
     assert "presets are hyenadna, lightweight" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.slow
+def test_evaluate(simulation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = make_bundle(tmp_path / "bundle")
+    files = sorted(map(str, simulation.glob("nucleotide_scores/*.parquet")))
+    arguments = ["evaluate", "--model", str(bundle), "--scores", *files, "--output", str(tmp_path / "report.json")]
+    assert cli.main([*arguments, "--device", "cpu"]) == 0
+    assert "44 held-out genes, all positions" in capsys.readouterr().out
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["genes"] == 44
+    assert report["positions"] == sum(len(pl.read_parquet(path)) for path in files)
+    for system in ("base", "meta"):
+        for metric in ("ap_donor", "ap_acceptor", "pr_auc_splice", "topk_donor", "topk_acceptor", "ece"):
+            assert 0.0 <= report[system][metric] <= 1.0
+            assert set(report["difference"][metric]) == {"value", "low", "high"}
+    pl.read_parquet(files[0]).drop("label").write_parquet(tmp_path / "bare.parquet")
+    bare = ["evaluate", "--model", str(bundle), "--output", str(tmp_path / "x.json"), "--scores"]
+    assert cli.main([*bare, str(tmp_path / "bare.parquet")]) == 2
+    assert "no column label" in capsys.readouterr().err
+    assert cli.main([*bare, files[0], files[0]]) == 2
+    assert "stands in two places" in capsys.readouterr().err
+    assert not (tmp_path / "x.json").exists()

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import torch
 
+from metalayer.base import load_base_model
 from metalayer.device import resolve_device
-from metalayer.errors import ConfigError, ModelError, SchemaError
+from metalayer.errors import ConfigError, InputError, ModelError, SchemaError
 from metalayer.features import feature_matrix, gene_row_scores
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import Gene
@@ -222,3 +223,25 @@ def test_the_model_calibrates_as_the_calibration_says() -> None:
     probabilities = np.random.default_rng(0).dirichlet([0.1, 0.1, 1.0], 200) + 1e-9
     answers = model.calibrate(torch.from_numpy(np.log(probabilities))).numpy()
     np.testing.assert_allclose(answers, calibration.apply(probabilities), atol=1e-6)
+
+
+def test_tracks_given_as_text_and_scores() -> None:
+    rng = np.random.default_rng(3)
+    sequence = "".join(rng.choice(list("ACGTN"), 400))
+    scores = rng.dirichlet([0.1, 0.1, 1.0], 400)
+    predictor = Predictor(MetaSpliceModel(hidden_dim=16), {}, "")
+    torch.nn.init.normal_(predictor.model.head.weight, std=0.3)
+    answer = predictor.predict_tracks(sequence, scores)
+    assert answer.shape == (400, 3)
+    assert np.allclose(answer.sum(axis=1), 1.0, atol=1e-6)
+    pwm = load_base_model("pwm")
+    assert np.array_equal(
+        predictor.predict_gene(sequence, pwm, upstream="ACGT"),
+        predictor.predict_tracks(sequence, pwm.score(sequence, "ACGT")),
+    )
+    with pytest.raises(InputError, match=r"shape \(399, 3\) for a sequence of 400"):
+        predictor.predict_tracks(sequence, scores[1:])
+    with pytest.raises(InputError, match="base scores of 1 letters, the first at 7"):
+        predictor.predict_tracks(sequence, np.where(np.arange(400)[:, None] == 7, 0.9, scores))
+    with pytest.raises(InputError, match="letter 'R'"):
+        predictor.predict_tracks("R" + sequence[1:], scores)

@@ -9,13 +9,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from metalayer.base.protocol import BaseModel
 from metalayer.device import resolve_device
+from metalayer.errors import InputError
 from metalayer.features import feature_matrix, gene_feature_matrix, gene_row_scores
 from metalayer.gene_track import GeneTrack
-from metalayer.genome import N_TOKEN
+from metalayer.genome import N_TOKEN, Gene, Interval, encode
 from metalayer.models.bundle import DESCRIPTION, digest, load_model
 from metalayer.models.meta import MetaSpliceModel, recalibrate
-from metalayer.schema import ACCEPTOR, DONOR, FEATURE_SCHEMA, NEITHER
+from metalayer.schema import ACCEPTOR, CLASSES, DONOR, FEATURE_SCHEMA, NEITHER, PROBABILITY_SUM_TOLERANCE
 
 ROW_CHUNK = 32
 """Rows a forward pass always holds (the last one padded), so that a row's bytes do not depend on its
@@ -122,6 +124,41 @@ class Predictor:
         """Calibrated probabilities of log-probabilities (n, 3)."""
         answer = self.model.calibrate(torch.from_numpy(log_probabilities).to(self.device))
         return answer.cpu().numpy()
+
+    def predict_tracks(self, sequence: str, base_scores: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Calibrated probabilities at every base of a transcript-sense sequence.
+
+        Args:
+            sequence: letters (L), ACGTN.
+            base_scores: (L, 3), donor, acceptor, neither of the base model at exon bases.
+
+        Returns:
+            float32 (L, 3): donor, acceptor, neither at exon bases.
+
+        Raises:
+            InputError: other letters, lengths that differ, or scores that are no probabilities.
+        """
+        tokens = encode(sequence)
+        scores = np.asarray(base_scores, dtype=np.float32)
+        if scores.shape != (len(tokens), len(CLASSES)) or not len(tokens):
+            raise InputError(
+                f"base scores of shape {scores.shape} for a sequence of {len(tokens)} letters; needs one row a letter, "
+                f"({len(tokens)}, {len(CLASSES)}), and at least one letter"
+            )
+        off = np.abs(scores.sum(axis=1, dtype=np.float64) - 1.0) > PROBABILITY_SUM_TOLERANCE
+        if off.any():
+            raise InputError(
+                f"base scores of {int(off.sum())} letters, the first at {int(np.argmax(off))}, do not add up to 1 "
+                f"within {PROBABILITY_SUM_TOLERANCE}"
+            )
+        nowhere = Gene("sequence", Interval("?", 0, len(tokens)), "+")
+        return self.predict_gene_track(GeneTrack(nowhere, tokens, scores, np.full(len(tokens), NEITHER, np.uint8)))
+
+    def predict_gene(
+        self, sequence: str, base_model: BaseModel, upstream: str = "", downstream: str = ""
+    ) -> NDArray[np.float32]:
+        """As `predict_tracks`, with the scores of a base model, which sees the letters around the sequence too."""
+        return self.predict_tracks(sequence, base_model.score(sequence, upstream, downstream))
 
     def predict_gene_track(self, track: GeneTrack) -> NDArray[np.float32]:
         """Calibrated probabilities at every exon base of a gene: float32 (L, 3)."""

@@ -66,7 +66,7 @@ def evaluate_bundle(
     store = open_tracks(tracks)
     tracked = [gene_id for gene_id in test_genes if store and gene_id in store]
     untracked = [gene_id for gene_id in test_genes if gene_id not in set(tracked)]
-    position_genes = _score_positions(predictor, store, tracked) if store else []
+    position_genes = score_positions(predictor, store, tracked) if store else []
     complete = bool(tracked) and len(untracked) <= config.data.max_bad_share * len(test_genes)
     if tracked and untracked:
         logger.warning(
@@ -119,7 +119,7 @@ def _rows_by_gene(table: RowTable) -> list[tuple[str, str, slice]]:
     ]
 
 
-def _score_positions(predictor: Predictor, store: TrackStore, gene_ids: Sequence[str]) -> list[GeneScores]:
+def score_positions(predictor: Predictor, store: TrackStore, gene_ids: Sequence[str]) -> list[GeneScores]:
     """Base, meta and uncalibrated meta at every exon base of each gene."""
     out = []
     for number, track in enumerate(store.read_many(list(gene_ids)), start=1):
