@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from metalayer.core.config import MetaLayerConfig
 from metalayer.data.dataset import MetaLayerDataset, RowLoader, Rows
 from metalayer.data.gene_table import load_genes
 from metalayer.data.prevalence import prevalence_weights
@@ -93,6 +94,21 @@ def create_dataloaders(
     ones = np.ones(len(parts["test"]), dtype=np.float32)
     test = RowLoader(dataset, batch_size, rows=parts["test"], weights=ones, num_workers=num_workers)
     return train, valid, test
+
+
+def configured_dataloaders(
+    dataset: MetaLayerDataset, config: MetaLayerConfig
+) -> tuple[RowLoader, RowLoader, RowLoader]:
+    """`create_dataloaders` with the shares, batch size, workers and seed of a configuration."""
+    return create_dataloaders(
+        dataset,
+        config.train_split,
+        config.val_split,
+        config.test_split,
+        batch_size=config.batch_size,
+        num_workers=config.num_workers,
+        seed=config.seed,
+    )
 
 
 def _by_gene(dataset: MetaLayerDataset, val_split: float, test_split: float, seed: int) -> dict[str, Rows]:

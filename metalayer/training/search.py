@@ -16,7 +16,7 @@ import optuna
 
 from metalayer.core.config import MetaLayerConfig
 from metalayer.data.dataset import RowLoader
-from metalayer.data.loaders import create_dataloaders
+from metalayer.data.loaders import configured_dataloaders
 from metalayer.errors import ConfigError, TrainingError
 from metalayer.files import publish_file
 from metalayer.models.build import build_model
@@ -111,15 +111,7 @@ def _of_dataset(base: MetaLayerConfig, folder: Path) -> MakeLoaders:
     dataset = prepare_training_dataset(base, output_dir=folder)
 
     def make(config: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
-        train, valid, _ = create_dataloaders(
-            dataset,
-            config.train_split,
-            config.val_split,
-            config.test_split,
-            batch_size=config.batch_size,
-            num_workers=config.num_workers,
-            seed=config.seed,
-        )
+        train, valid, _ = configured_dataloaders(dataset, config)
         return train, valid
 
     return make

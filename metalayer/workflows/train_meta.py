@@ -9,7 +9,7 @@ from typing import Any
 
 from metalayer.core import ArtifactLoader, MetaLayerConfig
 from metalayer.data.dataset import MetaLayerDataset
-from metalayer.data.loaders import create_dataloaders
+from metalayer.data.loaders import configured_dataloaders
 from metalayer.data.prepare import MANIFEST, TRAINING_DATA, prepare_training_dataset
 from metalayer.device import use_threads
 from metalayer.files import publish_file
@@ -64,15 +64,7 @@ def train_meta_model(
         _prepared(config, folder / DATA)
     world.wait()
     dataset = MetaLayerDataset(folder / DATA / TRAINING_DATA)
-    train_loader, val_loader, test_loader = create_dataloaders(
-        dataset,
-        config.train_split,
-        config.val_split,
-        config.test_split,
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
-        seed=config.seed,
-    )
+    train_loader, val_loader, test_loader = configured_dataloaders(dataset, config)
     logger.info("training on %d rows, validating on %d", len(train_loader.rows), len(val_loader.rows))
     if resume and (folder / LAST).exists():
         trainer = Trainer.from_checkpoint(
