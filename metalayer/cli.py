@@ -165,7 +165,10 @@ def _train(options: argparse.Namespace) -> int:
         key, equals, text = override.partition("=")
         if not equals or not key:
             raise ConfigError(f"--set {override}: expected key=value, as in max_epochs=3")
-        values[key.strip()] = yaml.safe_load(text)
+        try:
+            values[key.strip()] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(f"--set {override}: the value is not YAML") from None
     config = MetaLayerConfig(**values)
     results = train_meta_model(config, options.output_dir, use_wandb=options.use_wandb, resume=options.resume)
     metrics = results.get("metrics")

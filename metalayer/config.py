@@ -235,6 +235,24 @@ class ModelConfig(Section):
         self.__dict__["sequence_encoder_config"] = EncoderOptions(self, self.sequence_encoder_config)
         return self
 
+    def __copy__(self) -> Self:
+        copied: Self = self._rebound(super().__copy__())
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        copied: Self = self._rebound(super().__deepcopy__(memo))
+        return copied
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        super().__setstate__(state)
+        self._rebound(self)
+
+    @staticmethod
+    def _rebound(copied: Any) -> Any:
+        """A copy has options of its own, checked as the original's are."""
+        copied.__dict__["sequence_encoder_config"] = EncoderOptions(copied, copied.__dict__["sequence_encoder_config"])
+        return copied
+
     def __setattr__(self, name: str, value: Any) -> None:
         before = self.__dict__.copy()
         if name == "sequence_encoder" and value in ENCODER_OPTIONS and value != self.sequence_encoder:
@@ -326,14 +344,20 @@ class GateConfig(Section):
     """Smallest lower bound that counts as better; above numerical noise."""
 
 
-def _ranges(value: Any) -> Any:
-    """`{low: 1e-5, high: 1e-3}` is the range (1e-5, 1e-3); YAML has no tuples."""
-    if not isinstance(value, Mapping):
-        return value
-    return {
-        name: (given["low"], given["high"]) if isinstance(given, Mapping) and set(given) == {"low", "high"} else given
-        for name, given in value.items()
-    }
+class Range(BaseModel):
+    """All values from `low` to `high`."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    low: int | float
+    """Smallest value; YAML may read 1e-5 as text, which counts as a number here."""
+    high: int | float
+    """Largest value."""
+
+    @field_validator("low", "high", mode="before")
+    @classmethod
+    def _number(cls, value: Any) -> Any:
+        return float(value) if isinstance(value, str) else value
 
 
 class SearchConfig(Section):
@@ -345,7 +369,7 @@ class SearchConfig(Section):
     """Trials to train."""
     metric: Literal["pr_auc_splice", "ap_splice", "ap_donor", "ap_acceptor", "loss"] = "pr_auc_splice"
     """Validation figure to maximise (the loss is minimised)."""
-    space: Annotated[dict[str, tuple[Any, Any] | list[Any]] | None, BeforeValidator(_ranges)] = None
+    space: dict[str, Range | list[Any]] | None = None
     """Settings of model and train by name: a list of choices, or `{low: …, high: …}`; None takes the default
     ranges of learning_rate, batch_size, hidden_dim, dropout and weight_decay."""
 

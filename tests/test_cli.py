@@ -134,6 +134,24 @@ def test_score_refuses(simulation: Path, tmp_path: Path, capsys: pytest.CaptureF
         assert not (tmp_path / output).exists()
 
 
+def test_resume_with_other_settings_is_refused(
+    simulation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another seed splits other genes: some would be tested on that were trained on."""
+    out = ["--output-dir", str(tmp_path / "m"), "--data-root", str(simulation), "--base-model", "pwm"]
+    small = ["--set", "hidden_dim=16", "--set", "max_epochs=1", "--set", "device=cpu"]
+    assert cli.main(["train", *out, *small, "--seed", "1"]) == 0
+    assert cli.main(["train", *out, *small, "--seed", "2", "--resume"]) == 2
+    assert "--resume: seed differ from the run" in capsys.readouterr().err
+
+
+def test_mistakes_are_told_before_data_are_prepared(simulation: Path, tmp_path: Path) -> None:
+    where = ["--data-root", str(simulation), "--base-model", "pwm", "--output-dir", str(tmp_path / "x")]
+    for wrong in (["--encoder", "hyenadna"], ["--set", "train_split=0.9"], ["--set", "max_epochs=[1"]):
+        assert cli.main(["train", *where, "--set", "device=cpu", *wrong]) == 2
+    assert not (tmp_path / "x").exists()
+
+
 def test_train_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["train", "--set", "max_epoch=1", "--set", "dropout=7", "--output-dir", str(tmp_path / "x")]) == 2
     printed = capsys.readouterr().err

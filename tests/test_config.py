@@ -1,3 +1,5 @@
+import copy
+import pickle
 from pathlib import Path
 
 import pytest
@@ -93,3 +95,12 @@ def test_a_base_model_name_is_a_name(name: str) -> None:
 def test_values_that_are_no_setting(section: str, values: dict) -> None:
     with pytest.raises(ConfigError, match=f"{section}."):
         RunConfig.from_dict({section: values})
+
+
+def test_copies_check_options_of_their_own() -> None:
+    config = MetaLayerConfig(sequence_encoder_config={"output_dim": 32})
+    for copied in (copy.deepcopy(config), config.model_copy(), copy.copy(config), pickle.loads(pickle.dumps(config))):
+        copied.sequence_encoder_config["freeze"] = True
+        with pytest.raises(ConfigError, match="bogus"):
+            copied.sequence_encoder_config["bogus"] = 1
+        assert config.sequence_encoder_config == {"output_dim": 32}

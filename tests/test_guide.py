@@ -249,8 +249,11 @@ def test_the_text_of_the_guide(
     *snippets, script = (as_here(block, base_model, root) for block in blocks(text, "python"))
     assert len(snippets) >= 12
     names: dict[str, Any] = {"__name__": "guide"}
-    for number, snippet in enumerate(snippets):
-        exec(compile(snippet, f"guide block {number}", "exec"), names)
+    try:
+        for number, snippet in enumerate(snippets):
+            exec(compile(snippet, f"guide block {number}", "exec"), names)
+    finally:
+        names["wandb"].finish()  # the guide leaves its run open
     assert names["metrics"]["pr_auc_splice"] > 0
     for block in blocks(text, "yaml"):
         path = tmp_path / "guide.yaml"

@@ -74,6 +74,74 @@ def test_six_epochs_equal_three_and_three_bit_for_bit(tmp_path: Path) -> None:
         assert torch.equal(value, last[1]["model"][name]), name
 
 
+@pytest.mark.parametrize(
+    ("loading", "settings"),
+    [
+        ({"num_workers": 2}, {}),
+        ({}, {"balance_classes": True, "gradient_accumulation_steps": 3}),
+        ({}, {"patience": 2, "early_stopping_metric": "loss", "learning_rate": 0.3}),
+    ],
+)
+def test_other_settings_resume_bit_for_bit(tmp_path: Path, loading: dict[str, Any], settings: dict[str, Any]) -> None:
+    whole = trainer(None, loaders(**loading), **settings)
+    whole.train()
+    cut = trainer(tmp_path, loaders(**loading), **settings)
+    cut.on_epoch = stop_after(2)
+    with pytest.raises(Stop):
+        cut.train()
+    pair = loaders(**loading)
+    resumed = Trainer.from_checkpoint(tmp_path / "last_model.pt", *pair)
+    list(pair[0])  # looking at a batch first changes nothing
+    resumed.train()
+    assert [epoch["epoch"] for epoch in whole.history] == [epoch["epoch"] for epoch in resumed.history]
+    assert same(whole.model, resumed.model)
+
+
+def test_going_on_with_the_same_trainer_equals_its_checkpoint(tmp_path: Path) -> None:
+    first = trainer(tmp_path, max_epochs=4, learning_rate=0.3)
+    first.train()
+    again = Trainer.from_checkpoint(tmp_path / "last_model.pt", *loaders())
+    again.output_dir = tmp_path / "again"
+    again.train(additional_epochs=2)
+    first.train(additional_epochs=2)
+    assert same(first.model, again.model)
+
+
+def test_other_rows_are_refused(tmp_path: Path) -> None:
+    trainer(tmp_path, max_epochs=1).train()
+    fewer = RowLoader(TRAIN, 32, rows=np.arange(100), shuffle=True), RowLoader(VALID, 64)
+    with pytest.raises(ConfigError, match="other training or validation rows"):
+        Trainer.from_checkpoint(tmp_path / "last_model.pt", *fewer)
+
+
+def test_a_run_cut_off_within_an_epoch_does_not_go_on_from_there(tmp_path: Path) -> None:
+    it = trainer(tmp_path)
+    step, steps = it._step, []
+
+    def interrupted(*given: float) -> None:
+        steps.append(given)
+        if len(steps) == 7:
+            raise KeyboardInterrupt
+        step(*given)
+
+    it._step = interrupted  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        it.train()
+    with pytest.raises(TrainingError, match="cut off within an epoch"):
+        it.train()
+    whole = trainer(None)
+    whole.train()
+    resumed = Trainer.from_checkpoint(tmp_path / "last_model.pt", *loaders())
+    resumed.train()
+    assert same(whole.model, resumed.model)
+
+
+def test_rows_without_weight_are_refused() -> None:
+    nothing = RowLoader(TRAIN, 32, weights=np.zeros(len(TRAIN), dtype=np.float32)), RowLoader(VALID, 64)
+    with pytest.raises(TrainingError, match="all training rows weigh 0"):
+        trainer(None, nothing)
+
+
 def test_kill_9_leaves_a_state_to_go_on_from(tmp_path: Path) -> None:
     program = textwrap.dedent(
         """
@@ -120,8 +188,8 @@ def test_accumulated_batches_equal_one_large_batch() -> None:
                 module.p = 0.0
         it.train()
         assert it.steps_done == 3 * math.ceil(150 / 64)  # optimizer steps, with the tail of 22 rows as one
-        assert it._rate(it.steps_done - 1) > 0
-        assert it._rate(it.steps_done) == pytest.approx(3e-4)  # the schedule has ended
+        assert 0 < it._rate(3, it._steps_an_epoch() - 1) < 1e-3
+        assert it._rate(4, 0) == pytest.approx(3e-4)  # the schedule has ended
     for a, b in zip(one.model.parameters(), four.model.parameters(), strict=True):
         assert torch.allclose(a, b, atol=1e-5)
 
@@ -154,6 +222,9 @@ def test_the_configuration_balances_the_training_rows() -> None:
     trainer(None, pair, balance_classes=True)
     drawn = np.bincount(np.concatenate([batch.labels.numpy() for batch in pair[0]]), minlength=3)
     assert drawn[2] < len(rows) // 2 < np.bincount(TRAIN.labels[rows])[2]
+    trainer(None, pair)  # the next run on the same loader is not balanced
+    every = np.concatenate([batch.rows.numpy() for batch in pair[0]])
+    assert sorted(every.tolist()) == sorted(rows.tolist())
 
 
 def test_batches_are_not_in_label_order() -> None:

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from metalayer.config import Range, RunConfig
 from metalayer.core import MetaLayerConfig
 from metalayer.data.dataset import RowLoader
 from metalayer.errors import ConfigError, TrainingError
@@ -94,3 +96,48 @@ def test_no_trial_that_ends(tmp_path: Path) -> None:
 
     with pytest.raises(TrainingError, match="none of 1 trials"):
         hyperparameter_search(BASE, {"dropout": [0.1]}, 1, output_dir=tmp_path, make_loaders=bad)
+
+
+def test_ranges_are_of_the_kind_of_their_setting(tmp_path: Path) -> None:
+    _, results = search(tmp_path, search_space={"weight_decay": (0, 1), "hidden_dim": (16.0, 24.0)}, n_trials=3)
+    assert all(isinstance(trial["settings"]["hidden_dim"], int) for trial in results)
+    assert any(trial["settings"]["weight_decay"] not in (0, 1) for trial in results)
+
+
+def test_what_judges_is_not_searched(tmp_path: Path) -> None:
+    for name in ("seed", "max_samples", "train_split", "early_stopping_metric"):
+        with pytest.raises(ConfigError, match=f"{name}: is no setting of the network"):
+            search(tmp_path, search_space={name: [1, 2]})
+    with pytest.raises(ConfigError, match="give a list of choices"):
+        search(tmp_path, search_space={"balance_classes": (0, 1)})
+
+
+def test_settings_that_do_not_fit_fail_their_trial_alone(tmp_path: Path) -> None:
+    space = {"fusion": ["concat", "cross_attention"], "sequence_encoder": ["none", "cnn"]}
+    base = BASE.model_copy()
+    base.sequence_encoder_config = {}
+    _, results = hyperparameter_search(base, space, 6, output_dir=tmp_path, make_loaders=loaders)
+    assert results[0]["state"] == "complete"
+
+
+def test_another_base_is_not_resumed(tmp_path: Path) -> None:
+    search(tmp_path, n_trials=1)
+    other = BASE.model_copy()
+    other.hidden_dim = 24
+    with pytest.raises(ConfigError, match="another base"):
+        hyperparameter_search(
+            other, {"learning_rate": [1e-7, 1e-2]}, 1, output_dir=tmp_path, make_loaders=loaders, resume=True
+        )
+    with pytest.raises(ConfigError, match="another space"):
+        search(tmp_path, search_space={"learning_rate": (1e-7, 1e-2)}, resume=True)
+
+
+def test_ranges_of_a_pipeline_run_survive_json() -> None:
+    text = "space: {learning_rate: {low: 1e-5, high: 1.0e-3}, hidden_dim: [128, 256]}"
+    config = RunConfig.from_dict({"search": yaml.safe_load(text)})
+    again = RunConfig.model_validate_json(config.model_dump_json())
+    assert again.search.space == config.search.space
+    assert config.search.space is not None
+    assert config.search.space["learning_rate"] == Range(low=1e-5, high=1e-3)
+    with pytest.raises(ConfigError, match=r"search\.space"):
+        RunConfig.from_dict({"search": {"space": {"dropout": {"low": "x", "high": 1}}}})

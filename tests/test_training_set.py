@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +16,8 @@ import torch
 from metalayer.core import ArtifactLoader, MetaLayerConfig
 from metalayer.data import MetaLayerDataset, create_dataloaders, prepare_training_dataset
 from metalayer.data.dataset import RowLoader
+from metalayer.data.prevalence import prevalence_weights
+from metalayer.data.tracks import TrackStore
 from metalayer.data.windows import encode_windows
 from metalayer.errors import ArtifactError, ConfigError, SchemaError, SplitError
 from metalayer.files import sha256
@@ -96,7 +100,9 @@ def test_the_mapped_file_is_made_once_and_follows_the_parquet(folder: Path, tmp_
     changed(folder, tmp_path, lambda table: table.head(30))
     assert len(MetaLayerDataset(path).labels) == 30
     assert len(list(tmp_path.glob(".set.*.arrow"))) == 1
-    assert not list(tmp_path.glob(".mapping-*"))
+    assert not list(tmp_path.glob(".*.scratch"))
+    _ = MetaLayerDataset(path, feature_cols=list(SCORE_FEATURES)).labels
+    assert len(list(tmp_path.glob(".set.*.arrow"))) == 2  # another reading of the set keeps the first
 
 
 def test_files_of_43_columns_and_of_7(folder: Path, tmp_path: Path, dataset: MetaLayerDataset) -> None:
@@ -134,7 +140,8 @@ def test_sets_that_cannot_be_used(
     path = changed(folder, tmp_path, change)
     with pytest.raises(error, match=message):
         _ = MetaLayerDataset(path).labels
-    assert not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.glob(".*.arrow"))
+    assert not list(tmp_path.glob(".*.scratch"))
 
 
 def test_feature_columns_that_are_none(folder: Path, tmp_path: Path) -> None:
@@ -199,3 +206,31 @@ def test_workers_fetch_the_same_batches(dataset: MetaLayerDataset) -> None:
     for a, b in zip(plain, fetched, strict=True):
         assert torch.equal(a.windows, b.windows)
         assert torch.equal(a.rows, b.rows)
+
+
+def test_several_processes_map_one_set_once(folder: Path, tmp_path: Path) -> None:
+    path = changed(folder, tmp_path, lambda table: table)
+    program = (
+        "import sys; from metalayer.data import MetaLayerDataset; print(len(MetaLayerDataset(sys.argv[1]).labels))"
+    )
+    started = [
+        subprocess.Popen([sys.executable, "-c", program, str(path)], stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    assert {process.communicate()[0] for process in started} == {f"{len(pl.read_parquet(path))}\n"}
+    assert len(list(tmp_path.glob(".set.*.arrow"))) == 1
+
+
+def test_a_sample_of_rows_weighs_what_all_rows_weigh(
+    config: MetaLayerConfig, dataset: MetaLayerDataset, tmp_path: Path
+) -> None:
+    """Sites are drawn too: each then stands for several, as each negative stands for more positions."""
+
+    def share_of_sites(rows: MetaLayerDataset) -> float:
+        store = TrackStore(rows.path.with_name("tracks.parquet"))
+        weights = prevalence_weights(rows, store)
+        return float(weights[rows.labels != 2].sum() / weights.sum())
+
+    some = MetaLayerConfig(**{**config.model_dump(), "max_samples": len(dataset) // 4})
+    sampled = prepare_training_dataset(some, output_dir=tmp_path)
+    assert share_of_sites(sampled) == pytest.approx(share_of_sites(dataset), rel=0.05)

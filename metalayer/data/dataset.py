@@ -230,8 +230,14 @@ class BatchSampler(Sampler[Rows]):
         self.epoch = 0
         self._chance: NDArray[np.float64] | None = None
 
-    def balance(self, labels: NDArray[np.int64]) -> None:
-        """Draw rows with replacement from now on, so that the classes of `labels` (n,) come equally often."""
+    def balance(self, labels: NDArray[np.int64] | None) -> None:
+        """Draw rows with replacement from now on, so that the classes of `labels` (n,) come equally often.
+
+        None: every row once an epoch.
+        """
+        if labels is None:
+            self._chance = None
+            return
         share = 1.0 / np.bincount(labels, minlength=len(CLASSES))[labels]
         self._chance = np.asarray(share / share.sum(), dtype=np.float64)
 
@@ -291,7 +297,8 @@ class RowLoader(DataLoader[Batch]):
             raise ConfigError(f"batch_size: given {batch_size}; a batch holds at least 1 row")
         self.table = table
         self.rows = np.arange(len(table)) if rows is None else np.asarray(rows, dtype=np.int64)
-        self.weights = table.weights[self.rows] if weights is None else weights
+        self._weights = table.weights[self.rows] if weights is None else weights
+        self.weights = self._weights
         self.rows_in_batch = batch_size
         self.batches = BatchSampler(len(self.rows), batch_size, shuffle=shuffle, seed=seed)
         super().__init__(
@@ -302,18 +309,27 @@ class RowLoader(DataLoader[Batch]):
             collate_fn=_as_it_is,
             persistent_workers=num_workers > 0,
             pin_memory=torch.cuda.is_available(),
+            generator=torch.Generator(),  # seeds workers; torch's own generator is the dropout's
         )
 
     def share(self, rank: int, world_size: int) -> None:
         """Give this process its share of every batch from now on."""
         self.batches.rank, self.batches.world_size = rank, world_size
 
-    def balance(self) -> None:
-        """Draw rows, with replacement, so that the classes come equally often from now on.
+    def balance(self, on: bool = True) -> None:
+        """Draw rows, with replacement, so that the classes come equally often from now on; or every row once.
+
+        Balanced rows weigh what the table says: the positions that they stand for would undo the balance.
 
         Raises:
             ConfigError: a class that has no row.
         """
+        view = self.dataset
+        assert isinstance(view, RowView)
+        self.weights = view.weights = self.table.weights[self.rows] if on else self._weights
+        if not on:
+            self.batches.balance(None)
+            return
         absent = [name for i, name in enumerate(CLASSES) if not (self.labels == i).any()]
         if absent:
             raise ConfigError(f"balance_classes: there is no row of class {', '.join(absent)} to draw")

@@ -53,12 +53,7 @@ def create_dataloaders(
         SchemaError: a training set without gene_id and chrom.
         SplitError: a part without a donor or an acceptor.
     """
-    total = train_split + val_split + test_split
-    if min(train_split, val_split, test_split) <= 0 or abs(total - 1.0) > 1e-6:
-        raise ConfigError(
-            f"train_split {train_split:g}, val_split {val_split:g}, test_split {test_split:g}: each must be above 0, "
-            f"and together 1, not {total:g}"
-        )
+    check_shares(train_split, val_split, test_split)
     if by == "random":
         logger.warning("rows are split at random: windows of one gene land in several parts, and metrics are too good")
         parts = dict(zip(PARTS, random_split(len(dataset), train_split, val_split, seed), strict=True))
@@ -94,6 +89,20 @@ def create_dataloaders(
     ones = np.ones(len(parts["test"]), dtype=np.float32)
     test = RowLoader(dataset, batch_size, rows=parts["test"], weights=ones, num_workers=num_workers)
     return train, valid, test
+
+
+def check_shares(train_split: float, val_split: float, test_split: float) -> None:
+    """Refuse shares that do not add up to 1.
+
+    Raises:
+        ConfigError: with what they add up to.
+    """
+    total = train_split + val_split + test_split
+    if min(train_split, val_split, test_split) <= 0 or abs(total - 1.0) > 1e-6:
+        raise ConfigError(
+            f"train_split {train_split:g}, val_split {val_split:g}, test_split {test_split:g}: each must be above 0, "
+            f"and together 1, not {total:g}"
+        )
 
 
 def configured_dataloaders(

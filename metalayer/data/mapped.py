@@ -6,14 +6,18 @@ it is; a Parquet that changes gets a new one. One record batch, so that each col
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import logging
 import os
+import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -77,14 +81,31 @@ def map_parquet(path: Path, columns: Columns, window_bp: int) -> Arrays:
     """
     file = _parquet(path)
     chosen = _check(path, file.schema_arrow.names, columns)
-    mapped = _place(path, columns, window_bp)
+    mapped, family = _place(path, columns, window_bp)
     if not mapped.exists():
-        for old in mapped.parent.glob(f".{path.stem}.*.arrow"):
-            old.unlink(missing_ok=True)
-        logger.info("mapping %s (%d rows, once)", path, file.metadata.num_rows)
-        with publish_file(mapped) as draft:
-            _write(file, path, columns, chosen, window_bp, draft)
+        with _alone(mapped.with_name(f"{family}.lock")) as scratch:
+            if not mapped.exists():  # else another process made it meanwhile
+                for old in mapped.parent.glob(f"{family}.*.arrow"):
+                    old.unlink(missing_ok=True)
+                logger.info("mapping %s (%d rows, once)", path, file.metadata.num_rows)
+                with publish_file(mapped) as draft:
+                    _write(file, path, columns, chosen, window_bp, draft, scratch)
     return _open(mapped, window_bp)
+
+
+@contextlib.contextmanager
+def _alone(lock: Path) -> Iterator[Path]:
+    """A scratch folder, for one process at a time; what a killed process left in it is removed."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        scratch = lock.with_suffix(".scratch")
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir()
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def check_columns(path: Path, columns: Columns) -> int:
@@ -122,59 +143,61 @@ def _check(path: Path, there: Sequence[str], columns: Columns) -> list[str]:
     return [name for name in FEATURES if name in given]
 
 
-def _place(path: Path, columns: Columns, window_bp: int) -> Path:
+def _place(path: Path, columns: Columns, window_bp: int) -> tuple[Path, str]:
+    """Where the mapped file is, and what the names of all of the same set and columns begin with."""
     status = path.stat()
-    key = json.dumps(
-        [
-            _FORMAT,
-            str(path.resolve()),
-            status.st_size,
-            status.st_mtime_ns,
-            repr(columns),
-            window_bp,
-            FEATURE_SCHEMA.hash,
-        ]
-    )
-    name = f".{path.stem}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.arrow"
-    if os.access(path.parent, os.W_OK):
-        return path.parent / name
-    return Path(tempfile.gettempdir()) / f"metalayer-{os.getuid()}" / name
+    what = _short_hash([str(path.resolve()), repr(columns), window_bp])
+    state = _short_hash([_FORMAT, status.st_size, status.st_mtime_ns, FEATURE_SCHEMA.hash])
+    folder = path.parent
+    if not os.access(folder, os.W_OK):
+        folder = Path(tempfile.gettempdir()) / f"metalayer-{os.getuid()}"
+    family = f".{path.stem}.{what}"
+    return folder / f"{family}.{state}.arrow", family
+
+
+def _short_hash(parts: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
 
 
 def _write(
-    file: pq.ParquetFile, path: Path, columns: Columns, features: Sequence[str], window_bp: int, draft: Path
+    file: pq.ParquetFile,
+    path: Path,
+    columns: Columns,
+    features: Sequence[str],
+    window_bp: int,
+    draft: Path,
+    scratch: Path,
 ) -> None:
     n = file.metadata.num_rows
     there = file.schema_arrow.names
     extra = [name for name in (INDEX, columns.weight) if name in there]
     wanted = list(dict.fromkeys([columns.sequence, columns.label, *ROW_SCORES, *features, *extra]))
-    with tempfile.TemporaryDirectory(dir=draft.parent, prefix=".mapping-") as scratch:
 
-        def array(name: str, kind: type[np.generic], *shape: int) -> np.memmap:
-            return np.memmap(Path(scratch) / name, kind, "w+", shape=(max(n, 1), *shape))
+    def array(name: str, kind: type[np.generic], *shape: int) -> np.memmap:
+        return np.memmap(scratch / name, kind, "w+", shape=(max(n, 1), *shape))
 
-        windows, labels = array("windows", np.uint8, window_bp), array("labels", np.int64)
-        values, weights = array("features", np.float32, len(FEATURES)), array("weights", np.float32)
-        start = 0
-        for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
-            frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
-            at = slice(start, start + len(frame))
-            windows[at] = _windows(frame, columns, window_bp, path, start)
-            values[at] = _features(frame, features, windows[at], path)
-            labels[at] = _labels(frame[columns.label], path)
-            weights[at] = _weights(frame, columns.weight, path)
-            start += len(frame)
-        batch = pa.RecordBatch.from_arrays(
-            [
-                pa.Array.from_buffers(pa.binary(window_bp), n, [None, pa.py_buffer(windows)]),
-                pa.FixedSizeListArray.from_arrays(pa.array(values[:n].reshape(-1)), len(FEATURES)),
-                pa.array(labels[:n]),
-                pa.array(weights[:n]),
-            ],
-            ["windows", "features", "labels", "weights"],
-        )
-        with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-            writer.write_batch(batch)
+    windows, labels = array("windows", np.uint8, window_bp), array("labels", np.int64)
+    values, weights = array("features", np.float32, len(FEATURES)), array("weights", np.float32)
+    start = 0
+    for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
+        frame = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
+        at = slice(start, start + len(frame))
+        windows[at] = _windows(frame, columns, window_bp, path, start)
+        values[at] = _features(frame, features, windows[at], path)
+        labels[at] = _labels(frame[columns.label], path)
+        weights[at] = _weights(frame, columns.weight, path)
+        start += len(frame)
+    batch = pa.RecordBatch.from_arrays(
+        [
+            pa.Array.from_buffers(pa.binary(window_bp), n, [None, pa.py_buffer(windows)]),
+            pa.FixedSizeListArray.from_arrays(pa.array(values[:n].reshape(-1)), len(FEATURES)),
+            pa.array(labels[:n]),
+            pa.array(weights[:n]),
+        ],
+        ["windows", "features", "labels", "weights"],
+    )
+    with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
 
 
 def _windows(frame: pl.DataFrame, columns: Columns, window_bp: int, path: Path, first: int) -> NDArray[np.uint8]:

@@ -16,7 +16,7 @@ from metalayer.data.dataset import Rows, RowTable
 from metalayer.data.tracks import TrackStore
 from metalayer.features import gene_row_scores
 from metalayer.genome import intron_base
-from metalayer.schema import ACCEPTOR, DONOR, NEITHER
+from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
 
 STRATA = np.array([0.0, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.3, 1.0 + 1e-6])
 """Edges of the larger of donor and acceptor score."""
@@ -37,7 +37,9 @@ def row_labels(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def prevalence_weights(table: RowTable, store: TrackStore | None, rows: Rows | None = None) -> NDArray[np.float32]:
-    """Positions that each row stands for; 1 for sites, and for every row of a gene without tracks.
+    """Positions that each row stands for: negatives by stratum, sites by class (1 where none was left out).
+
+    Rows of genes without tracks stand for themselves.
 
     Args:
         table: rows.
@@ -55,11 +57,18 @@ def prevalence_weights(table: RowTable, store: TrackStore | None, rows: Rows | N
     labels, features = table.labels[rows], table.features[rows]
     tracked = [gene_id for gene_id in dict.fromkeys(gene_ids) if gene_id in store]
     positions = np.zeros(len(STRATA) - 1, dtype=np.int64)
+    sites = np.zeros(len(CLASSES), dtype=np.int64)
     for track in store.read_many(tracked):
         scores = gene_row_scores(track.scores)
-        negative = row_labels(track.labels) == NEITHER
+        labels_here = row_labels(track.labels)
+        negative = labels_here == NEITHER
+        sites += np.bincount(labels_here, minlength=len(CLASSES))
         positions += np.histogram(scores[negative, :2].max(axis=1), STRATA)[0]
-    is_negative = (labels == NEITHER) & np.isin(gene_ids, tracked)
+    in_tracked = np.isin(gene_ids, tracked)
+    for site_class in (DONOR, ACCEPTOR):
+        here = in_tracked & (labels == site_class)
+        weights[here] = max(1.0, sites[site_class] / max(1, int(here.sum())))
+    is_negative = (labels == NEITHER) & in_tracked
     score = features[:, :2].max(axis=1)
     stratum = np.clip(np.searchsorted(STRATA, score, side="right") - 1, 0, len(STRATA) - 2)
     counts = np.bincount(stratum[is_negative], minlength=len(positions))

@@ -10,9 +10,14 @@ import contextlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
+
+from metalayer.errors import ConfigError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -21,25 +26,33 @@ class World:
 
     rank: int = 0
     size: int = 1
-    local_rank: int = 0
+    device: str = "cpu"
 
     @property
     def is_first(self) -> bool:
         """Whether this process writes files and reports."""
         return self.rank == 0
 
-    def device(self, name: str) -> str:
-        """The device of this process: each has a GPU of its own."""
-        return f"cuda:{self.local_rank}" if self.size > 1 and name == "cuda" else name
-
     def total(self, *values: float) -> list[float]:
         """Sums over all processes."""
         if self.size == 1:
             return list(values)
-        device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-        tensor = torch.tensor(values, dtype=torch.float64, device=device)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         torch.distributed.all_reduce(tensor)
         return [float(value) for value in tensor]
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank."""
+        if self.size == 1:
+            return [value]
+        everyone: list[Any] = [None] * self.size
+        torch.distributed.all_gather_object(everyone, value)
+        return everyone
+
+    def agree(self, value: T) -> T:
+        """The first process's value, so that all decide alike."""
+        first: T = self.gather(value)[0]
+        return first
 
     def wait(self) -> None:
         """Until every process is here."""
@@ -63,11 +76,28 @@ class World:
             yield
 
 
-def join() -> World:
-    """The world that torchrun's environment names, joined."""
+def join(device: str) -> World:
+    """The world that torchrun's environment names, joined; each process gets a GPU of its own.
+
+    Args:
+        device: `cpu`, `mps`, `cuda` or `cuda:N`, resolved.
+
+    Raises:
+        ConfigError: more processes than GPUs.
+    """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        return World()
+        return World(device=device)
+    on_gpu = device.startswith("cuda")
+    if on_gpu:
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        if local >= torch.cuda.device_count():
+            raise ConfigError(
+                f"process {local} of this machine has no GPU of its own: there are {torch.cuda.device_count()}; start "
+                "as many processes as GPUs, or train on the CPU (device: cpu)"
+            )
+        torch.cuda.set_device(local)
+        device = f"cuda:{local}"
     if not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return World(torch.distributed.get_rank(), size, int(os.environ.get("LOCAL_RANK", "0")))
+        torch.distributed.init_process_group("nccl" if on_gpu else "gloo")
+    return World(torch.distributed.get_rank(), size, device)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import optuna
 
+from metalayer.config import ModelConfig, TrainConfig
 from metalayer.core.config import MetaLayerConfig
 from metalayer.data.dataset import RowLoader
 from metalayer.data.loaders import configured_dataloaders
@@ -33,6 +34,13 @@ DEFAULT_SPACE: dict[str, Sequence[Any]] = {
     "weight_decay": (0.0, 0.1),
 }
 """The ranges of the training guide."""
+_SEARCHED = tuple(
+    name
+    for section in (ModelConfig, TrainConfig)
+    for name in section.model_fields
+    if name not in ("seed", "device", "threads", "early_stopping_metric")
+)
+"""Settings that may be searched: what the network is and how it is trained, not what judges it."""
 STORAGE, RESULTS, BEST_CONFIG = "search.db", "results.json", "best_config.yaml"
 _WARMUP_EPOCHS = 2
 _WARMUP_TRIALS = 4
@@ -85,9 +93,7 @@ def hyperparameter_search(
     _check(base_config, space, n_trials, metric, direction)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    study = _study(
-        folder, base_config.seed, direction, {**{k: list(v) for k, v in space.items()}, "metric": metric}, resume
-    )
+    study = _study(folder, base_config, direction, _asked(base_config, space, metric), resume)
     loaders = make_loaders or _of_dataset(base_config, folder / "data")
 
     def objective(trial: optuna.Trial) -> float:
@@ -95,7 +101,10 @@ def hyperparameter_search(
         logger.info("trial %d: %s", trial.number, ", ".join(_setting(k, v) for k, v in trial.params.items()))
         return _train(config, loaders, metric, direction, trial)
 
-    study.optimize(objective, n_trials=n_trials, catch=(TrainingError,), callbacks=[_writer(folder, base_config)])
+    base_config = _configured(base_config, {"early_stopping_metric": metric})
+    study.optimize(
+        objective, n_trials=n_trials, catch=(TrainingError, ConfigError), callbacks=[_writer(folder, base_config)]
+    )
     results = _results(study)
     if not results or results[0]["state"] != "complete":
         raise TrainingError(
@@ -111,7 +120,8 @@ def _of_dataset(base: MetaLayerConfig, folder: Path) -> MakeLoaders:
     dataset = prepare_training_dataset(base, output_dir=folder)
 
     def make(config: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
-        train, valid, _ = configured_dataloaders(dataset, config)
+        # One split judges all trials.
+        train, valid, _ = configured_dataloaders(dataset, _configured(base, {"batch_size": config.batch_size}))
         return train, valid
 
     return make
@@ -120,16 +130,25 @@ def _of_dataset(base: MetaLayerConfig, folder: Path) -> MakeLoaders:
 def _check(base: MetaLayerConfig, space: Space, n_trials: int, metric: str, direction: str) -> None:
     mistakes = []
     for name, values in space.items():
-        if name not in type(base).model_fields:
-            mistakes.append(f"search_space.{name}: no such setting")
+        if name not in _SEARCHED:
+            why = (
+                "is no setting of the network or its training" if name in type(base).model_fields else "no such setting"
+            )
+            mistakes.append(f"search_space.{name}: {why}; there are {', '.join(_SEARCHED)}")
             continue
         if isinstance(values, str) or not isinstance(values, Sequence) or not values:
             mistakes.append(f"search_space.{name}: given {values!r}; a list of choices or a tuple (low, high)")
             continue
         if isinstance(values, tuple):
             numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-            if len(values) != 2 or not numbers or not values[0] < values[1]:
-                mistakes.append(f"search_space.{name}: given {values!r}; a range is (low, high), two numbers")
+            kind = type(base).model_fields[name].annotation
+            if kind not in (int, float):
+                mistakes.append(f"search_space.{name}: given {values!r}; not a number, so give a list of choices")
+                continue
+            whole = kind is float or (numbers and all(float(v).is_integer() for v in values))
+            if len(values) != 2 or not numbers or not whole or not values[0] < values[1]:
+                what = "numbers" if kind is float else "whole numbers"
+                mistakes.append(f"search_space.{name}: given {values!r}; a range is (low, high), two {what}")
                 continue
         for value in values:
             try:
@@ -149,7 +168,18 @@ def _check(base: MetaLayerConfig, space: Space, n_trials: int, metric: str, dire
         raise ConfigError("hyperparameter search: " + "; ".join(mistakes))
 
 
-def _study(folder: Path, seed: int, direction: str, asked: dict[str, Any], resume: bool) -> optuna.Study:
+def _asked(base: MetaLayerConfig, space: Space, metric: str) -> dict[str, Any]:
+    """What a study is of: one with another answer is another study."""
+    kinds = {
+        name: {"low": values[0], "high": values[1]} if isinstance(values, tuple) else list(values)
+        for name, values in space.items()
+    }
+    rest = base.model_dump(mode="json", exclude={*space, "device", "threads", "num_workers"})
+    asked: dict[str, Any] = json.loads(json.dumps({"space": kinds, "metric": metric, "base": rest}))
+    return asked
+
+
+def _study(folder: Path, base: MetaLayerConfig, direction: str, asked: dict[str, Any], resume: bool) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = folder / STORAGE
     if not resume:
@@ -160,15 +190,16 @@ def _study(folder: Path, seed: int, direction: str, asked: dict[str, Any], resum
         storage=f"sqlite:///{storage}",
         direction=direction,
         # A resumed study must not propose again what it has tried.
-        sampler=optuna.samplers.TPESampler(seed=seed + _trials_in(storage)),
+        sampler=optuna.samplers.TPESampler(seed=base.seed + _trials_in(storage)),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=_WARMUP_TRIALS, n_warmup_steps=_WARMUP_EPOCHS),
         load_if_exists=resume,
     )
-    asked = json.loads(json.dumps(asked))
-    if study.user_attrs.get("asked", asked) != asked:
+    there = study.user_attrs.get("asked", asked)
+    other = [name for name in asked if there.get(name) != asked[name]]
+    if other:
         raise ConfigError(
-            f"{storage} is a search of another space or metric ({study.user_attrs['asked']}); give the same ones to "
-            "resume it, or another output_dir"
+            f"{storage} is a search with another {' and '.join(other)}; give the same to resume it, or another "
+            "output_dir"
         )
     study.set_user_attr("asked", asked)
     return study
@@ -191,10 +222,10 @@ def _proposed(base: MetaLayerConfig, space: Space, trial: optuna.Trial) -> MetaL
             continue
         low, high = values
         spans = low > 0 and high / low > _LOG_RANGE
-        if isinstance(low, int) and isinstance(high, int):
-            settings[name] = trial.suggest_int(name, low, high, log=spans)
+        if type(base).model_fields[name].annotation is int:
+            settings[name] = trial.suggest_int(name, int(low), int(high), log=spans)
         else:
-            settings[name] = trial.suggest_float(name, low, high, log=spans)
+            settings[name] = trial.suggest_float(name, float(low), float(high), log=spans)
     trial.set_user_attr("settings", settings)
     return _configured(base, settings)
 
@@ -221,7 +252,7 @@ def _train(config: MetaLayerConfig, loaders: MakeLoaders, metric: str, direction
         if trial.should_prune():
             raise optuna.TrialPruned(f"behind the other trials at epoch {epoch['epoch']}")
 
-    config.early_stopping_metric = metric  # type: ignore[assignment]
+    config = _configured(config, {"early_stopping_metric": metric})
     history = Trainer(model, train_loader, val_loader, config, on_epoch=report).train()
     kept = best_epoch(history, metric)
     trial.set_user_attr("epoch", int(kept["epoch"]))
@@ -252,7 +283,8 @@ def _results(study: optuna.Study) -> list[dict[str, Any]]:
 def _writer(folder: Path, base: MetaLayerConfig) -> Callable[[optuna.Study, optuna.trial.FrozenTrial], None]:
     def write(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         results = _results(study)
-        told = "pruned" if trial.value is None or trial.state.name == "PRUNED" else f"{trial.value:.4f}"
+        done = trial.state.name == "COMPLETE" and trial.value is not None
+        told = f"{trial.value:.4f}" if done else trial.state.name.lower()
         logger.info("trial %d: %s; best so far %.4f", trial.number, told, results[0]["value"] or math.nan)
         with publish_file(folder / RESULTS) as draft:
             draft.write_text(json.dumps(results, indent=1), encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -18,7 +19,7 @@ from torch.nn.functional import nll_loss
 from metalayer.config import TrainConfig
 from metalayer.core.config import MetaLayerConfig
 from metalayer.data.dataset import Batch, RowLoader
-from metalayer.device import resolve_device
+from metalayer.device import resolve_device, use_threads
 from metalayer.errors import ConfigError, TrainingError
 from metalayer.evaluation.metrics import average_precision, splice_score
 from metalayer.files import publish_file
@@ -75,10 +76,12 @@ class Trainer:
 
         Raises:
             ConfigError: a device that is not there, or a class to balance that has no row.
+            TrainingError: training rows that all weigh 0.
         """
-        self.config = config
-        self.world = distributed.join()
-        self.device = torch.device(self.world.device(resolve_device(config.device)))
+        self.config = config.model_copy(deep=True)
+        use_threads(config.threads)
+        self.world = distributed.join(resolve_device(config.device))
+        self.device = torch.device(self.world.device)
         self.model = model.to(self.device)
         self.train_loader = train_loader
         self.val_loader = val_loader
@@ -88,9 +91,13 @@ class Trainer:
         self.on_epoch = on_epoch
         self.history: list[Epoch] = []
         self.best_weights: dict[str, Tensor] = {}
+        self._last_weights: dict[str, Tensor] = {}  # `train()` leaves the best ones in the model
+        self._random: list[dict[str, Any]] = []  # of a checkpoint, by process
+        self._cut_off = False
         train_loader.share(self.world.rank, self.world.size)
-        if config.balance_classes:
-            train_loader.balance()
+        train_loader.balance(config.balance_classes)
+        if not float(train_loader.weights.sum()) > 0:
+            raise TrainingError("all training rows weigh 0, so there is nothing to learn from; check sample_weight")
         # Biases and one-dimensional parameters are not decayed.
         decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
         plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
@@ -116,7 +123,7 @@ class Trainer:
 
         Args:
             checkpoint_path: `last_model.pt` or `best_model.pt` of a run.
-            train_loader: as of the run; its rows must be the same for the same result.
+            train_loader: of the same rows as in the run.
             val_loader: likewise.
             output_dir: None goes on in the checkpoint's folder.
             use_wandb: log to Weights & Biases.
@@ -125,6 +132,7 @@ class Trainer:
         Raises:
             ModelError: a checkpoint that is absent or damaged.
             SchemaError: one of another feature schema.
+            ConfigError: loaders of other rows, of which some might be judged by what was learned from them.
         """
         content = load_checkpoint(checkpoint_path)
         kind = MetaLayerConfig if content["config_kind"] == MetaLayerConfig.__name__ else TrainConfig
@@ -152,14 +160,22 @@ class Trainer:
 
         Raises:
             ConfigError: `additional_epochs` below 1.
-            TrainingError: a loss that is not finite.
+            TrainingError: a loss that is not finite, or a run that was cut off within an epoch.
         """
         if additional_epochs is not None and additional_epochs < 1:
             raise ConfigError(f"additional_epochs: given {additional_epochs}; at least 1")
+        if self._cut_off:
+            raise TrainingError(
+                f"this run was cut off within an epoch; go on with Trainer.from_checkpoint of its {LAST}, or make "
+                "a new Trainer"
+            )
         self._open_outputs()
         model = self.world.share(self.model, self.device)
+        if self._last_weights:
+            self.model.load_state_dict(self._last_weights)
+        self._restore_random()
         if not self.history:
-            torch.manual_seed(self.config.seed)
+            torch.manual_seed(self.config.seed + self.world.rank)
             self.model.normaliser.fit(self.train_loader.features)
             self._end_epoch(
                 {"epoch": 0, "train_loss": math.nan, **self._validate(), "learning_rate": 0.0, "seconds": 0.0}
@@ -168,20 +184,24 @@ class Trainer:
         end = self.config.max_epochs if additional_epochs is None else start + additional_epochs
         patient_from = 0 if additional_epochs is None else start
         if additional_epochs is not None:
-            logger.info("%d more epochs, from learning rate %.3g", additional_epochs, self._rate(self.steps_done))
+            logger.info("%d more epochs, from learning rate %.3g", additional_epochs, self._rate(start + 1, 0))
         try:
             for epoch in range(start + 1, end + 1):
                 if self._is_over(patient_from):
                     logger.info("no better epoch in %d; stopping", self.config.patience)
                     break
                 started = time.monotonic()
+                self._cut_off = True
                 self.train_loader.batches.set_epoch(epoch)
-                loss = self.train_on(self.train_loader, model)
-                figures = {"train_loss": loss, **self._validate(), "learning_rate": self._rate(self.steps_done - 1)}
+                loss = self.train_on(self.train_loader, model, epoch)
+                rate = self._rate(epoch, self._steps_an_epoch() - 1)
+                figures = {"train_loss": loss, **self._validate(), "learning_rate": rate}
+                self._cut_off = False
                 self._end_epoch({"epoch": epoch, **figures, "seconds": time.monotonic() - started}, end)
         finally:
             for tracker in self._opened:
                 tracker.close()
+        self._last_weights = _copied(self.model)
         self.model.load_state_dict(self.best_weights)
         self.model.eval()
         best = best_epoch(self.history, self.config.early_stopping_metric)
@@ -189,7 +209,7 @@ class Trainer:
             logger.info("best: epoch %d, %s", best["epoch"], _told(best, self.config.early_stopping_metric))
         return self.history
 
-    def train_on(self, batches: Iterable[Batch], model: torch.nn.Module | None = None) -> float:
+    def train_on(self, batches: Iterable[Batch], model: torch.nn.Module | None = None, epoch: int = 1) -> float:
         """One pass, an optimizer step every `gradient_accumulation_steps` batches; returns the weighted mean loss.
 
         A step's loss is divided by its rows and by the mean weight of all training rows, not by its own
@@ -199,6 +219,7 @@ class Trainer:
         Args:
             batches: in order.
             model: `self.model` as shared with other processes; None where there are none.
+            epoch: where the learning-rate schedule is, from 1.
         """
         model = model or self.model
         model.train()
@@ -213,19 +234,19 @@ class Trainer:
                 losses += loss.detach()
                 weights += float(batch.weights.sum())
             (rows,) = self.world.total(sum(len(batch) for batch in group))
-            self._step(scale * self.world.size / rows)  # several processes average their gradients
+            rate = self._rate(epoch, step - 1)
+            self._step(scale * self.world.size / rows, rate)  # several processes average their gradients
             if step % _CHECK_STEPS == 0:
-                self._refuse_not_finite(losses)
-        self._refuse_not_finite(losses)
+                self._refuse_not_finite(losses, rate)
+        self._refuse_not_finite(losses, rate)
         all_losses, all_weights = self.world.total(losses.item(), weights)
         return all_losses / all_weights
 
-    def _refuse_not_finite(self, loss: Tensor) -> None:
+    def _refuse_not_finite(self, loss: Tensor, rate: float) -> None:
         """Looking at a loss waits for the device, so it is done now and then."""
         if not math.isfinite(loss.item()):
             raise TrainingError(
-                f"the training loss is {loss.item()} at learning rate {self._rate(self.steps_done):g}; lower "
-                "train.learning_rate"
+                f"the training loss is {loss.item()} at learning rate {rate:g}; lower train.learning_rate"
             )
 
     def plot_history(self) -> Path:
@@ -240,10 +261,10 @@ class Trainer:
             raise TrainingError("plot_history needs an output_dir and a history: train first")
         return plot(self.history, self.output_dir / CURVES)
 
-    def _step(self, factor: float) -> None:
+    def _step(self, factor: float, rate: float) -> None:
         """One optimizer step on the gradients of summed losses, times `factor`."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self._rate(self.steps_done)
+            group["lr"] = rate
         self.scaler.unscale_(self.optimizer)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         for parameter in parameters:
@@ -254,12 +275,18 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         self.steps_done += 1
 
-    def _rate(self, step: int) -> float:
-        """Learning rate of an optimizer step: warm-up and half a cosine, then `additional_rate_share` of the peak."""
-        steps = self.config.max_epochs * math.ceil(len(self.train_loader) / self.config.gradient_accumulation_steps)
-        if step >= steps:
+    def _steps_an_epoch(self) -> int:
+        return math.ceil(len(self.train_loader) / self.config.gradient_accumulation_steps)
+
+    def _rate(self, epoch: int, step: int) -> float:
+        """Learning rate of optimizer step `step` (from 0) of an epoch (from 1).
+
+        Warm-up and half a cosine over `max_epochs`, then `additional_rate_share` of the peak.
+        """
+        if epoch > self.config.max_epochs:
             return self.config.learning_rate * self.config.additional_rate_share
-        return self.config.learning_rate * _warmup_cosine(step, round(self.config.warmup_fraction * steps), steps)
+        steps, done = self.config.max_epochs * self._steps_an_epoch(), (epoch - 1) * self._steps_an_epoch() + step
+        return self.config.learning_rate * _warmup_cosine(done, round(self.config.warmup_fraction * steps), steps)
 
     def _loss(self, model: torch.nn.Module, batch: Batch) -> Tensor:
         """Weighted negative log-likelihood of each row, (B,): the weight acts on the row, not on the mean."""
@@ -293,7 +320,7 @@ class Trainer:
                 labels == site_class, probabilities[:, site_class], weights
             )
         figures["val_ap_splice"] = (figures["val_ap_donor"] + figures["val_ap_acceptor"]) / 2
-        return figures
+        return self.world.agree(figures)
 
     def _open_outputs(self) -> None:
         self._opened: list[Tracker] = list(self.trackers) if self.world.is_first else []
@@ -315,16 +342,17 @@ class Trainer:
         self.history.append(epoch)
         is_best = best_epoch(self.history, metric) is epoch
         if is_best:
-            self.best_weights = {name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()}
+            self.best_weights = _copied(self.model)
+        state = self._state()
         if self.world.is_first:
             self._tell(epoch, of)
             if self.output_dir is not None:
-                state = self._state()
-                save_checkpoint(self.output_dir / LAST, self.model, state)
+                # The last state comes last: a kill before it makes the epoch run, and write, again.
                 if is_best:
                     save_checkpoint(self.output_dir / BEST, self.model, state)
                 with publish_file(self.output_dir / HISTORY) as draft:
                     draft.write_text(json.dumps(_json_ready(self.history), indent=1), encoding="utf-8")
+                save_checkpoint(self.output_dir / LAST, self.model, state)
         self.world.wait()
         if self.on_epoch:
             self.on_epoch(epoch)
@@ -357,9 +385,21 @@ class Trainer:
             "steps_done": self.steps_done,
             "scaler": self.scaler.state_dict(),
             "sampler": {"epoch": self.history[-1]["epoch"], "seed": self.train_loader.batches.seed},
-            "rng": torch.get_rng_state(),
-            "rng_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "rows": self._rows_hash(),
+            "random": self.world.gather(
+                {
+                    "cpu": torch.get_rng_state(),
+                    "cuda": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
+                }
+            ),
         }
+
+    def _rows_hash(self) -> str:
+        """Of which rows train and which validate."""
+        total = hashlib.sha256()
+        for loader in (self.train_loader, self.val_loader):
+            total.update(np.sort(loader.rows).tobytes() + b"|" + loader.labels[np.argsort(loader.rows)].tobytes())
+        return total.hexdigest()
 
     def _restore(self, content: Mapping[str, Any]) -> None:
         self.history = list(content["history"])
@@ -368,9 +408,25 @@ class Trainer:
         self.steps_done = content["steps_done"]
         self.scaler.load_state_dict(content["scaler"])
         self.train_loader.batches.seed = content["sampler"]["seed"]
-        torch.set_rng_state(content["rng"])
-        if len(content["rng_cuda"]) == torch.cuda.device_count():
-            torch.cuda.set_rng_state_all(content["rng_cuda"])
+        self._random = content["random"]
+        if content["rows"] != self._rows_hash():
+            raise ConfigError(
+                "the loaders hold other training or validation rows than the run of this checkpoint; split the same "
+                "data with the same shares and seed, or start a new run"
+            )
+
+    def _restore_random(self) -> None:
+        """Random states of the checkpoint, once; a process that was not there then starts from the seed."""
+        if not self._random:
+            return
+        if self.world.rank < len(self._random):
+            mine = self._random[self.world.rank]
+            torch.set_rng_state(mine["cpu"])
+            if mine["cuda"] is not None and self.device.type == "cuda":
+                torch.cuda.set_rng_state(mine["cuda"], self.device)
+        else:
+            torch.manual_seed(self.config.seed + self.world.rank)
+        self._random = []
 
 
 def _precision(config: TrainConfig, device: torch.device) -> torch.dtype | None:
@@ -381,6 +437,11 @@ def _precision(config: TrainConfig, device: torch.device) -> torch.dtype | None:
         logger.info("mixed precision needs a GPU; training on %s in float32", device.type)
         return None
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _copied(model: torch.nn.Module) -> dict[str, Tensor]:
+    """Weights on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 def _groups(batches: Iterable[Batch], size: int) -> Iterable[list[Batch]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metalayer.config import ModelConfig, RunConfig, TrainConfig
+from metalayer.config import ModelConfig, Range, RunConfig, TrainConfig
 from metalayer.core import MetaLayerConfig
 from metalayer.data.dataset import RowLoader
 from metalayer.device import use_threads
@@ -40,9 +40,15 @@ def search_bundle(
         return train.training(trial), valid.validation(trial)
 
     base = MetaLayerConfig(**dict(config.data), **dict(config.model), **dict(config.train))
+    space: dict[str, Sequence[Any]] | None = None
+    if config.search.space is not None:
+        space = {
+            name: (given.low, given.high) if isinstance(given, Range) else given
+            for name, given in config.search.space.items()
+        }
     best, trials = hyperparameter_search(
         base,
-        config.search.space,
+        space,
         config.search.n_trials,
         config.search.metric,
         "minimize" if config.search.metric == "loss" else "maximize",

@@ -45,7 +45,7 @@ def simulate(output_dir: Path, seed: int = 7, n_genes: int = 150) -> dict[str, A
     Raises:
         InputError: `output_dir` holds something else, or an impossible seed or number of genes.
     """
-    output_dir = Path(output_dir)
+    output_dir = Path(output_dir).resolve()
     _check_output(output_dir)
     parameters = SimulationParameters()
     simulation = simulate_genes(seed, n_genes, parameters)
@@ -96,6 +96,10 @@ def simulate(output_dir: Path, seed: int = 7, n_genes: int = 150) -> dict[str, A
 
 
 def _check_output(output_dir: Path) -> None:
+    if output_dir in (Path.cwd(), *Path.cwd().parents):
+        raise InputError(
+            f"{output_dir} is the folder that you are in, or above it; give a new one, as the simulation appears whole"
+        )
     if not output_dir.exists():
         return
     if not output_dir.is_dir():

@@ -9,16 +9,17 @@ from typing import Any
 
 from metalayer.core import ArtifactLoader, MetaLayerConfig
 from metalayer.data.dataset import MetaLayerDataset
-from metalayer.data.loaders import configured_dataloaders
+from metalayer.data.loaders import check_shares, configured_dataloaders
 from metalayer.data.prepare import MANIFEST, TRAINING_DATA, prepare_training_dataset
 from metalayer.device import use_threads
+from metalayer.errors import ConfigError
 from metalayer.files import publish_file
 from metalayer.inference import Predictor
 from metalayer.models.build import build_model
 from metalayer.models.bundle import save_model
 from metalayer.schema import FEATURE_SCHEMA
 from metalayer.training import distributed
-from metalayer.training.checkpoint import BEST, LAST
+from metalayer.training.checkpoint import BEST, LAST, load_checkpoint
 from metalayer.training.evaluator import MetaLayerEvaluator
 from metalayer.training.trainer import CONFIG, HISTORY, LOGS, Trainer, best_epoch, seed_everything
 from metalayer.workflows.train import calibrate_model, open_tracks
@@ -57,16 +58,22 @@ def train_meta_model(
         TrainingError: a loss that is not finite.
     """
     folder = Path(output_dir)
+    resumed = resume and (folder / LAST).exists()
+    if resumed:
+        config = _of_checkpoint(folder / LAST, config)
+    check_shares(config.train_split, config.val_split, config.test_split)
+    world = distributed.join(config.get_device())
     use_threads(config.threads)
-    config.get_device()
-    world = distributed.join()
+    seed_everything(config.seed)
+    model = build_model(config)
     if world.is_first:
         _prepared(config, folder / DATA)
+        _ = MetaLayerDataset(folder / DATA / TRAINING_DATA).labels  # maps it, once for all processes
     world.wait()
     dataset = MetaLayerDataset(folder / DATA / TRAINING_DATA)
     train_loader, val_loader, test_loader = configured_dataloaders(dataset, config)
     logger.info("training on %d rows, validating on %d", len(train_loader.rows), len(val_loader.rows))
-    if resume and (folder / LAST).exists():
+    if resumed:
         trainer = Trainer.from_checkpoint(
             folder / LAST,
             train_loader,
@@ -76,8 +83,7 @@ def train_meta_model(
             device=config.device,
         )
     else:
-        seed_everything(config.seed)
-        trainer = Trainer(build_model(config), train_loader, val_loader, config, folder, use_wandb)
+        trainer = Trainer(model, train_loader, val_loader, config, folder, use_wandb)
     history = trainer.train()
     paths = {
         "best_model": folder / BEST,
@@ -131,6 +137,24 @@ def train_meta_model(
         "calibration": calibration,
         "paths": paths,
     }
+
+
+def _of_checkpoint(path: Path, asked: MetaLayerConfig) -> MetaLayerConfig:
+    """The settings of the run that goes on; only how long and on what device it trains may change."""
+    config = MetaLayerConfig(**load_checkpoint(path)["config"])
+    free = {"max_epochs", "device"}
+    other = [
+        name
+        for name, value in asked.model_dump(mode="json", exclude=free).items()
+        if name in asked.model_fields_set and value != config.model_dump(mode="json")[name]
+    ]
+    if other:
+        raise ConfigError(
+            f"--resume: {', '.join(other)} differ from the run in {path.parent}; leave them as they were, or start "
+            "a new run in another folder"
+        )
+    config.max_epochs, config.device = asked.max_epochs, asked.device
+    return config
 
 
 def _prepared(config: MetaLayerConfig, folder: Path) -> None:
