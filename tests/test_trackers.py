@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from metalayer.training.trackers import Tracker
 from metalayer.training.trainer import Trainer
-from tests.test_resume import loaders, trainer
+from tests.test_resume import trainer
 
 
 def history_of(folder: Path, tracker: Tracker) -> Trainer:
@@ -50,15 +53,23 @@ def test_mlflow_takes_the_run_that_is_open(tmp_path: Path) -> None:
 
 @pytest.mark.integration
 @pytest.mark.slow
-def test_wandb_offline_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import wandb
-
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    monkeypatch.setenv("WANDB_DIR", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    it = trainer(tmp_path / "run", max_epochs=1)
-    again = Trainer(it.model, *loaders(), it.config, tmp_path / "run", use_wandb=True)
-    again.train()
-    assert wandb.run is None  # opened and closed
+def test_wandb_offline_of_its_own(tmp_path: Path) -> None:
+    """In a process of its own: wandb keeps the folder of the first run of a process."""
+    program = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "from pathlib import Path\n"
+        "import wandb\n"
+        "from metalayer.training.trainer import Trainer\n"
+        "from tests.test_resume import loaders, trainer\n"
+        "it = trainer(None, max_epochs=1)\n"
+        "Trainer(it.model, *loaders(), it.config, Path('run'), use_wandb=True).train()\n"
+        "assert wandb.run is None, 'opened and not closed'\n"
+    )
+    root = Path(__file__).resolve().parents[1]
+    environment = {**os.environ, "WANDB_MODE": "offline", "WANDB_SILENT": "true", "WANDB_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", program, str(root)]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
     assert list(tmp_path.glob("wandb/offline-run-*"))
