@@ -17,7 +17,7 @@ def run(data: Path) -> list[Result]:
     source = next(iter(sorted(data.glob("data/*/*/*/meta_models/*.tsv"))))
     header, body = source.read_bytes().split(b"\n", 1)
     copies = max(1, TARGET_BYTES // len(body))
-    big = ArtifactFile(data / "big.tsv", "1")
+    big = ArtifactFile(data / "big.tsv", source.name.removeprefix("analysis_sequences_").partition("_chunk_")[0])
     big.path.write_bytes(header + b"\n" + body * copies)
     rows = body.count(b"\n") * copies
 
