@@ -13,6 +13,7 @@ p + 1, and the context is that of the larger of the two, 0 beyond the gene's end
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,19 +93,22 @@ def _score_columns(given: NDArray[np.float32]) -> dict[str, NDArray[np.float64]]
     return columns
 
 
-def _stack(columns: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float32]:
-    matrix = np.empty((len(columns[FEATURES[0]]), len(FEATURES)), dtype=np.float32)
+def _stack(columns: Mapping[str, NDArray[np.float64]], order: Literal["C", "F"] = "C") -> NDArray[np.float32]:
+    matrix = np.empty((len(columns[FEATURES[0]]), len(FEATURES)), dtype=np.float32, order=order)
     for i, name in enumerate(FEATURES):
         matrix[:, i] = columns[name]
     return matrix
 
 
-def feature_matrix(row_scores: NDArray[np.float32], windows: NDArray[np.uint8]) -> NDArray[np.float32]:
+def feature_matrix(
+    row_scores: NDArray[np.float32], windows: NDArray[np.uint8], order: Literal["C", "F"] = "C"
+) -> NDArray[np.float32]:
     """All 50 features of rows.
 
     Args:
         row_scores: float32 (n, 7), columns `ROW_SCORES`.
         windows: uint8 tokens (n, W), the labelled base at index W // 2, N outside the gene.
+        order: memory order of the result: `F` where columns are wanted one by one.
 
     Returns:
         float32 (n, 50), columns `FEATURES`.
@@ -118,7 +122,7 @@ def feature_matrix(row_scores: NDArray[np.float32], windows: NDArray[np.uint8]) 
     gc = ((windows == 1) | (windows == _G)).sum(axis=1)
     columns["gc_fraction"] = gc / np.maximum(windows.shape[1] - unknown, 1)
     columns["n_fraction"] = unknown / windows.shape[1]
-    return _stack(columns)
+    return _stack(columns, order)
 
 
 def gene_row_scores(tracks: NDArray[np.float32]) -> NDArray[np.float32]:

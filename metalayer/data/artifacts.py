@@ -278,7 +278,10 @@ def _check_probabilities(scores: NDArray[np.float64], batch: pl.DataFrame, where
 def _mismatched(scores: NDArray[np.float64], batch: pl.DataFrame, derived: list[str]) -> dict[str, int]:
     counts: dict[str, int] = {}
     step = 8192  # stays in the processor's cache
-    columns = {name: batch[name].fill_null(float("nan")).to_numpy() for name in derived}
+    columns = {}
+    for name in derived:
+        column = batch[name]
+        columns[name] = (column.fill_null(float("nan")) if column.null_count() else column).to_numpy()
     for start in range(0, len(scores), step):
         part = {name: values[start : start + step] for name, values in columns.items()}
         for name, count in mismatched_columns(scores[start : start + step], part).items():
@@ -296,6 +299,6 @@ def with_features(rows: pl.DataFrame, row_scores: NDArray[np.float32], source: s
         windows = encode_windows(rows["sequence"], rows["index"].to_numpy(), ARTIFACT_WINDOW_BP)
     except InputError as error:
         raise ArtifactError(f"{source}, rows from gene {rows['gene_id'][0]} on: {error}") from None
-    features = feature_matrix(row_scores, windows)
+    features = feature_matrix(row_scores, windows, order="F")
     identity = rows.select("gene_id", "chrom", "strand", "position", "index", "sequence", "splice_type")
     return identity.hstack([pl.Series(name, features[:, i]) for i, name in enumerate(FEATURES)])

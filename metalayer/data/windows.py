@@ -48,10 +48,12 @@ def encode_windows(sequences: pl.Series, index: NDArray[np.integer], window_bp: 
             f"row {row}: letter {sorted(set(sequences[row].upper()) - set('ACGTN'))} in its sequence; allowed are "
             "A, C, G, T and N. Replace other IUPAC codes with N"
         )
-    windows = np.full((len(lengths), window_bp), N_TOKEN, dtype=np.uint8)
     half = window_bp // 2
     start = offsets[:-1] - offsets[0] + index - half  # of each window in `tokens`
     whole = (index >= half) & (index - half + window_bp <= lengths)
+    if len(lengths) and whole.all():
+        return sliding_window_view(tokens, window_bp)[start]
+    windows = np.full((len(lengths), window_bp), N_TOKEN, dtype=np.uint8)
     if whole.any():
         windows[whole] = sliding_window_view(tokens, window_bp)[start[whole]]
     for row in np.flatnonzero(~whole).tolist():
