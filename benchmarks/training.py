@@ -23,9 +23,10 @@ _LETTERS = np.frombuffer(b"ACGT", dtype=np.uint8)
 
 
 def run(data: Path) -> list[Result]:
+    prepared = _prepare(data)  # first: the network's idle threads would share the cores with it
     config = MetaLayerConfig(base_model="pwm", data_root=data, batch_size=BATCH)
     dataset = prepare_training_dataset(config, output_dir=data / "training_set")
-    return [*_loader(dataset), *_steps(dataset), *_prepare(data)]
+    return [*prepared, *_loader(dataset), *_steps(dataset)]
 
 
 def _loader(dataset: MetaLayerDataset) -> list[Result]:

@@ -52,7 +52,8 @@ def encode_windows(sequences: pl.Series, index: NDArray[np.integer], window_bp: 
     start = offsets[:-1] - offsets[0] + index - half  # of each window in `tokens`
     whole = (index >= half) & (index - half + window_bp <= lengths)
     if len(lengths) and whole.all():
-        return sliding_window_view(tokens, window_bp)[start]
+        cut: NDArray[np.uint8] = sliding_window_view(tokens, window_bp)[start]
+        return cut
     windows = np.full((len(lengths), window_bp), N_TOKEN, dtype=np.uint8)
     if whole.any():
         windows[whole] = sliding_window_view(tokens, window_bp)[start[whole]]
