@@ -16,6 +16,7 @@ from metalayer.data.dataset import Batch, MetaLayerDataset, RowLoader
 from metalayer.data.prepare import prepare_training_dataset
 from metalayer.models import MetaSpliceModel
 from metalayer.models.build import build_model
+from metalayer.schema import DERIVED_FEATURES
 from metalayer.training.trainer import Trainer
 
 BATCH, PLAIN_BATCH, FIXED_BATCHES, COPIES = 512, 64, 12, 30
@@ -110,18 +111,23 @@ def _prepare(data: Path) -> list[Result]:
 
 
 def _copies(data: Path, folder: Path) -> list[Path]:
-    """The artifact rows many times, as other genes with other letters: repeats would compress to nothing."""
+    """The artifact rows many times, as other genes with other letters and other last digits of their features.
+
+    Repeated values would compress to nothing, which real rows do not.
+    """
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     out = []
     for path in sorted(data.glob("data/*/*/*/meta_models/*.tsv")):
-        frame = pl.read_csv(path, separator="\t", infer_schema=False)
+        frame = pl.read_csv(path, separator="\t", schema_overrides={"chrom": pl.String})
+        numbers = [name for name in DERIVED_FEATURES if frame[name].dtype == pl.Float64]
         lengths = frame["sequence"].str.len_bytes().to_list()
         parts = []
         for copy in range(COPIES):
             letters = [rng.choice(_LETTERS, n).tobytes().decode() for n in lengths]
             gene = (pl.col("gene_id") + f"_{copy}").alias("gene_id")
-            parts.append(frame.with_columns(gene, pl.Series("sequence", letters)))
+            other = [pl.col(name) * (1 + 1e-9 * pl.Series(rng.random(len(frame)))) for name in numbers]
+            parts.append(frame.with_columns(gene, pl.Series("sequence", letters), *other))
         out.append(folder / path.name)
         pl.concat(parts).write_csv(out[-1], separator="\t")
     return out
