@@ -29,7 +29,7 @@ from pydantic import (
 
 from metalayer.errors import ConfigError
 from metalayer.genome import normalise_chrom
-from metalayer.model_options import ENCODER_OPTIONS, check_encoder_options, check_fusion
+from metalayer.model_options import ENCODER_OPTIONS, check_encoder_options, check_fusion, check_track_options
 
 logger = logging.getLogger(__name__)
 
@@ -206,6 +206,17 @@ class ModelConfig(Section):
     """Name in the encoder registry: `cnn` or `none`."""
     sequence_encoder_config: dict[str, Any] = Field(default_factory=dict)
     """Options of the encoder; unknown ones are errors."""
+    score_encoder: bool = True
+    """Whether the 50 score features of a position are read."""
+    track_encoder: str = "none"
+    """Encoder of the base's scores far around a position: `conv` or `none`. Rows that come without tracks are
+    answered with the tracks masked."""
+    track_encoder_config: dict[str, Any] = Field(default_factory=dict)
+    """Options of the track encoder: `channels`, `kernel_size`, `dilations`."""
+    track_dropout: float = Field(0.0, ge=0.0, lt=1.0)
+    """Share of crops whose tracks are masked in training, so that rows without tracks are answered well too."""
+    context_bp: int | None = Field(None, ge=1, le=1_000_000)
+    """Positions that a window of tracks holds; None: as many as the track encoder sees."""
     fusion: str = "concat"
     """How scores and sequence meet: `concat`, `gated` or `cross_attention`."""
 
@@ -228,9 +239,18 @@ class ModelConfig(Section):
         _refuse(check_fusion(name, "cnn"))
         return name
 
+    @field_validator("track_encoder")
+    @classmethod
+    def _is_a_track_encoder(cls, name: str) -> str:
+        _refuse(check_track_options(name, {}))
+        return name
+
     @model_validator(mode="after")
     def _fit(self) -> Self:
         _refuse(check_encoder_options(self.sequence_encoder, self.sequence_encoder_config))
+        _refuse(check_track_options(self.track_encoder, self.track_encoder_config))
+        if not self.score_encoder and self.sequence_encoder == self.track_encoder == "none":
+            _refuse(["score_encoder: given false with no sequence and no track encoder; the model would read nothing"])
         _refuse(check_fusion(self.fusion, self.sequence_encoder))
         self.__dict__["sequence_encoder_config"] = EncoderOptions(self, self.sequence_encoder_config)
         return self
@@ -277,6 +297,17 @@ class TrainConfig(Section):
     """The training run."""
 
     section: ClassVar[str] = "train"
+
+    training_unit: Literal["rows", "genes"] = "rows"
+    """`rows`: artifact rows; `genes`: every position of genes with per-nucleotide scores, in crops."""
+    crop_bp: int = Field(2048, ge=16, le=1_000_000)
+    """Positions a crop of a gene."""
+    batch_crops: int = Field(8, ge=1, le=65536)
+    """Crops a batch, over all processes."""
+    easy_share: float = Field(0.25, gt=0.0, le=1.0)
+    """Share of the crops without site or hard negative that an epoch takes; they weigh as much more."""
+    weight_average: float = Field(0.0, ge=0.0, lt=1.0)
+    """Decay a step of the running mean of the weights, which is validated and kept; 0 keeps the last weights."""
 
     learning_rate: float = Field(1e-4, gt=0.0, le=1.0)
     """Peak learning rate of AdamW."""

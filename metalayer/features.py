@@ -184,6 +184,31 @@ def gene_feature_matrix(
     return _stack(columns)
 
 
+def stretch_feature_matrix(
+    tracks: NDArray[np.float32],
+    tokens: NDArray[np.uint8],
+    start: int,
+    end: int,
+    window_bp: int = ARTIFACT_WINDOW_BP,
+) -> NDArray[np.float32]:
+    """All 50 features at the row positions [start, end) of a gene: as of the whole gene, at the cost of the stretch.
+
+    Args:
+        tracks: float32 (L, 3), base scores of the gene at exon bases.
+        tokens: uint8 (L,), transcript sense.
+        start: first row position.
+        end: behind the last one.
+        window_bp: width of the window that `gc_fraction` and `n_fraction` see.
+
+    Returns:
+        float32 (end - start, 50), columns `FEATURES`.
+    """
+    spare = window_bp // 2 + 3  # the context reads three bases to either side
+    low, high = max(0, start - spare), min(len(tokens), end + spare)
+    found = gene_feature_matrix(gene_row_scores(tracks[low:high]), tokens[low:high], window_bp)
+    return found[start - low : end - low]
+
+
 def mismatched_columns(
     row_scores: NDArray[np.float64], present: Mapping[str, NDArray[np.float64]], relative: float = 1e-6
 ) -> dict[str, int]:

@@ -82,20 +82,46 @@ ENCODER_OPTIONS: dict[str, dict[str, Check]] = {
 }
 """Sequence encoder to its options and their checks; a new encoder states its options here."""
 
+TRACK_OPTIONS: dict[str, dict[str, Check]] = {
+    "conv": {
+        "channels": _integer(1, MAX_CHANNELS),
+        "kernel_size": lambda value: None if _odd_widths([value]) is None else "needs an odd width in bp",
+        "dilations": lambda value: (
+            None
+            if isinstance(value, list | tuple) and value and all(_is_int(d) and 1 <= d <= 4096 for d in value)
+            else "needs a list of dilations in bp from 1 to 4096, as in [1, 4, 16, 40]"
+        ),
+    },
+    "none": {},
+}
+"""Track encoder to its options and their checks."""
+
 FUSION_NAMES = ("concat", "gated", "cross_attention")
 """How the scores and the letters may be joined."""
 
 
 def check_encoder_options(name: str, options: Mapping[str, Any]) -> list[str]:
     """All mistakes in the name of a sequence encoder and its options, one text each; empty where there are none."""
-    if name not in ENCODER_OPTIONS:
-        return [f"sequence_encoder: given {name!r}; {_hint(name, ENCODER_OPTIONS)}"]
-    known = ENCODER_OPTIONS[name]
+    return _check_options("sequence_encoder", ENCODER_OPTIONS, name, options)
+
+
+def check_track_options(name: str, options: Mapping[str, Any]) -> list[str]:
+    """All mistakes in the name of a track encoder and its options, one text each; empty where there are none."""
+    return _check_options("track_encoder", TRACK_OPTIONS, name, options)
+
+
+def _check_options(
+    setting: str, encoders: Mapping[str, Mapping[str, Check]], name: str, options: Mapping[str, Any]
+) -> list[str]:
+    if name not in encoders:
+        return [f"{setting}: given {name!r}; {_hint(name, encoders)}"]
+    known = encoders[name]
     mistakes = []
     for option, value in options.items():
-        where = f"sequence_encoder_config.{option}"
+        where = f"{setting}_config.{option}"
         if option not in known:
-            mistakes.append(f"{where}: unknown option of encoder {name!r}; {_hint(option, known)}")
+            hint = _hint(option, known) if known else "it takes none"
+            mistakes.append(f"{where}: unknown option of encoder {name!r}; {hint}")
         elif wrong := known[option](value):
             mistakes.append(f"{where}: given {value!r}; {wrong}")
     return mistakes

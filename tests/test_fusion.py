@@ -21,6 +21,7 @@ from metalayer.models.encoders import ENCODERS, build_encoder
 from metalayer.models.fusion import FUSIONS, REACH_BP
 from metalayer.models.meta import recalibrate
 from metalayer.schema import FEATURES
+from tests.dense import dense_rows
 
 LIGHTWEIGHT = {"kernel_sizes": [3, 5, 7], "num_filters": 32, "output_dim": 128}
 SHALLOW = {"levels": 0, "kernel_sizes": [5], "num_filters": 8, "output_dim": 16}  # sees less than its neighbourhood
@@ -84,7 +85,7 @@ def test_an_untrained_model_equals_its_base_bit_for_bit(
     base = rows[1][:, :3]
     with torch.inference_mode():
         assert torch.equal(model(*rows), recalibrate(base, torch.zeros_like(base)))
-    assert not Predictor(model, {}, "")._row_corrections(track).any()
+    assert not dense_rows(model, track).any()
 
 
 @pytest.mark.parametrize(("fusion", "encoder", "options"), COMBINATIONS)
@@ -94,13 +95,11 @@ def test_a_window_says_what_the_whole_gene_says(
     options: dict[str, Any],
     rows: Rows,
     track: GeneTrack,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     model = randomised(build(fusion, encoder, options))
     with torch.inference_mode():
         windowed = model.correction(*rows).numpy()
-    monkeypatch.setattr("metalayer.inference.predictor.POSITION_BLOCK", 157)  # blocks must not show either
-    dense = Predictor(model, {}, "")._row_corrections(track)
+    dense = dense_rows(model, track, block=157)  # blocks must not show either
     np.testing.assert_allclose(windowed, dense, atol=1e-5, rtol=0)
     assert windowed.std(axis=0).min() > 0.1
 

@@ -12,12 +12,13 @@ from metalayer.features import feature_matrix, gene_row_scores
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import Gene
 from metalayer.inference import Predictor
-from metalayer.inference.predictor import to_exon_bases
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import load_model, save_model
 from metalayer.models.encoders import build_encoder
+from metalayer.models.meta import to_exon_bases
 from metalayer.models.scores import FeatureNormaliser
 from metalayer.schema import FEATURES
+from tests.dense import dense_rows
 
 
 def perturbed(model: MetaSpliceModel, seed: int = 0) -> MetaSpliceModel:
@@ -65,7 +66,7 @@ def test_windows_and_whole_gene_agree_also_at_ends_and_in_n_runs(encoder: str) -
     with torch.inference_mode():
         features = torch.from_numpy(feature_matrix(rows, windows))
         windowed = model.correction(torch.from_numpy(windows), features).numpy()
-    dense = predictor(model)._row_corrections(track)
+    dense = dense_rows(model, track)
     np.testing.assert_allclose(windowed, dense, atol=1e-5)
     assert np.abs(dense).max() > 0.1  # it does say something of its own
 
@@ -111,14 +112,15 @@ def test_padding_on_the_right_does_not_move_the_centre() -> None:
     features = torch.from_numpy(feature_matrix(rows[-1:], windows[-1:]))
     with torch.inference_mode():
         last = model.correction(torch.from_numpy(windows[-1:]), features).numpy()
-    np.testing.assert_allclose(last[0], predictor(model)._row_corrections(track)[-1], atol=1e-5)
+    np.testing.assert_allclose(last[0], dense_rows(model, track)[-1], atol=1e-5)
 
 
 def test_exon_bases_take_donor_from_downstream_and_acceptor_from_upstream() -> None:
     rows = np.zeros((6, 3), dtype=np.float32)
     rows[3] = (5.0, 0.0, -1.0)
     rows[1] = (0.0, 4.0, 1.0)
-    out = to_exon_bases(rows)
+    padded = torch.from_numpy(np.pad(rows, ((1, 1), (0, 0))))  # a row beyond the gene corrects nothing
+    out = to_exon_bases(padded[None])[0]
     assert out[2].tolist() == [6.0, 3.0, 0.0]  # donor row 3 and acceptor row 1 are exon base 2
     assert out[4].tolist() == [0.0, 1.0, 0.0]  # row 3 is also the acceptor row of exon base 4
     assert out[0].tolist() == [-1.0, 0.0, 0.0]  # row 1

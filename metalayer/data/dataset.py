@@ -7,6 +7,7 @@ collating rows one by one.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -49,6 +50,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What the model is called with."""
+        return self.windows, self.features
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
@@ -311,6 +317,30 @@ class RowLoader(DataLoader[Batch]):
             pin_memory=torch.cuda.is_available(),
             generator=torch.Generator(),  # seeds workers; torch's own generator is the dropout's
         )
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next pass is that of this epoch."""
+        self.batches.set_epoch(epoch)
+
+    @property
+    def seed(self) -> int:
+        """Draws the order."""
+        return self.batches.seed
+
+    @seed.setter
+    def seed(self, seed: int) -> None:
+        self.batches.seed = seed
+
+    @property
+    def loss_scale(self) -> float:
+        """One over the mean weight of the rows."""
+        return 1.0 / float(self.weights.mean())
+
+    @property
+    def identity(self) -> bytes:
+        """Of which rows these are: a hash of their numbers and labels."""
+        order = np.argsort(self.rows)
+        return hashlib.sha256(self.rows[order].tobytes() + b"|" + self.labels[order].tobytes()).digest()
 
     def share(self, rank: int, world_size: int) -> None:
         """Give this process its share of every batch from now on."""

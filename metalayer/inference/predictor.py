@@ -10,14 +10,15 @@ import torch
 from numpy.typing import NDArray
 
 from metalayer.base.protocol import BaseModel
+from metalayer.data.crops import stretch_inputs
 from metalayer.device import resolve_device
 from metalayer.errors import InputError
-from metalayer.features import feature_matrix, gene_feature_matrix, gene_row_scores
+from metalayer.features import feature_matrix
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import N_TOKEN, Gene, Interval, encode
 from metalayer.models.bundle import DESCRIPTION, digest, load_model
 from metalayer.models.meta import MetaSpliceModel, recalibrate
-from metalayer.schema import ACCEPTOR, CLASSES, DONOR, FEATURE_SCHEMA, NEITHER, PROBABILITY_SUM_TOLERANCE
+from metalayer.schema import CLASSES, FEATURE_SCHEMA, NEITHER, PROBABILITY_SUM_TOLERANCE
 
 ROW_CHUNK = 32
 """Rows a forward pass always holds (the last one padded), so that a row's bytes do not depend on its
@@ -96,27 +97,18 @@ class Predictor:
 
     @torch.inference_mode()
     def log_probabilities(self, track: GeneTrack) -> NDArray[np.float32]:
-        """Uncalibrated log-probabilities at every exon base of a gene: float32 (L, 3)."""
-        correction = torch.from_numpy(to_exon_bases(self._row_corrections(track)))
-        answer: NDArray[np.float32] = recalibrate(torch.from_numpy(track.scores), correction).numpy()
-        return answer
-
-    @torch.inference_mode()
-    def _row_corrections(self, track: GeneTrack) -> NDArray[np.float32]:
-        """The model's correction at every row position (intron base) of a gene, block by block: float32 (L, 3)."""
-        row_scores = gene_row_scores(track.scores)
-        length, radius = len(track), self.model.radius_bp
-        tokens = np.full(length + 2 * radius, N_TOKEN, dtype=np.uint8)
-        tokens[radius : radius + length] = track.tokens
-        features = gene_feature_matrix(row_scores, track.tokens, self.schema.window_bp)
-        out = np.empty((length, 3), dtype=np.float32)
+        """Uncalibrated log-probabilities at every exon base of a gene, block by block: float32 (L, 3)."""
+        model, length = self.model, len(track)
+        out = np.empty((length, len(CLASSES)), dtype=np.float32)
         for start in range(0, length, POSITION_BLOCK):
             end = min(start + POSITION_BLOCK, length)
-            answer = self.model.correction_dense(
-                torch.from_numpy(tokens[start : end + 2 * radius]).to(self.device),
-                torch.from_numpy(features[start:end]).to(self.device),
+            letters, tracks, features, base = (
+                torch.from_numpy(array).unsqueeze(0).to(self.device)
+                for array in stretch_inputs(
+                    track.tokens, track.scores, start, end, model.reach_bp, model.reads_features
+                )
             )
-            out[start:end] = answer.cpu().numpy()
+            out[start:end] = model(letters, features, tracks, base).squeeze(0).cpu().numpy()
         return out
 
     @torch.inference_mode()
@@ -173,23 +165,3 @@ def base_probabilities(scores: NDArray[np.float32]) -> NDArray[np.float32]:
     base = torch.from_numpy(np.ascontiguousarray(scores))
     answer: NDArray[np.float32] = torch.softmax(recalibrate(base, torch.zeros_like(base)), dim=-1).numpy()
     return answer
-
-
-def to_exon_bases(rows: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Corrections at row positions (intron bases) as corrections at exon bases, against neither.
-
-    An exon base is a donor if its row one base downstream is, and an acceptor if its row one base
-    upstream is: it takes the log-odds of each against neither from that row. Where that row would lie
-    beyond the gene, nothing is corrected. A model that corrects nothing leaves the base's tracks as
-    they are.
-
-    Args:
-        rows: float32 (L, 3) at row positions p.
-
-    Returns:
-        float32 (L, 3) at exon bases.
-    """
-    out = np.zeros_like(rows)
-    out[:-1, DONOR] = rows[1:, DONOR] - rows[1:, NEITHER]
-    out[1:, ACCEPTOR] = rows[:-1, ACCEPTOR] - rows[:-1, NEITHER]
-    return out

@@ -18,4 +18,9 @@ def build_model(config: ModelConfig) -> MetaSpliceModel:
         hidden_dim=config.hidden_dim,
         dropout=config.dropout,
         fusion=config.fusion,
+        score_encoder=config.score_encoder,
+        track_encoder=config.track_encoder,
+        track_encoder_config=dict(config.track_encoder_config),
+        track_dropout=config.track_dropout,
+        context_bp=config.context_bp,
     )

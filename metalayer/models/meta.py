@@ -1,8 +1,10 @@
-"""MetaSpliceModel: what the scores and the letters say, added to what the base model said.
+"""MetaSpliceModel: what the scores, the letters and the tracks say, added to what the base model said.
 
-log p_meta = log_softmax(log p_base + delta(sequence, score features)), where the last layer of delta
-starts at zero: an untrained model equals its base, and a model that learned nothing stays there.
-Axes: B batch, L positions, W window, F features, C classes (donor, acceptor, neither).
+log p_meta = log_softmax(log p_base + delta(score features, letters, tracks)), where the last layer of delta
+starts at zero: an untrained model equals its base, and a model that learned nothing stays there. delta is
+read at row positions (intron bases), and exon bases take it from there (`to_exon_bases`). Every part is
+optional and shift-equivariant: one set of weights serves windows, crops and whole genes.
+Axes: B batch, n positions, W window, F features, C classes (donor, acceptor, neither).
 """
 
 from __future__ import annotations
@@ -13,23 +15,28 @@ import torch
 from torch import Tensor, nn
 
 from metalayer.errors import ConfigError
-from metalayer.model_options import fusion_name
+from metalayer.model_options import check_track_options, fusion_name
 from metalayer.models.encoders import build_encoder
 from metalayer.models.fusion import build_fusion
-from metalayer.models.scores import FeatureNormaliser, ScoreEncoder
-from metalayer.schema import ARTIFACT_WINDOW_BP, CLASSES, FEATURES
+from metalayer.models.scores import FeatureNormaliser, NoScores, ScoreEncoder
+from metalayer.models.tracks import TrackEncoder
+from metalayer.schema import ACCEPTOR, ARTIFACT_WINDOW_BP, CLASSES, DONOR, FEATURES, NEITHER
 
 PROBABILITY_FLOOR = 1e-10
 """Base probabilities below this count as this before the logarithm."""
 
 
 class MetaSpliceModel(nn.Module):
-    """Sequence encoder and score encoder, fused, as a residual on the base model's log-probabilities.
+    """Score encoder, sequence encoder and track encoder, fused, as a residual on the base's log-probabilities.
 
     Attributes:
         options: the arguments, from which `bundle.py` builds the model again.
         window_bp: letters a window holds, the labelled base at index window_bp // 2.
-        radius_bp: letters the encoder and the fusion's neighbourhood see on either side of it.
+        context_bp: positions a window of tracks holds; 0 without a track encoder.
+        radius_bp: letters the sequence encoder and the fusion's neighbourhood see on either side of a base.
+        reach_bp: letters and scores that any part sees on either side of a base.
+        reads_features: whether there is a score encoder.
+        reads_tracks: whether there is a track encoder.
     """
 
     calibration_scale: Tensor
@@ -45,6 +52,11 @@ class MetaSpliceModel(nn.Module):
         sequence_encoder_config: dict[str, Any] | None = None,
         window_bp: int = ARTIFACT_WINDOW_BP,
         fusion: str = "concat",
+        score_encoder: bool = True,
+        track_encoder: str = "none",
+        track_encoder_config: dict[str, Any] | None = None,
+        track_dropout: float = 0.0,
+        context_bp: int | None = None,
     ) -> None:
         """Build the model.
 
@@ -57,10 +69,16 @@ class MetaSpliceModel(nn.Module):
             sequence_encoder_config: options of the encoder.
             window_bp: width of the windows.
             fusion: name in the fusion registry: `concat`, `gated` or `cross_attention`.
+            score_encoder: whether the score features are read.
+            track_encoder: `conv` or `none`.
+            track_encoder_config: options of the track encoder.
+            track_dropout: share of crops whose tracks are masked in training, so that rows without tracks
+                are answered too.
+            context_bp: width of a window of tracks; None: as wide as the track encoder sees.
 
         Raises:
             ConfigError: counts that the schema does not have, unknown encoder, options or fusion, a
-                fusion that the encoder cannot serve, or parts that see further than the window.
+                fusion that the encoder cannot serve, parts that see further than their window, or no part.
         """
         super().__init__()
         if num_score_features != len(FEATURES) or num_classes != len(CLASSES):
@@ -75,12 +93,17 @@ class MetaSpliceModel(nn.Module):
             "dropout": dropout,
             "window_bp": window_bp,
             "fusion": fusion_name(fusion),
+            "score_encoder": score_encoder,
+            "track_encoder": track_encoder,
+            "track_encoder_config": dict(track_encoder_config or {}),
+            "track_dropout": track_dropout,
+            "context_bp": context_bp,
         }
         self.window_bp = window_bp
         self.encoder = build_encoder(sequence_encoder, self.options["sequence_encoder_config"])
         self.normaliser = FeatureNormaliser()
-        self.score_encoder = ScoreEncoder(num_score_features, hidden_dim, dropout)
-        self.fusion = build_fusion(fusion, hidden_dim, sequence_encoder, self.encoder)
+        self.score_encoder = ScoreEncoder(num_score_features, hidden_dim, dropout) if score_encoder else NoScores()
+        self.fusion = build_fusion(fusion, self.score_encoder.output_dim, sequence_encoder, self.encoder)
         reach = self.fusion.reach_bp
         self.radius_bp = self.encoder.radius_bp if reach is None else self.encoder.radius_with(reach)
         if self.radius_bp > window_bp // 2 - 1:
@@ -88,7 +111,25 @@ class MetaSpliceModel(nn.Module):
                 f"encoder {sequence_encoder!r} with fusion {fusion!r} sees {self.radius_bp} bp on either side; a "
                 f"window of {window_bp} bp holds {window_bp // 2 - 1}. Lower `levels` or the kernel sizes"
             )
-        self.fuse = nn.Sequential(nn.Linear(self.fusion.output_dim, hidden_dim), nn.GELU(), nn.Dropout(dropout))
+        self.tracks = _track_encoder(track_encoder, self.options["track_encoder_config"])
+        self.reads_features, self.reads_tracks = score_encoder, self.tracks is not None
+        joined = self.fusion.output_dim
+        if self.tracks is not None:
+            joined += self.tracks.output_dim
+            # Stands for the tracks of rows that have none.
+            self.no_tracks = nn.Parameter(torch.zeros(self.tracks.output_dim))
+        if not joined:
+            raise ConfigError("the model reads nothing: give it a score, sequence or track encoder")
+        self.track_radius_bp = 0 if self.tracks is None else self.tracks.radius_bp
+        self.context_bp = 0 if self.tracks is None else context_bp or 2 * self.track_radius_bp + 1
+        if 2 * self.track_radius_bp + 1 > max(1, self.context_bp):
+            raise ConfigError(
+                f"context_bp: given {context_bp}; the track encoder sees {self.track_radius_bp} bp on either side, so "
+                f"{2 * self.track_radius_bp + 1} at least. Give more, or lower its dilations"
+            )
+        self.reach_bp = max(self.radius_bp, self.track_radius_bp)
+        self.track_dropout = track_dropout
+        self.fuse = nn.Sequential(nn.Linear(joined, hidden_dim), nn.GELU(), nn.Dropout(dropout))
         self.head = nn.Linear(hidden_dim, num_classes)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -96,57 +137,120 @@ class MetaSpliceModel(nn.Module):
         self.register_buffer("calibration_bias", torch.zeros(num_classes))
 
     def _scores(self, features: Tensor) -> Tensor:
+        if not self.reads_features:
+            return features[..., :0]
         encoded: Tensor = self.score_encoder(self.normaliser(features))
         return encoded
 
-    def _delta(self, joined: Tensor) -> Tensor:
-        delta: Tensor = self.head(self.fuse(joined))
+    def _delta(self, joined: Tensor, seen: Tensor | None) -> Tensor:
+        delta: Tensor = self.head(self.fuse(joined if seen is None else torch.cat([joined, seen], dim=-1)))
         return delta
 
-    def correction(self, windows: Tensor, features: Tensor) -> Tensor:
+    def correction(self, windows: Tensor, features: Tensor, tracks: Tensor | None = None) -> Tensor:
         """What the model adds to the base's log-probabilities of rows.
 
         Args:
             windows: uint8 (B, W), the labelled base at W // 2, N (4) outside the gene.
             features: float32 (B, F), raw, columns `FEATURES`.
+            tracks: float32 (B, `context_bp` or more, C), base scores at exon bases, the labelled base at
+                the middle, 0 outside the gene; None: masked, the model answers from what else it reads.
 
         Returns:
             float32 (B, C).
         """
         centre, reach = windows.shape[1] // 2, self.fusion.reach_bp
         tokens = windows[:, centre - self.radius_bp : centre + self.radius_bp + 1]
+        seen = None
+        if self.tracks is not None:
+            seen = self.no_tracks.expand(len(windows), -1)
+            if tracks is not None:
+                middle, radius = tracks.shape[1] // 2, self.track_radius_bp
+                seen = self.tracks(tracks[:, middle - radius : middle + radius + 1]).squeeze(1)
         scores = self._scores(features)
         if reach is None:
-            return self._delta(self.fusion(scores, self.encoder(tokens)))
+            return self._delta(self.fusion(scores, self.encoder(tokens)), seen)
         letters, around = self.encoder.neighbourhood(tokens, reach)
-        return self._delta(self.fusion(scores, letters, around))
+        return self._delta(self.fusion(scores, letters, around), seen)
 
-    def correction_dense(self, tokens: Tensor, features: Tensor) -> Tensor:
-        """`correction` at every row position of a stretch, equal to that of its windows.
+    def correction_dense(self, tokens: Tensor, features: Tensor, tracks: Tensor) -> Tensor:
+        """`correction` at every row position of stretches, equal to that of its windows.
 
         Args:
-            tokens: uint8 (n + 2 * radius_bp,): the stretch with what lies on either side.
-            features: float32 (n, F), raw.
+            tokens: uint8 (B, n + 2 * reach_bp): the stretches with what lies on either side, N outside the gene.
+            features: float32 (B, n, F), raw; not read without a score encoder.
+            tracks: float32 (B, n + 2 * reach_bp, C), base scores, 0 outside the gene.
 
         Returns:
-            float32 (n, C).
+            float32 (B, n, C).
         """
-        reach, stretch = self.fusion.reach_bp, tokens.unsqueeze(0)
+        reach, letters_only = self.fusion.reach_bp, tokens
+        letters_only = tokens[:, self.reach_bp - self.radius_bp : tokens.shape[1] - self.reach_bp + self.radius_bp]
+        seen = None
+        if self.tracks is not None:
+            spare = self.reach_bp - self.track_radius_bp
+            seen = self.tracks(tracks[:, spare : tracks.shape[1] - spare])
+            if self.training and self.track_dropout:
+                kept = torch.rand(len(seen), 1, 1, device=seen.device) >= self.track_dropout
+                seen = torch.where(kept, seen, self.no_tracks)
         scores = self._scores(features)
         if reach is None:
-            return self._delta(self.fusion(scores, self.encoder.dense(stretch).squeeze(0)))
-        letters, around = self.encoder.dense_neighbourhood(stretch, reach)
-        return self._delta(self.fusion.dense(scores, letters.squeeze(0), around.squeeze(0)))
+            return self._delta(self.fusion(scores, self.encoder.dense(letters_only)), seen)
+        letters, around = self.encoder.dense_neighbourhood(letters_only, reach)
+        joined = [self.fusion.dense(*stretch) for stretch in zip(scores, letters, around, strict=True)]
+        return self._delta(torch.stack(joined), seen)
 
-    def forward(self, windows: Tensor, features: Tensor) -> Tensor:
-        """Log-probabilities of rows, before calibration: float32 (B, C); arguments as of `correction`."""
-        return recalibrate(features[..., : len(CLASSES)], self.correction(windows, features))
+    def forward(
+        self, tokens: Tensor, features: Tensor, tracks: Tensor | None = None, base: Tensor | None = None
+    ) -> Tensor:
+        """Log-probabilities before calibration: of rows, or with `base` of every exon base of crops.
+
+        Args:
+            tokens: as of `correction`; of a crop of n exon bases, those of the n + 2 row positions around them.
+            features: likewise.
+            tracks: likewise.
+            base: float32 (B, n, C), base scores of the exon bases of crops; None: rows.
+
+        Returns:
+            float32 (B, C); of crops (B, n, C).
+        """
+        if base is None:
+            return recalibrate(features[..., : len(CLASSES)], self.correction(tokens, features, tracks))
+        assert tracks is not None
+        rows = self.correction_dense(tokens, features, tracks)
+        inside = tracks[:, self.reach_bp : tracks.shape[1] - self.reach_bp].sum(dim=-1, keepdim=True) > 0
+        return recalibrate(base, to_exon_bases(rows * inside))
 
     def calibrate(self, log_probabilities: Tensor) -> Tensor:
         """Calibrated probabilities: softmax(scale * log p + bias), float32 (..., C) to (..., C)."""
         return torch.softmax(self.calibration_scale * log_probabilities + self.calibration_bias, dim=-1)
 
 
+def _track_encoder(name: str, options: dict[str, Any]) -> TrackEncoder | None:
+    mistakes = check_track_options(name, options)
+    if mistakes:
+        raise ConfigError("\n".join(f"model.{mistake}" for mistake in mistakes))
+    return TrackEncoder(**options) if name == "conv" else None
+
+
 def recalibrate(base: Tensor, correction: Tensor) -> Tensor:
     """log_softmax(log base + correction), base probabilities and correction (..., C) to (..., C)."""
     return torch.log_softmax(base.clamp_min(PROBABILITY_FLOOR).log() + correction, dim=-1)
+
+
+def to_exon_bases(rows: Tensor) -> Tensor:
+    """Corrections at row positions (intron bases) as corrections at exon bases, against neither.
+
+    An exon base is a donor if its row one base downstream is, and an acceptor if its row one base
+    upstream is: it takes the log-odds of each against neither from that row. A row beyond the gene holds
+    0 and corrects nothing; a model that corrects nothing leaves the base's tracks as they are.
+
+    Args:
+        rows: float32 (B, n + 2, C), at the row positions from one before to one behind the exon bases.
+
+    Returns:
+        float32 (B, n, C) at exon bases.
+    """
+    donor = rows[:, 2:, DONOR] - rows[:, 2:, NEITHER]
+    acceptor = rows[:, :-2, ACCEPTOR] - rows[:, :-2, NEITHER]
+    assert (DONOR, ACCEPTOR) == (0, 1)
+    return torch.stack([donor, acceptor, torch.zeros_like(donor)], dim=-1)

@@ -58,6 +58,7 @@ class ScoreEncoder(nn.Module):
 
     def __init__(self, num_features: int, hidden_dim: int, dropout: float) -> None:
         super().__init__()
+        self.output_dim = hidden_dim
         self.layers = nn.Sequential(
             nn.Linear(num_features, hidden_dim),
             nn.GELU(),
@@ -70,3 +71,9 @@ class ScoreEncoder(nn.Module):
         """Normalised features (..., F) to (..., H)."""
         encoded: Tensor = self.layers(features)
         return encoded
+
+
+class NoScores(nn.Module):
+    """No score features."""
+
+    output_dim = 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
@@ -15,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import nll_loss
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from metalayer.config import TrainConfig
 from metalayer.core.config import MetaLayerConfig
+from metalayer.data.crops import CropBatch, CropLoader
 from metalayer.data.dataset import Batch, RowLoader
 from metalayer.device import resolve_device, use_threads
 from metalayer.errors import ConfigError, TrainingError
@@ -33,15 +34,17 @@ logger = logging.getLogger(__name__)
 
 CONFIG, HISTORY, LOGS, CURVES = "config.yaml", "history.json", "logs", "history.png"
 _CHECK_STEPS = 50
+Loader = RowLoader | CropLoader
 Epoch = dict[str, float]
 """One epoch: epoch, train_loss, val_loss, val_pr_auc_splice, val_ap_*, learning_rate, seconds."""
 
 
 class Trainer:
-    """Fits a model to rows; `train()` leaves the weights of the best epoch in it.
+    """Fits a model to rows, or to crops of whole genes; `train()` leaves the weights of the best epoch in it.
 
-    Normalisation is fitted on the rows of `train_loader` into the model's buffers. Every row's weight
-    multiplies its own loss. Training stops when the validation figure (`early_stopping_metric`) has not
+    Normalisation is fitted on the rows of `train_loader` into the model's buffers. The weight of every row
+    or position multiplies its own loss. With `weight_average` it is the running mean of the weights that is
+    validated and kept. Training stops when the validation figure (`early_stopping_metric`) has not
     improved for `patience` epochs; epoch 0, the untrained model, counts, so that training never ends
     worse than it began.
 
@@ -54,8 +57,8 @@ class Trainer:
     def __init__(
         self,
         model: MetaSpliceModel,
-        train_loader: RowLoader,
-        val_loader: RowLoader,
+        train_loader: Loader,
+        val_loader: Loader,
         config: TrainConfig | MetaLayerConfig,
         output_dir: str | Path | None = None,
         use_wandb: bool = False,
@@ -66,8 +69,8 @@ class Trainer:
 
         Args:
             model: to train, in place.
-            train_loader: shuffled rows with their weights.
-            val_loader: rows that pick the best epoch.
+            train_loader: shuffled rows or crops with their weights.
+            val_loader: rows or crops that pick the best epoch.
             config: of training.
             output_dir: folder for checkpoints, history and logs; None writes nothing.
             use_wandb: log to Weights & Biases.
@@ -106,6 +109,9 @@ class Trainer:
             lr=config.learning_rate,
         )
         self.steps_done = 0
+        self.average: AveragedModel | None = None
+        if config.weight_average:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.weight_average))
         self.precision = _precision(config, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
 
@@ -113,8 +119,8 @@ class Trainer:
     def from_checkpoint(
         cls,
         checkpoint_path: str | Path,
-        train_loader: RowLoader,
-        val_loader: RowLoader,
+        train_loader: Loader,
+        val_loader: Loader,
         output_dir: str | Path | None = None,
         use_wandb: bool = False,
         **changes: Any,
@@ -176,7 +182,10 @@ class Trainer:
         self._restore_random()
         if not self.history:
             torch.manual_seed(self.config.seed + self.world.rank)
-            self.model.normaliser.fit(self.train_loader.features)
+            if self.model.reads_features:
+                self.model.normaliser.fit(self.train_loader.features)
+            if self.average is not None:
+                self.average.update_parameters(self.model)  # the first time it copies
             self._end_epoch(
                 {"epoch": 0, "train_loss": math.nan, **self._validate(), "learning_rate": 0.0, "seconds": 0.0}
             )
@@ -192,7 +201,7 @@ class Trainer:
                     break
                 started = time.monotonic()
                 self._cut_off = True
-                self.train_loader.batches.set_epoch(epoch)
+                self.train_loader.set_epoch(epoch)
                 loss = self.train_on(self.train_loader, model, epoch)
                 rate = self._rate(epoch, self._steps_an_epoch() - 1)
                 figures = {"train_loss": loss, **self._validate(), "learning_rate": rate}
@@ -209,12 +218,14 @@ class Trainer:
             logger.info("best: epoch %d, %s", best["epoch"], _told(best, self.config.early_stopping_metric))
         return self.history
 
-    def train_on(self, batches: Iterable[Batch], model: torch.nn.Module | None = None, epoch: int = 1) -> float:
+    def train_on(
+        self, batches: Iterable[Batch | CropBatch], model: torch.nn.Module | None = None, epoch: int = 1
+    ) -> float:
         """One pass, an optimizer step every `gradient_accumulation_steps` batches; returns the weighted mean loss.
 
-        A step's loss is divided by its rows and by the mean weight of all training rows, not by its own
-        weights: a row pulls as hard whatever it is batched with. The last step takes the batches that
-        are left.
+        A step's loss is divided by its rows or positions and scaled by what the loader says (the mean weight
+        of all rows, the positions a site), not by its own weights: a row pulls as hard whatever it is
+        batched with. The last step takes the batches that are left.
 
         Args:
             batches: in order.
@@ -223,7 +234,7 @@ class Trainer:
         """
         model = model or self.model
         model.train()
-        scale = 1.0 / float(self.train_loader.weights.mean())
+        scale = self.train_loader.loss_scale
         kind = torch.float32 if self.device.type == "mps" else torch.float64
         losses, weights = torch.zeros((), dtype=kind, device=self.device), 0.0
         for step, group in enumerate(_groups(batches, self.config.gradient_accumulation_steps), start=1):
@@ -233,7 +244,7 @@ class Trainer:
                     self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
                 losses += loss.detach()
                 weights += float(batch.weights.sum())
-            (rows,) = self.world.total(sum(len(batch) for batch in group))
+            (rows,) = self.world.total(sum(batch.labels.numel() for batch in group))
             rate = self._rate(epoch, step - 1)
             self._step(scale * self.world.size / rows, rate)  # several processes average their gradients
             if step % _CHECK_STEPS == 0:
@@ -272,6 +283,8 @@ class Trainer:
         torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if self.average is not None:
+            self.average.update_parameters(self.model)
         self.optimizer.zero_grad(set_to_none=True)
         self.steps_done += 1
 
@@ -288,29 +301,41 @@ class Trainer:
         steps, done = self.config.max_epochs * self._steps_an_epoch(), (epoch - 1) * self._steps_an_epoch() + step
         return self.config.learning_rate * _warmup_cosine(done, round(self.config.warmup_fraction * steps), steps)
 
-    def _loss(self, model: torch.nn.Module, batch: Batch) -> Tensor:
-        """Weighted negative log-likelihood of each row, (B,): the weight acts on the row, not on the mean."""
+    def _loss(self, model: torch.nn.Module, batch: Batch | CropBatch) -> Tensor:
+        """Weighted negative log-likelihood of each row or position: the weight acts on the row, not on the mean."""
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
-            log_p = model(batch.windows, batch.features)
-        weighted: Tensor = nll_loss(log_p.float(), batch.labels, reduction="none") * batch.weights
-        return weighted
+            log_p = model(*batch.inputs)
+        return _nll(log_p.float(), batch.labels) * batch.weights
+
+    @property
+    def kept(self) -> MetaSpliceModel:
+        """What is validated and kept: the model, or the running mean of its weights."""
+        if self.average is None:
+            return self.model
+        averaged = self.average.module
+        assert isinstance(averaged, MetaSpliceModel)
+        return averaged
 
     @torch.inference_mode()
     def _validate(self) -> dict[str, float]:
-        self.model.eval()
+        model = self.kept.eval()
         losses: list[Tensor] = []
         answers: list[Tensor] = []
+        truth: list[Tensor] = []
+        weighed: list[Tensor] = []
         for batch in self.val_loader:
-            on_device = batch.to(self.device)
-            log_p = self.model(on_device.windows, on_device.features)
-            losses.append(nll_loss(log_p, on_device.labels, reduction="none").cpu())
-            answers.append(log_p.double().exp().cpu())
-        probabilities = torch.cat(answers).numpy()
+            log_p = model(*batch.to(self.device).inputs).cpu()
+            counts = batch.weights > 0  # a crop may reach beyond its gene
+            losses.append(_nll(log_p, batch.labels)[counts])
+            answers.append(log_p[counts].double().exp())
+            truth.append(batch.labels[counts])
+            weighed.append(batch.weights[counts])
+        probabilities, labels = torch.cat(answers).numpy(), torch.cat(truth).numpy()
         if not np.isfinite(probabilities).all():
             raise TrainingError(
                 "the model gives probabilities that are no numbers; check the features, or lower train.learning_rate"
             )
-        labels, weights = self.val_loader.labels, self.val_loader.weights.astype(np.float64)
+        weights = torch.cat(weighed).double().numpy()
         figures = {
             "val_loss": float((torch.cat(losses).double().numpy() * weights).sum() / weights.sum()),
             "val_pr_auc_splice": average_precision(labels != NEITHER, splice_score(probabilities), weights),
@@ -342,17 +367,17 @@ class Trainer:
         self.history.append(epoch)
         is_best = best_epoch(self.history, metric) is epoch
         if is_best:
-            self.best_weights = _copied(self.model)
+            self.best_weights = _copied(self.kept)
         state = self._state()
         if self.world.is_first:
             self._tell(epoch, of)
             if self.output_dir is not None:
                 # The last state comes last: a kill before it makes the epoch run, and write, again.
                 if is_best:
-                    save_checkpoint(self.output_dir / BEST, self.model, state)
+                    save_checkpoint(self.output_dir / BEST, self.kept, state)
                 with publish_file(self.output_dir / HISTORY) as draft:
                     draft.write_text(json.dumps(_json_ready(self.history), indent=1), encoding="utf-8")
-                save_checkpoint(self.output_dir / LAST, self.model, state)
+                save_checkpoint(self.output_dir / LAST, self.kept, state)
         self.world.wait()
         if self.on_epoch:
             self.on_epoch(epoch)
@@ -384,7 +409,10 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "steps_done": self.steps_done,
             "scaler": self.scaler.state_dict(),
-            "sampler": {"epoch": self.history[-1]["epoch"], "seed": self.train_loader.batches.seed},
+            # The checkpoint's model is what is kept; training goes on from these.
+            "weights": None if self.average is None else _copied(self.model),
+            "average": None if self.average is None else _copied(self.average),
+            "sampler": {"epoch": self.history[-1]["epoch"], "seed": self.train_loader.seed},
             "rows": self._rows_hash(),
             "random": self.world.gather(
                 {
@@ -396,10 +424,7 @@ class Trainer:
 
     def _rows_hash(self) -> str:
         """Of which rows train and which validate."""
-        total = hashlib.sha256()
-        for loader in (self.train_loader, self.val_loader):
-            total.update(np.sort(loader.rows).tobytes() + b"|" + loader.labels[np.argsort(loader.rows)].tobytes())
-        return total.hexdigest()
+        return (self.train_loader.identity + self.val_loader.identity).hex()
 
     def _restore(self, content: Mapping[str, Any]) -> None:
         self.history = list(content["history"])
@@ -407,7 +432,10 @@ class Trainer:
         self.optimizer.load_state_dict(content["optimizer"])
         self.steps_done = content["steps_done"]
         self.scaler.load_state_dict(content["scaler"])
-        self.train_loader.batches.seed = content["sampler"]["seed"]
+        if self.average is not None:
+            self.average.load_state_dict(content["average"])
+            self.model.load_state_dict(content["weights"])
+        self.train_loader.seed = content["sampler"]["seed"]
         self._random = content["random"]
         if content["rows"] != self._rows_hash():
             raise ConfigError(
@@ -437,6 +465,12 @@ def _precision(config: TrainConfig, device: torch.device) -> torch.dtype | None:
         logger.info("mixed precision needs a GPU; training on %s in float32", device.type)
         return None
     return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+
+
+def _nll(log_p: Tensor, labels: Tensor) -> Tensor:
+    """Negative log-likelihood of each label, in the shape of the labels: log p (..., C), labels (...)."""
+    losses: Tensor = nll_loss(log_p.flatten(0, -2), labels.flatten(), reduction="none")
+    return losses.reshape(labels.shape)
 
 
 def _copied(model: torch.nn.Module) -> dict[str, Tensor]:

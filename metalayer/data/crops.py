@@ -1,0 +1,307 @@
+"""Whole genes as crops: every position labelled, at the prevalence of genes.
+
+Genes lie one after the other in flat arrays (in memory, or mapped from disk), 14 bytes a position. An
+epoch takes every crop that has a site or a hard negative, and a share of the others, each of which
+then stands for as many positions as were left out: the expected loss is that of whole genes.
+Axes: B crops, n positions, C classes, F features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from metalayer.data.tracks import TrackStore
+from metalayer.errors import ConfigError, TrainingError
+from metalayer.features import gene_feature_matrix, gene_row_scores, stretch_feature_matrix
+from metalayer.genome import N_TOKEN
+from metalayer.schema import CLASSES, FEATURES, NEITHER
+
+HARD_SCORE = 0.1
+"""A position that is no site is a hard negative if the base says donor or acceptor with this or more."""
+_FEATURE_SAMPLE = 200_000
+"""Positions from which a model's normalisation is fitted, beside the sites and hard negatives."""
+
+
+@dataclass(frozen=True)
+class CropBatch:
+    """B crops of n exon bases, and the n + 2 row positions from which their corrections come.
+
+    Attributes:
+        tokens: uint8 (B, n + 2 + 2 * reach), N outside the gene.
+        tracks: float32 (B, n + 2 + 2 * reach, C), base scores, 0 outside the gene.
+        features: float32 (B, n + 2, F), raw; (B, n + 2, 0) where the model reads none.
+        base: float32 (B, n, C), base scores of the exon bases.
+        labels: int64 (B, n).
+        weights: float32 (B, n), positions that each stands for; 0 beyond the end of the gene.
+    """
+
+    tokens: Tensor
+    tracks: Tensor
+    features: Tensor
+    base: Tensor
+    labels: Tensor
+    weights: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> CropBatch:
+        """The same batch on `device`."""
+        return CropBatch(*(getattr(self, name).to(device, non_blocking=True) for name in self.__dataclass_fields__))
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """What the model is called with."""
+        return self.tokens, self.features, self.tracks, self.base
+
+
+@dataclass(frozen=True)
+class GeneArrays:
+    """Genes one after the other, transcript sense.
+
+    Attributes:
+        gene_ids: the genes.
+        starts: int64 (G + 1,), where each begins; the last is the number of positions N.
+        tokens: uint8 (N,).
+        scores: float32 (N, C), base scores at exon bases.
+        labels: uint8 (N,), classes of exon bases.
+    """
+
+    gene_ids: tuple[str, ...]
+    starts: NDArray[np.int64]
+    tokens: NDArray[np.uint8]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    @classmethod
+    def read(cls, store: TrackStore, gene_ids: Sequence[str], folder: Path | None = None) -> GeneArrays:
+        """Genes of a store.
+
+        Args:
+            store: per-nucleotide scores with letters.
+            gene_ids: which genes; those that the store lacks are left out.
+            folder: gets the arrays, which are then mapped and not held; None holds them in memory.
+        """
+        places = store.genes()
+        there = [gene_id for gene_id in gene_ids if gene_id in store]
+        starts = np.concatenate([[0], np.cumsum([len(places[gene_id]) for gene_id in there], dtype=np.int64)])
+        shapes = {"tokens": (np.uint8, ()), "scores": (np.float32, (len(CLASSES),)), "labels": (np.uint8, ())}
+        arrays: dict[str, NDArray[np.generic]] = {}
+        for name, (kind, axes) in shapes.items():
+            shape = (int(starts[-1]), *axes)
+            if folder is None:
+                arrays[name] = np.empty(shape, kind)
+            else:
+                arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, shape)  # type: ignore[no-untyped-call]
+        for start, end, track in zip(starts, starts[1:], store.read_many(there), strict=True):
+            for name in shapes:
+                arrays[name][start:end] = getattr(track, name)
+        return cls(tuple(there), starts, **arrays)  # type: ignore[arg-type]
+
+    def hard_positions(self) -> NDArray[np.int64]:
+        """Sites and hard negatives, ascending."""
+        return np.flatnonzero((self.labels != NEITHER) | (self.scores[:, :NEITHER].max(axis=1) >= HARD_SCORE))
+
+
+class CropLoader:
+    """Batches of crops: all hard ones and a share of the others each epoch, or every crop in order.
+
+    What an epoch takes is a function of seed and epoch and nothing else. In several processes each takes
+    its share of every batch.
+
+    Attributes:
+        genes: where the crops are.
+        reach_bp: letters and scores on either side of a row position that the model reads.
+        weights: float64 (crops,), how many crops each stands for on average: its own one.
+    """
+
+    def __init__(
+        self,
+        genes: GeneArrays,
+        reach_bp: int,
+        *,
+        crop_bp: int = 2048,
+        batch_crops: int = 4,
+        easy_share: float = 1.0,
+        shuffle: bool = False,
+        seed: int = 42,
+        with_features: bool = True,
+    ) -> None:
+        """Cut genes into crops.
+
+        Args:
+            genes: of one part of a split.
+            reach_bp: of the model.
+            crop_bp: positions a crop; a gene's last crop may hold fewer.
+            batch_crops: crops a batch, over all processes.
+            easy_share: share of the crops without site or hard negative that an epoch takes.
+            shuffle: draw crops and their order anew each epoch.
+            seed: draws them.
+            with_features: compute the score features; a model without score encoder reads none.
+
+        Raises:
+            TrainingError: no position, or neither donor nor acceptor.
+            ConfigError: an impossible size.
+        """
+        if crop_bp < 1 or batch_crops < 1:
+            raise ConfigError(f"crop_bp {crop_bp}, batch_crops {batch_crops}: each at least 1")
+        sites = int((genes.labels != NEITHER).sum())
+        if not sites:
+            raise TrainingError(
+                f"{len(genes.gene_ids)} genes with per-nucleotide scores and letters have no site among them; check "
+                "labels and split"
+            )
+        self.genes, self.reach_bp, self.with_features = genes, reach_bp, with_features
+        self.crop_bp, self.batch_crops, self.seed, self.shuffle = crop_bp, batch_crops, seed, shuffle
+        self.rank, self.world_size, self.epoch = 0, 1, 0
+        cuts = [np.arange(start, end, crop_bp) for start, end in zip(genes.starts, genes.starts[1:], strict=True)]
+        self._start = np.concatenate(cuts)
+        gene = np.repeat(np.arange(len(cuts)), [len(cut) for cut in cuts])
+        self._gene_start, self._gene_end = genes.starts[gene], genes.starts[gene + 1]
+        self._end = np.minimum(self._start + crop_bp, self._gene_end)
+        hard = genes.hard_positions()
+        is_hard = np.searchsorted(hard, self._start) < np.searchsorted(hard, self._end)
+        self._hard, self._easy = np.flatnonzero(is_hard), np.flatnonzero(~is_hard)
+        share = easy_share if shuffle else 1.0
+        self._drawn = min(len(self._easy), max(1, round(share * len(self._easy))))
+        taken = np.concatenate([self._hard, self._easy[: self._drawn]])
+        self.loss_scale = float((self._end - self._start)[taken].sum()) / sites
+        """Positions of an epoch a site: losses are scaled to about one a site, whatever the prevalence."""
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return math.ceil((len(self._hard) + self._drawn) / self.batch_crops)
+
+    def set_epoch(self, epoch: int) -> None:
+        """The next pass is that of this epoch."""
+        self.epoch = epoch
+
+    def share(self, rank: int, world_size: int) -> None:
+        """Give this process its share of every batch from now on."""
+        self.rank, self.world_size = rank, world_size
+
+    def balance(self, on: bool = True) -> None:
+        """Crops hold all positions of a stretch: there is nothing to balance.
+
+        Raises:
+            ConfigError: asked to.
+        """
+        if on:
+            raise ConfigError(
+                "balance_classes: crops of whole genes hold every position; leave it off, or train on rows"
+            )
+
+    @property
+    def identity(self) -> bytes:
+        """Of which positions these are: a hash of genes, letters and labels."""
+        total = hashlib.sha256(repr(self.genes.gene_ids).encode())
+        total.update(self.genes.tokens.tobytes() + self.genes.labels.tobytes())
+        return total.digest()
+
+    @property
+    def labels(self) -> NDArray[np.uint8]:
+        """Classes of all positions, in the order of an epoch without shuffling."""
+        return self.genes.labels
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """Of all positions: whole genes weigh each alike."""
+        return np.ones(len(self.genes), dtype=np.float32)
+
+    @property
+    def features(self) -> NDArray[np.float32]:
+        """Raw features of a sample of row positions, float32 (m, F), for fitting a normalisation."""
+        if not self.with_features:
+            return np.zeros((1, len(FEATURES)), dtype=np.float32)
+        rng = np.random.default_rng([self.seed, 0])
+        chosen = []
+        share = min(1.0, _FEATURE_SAMPLE / len(self.genes))
+        hard = np.zeros(len(self.genes), dtype=bool)
+        hard[self.genes.hard_positions()] = True
+        for start, end in zip(self.genes.starts, self.genes.starts[1:], strict=True):
+            at = slice(int(start), int(end))
+            found = gene_feature_matrix(gene_row_scores(self.genes.scores[at]), self.genes.tokens[at])
+            chosen.append(found[hard[at] | (rng.random(len(found)) < share)])
+        return np.concatenate(chosen)
+
+    def __iter__(self) -> Iterator[CropBatch]:
+        rng = np.random.default_rng([self.seed, self.epoch])
+        self.epoch += 1
+        if self.shuffle:
+            drawn = rng.choice(self._easy, self._drawn, replace=False)
+            crops = rng.permutation(np.concatenate([self._hard, drawn]))
+        else:
+            crops = np.arange(len(self._start))
+        stands_for = np.ones(len(self._start), dtype=np.float32)
+        if self.shuffle and self._drawn:
+            stands_for[self._easy] = len(self._easy) / self._drawn
+        for first in range(0, len(crops), self.batch_crops):
+            mine = crops[first : first + self.batch_crops][self.rank :: self.world_size]
+            yield self._batch(mine, stands_for[mine])
+
+    def _batch(self, crops: NDArray[np.int64], stands_for: NDArray[np.float32]) -> CropBatch:
+        n = self.crop_bp
+        labels = np.full((len(crops), n), NEITHER, dtype=np.int64)
+        weights = np.zeros((len(crops), n), dtype=np.float32)
+        parts: list[tuple[NDArray[Any], ...]] = []
+        for i, crop in enumerate(crops):
+            gene = slice(int(self._gene_start[crop]), int(self._gene_end[crop]))
+            start, end = int(self._start[crop]), int(self._end[crop])
+            first = start - gene.start
+            tokens, scores = self.genes.tokens[gene], self.genes.scores[gene]
+            parts.append(stretch_inputs(tokens, scores, first, first + n, self.reach_bp, self.with_features))
+            labels[i, : end - start] = self.genes.labels[start:end]
+            weights[i, : end - start] = stands_for[i]
+        arrays = [np.stack(part) for part in zip(*parts, strict=True)]
+        return CropBatch(*(torch.from_numpy(array) for array in (*arrays, labels, weights)))
+
+
+def stretch_inputs(
+    tokens: NDArray[np.uint8],
+    scores: NDArray[np.float32],
+    start: int,
+    end: int,
+    reach_bp: int,
+    with_features: bool,
+) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+    """What a model reads to answer the exon bases [start, end) of a gene; the stretch may go beyond its end.
+
+    Args:
+        tokens: uint8 (L,), the gene.
+        scores: float32 (L, C), base scores at exon bases.
+        start: first exon base, in the gene.
+        end: behind the last one.
+        reach_bp: of the model.
+        with_features: compute the score features.
+
+    Returns:
+        Of one crop, as in `CropBatch`: tokens, tracks, features and base, n = end - start.
+    """
+    length, n, spare = len(tokens), end - start, reach_bp + 1
+    near = slice(max(0, start - spare), min(length, end + spare))
+    at = slice(near.start - start + spare, near.stop - start + spare)
+    letters = np.full(n + 2 * spare, N_TOKEN, dtype=np.uint8)
+    tracks = np.zeros((n + 2 * spare, len(CLASSES)), dtype=np.float32)
+    letters[at], tracks[at] = tokens[near], scores[near]
+    base = np.full((n, len(CLASSES)), 1.0 / len(CLASSES), dtype=np.float32)  # beyond the gene: nothing
+    inside = min(length, end)
+    base[: inside - start] = scores[start:inside]
+    if not with_features:
+        return letters, tracks, np.zeros((n + 2, 0), dtype=np.float32), base
+    features = np.zeros((n + 2, len(FEATURES)), dtype=np.float32)
+    first, last = max(0, start - 1), min(length, end + 1)
+    features[first - start + 1 : last - start + 1] = stretch_feature_matrix(scores, tokens, first, last)
+    return letters, tracks, features, base
