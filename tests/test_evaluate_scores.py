@@ -102,6 +102,9 @@ def test_builds_that_files_name_come_through(frame: pl.DataFrame, tmp_path: Path
     out = tmp_path / "out.parquet"
     files = [write(first, tmp_path / "1.parquet", "GRCh37"), write(second, tmp_path / "2.parquet")]
     assert write_tracks(files, out, {}, refused).genome_builds == ["GRCh37"]
+    assert TrackStore(out).genome_build is None  # of the second file it is not known
+    files[1] = write(second, tmp_path / "2.parquet", "GRCh37")
+    write_tracks(files, out, {}, refused)
     assert TrackStore(out).genome_build == "GRCh37"
     files[1] = write(second, tmp_path / "2.parquet", "GRCh38")
     assert write_tracks(files, out, {}, refused).genome_builds == ["GRCh37", "GRCh38"]

@@ -73,7 +73,8 @@ def write_tracks(
             other than ACGTN, a paralog flag that is none or differs within a gene, or a gene that lies elsewhere
             than the gene table says.
     """
-    report = TrackReport(files=len(files))
+    builds = list(dict.fromkeys(genome_build_of(path) for path in files))
+    report = TrackReport(files=len(files), genome_builds=[build for build in builds if build])
     index: list[tuple[str, str, str, int, int]] = []
     seen: set[str] = set()
     paralogs: dict[str, int] = {}
@@ -102,9 +103,6 @@ def write_tracks(
         ) as writer,
     ):
         for path in files:
-            build = genome_build_of(path)
-            if build and build not in report.genome_builds:
-                report.genome_builds.append(build)
             for frame in _genes_of(path):
                 gene = _check(frame, path, gene_table, seen)
                 seen.add(gene.gene_id)
@@ -132,8 +130,8 @@ def write_tracks(
             LETTERS_KEY.decode(): "true" if report.letters else "false",
             PARALOGS_KEY.decode(): json.dumps(paralogs),
         }
-        if len(report.genome_builds) == 1:
-            metadata[GENOME_BUILD_KEY] = report.genome_builds[0]
+        if len(builds) == 1 and builds[0]:
+            metadata[GENOME_BUILD_KEY] = builds[0]
         writer.add_key_value_metadata(metadata)
     return report
 

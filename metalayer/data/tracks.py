@@ -57,7 +57,7 @@ class TrackStore:
 
     @property
     def genome_build(self) -> str | None:
-        """The build of its positions, as the files it was made from name it; None where none does, or several do."""
+        """The build of its positions, where all the files it was made from name the same one."""
         build = self._metadata.get(GENOME_BUILD_KEY.encode())
         return build.decode() if build else None
 
