@@ -96,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--scores", type=Path, required=True, nargs="+", help="per-nucleotide Parquet files, labelled"
     )
+    evaluate.add_argument("--gene-table", type=Path, help="genes.tsv: check where genes lie, and take paralog groups")
     evaluate.add_argument("--output", type=Path, required=True, help="JSON report to write")
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     evaluate.set_defaults(run=_evaluate)
@@ -199,11 +200,14 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from metalayer.evaluation.tables import aligned, caption, comparison_rows
+    from metalayer.evaluation.tables import builds_note, report_table
     from metalayer.workflows.evaluate_scores import evaluate_scores
 
-    report = evaluate_scores(options.model, options.scores, options.output, device=options.device)
-    print("\n".join([caption(report), "", *aligned(comparison_rows(report))]))
+    report = evaluate_scores(
+        options.model, options.scores, options.output, device=options.device, gene_table=options.gene_table
+    )
+    note = builds_note(report)
+    print(report_table(report, [note] if note else []))
     return 0
 
 

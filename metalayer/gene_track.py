@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from metalayer.errors import InputError
 from metalayer.genome import Gene
-from metalayer.schema import CLASSES
+from metalayer.schema import CLASSES, PARALOG_UNKNOWN
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class GeneTrack:
         tokens: uint8 (L,).
         scores: float32 (L, 3), donor, acceptor, neither of the base model at exon bases.
         labels: uint8 (L,), class at exon bases.
+        paralog: 1 it has paralogs, 0 it has none, -1 unknown.
 
     Raises:
         InputError: lengths that do not fit the gene's interval, or scores that are no probabilities.
@@ -30,6 +31,7 @@ class GeneTrack:
     tokens: NDArray[np.uint8]
     scores: NDArray[np.float32]
     labels: NDArray[np.uint8]
+    paralog: int = PARALOG_UNKNOWN
 
     def __post_init__(self) -> None:
         length = len(self.gene)

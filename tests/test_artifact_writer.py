@@ -7,6 +7,7 @@ import pytest
 
 from metalayer.base import artifacts
 from metalayer.base.artifacts import WriteReport, artifact_directory, artifact_rows, write_artifacts
+from metalayer.data.nucleotide_scores import genome_build_of
 from metalayer.errors import InputError
 from metalayer.features import gene_row_scores, mismatched_columns
 from metalayer.gene_track import GeneTrack
@@ -137,6 +138,12 @@ def test_tracks_are_plus_strand_ascending_on_the_exon_base(tmp_path):
     assert dict(zip(labels["label"], labels["position"], strict=True)) == {"donor": 6200 - 400, "acceptor": 6200 - 700}
     assert labels.filter(pl.col("label") == "donor")["donor_score"].item() == np.float32(0.75)
     assert table.select("gene_id", "chrom", "strand").unique().row(0) == ("gene-G1", "chr2", "-")
+
+
+def test_score_files_name_their_build_where_it_is_known(tmp_path):
+    for build, expected in (("GRCh38", "GRCh38"), ("unknown", None)):
+        write(tmp_path, [toy_gene()], build=build)
+        assert genome_build_of(tmp_path / "nucleotide_scores" / "toy_chr2.parquet") == expected
 
 
 def test_chunks_and_chromosomes(tmp_path, monkeypatch):

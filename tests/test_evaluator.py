@@ -15,7 +15,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
     roc_auc_score,
 )
-from test_metrics import expected_ece, top_k
+from test_metrics import expected_ece, precision_at_recall, top_k
 
 from metalayer.config import EvaluateConfig
 from metalayer.data.dataset import RowLoader, RowTable
@@ -56,6 +56,8 @@ def by_scikit_learn(labels, p, ks=KS):
     for name, (true, score) in sides.items():
         out["pr_auc_splice" if name == "splice" else f"ap_{name}"] = average_precision_score(true, score)
         out[f"roc_auc_{name}"] = None if true.all() else roc_auc_score(true, score)
+        for percent in (90, 95):
+            out[f"precision_at_recall{percent}_{name}"] = precision_at_recall(true, score, percent)
         if name != "splice":
             out[f"topk_{name}"] = top_k(true, score, true.sum())
             out |= {f"top{k}_acc_{name}": top_k(true, score, k) for k in ks}

@@ -1,5 +1,7 @@
 """Metrics against scikit-learn, and the bootstrap against brute force."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from scored_genes import make_genes
@@ -27,6 +29,15 @@ def top_k(positive, score, k, draws=0):
     return (positive[above].sum() + (k - above.sum()) * positive[tied].mean()) / k
 
 
+def precision_at_recall(positive, score, percent):
+    """Precision at the highest score that finds so many of the true ones, all of its tie called."""
+    for threshold in sorted(set(score.tolist()), reverse=True):
+        called = score >= threshold
+        if Fraction(int(positive[called].sum()), int(positive.sum())) >= Fraction(percent, 100):
+            return positive[called].mean()
+    raise AssertionError
+
+
 def expected_ece(site, p):
     bins = np.minimum((p * 15).astype(int), 14)
     return sum(abs(p[bins == b].sum() - site[bins == b].sum()) for b in range(15)) / len(p)
@@ -37,10 +48,14 @@ def brute_force(genes, system, top_k_values):
     labels, p = pooled_arrays(genes, system)
     splice = p[:, DONOR].astype(np.float64) + p[:, ACCEPTOR]
     out = {"pr_auc_splice": average_precision_score(labels != NEITHER, splice)}
+    for percent in (90, 95):
+        out[f"precision_at_recall{percent}_splice"] = precision_at_recall(labels != NEITHER, splice, percent)
     for c, name in ((DONOR, "donor"), (ACCEPTOR, "acceptor")):
         true, score = labels == c, p[:, c].astype(np.float64)
         out[f"ap_{name}"] = average_precision_score(true, score)
         out[f"topk_{name}"] = top_k(true, score, true.sum())
+        for percent in (90, 95):
+            out[f"precision_at_recall{percent}_{name}"] = precision_at_recall(true, score, percent)
         for k in top_k_values:
             out[f"top{k}_acc_{name}"] = top_k(true, score, k)
     out["ap_splice"] = (out["ap_donor"] + out["ap_acceptor"]) / 2

@@ -1,5 +1,6 @@
 """The page and the table: whole, escaped, and loading nothing."""
 
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -10,6 +11,7 @@ from metalayer.evaluation.gate import decide
 from metalayer.evaluation.html import write_report
 from metalayer.evaluation.report import compare_champion, evaluate
 from metalayer.evaluation.tables import comparison_rows, comparison_table
+from metalayer.genome import Gene
 
 EVIL = '<script>alert("x")</script>&'
 VOID = {"meta", "br", "hr", "img", "link", "input"}
@@ -44,7 +46,15 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def evaluation():
     config = EvaluateConfig(n_bootstrap=100)
-    genes = make_genes(systems=("champion", "base", "meta", "uncalibrated"))
+    genes = [
+        replace(
+            gene,
+            gene=Gene.from_table(gene.gene_id, gene.chrom, "+-"[i % 2], 10_001, 10_000 + len(gene.labels)),
+            paralog=i % 2,
+            genome_build=EVIL,
+        )
+        for i, gene in enumerate(make_genes(systems=("champion", "base", "meta", "uncalibrated")))
+    ]
     return {
         "primary": "positions",
         "positions": evaluate(genes, config),
@@ -97,9 +107,40 @@ def test_the_page_says_verdict_reasons_and_both_tables(evaluation, tmp_path):
     assert "promoted" in page.text
     for reason in decision.reasons:
         assert reason.text in page.text
-    for title in ("Base against meta", "Artifact rows", "By chromosome", "Split", "Against the champion", "The run"):
+    for title in (
+        "Base against meta",
+        "Artifact rows",
+        "Errors fixed and made",
+        "Split",
+        "Against the champion",
+        "The run",
+    ):
         assert title in page.text
     assert text.count("<svg") == 2
+
+
+def test_the_page_shows_ten_errors_of_each_list_with_their_places(evaluation, tmp_path):
+    report = evaluation["positions"]
+    assert "Errors made" not in Page(write(tmp_path / "report.html", evaluation)[0]).text  # there are none
+    errors = report["errors"] | {"made": report["errors"]["fixed"]}
+    page = Page(write(tmp_path / "report.html", {**evaluation, "positions": report | {"errors": errors}})[0])
+    for key in ("fixed", "made"):
+        total, listed = errors[key]["total"], errors[key]["list"]
+        assert f"Errors {key}, {min(10, total)} of {total}" in page.text
+        for one in listed[:10]:
+            assert f"{one['chrom']}:{one['position']:,} ({one['strand']}) {EVIL}" in page.text
+    assert len(errors["fixed"]["list"]) > 10
+
+
+def test_the_page_and_the_table_show_the_comparison_in_parts(evaluation, tmp_path):
+    report = evaluation["positions"]
+    shown = (Page(write(tmp_path / "report.html", evaluation)[0]).text, comparison_table(evaluation))
+    for text in shown:
+        for group in ("with paralogs", "without paralogs", "0.001 to 0.01", "0.9 to 1", "donors called falsely"):
+            assert group in text
+    assert shown[1].count("\n\n") == 4
+    unknown = {**evaluation, "positions": report | {"by_paralog": {"-1": report["by_paralog"]["1"]}}}
+    assert "not known" not in Page(write(tmp_path / "report.html", unknown)[0]).text + comparison_table(unknown)
 
 
 def test_a_rejected_run_without_tracks_or_champion_has_its_page_too(evaluation, tmp_path):
@@ -129,6 +170,7 @@ def test_the_table_has_every_metric_with_its_interval(evaluation):
     rows = comparison_rows(evaluation["positions"])
     assert [row[0] for row in rows] == [
         *("metric", "PR-AUC splice", "donor AP", "acceptor AP", "top-k donor", "top-k acceptor"),
+        *(f"{target} P at recall 0.{r}" for r in (90, 95) for target in ("splice", "donor", "acceptor")),
         *("ECE", "ECE before calibration"),
     ]
     text = comparison_table(evaluation)

@@ -9,6 +9,7 @@ from typing import Any
 
 import polars as pl
 import pytest
+from scored_genes import make_genes
 
 from metalayer.errors import MetalayerError
 
@@ -204,3 +205,19 @@ def test_step_folder_starts_empty() -> None:
     assert not list(workspace.step_dir("train").iterdir())
     workspace.clear()
     assert not folder.exists()
+
+
+def test_every_metric_of_a_report_has_a_name_that_mlflow_takes() -> None:
+    from mlflow.utils.validation import _validate_metric_name
+
+    from metalayer.config import EvaluateConfig
+    from metalayer.evaluation.report import evaluate
+    from steps import tracking
+
+    report = evaluate(make_genes(), EvaluateConfig(n_bootstrap=100))
+    flat = tracking.test_metrics({"primary": "positions", "positions": report, "rows": None})
+    for who in ("base", "meta", "difference"):
+        for metric in ("ap_donor", "precision_at_recall90_splice", "precision_at_recall95_acceptor", "ece"):
+            assert {f"{who}_{metric}", f"{who}_{metric}_low"} <= flat.keys()
+    for name in flat:
+        _validate_metric_name(name)

@@ -15,8 +15,10 @@ import pytest
 
 from metalayer.config import DataConfig, RunConfig
 from metalayer.core import ArtifactLoader
+from metalayer.data.gene_table import load_genes
 from metalayer.data.labels import label_rows
 from metalayer.data.splits import make_split
+from metalayer.data.tracks import TrackStore
 from metalayer.data.windows import encode_windows
 from metalayer.errors import MetalayerError, RegistryError
 from metalayer.evaluation.gate import decide
@@ -95,7 +97,26 @@ def test_the_planted_signal_passes_the_gate(evaluated: tuple[dict[str, Any], Pat
     assert report["meta"]["ap_donor"] > report["base"]["ap_donor"] + 0.15
     assert report["meta"]["ap_acceptor"] > report["base"]["ap_acceptor"] + 0.15
     assert report["meta"]["ece"] < report["base"]["ece"]
+    assert report["uncalibrated"]["ece"] != report["meta"]["ece"]
+    assert set(report["curves"]) == {"base", "meta", "uncalibrated"}
+    assert report["errors"]["fixed"]["total"] > 2 * report["errors"]["made"]["total"]
+    store = TrackStore(prepared.tracks or Path())
+    for one in report["errors"]["fixed"]["list"]:
+        gene = store.genes()[one["gene_id"]]
+        label = store.read(one["gene_id"]).labels[gene.index(one["position"] - 1)]
+        assert (CLASSES[label] == one["class"]) == (one["error"] == "missed")
+        assert one["genome_build"] == "GRCh38"
     assert decide(evaluation, prepared.config.gate).promoted
+
+
+def test_the_pipelines_genes_carry_the_paralog_groups_of_the_gene_table(
+    evaluated: tuple[dict[str, Any], Path], prepared: Prepared
+) -> None:
+    genes = load_genes(prepared.rows.with_name("genes.parquet"))
+    grouped = sum(genes[gene_id].paralog_group is not None for gene_id in prepared.manifest["test"]["genes"])
+    parts = evaluated[0]["positions"]["by_paralog"]
+    assert parts.get("1", {"genes": 0})["genes"] == grouped
+    assert sum(here["genes"] for here in parts.values()) == len(prepared.manifest["test"]["genes"])
 
 
 def test_shuffled_labels_do_not_pass_the_gate(base_layer: Path, tmp_path: Path) -> None:

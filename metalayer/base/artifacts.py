@@ -34,6 +34,7 @@ from metalayer.schema import (
     BASE_SCORES,
     CLASSES,
     DONOR,
+    GENOME_BUILD_KEY,
     NEITHER,
     ROW_SCORES,
     SITE_CONVENTION,
@@ -42,6 +43,7 @@ from metalayer.schema import (
 logger = logging.getLogger(__name__)
 
 GENES_PER_CHUNK = 500
+BUILD_UNKNOWN = "unknown"
 CALL_THRESHOLD = 0.5
 """Own-type score from which the base model calls a site: TP and FP above it, FN and TN below."""
 HARD_NEGATIVE_SCORE = 0.05
@@ -90,7 +92,7 @@ def write_artifacts(
         genes: genes of one chromosome after those of another.
         base_model: name of the base model.
         annotation_source: folder of the annotation.
-        build: folder of the genome build.
+        build: folder of the genome build; `BUILD_UNKNOWN` is not written into the score files.
         seed: draws the true negatives, gene by gene.
 
     Raises:
@@ -122,14 +124,14 @@ def write_artifacts(
                 name = f"{base_model}_chr{chrom}.parquet"
                 draft = drafts.enter_context(publish_file(scores_dir / name))
                 # The writer closes before its draft is published: entered later, left earlier.
-                tracks = drafts.enter_context(pq.ParquetWriter(draft, _track_schema(), compression="zstd"))
+                tracks = drafts.enter_context(pq.ParquetWriter(draft, _track_schema(build), compression="zstd"))
                 report.files.append(f"nucleotide_scores/{name}")
                 chunk = _Chunk(chrom, 1)
             elif len(chunk.genes) == GENES_PER_CHUNK:
                 chunk.write(rows_draft, report)
                 chunk = _Chunk(chrom, chunk.first + GENES_PER_CHUNK)
             chunk.genes.append(artifact_rows(item, seed, report))
-            tracks.write_table(_track_table(item), row_group_size=len(item.gene))
+            tracks.write_table(_track_table(item, tracks.schema), row_group_size=len(item.gene))
             report.genes += 1
             report.positions += len(item.gene)
         if chunk is None:
@@ -276,7 +278,10 @@ def _frame(
     ).select(ARTIFACT_COLUMNS)
 
 
-def _track_schema() -> pa.Schema:
+def _track_schema(build: str) -> pa.Schema:
+    metadata = {"metalayer.format_version": "1", "metalayer.site_convention": SITE_CONVENTION}
+    if build != BUILD_UNKNOWN:
+        metadata[GENOME_BUILD_KEY] = build
     text = pa.dictionary(pa.int32(), pa.string())
     return pa.schema(
         [
@@ -288,11 +293,11 @@ def _track_schema() -> pa.Schema:
             *((name, pa.float32()) for name in BASE_SCORES),
             ("label", text),
         ],
-        metadata={"metalayer.format_version": "1", "metalayer.site_convention": SITE_CONVENTION},
+        metadata=metadata,
     )
 
 
-def _track_table(item: GeneTrack) -> pa.Table:
+def _track_table(item: GeneTrack, schema: pa.Schema) -> pa.Table:
     """All positions of a gene, ascending in genomic position, letters of the plus strand."""
     gene, length = item.gene, len(item.gene)
     tokens, scores, labels = item.tokens, item.scores, item.labels
@@ -311,4 +316,4 @@ def _track_table(item: GeneTrack) -> pa.Table:
         *(pa.array(np.ascontiguousarray(scores[:, i], dtype=np.float32)) for i in range(len(BASE_SCORES))),
         pa.DictionaryArray.from_arrays(pa.array(labels.astype(np.int32)), list(CLASSES)),
     ]
-    return pa.Table.from_arrays(columns, schema=_track_schema())
+    return pa.Table.from_arrays(columns, schema=schema)

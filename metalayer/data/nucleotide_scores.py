@@ -7,6 +7,7 @@ letters: it can rebuild rows, but whole genes cannot be scored from it).
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,11 +18,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from metalayer.data.gene_table import normalised_chrom, normalised_gene_id
-from metalayer.data.tracks import GENE_INDEX_KEY, LETTERS_KEY
+from metalayer.data.tracks import GENE_INDEX_KEY, LETTERS_KEY, PARALOGS_KEY
 from metalayer.errors import ArtifactError
 from metalayer.files import publish_file
 from metalayer.genome import Gene, exon_base
-from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER, PROBABILITY_SUM_TOLERANCE
+from metalayer.schema import (
+    ACCEPTOR,
+    BASE_SCORES,
+    CLASSES,
+    DONOR,
+    GENOME_BUILD_KEY,
+    NEITHER,
+    PARALOG_UNKNOWN,
+    PROBABILITY_SUM_TOLERANCE,
+)
 
 _BATCH_ROWS = 1_000_000
 _NO_LETTER = "?"
@@ -38,6 +48,8 @@ class TrackReport:
     genes_dropped: dict[str, str] = field(default_factory=dict)
     labels: str = "in the files"
     letters: bool = True
+    genome_builds: list[str] = field(default_factory=list)
+    """Builds that the files name, each once; most files name none."""
 
 
 def write_tracks(
@@ -51,17 +63,22 @@ def write_tracks(
     Args:
         files: Parquet of ours, or TSV of the original base layer.
         output: the canonical Parquet.
-        gene_table: gene by id; a gene that is there must lie where the table says.
+        gene_table: gene by id; a gene that is there must lie where the table says, and where its file has no
+            paralog flags, the table's paralog groups give its own (a group of several genes: 1, of one: 0).
         row_sites: gives gene_id, position (intron base), splice_type of the sites among the artifact
             rows: the labels, where the files have none (else it is not called).
 
     Raises:
         ArtifactError: a missing column, a gap or duplicate in positions, scores out of range, letters
-            other than ACGTN, or a gene that lies elsewhere than the gene table says.
+            other than ACGTN, a paralog flag that is none or differs within a gene, or a gene that lies elsewhere
+            than the gene table says.
     """
-    report = TrackReport(files=len(files))
+    builds = list(dict.fromkeys(genome_build_of(path) for path in files))
+    report = TrackReport(files=len(files), genome_builds=[build for build in builds if build])
     index: list[tuple[str, str, str, int, int]] = []
     seen: set[str] = set()
+    paralogs: dict[str, int] = {}
+    group_sizes = Counter(gene.paralog_group for gene in gene_table.values())
     schema = pa.schema(
         [
             ("gene_id", pa.dictionary(pa.int32(), pa.string())),
@@ -105,11 +122,30 @@ def write_tracks(
                 index.append(
                     (gene.gene_id, gene.interval.chrom, gene.strand, gene.interval.start + 1, gene.interval.end)
                 )
+                paralogs[gene.gene_id] = _paralog(frame, gene_table.get(gene.gene_id), group_sizes)
                 report.genes += 1
                 report.positions += len(frame)
-        letters = "true" if report.letters else "false"
-        writer.add_key_value_metadata({GENE_INDEX_KEY.decode(): json.dumps(index), LETTERS_KEY.decode(): letters})
+        metadata = {
+            GENE_INDEX_KEY.decode(): json.dumps(index),
+            LETTERS_KEY.decode(): "true" if report.letters else "false",
+            PARALOGS_KEY.decode(): json.dumps(paralogs),
+        }
+        if len(builds) == 1 and builds[0]:
+            metadata[GENOME_BUILD_KEY] = builds[0]
+        writer.add_key_value_metadata(metadata)
     return report
+
+
+def genome_build_of(path: Path) -> str | None:
+    """The genome build that a per-nucleotide file names in its metadata; None where it names none.
+
+    Raises:
+        ArtifactError: a `.parquet` that is none.
+    """
+    if path.suffix != ".parquet":
+        return None
+    build = (_open(path).metadata.metadata or {}).get(GENOME_BUILD_KEY.encode(), b"").decode().strip()
+    return build or None
 
 
 def _sites_by_gene(row_sites: pl.DataFrame) -> dict[str, list[tuple[int, int]]]:
@@ -130,7 +166,7 @@ def _labels(gene: Gene, sites: Sequence[tuple[int, int]]) -> np.ndarray:
 
 
 def _genes_of(path: Path) -> Iterator[pl.DataFrame]:
-    """Whole genes, in file order: gene_id, chrom, strand, position, base, scores and perhaps label."""
+    """Whole genes, in file order: gene_id, chrom, strand, position, base, scores, perhaps label and paralog."""
     carried: pl.DataFrame | None = None
     for batch in _parquet_batches(path) if path.suffix == ".parquet" else _tsv_batches(path):
         frame = batch if carried is None else pl.concat([carried, batch])
@@ -144,15 +180,13 @@ def _genes_of(path: Path) -> Iterator[pl.DataFrame]:
 
 def _parquet_batches(path: Path) -> Iterator[pl.DataFrame]:
     required = ("gene_id", "chrom", "strand", "position", "base", *BASE_SCORES)
-    try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ArtifactError(f"{path}: not a whole Parquet file ({error}); copy or write it again") from None
+    file = _open(path)
     missing = [name for name in required if name not in file.schema_arrow.names]
     if missing:
         raise ArtifactError(f"{path}: no column {', '.join(missing)}; needed are {', '.join(required)}")
-    labelled = "label" in file.schema_arrow.names
-    batches = file.iter_batches(_BATCH_ROWS, columns=[*required, *(["label"] if labelled else [])])
+    optional = {"label": _label_code(), "paralog": _paralog_flag()}
+    there = [name for name in optional if name in file.schema_arrow.names]
+    batches = file.iter_batches(_BATCH_ROWS, columns=[*required, *there])
     while True:
         try:
             batch = next(batches, None)
@@ -165,20 +199,31 @@ def _parquet_batches(path: Path) -> Iterator[pl.DataFrame]:
                 pl.col("position").cast(pl.Int32),
                 pl.col("base").cast(pl.String).str.to_uppercase(),
                 pl.col(BASE_SCORES).cast(pl.Float32).fill_null(float("nan")),
-                *([_label_code()] if labelled else []),
+                *(optional[name] for name in there),
             )
         except (pa.ArrowException, OSError) as error:
             raise ArtifactError(f"{path}: damaged within ({error}); copy or write it again") from None
         except pl.exceptions.PolarsError as error:
             raise ArtifactError(
                 f"{path}: a column of the wrong type ({str(error).splitlines()[0]}); position is a whole number, "
-                "scores are numbers, all else is text"
+                "scores and paralog are numbers, all else is text"
             ) from None
         if frame.select(pl.exclude(BASE_SCORES)).null_count().row(0) != (0,) * (frame.width - len(BASE_SCORES)):
             raise ArtifactError(
                 f"{path}: empty fields, or labels other than {', '.join(CLASSES)}; only scores may be empty"
             )
         yield frame
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ArtifactError(f"{path}: not a whole Parquet file ({error}); copy or write it again") from None
+
+
+def _paralog_flag() -> pl.Expr:
+    return pl.col("paralog").cast(pl.Float64).fill_null(PARALOG_UNKNOWN)
 
 
 def _label_code() -> pl.Expr:
@@ -233,6 +278,13 @@ def _check(frame: pl.DataFrame, path: Path, gene_table: Mapping[str, Gene], seen
         raise ArtifactError(
             f"{path}: gene {gene_id}: letters {sorted(map(str, letters - set('ACGTN')))}; allowed are ACGTN"
         )
+    if "paralog" in frame.columns:
+        flags = frame["paralog"].unique().sort().to_list()
+        if len(flags) > 1 or flags[0] not in (1, 0, PARALOG_UNKNOWN):
+            raise ArtifactError(
+                f"{path}: gene {gene_id}: paralog {', '.join(f'{flag:g}' for flag in flags)}; allowed is one value a "
+                "gene: 1 it has paralogs, 0 it has none, -1 unknown"
+            )
     gene = Gene.from_table(gene_id, chrom, strand, int(positions[0]), int(positions[-1]))
     known = gene_table.get(gene_id)
     if known and (known.interval, known.strand) != (gene.interval, gene.strand):
@@ -241,6 +293,15 @@ def _check(frame: pl.DataFrame, path: Path, gene_table: Mapping[str, Gene], seen
             "gene table of one genome build?"
         )
     return gene
+
+
+def _paralog(frame: pl.DataFrame, known: Gene | None, group_sizes: Mapping[str | None, int]) -> int:
+    """The gene's flag: of its file, else by its group in the gene table."""
+    if "paralog" in frame.columns:
+        return int(frame["paralog"][0])
+    if known is None or known.paralog_group is None:
+        return PARALOG_UNKNOWN
+    return int(group_sizes[known.paralog_group] > 1)
 
 
 def _place(gene: Gene) -> str:

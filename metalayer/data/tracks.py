@@ -17,12 +17,14 @@ import pyarrow.parquet as pq
 from metalayer.errors import ArtifactError
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import N_TOKEN, Gene, reverse_complement, token_table
-from metalayer.schema import BASE_SCORES
+from metalayer.schema import BASE_SCORES, GENOME_BUILD_KEY, PARALOG_UNKNOWN
 
 GENE_INDEX_KEY = b"metalayer.genes"
 """Parquet metadata: JSON list of [gene_id, chrom, strand, start, end], one a row group."""
 LETTERS_KEY = b"metalayer.letters"
 """Parquet metadata: whether `base` holds letters in every gene."""
+PARALOGS_KEY = b"metalayer.paralogs"
+"""Parquet metadata: JSON object, gene_id to paralog flag."""
 
 
 class TrackStore:
@@ -31,13 +33,15 @@ class TrackStore:
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
         self._file = pq.ParquetFile(self.path)
-        listed = (self._file.metadata.metadata or {}).get(GENE_INDEX_KEY)
+        self._metadata: dict[bytes, bytes] = self._file.metadata.metadata or {}
+        listed = self._metadata.get(GENE_INDEX_KEY)
         if listed is None:
             raise ArtifactError(
                 f"{self.path}: no gene index in its metadata; load per-nucleotide scores through ArtifactLoader first"
             )
         self._genes: dict[str, Gene] = {}
         self._group: dict[str, int] = {}
+        self._paralogs: dict[str, int] = json.loads(self._metadata.get(PARALOGS_KEY, b"{}"))
         for group, (gene_id, chrom, strand, start, end) in enumerate(json.loads(listed)):
             self._genes[gene_id] = Gene.from_table(gene_id, chrom, strand, start, end)
             self._group[gene_id] = group
@@ -49,8 +53,13 @@ class TrackStore:
     @property
     def has_letters(self) -> bool:
         """Whether the file carries the sequence, so that whole genes can be scored from it."""
-        metadata = self._file.metadata.metadata or {}
-        return bool(metadata.get(LETTERS_KEY) == b"true")
+        return self._metadata.get(LETTERS_KEY) == b"true"
+
+    @property
+    def genome_build(self) -> str | None:
+        """The build of its positions, where all the files it was made from name the same one."""
+        build = self._metadata.get(GENOME_BUILD_KEY.encode())
+        return build.decode() if build else None
 
     def __contains__(self, gene_id: str) -> bool:
         return gene_id in self._group
@@ -59,7 +68,7 @@ class TrackStore:
         """One gene's track."""
         frame = pl.from_arrow(self._file.read_row_group(self._group[gene_id]))
         assert isinstance(frame, pl.DataFrame)
-        return _transcript_sense(self._genes[gene_id], frame)
+        return _transcript_sense(self._genes[gene_id], frame, self._paralogs.get(gene_id, PARALOG_UNKNOWN))
 
     def read_many(self, gene_ids: list[str]) -> Iterator[GeneTrack]:
         """Tracks of those of `gene_ids` that are here, one at a time."""
@@ -68,7 +77,7 @@ class TrackStore:
                 yield self.read(gene_id)
 
 
-def _transcript_sense(gene: Gene, frame: pl.DataFrame) -> GeneTrack:
+def _transcript_sense(gene: Gene, frame: pl.DataFrame, paralog: int) -> GeneTrack:
     """Canonical rows of one gene, ascending in genomic position, as a track."""
     letters = np.frombuffer("".join(frame["base"].cast(pl.String).to_list()).encode(), dtype=np.uint8)
     tokens = token_table()[letters]
@@ -77,4 +86,4 @@ def _transcript_sense(gene: Gene, frame: pl.DataFrame) -> GeneTrack:
     labels = frame["label"].to_numpy().astype(np.uint8)
     if gene.strand == "-":
         tokens, scores, labels = reverse_complement(tokens), scores[::-1], labels[::-1]
-    return GeneTrack(gene, tokens, np.ascontiguousarray(scores), np.ascontiguousarray(labels))
+    return GeneTrack(gene, tokens, np.ascontiguousarray(scores), np.ascontiguousarray(labels), paralog)

@@ -9,12 +9,23 @@ from pathlib import Path
 from typing import Any
 
 from metalayer.evaluation.gate import Decision
-from metalayer.evaluation.tables import METRICS, caption, comparison_rows, untracked_note, with_interval
+from metalayer.evaluation.tables import (
+    METRICS,
+    base_score_rows,
+    caption,
+    comparison_rows,
+    error_rows,
+    group_rows,
+    untracked_note,
+    with_interval,
+)
 from metalayer.files import publish_file
 from metalayer.schema import CLASSES
 
 _LIST_LIMIT = 40
 """Entries of a list that are shown; the rest are counted."""
+_ERRORS_SHOWN = 10
+"""Errors that are shown, of those fixed and of those made."""
 _STYLE = """
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -35,12 +46,14 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: 8
 th, td { text-align: left; padding: 5px 18px 5px 0; border-bottom: 1px solid #eaeef2; vertical-align: top; }
 th { font-weight: 600; } thead th { color: #57606a; border-bottom-color: #d0d7de; }
 td.number, th.number { text-align: right; }
-table.main { width: 100%; } table.main td { white-space: nowrap; }
+table.main { width: 100%; } table.main th, table.main td { white-space: nowrap; padding-right: 14px; }
+td:first-child:not(.number) { white-space: nowrap; }
 .interval { color: #57606a; font-size: 13px; margin-left: 6px; }
 .better { color: #1a7f37; font-weight: 600; } .worse { color: #b42318; font-weight: 600; }
 svg { width: 100%; height: auto; display: block; margin: 6px 0 10px;
   font-family: system-ui, -apple-system, "Segoe UI", "Liberation Sans", "DejaVu Sans", sans-serif; }
 .side { display: flex; flex-wrap: wrap; gap: 12px 56px; }
+.lists { font-size: 13px; gap: 12px 32px; } .lists th, .lists td { padding-right: 12px; }
 dl { display: grid; grid-template-columns: minmax(140px, max-content) 1fr; gap: 3px 20px; margin: 6px 0; }
 dt { color: #57606a; } dd { margin: 0; overflow-wrap: anywhere; }
 details { margin-top: 8px; } details > :not(summary) { margin-left: 17px; }
@@ -93,8 +106,9 @@ def render(
         _verdict(decision, evaluation, load_report, run),
         _section("Base against meta", _comparison(report)),
         _section("Curves", _plots(report)),
-        _section("Calls", _confusion(report)),
-        _section("By chromosome", _by_chromosome(report)),
+        _section("Errors fixed and made", _errors(report)),
+        _section("By base score, paralogs and chromosome", _parts(report)),
+        _section("Most probable classes", _confusion(report)),
     ]
     other = "rows" if primary == "positions" else "positions"
     if evaluation.get(other):
@@ -171,7 +185,8 @@ def _comparison(report: Mapping[str, Any]) -> str:
             f'<tr><th scope="row">{escape(name)}</th>' + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
         )
     return (
-        f'<p class="quiet">{escape(caption(report))}. Coloured where the interval of the difference excludes 0.</p>\n'
+        f'<p class="quiet">{escape(caption(report))}. P at recall: precision at the highest threshold that finds so '
+        "many of the sites. Coloured where the interval of the difference excludes 0.</p>\n"
         f'<table class="main"><thead><tr>{_heads(heading)}</tr></thead><tbody>{"".join(body)}</tbody></table>'
     )
 
@@ -209,18 +224,54 @@ def _confusion(report: Mapping[str, Any]) -> str:
     return f'<p class="quiet">{note}</p><div class="side">{"".join(blocks)}</div>'
 
 
-def _by_chromosome(report: Mapping[str, Any]) -> str:
-    shown = dict(METRICS[:3])
-    heading = ["chromosome", "genes", report["unit"], "donors", "acceptors"]
-    heading += [f"{name}, {system}" for name in shown.values() for system in ("base", "meta")]
-    rows = []
-    for chrom, here in report["by_chromosome"].items():
-        row = [chrom, f"{here['genes']:,}", f"{here['positions']:,}"]
-        row += [f"{here['sites'][name]:,}" for name in ("donor", "acceptor")]
-        for metric in shown:
-            row += [_number(here.get(system, {}).get(metric)) for system in ("base", "meta")]
-        rows.append(row)
-    return _table(heading, rows)
+def _errors(report: Mapping[str, Any]) -> str:
+    errors = report["errors"]
+    note = (
+        "Each system calls as many positions of a class as there are true sites, its highest ones. Fixed: the base is "
+        "wrong there and meta right; made: the other way round."
+    )
+    heading, *rows = error_rows(report)
+    lists = "".join(_error_list(errors[key], f"Errors {key}") for key in ("fixed", "made"))
+    if lists:
+        lists = (
+            f'<div class="side lists">{lists}</div><p class="quiet">Largest change in log-odds first; the evaluation '
+            f"of the run lists up to {errors['listed_at_most']:,} of each.</p>"
+        )
+    return f'<p class="quiet">{note}</p>{_table(heading, rows)}{lists}'
+
+
+def _error_list(errors: Mapping[str, Any], title: str) -> str:
+    shown = errors.get("list", [])[:_ERRORS_SHOWN]
+    if not shown:
+        return ""
+    heading = ["gene", "position", "error", "base", "meta"]
+    rows = [
+        [one["gene_id"], _place(one), f"{one['class']}, {one['error']}", f"{one['base']:.3f}", f"{one['meta']:.3f}"]
+        for one in shown
+    ]
+    counted = f"{title}, {len(shown)} of {errors['total']:,}"
+    return f"<div><h3>{counted}</h3>{_table(heading, rows, text_columns=(0, 1, 2))}</div>"
+
+
+def _place(error: Mapping[str, Any]) -> str:
+    build = f" {error['genome_build']}" if "genome_build" in error else ""
+    return f"{error['chrom']}:{error['position']:,} ({error['strand']}){build}"
+
+
+def _parts(report: Mapping[str, Any]) -> str:
+    """By base score, paralog flag and chromosome."""
+    bins = (
+        '<p class="quiet">Bins of the larger score of the base, donor or acceptor. Expected: the sum of '
+        "P(donor) + P(acceptor), which equals the number of sites where probabilities are calibrated.</p>"
+    )
+    heading, *rows = base_score_rows(report)
+    blocks = [f"<h3>By base score</h3>{bins}{_table(heading, rows)}"]
+    for key, title in (("by_paralog", "paralogs"), ("by_chromosome", "chromosome")):
+        if set(report[key]) == {"-1"}:  # of no gene is it known
+            continue
+        heading, *rows = group_rows(report, key, title)
+        blocks.append(f"<h3>By {title}, average precision</h3>{_table(heading, rows)}")
+    return "".join(blocks)
 
 
 def _number(value: float | None) -> str:

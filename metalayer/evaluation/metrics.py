@@ -2,8 +2,8 @@
 
 Every metric is a function of counts by gene, so a bootstrap resample (each gene drawn w times) is a
 weighted sum of those counts: no resample sorts or copies positions. Average precision is
-scikit-learn's (ties included), top-k accuracy SpliceAI's with its expected value inside a tie, ECE
-has 15 equal-width bins.
+scikit-learn's (ties included), top-k accuracy SpliceAI's with its expected value inside a tie, precision at
+a recall that of the highest threshold which reaches it (a tie is called whole), ECE has 15 equal-width bins.
 """
 
 from __future__ import annotations
@@ -17,9 +17,13 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from metalayer.errors import EvaluationError
-from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
+from metalayer.genome import Gene
+from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER, PARALOG_UNKNOWN
 
 ECE_BINS = 15
+TARGETS = ("splice", "donor", "acceptor")
+RECALL_PERCENTS = (90, 95)
+"""Recalls at which precision is told; whole percents, so that reaching one is decided in whole numbers."""
 _RESAMPLES_AT_ONCE = 4_000_000
 """Numbers held per array: resamples are worked off in chunks of this over the number of sites."""
 
@@ -38,12 +42,18 @@ class GeneScores:
         chrom: its chromosome.
         labels: uint8 (n,), classes of its positions or rows.
         scores: system name to float32 (n, 3) probabilities.
+        gene: where it lies, if the n are all its positions in transcript sense; None for rows.
+        paralog: 1 it has paralogs, 0 it has none, -1 unknown.
+        genome_build: of its coordinates; None where unknown.
     """
 
     gene_id: str
     chrom: str
     labels: NDArray[np.uint8]
     scores: Mapping[str, NDArray[np.float32]]
+    gene: Gene | None = None
+    paralog: int = PARALOG_UNKNOWN
+    genome_build: str | None = None
 
 
 def average_precision(positive: NDArray[np.bool_], score: Floats, weights: Floats | None = None) -> float:
@@ -84,6 +94,11 @@ def ranking(
         return labels != NEITHER, splice_score(probabilities)
     site_class = CLASSES.index(target)
     return labels == site_class, probabilities[:, site_class].astype(np.float64)
+
+
+def ap_name(target: str) -> str:
+    """What average precision of a target is called in reports."""
+    return "pr_auc_splice" if target == "splice" else f"ap_{target}"
 
 
 def confusion_counts(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> NDArray[np.intp]:
@@ -154,27 +169,34 @@ class RankCounts:
             hits, tied, between = ((matrix @ drawn).T for matrix in (self.positives, self.tied, self.between))
             yield rows, hits, tied, between
 
-    def evaluate(self, weights: Floats, sizes: Floats, top_k: Sequence[int]) -> dict[str, Floats]:
-        """Average precision (`ap`), top-k at the number of positives (`topk`) and at each k (`top<k>_acc`).
+    def evaluate(self, weights: Floats, sizes: Floats, top_k: Sequence[int] | None = None) -> dict[str, Floats]:
+        """All metrics of the ranking.
 
         Args:
             weights: (B, G), how often each gene stands in each resample.
             sizes: (G,), positions of each gene.
-            top_k: the fixed k.
+            top_k: the fixed k; None for no top-k at all.
 
         Returns:
-            Name to (B,).
+            Name to (B,): average precision (`ap`), precision at each recall (`precision_at_recall<percent>`), top-k
+            at the number of positives (`topk`) and at each k (`top<k>_acc`).
         """
-        names = ["ap", "topk", *(f"top{k}_acc" for k in top_k)]
+        fixed = {} if top_k is None else {"topk": None, **{f"top{k}_acc": k for k in top_k}}
+        names = ["ap", *(f"precision_at_recall{percent}" for percent in RECALL_PERCENTS), *fixed]
         out = {name: np.empty(len(weights)) for name in names}
         for rows, hits, tied, between in self._drawn(weights):
             total = hits.sum(axis=1)
+            found = np.cumsum(hits, axis=1)
             seen = np.cumsum(hits + tied + between, axis=1)  # items at or above each threshold
             with np.errstate(invalid="ignore", divide="ignore"):
-                precision = np.where(seen > 0, np.cumsum(hits, axis=1) / seen, 0.0)
+                precision = np.where(seen > 0, found / seen, 0.0)
                 out["ap"][rows] = (hits * precision).sum(axis=1) / total
+                for percent in RECALL_PERCENTS:
+                    reached = (100 * found >= percent * total[:, None]).argmax(axis=1)
+                    out[f"precision_at_recall{percent}"][rows] = precision[np.arange(len(total)), reached]
                 above = seen - hits - tied
-                for name, k in [("topk", total), *((f"top{k}_acc", np.full(len(total), k)) for k in top_k)]:
+                for name, fixed_k in fixed.items():
+                    k = total if fixed_k is None else np.full(len(total), fixed_k)
                     limit = np.minimum(k, weights[rows] @ sizes)
                     # Of a tie that the limit cuts, the expected share of positives is taken.
                     share = np.clip((limit[:, None] - above) / (hits + tied), 0.0, 1.0)
@@ -237,7 +259,16 @@ class CalibrationCounts:
 
 @dataclass(frozen=True)
 class Pooled:
-    """All genes in one array each, checked."""
+    """All positions of all genes in one array each, checked.
+
+    Copies of one gene, from files of several genome builds, are one gene here: they are drawn together.
+
+    Attributes:
+        labels: uint8 (n,).
+        gene: (n,), number of the gene, from 0 to G - 1.
+        sizes: (G,), positions of each gene.
+        scores: system name to float32 (n, 3).
+    """
 
     labels: NDArray[np.uint8]
     gene: NDArray[np.intp]
@@ -249,12 +280,13 @@ class Pooled:
         """Pool genes.
 
         Raises:
-            EvaluationError: no gene or one twice, a system that some gene lacks, no donor or no acceptor, or
-                probabilities that are none.
+            EvaluationError: no gene or one twice (but for copies of another build or place), a system that some
+                gene lacks, no donor or no acceptor, or probabilities that are none.
         """
         if not genes:
             raise EvaluationError("no gene to evaluate on: check the test part of the split")
-        twice = [gene_id for gene_id, times in Counter(gene.gene_id for gene in genes).items() if times > 1]
+        copies = Counter((gene.gene_id, gene.genome_build, gene.gene) for gene in genes)
+        twice = [gene_id for (gene_id, *_), times in copies.items() if times > 1]
         if twice:
             raise EvaluationError(f"gene {twice[0]} is there more than once; intervals need each gene once")
         for gene in genes:
@@ -273,11 +305,14 @@ class Pooled:
                 raise EvaluationError(
                     f"no {CLASSES[site_class]} among the {len(genes)} genes: its average precision is not defined"
                 )
-        sizes = np.array([len(gene.labels) for gene in genes], dtype=np.float64)
         scores = {name: np.concatenate([gene.scores[name] for gene in genes]) for name in systems}
         for name, values in scores.items():
             check_probabilities(values, name)
-        return cls(labels, np.repeat(np.arange(len(genes)), sizes.astype(np.intp)), sizes, scores)
+        number: dict[str, int] = {}
+        numbers = [number.setdefault(gene.gene_id, len(number)) for gene in genes]
+        lengths = [len(gene.labels) for gene in genes]
+        sizes = np.bincount(numbers, weights=lengths).astype(np.float64)
+        return cls(labels, np.repeat(numbers, lengths), sizes, scores)
 
     def sites_by_gene(self) -> NDArray[np.int64]:
         """Donors and acceptors of each gene, (2, G)."""
@@ -298,15 +333,12 @@ def metric_values(pooled: Pooled, system: str, weights: Floats, top_k: Sequence[
     """All metrics of one system under each resample: name to (B,)."""
     n_genes = len(pooled.sizes)
     out: dict[str, Floats] = {}
-    for target in ("splice", "donor", "acceptor"):
+    for target in TARGETS:
         positive, score = pooled.ranking(system, target)
         found = RankCounts.by_gene(positive, score, pooled.gene, n_genes).evaluate(
-            weights, pooled.sizes, () if target == "splice" else top_k
+            weights, pooled.sizes, None if target == "splice" else top_k
         )
-        if target == "splice":
-            out["pr_auc_splice"] = found["ap"]
-            continue
-        out[f"ap_{target}"] = found.pop("ap")
+        out[ap_name(target)] = found.pop("ap")
         out |= {f"{name}_{target}": values for name, values in found.items()}
     out["ap_splice"] = (out["ap_donor"] + out["ap_acceptor"]) / 2
     positive, score = pooled.ranking(system, "splice")

@@ -9,12 +9,14 @@ import numpy as np
 
 from metalayer.config import EvaluateConfig
 from metalayer.errors import EvaluationError
+from metalayer.evaluation.breakdown import by_base_score, by_chromosome, by_paralog
+from metalayer.evaluation.calls import SiteCalls, error_report
 from metalayer.evaluation.metrics import (
+    TARGETS,
     CalibrationCounts,
     Floats,
     GeneScores,
     Pooled,
-    average_precision,
     draw_genes,
     metric_values,
 )
@@ -42,8 +44,10 @@ def evaluate(
 
     Returns:
         unit, genes, positions, sites, metrics by system, `intervals` by system, `difference` (candidate
-        minus reference, paired by gene), `confusion`, `by_chromosome`, `curves`; JSON-ready. Bounds of
-        intervals are None where fewer than `MIN_SITE_GENES` genes carry donors, or acceptors.
+        minus reference, paired by gene), `errors` (fixed and made, see `calls.error_report`), `confusion`,
+        `by_chromosome`, `by_paralog`, `by_base_score` (see `breakdown`), `curves`; JSON-ready. Bounds of
+        intervals are None where fewer than `MIN_SITE_GENES` genes carry donors, or acceptors. Copies of a gene
+        from files of several genome builds count, and are drawn, as one gene.
 
     Raises:
         EvaluationError: no gene, no donor or acceptor, or probabilities that are none.
@@ -52,11 +56,11 @@ def evaluate(
     pooled = Pooled.of(genes, systems)
     weights = draw_genes(pooled, config.n_bootstrap, config.seed)
     # The sample itself is the first row; the resamples follow.
-    weights = np.concatenate([np.ones((1, len(genes))), weights])
+    weights = np.concatenate([np.ones((1, weights.shape[1])), weights])
     values = {name: metric_values(pooled, name, weights, config.top_k_values) for name in systems}
     report: dict[str, Any] = {
         "unit": unit,
-        "genes": len(genes),
+        "genes": len(pooled.sizes),
         "positions": len(pooled.labels),
         "sites": {CLASSES[c]: int((pooled.labels == c).sum()) for c in (DONOR, ACCEPTOR)},
         "confidence": config.confidence,
@@ -69,8 +73,12 @@ def evaluate(
         for name in systems
     }
     report["difference"] = _difference(values[candidate], values[reference], config.confidence)
+    calls = SiteCalls.of(pooled, [reference, candidate])
+    report["errors"] = error_report(pooled, genes, calls, reference, candidate)
     report["confusion"] = {name: pooled.confusion(name) for name in systems}
-    report["by_chromosome"] = _by_chromosome(genes, systems)
+    report["by_chromosome"] = by_chromosome(pooled, genes)
+    report["by_paralog"] = by_paralog(pooled, genes)
+    report["by_base_score"] = by_base_score(pooled, calls, reference, candidate)
     report["curves"] = {name: _curves(pooled, name) for name in systems}
     return report
 
@@ -90,7 +98,8 @@ def compare_champion(genes: Sequence[GeneScores], config: EvaluateConfig) -> dic
             "genes (split.test_chroms)"
         )
     pooled = Pooled.of(genes, ["meta", "champion"])
-    weights = np.concatenate([np.ones((1, len(genes))), draw_genes(pooled, config.n_bootstrap, config.seed)])
+    drawn_genes = draw_genes(pooled, config.n_bootstrap, config.seed)
+    weights = np.concatenate([np.ones((1, drawn_genes.shape[1])), drawn_genes])
     values = {}
     for name in ("meta", "champion"):
         found = metric_values(pooled, name, weights, ())
@@ -123,39 +132,12 @@ def _difference(
     return out
 
 
-def _by_chromosome(genes: Sequence[GeneScores], systems: Sequence[str]) -> dict[str, Any]:
-    """Genes, sites and average precisions of each chromosome that has both kinds of site."""
-    chroms = sorted({gene.chrom for gene in genes}, key=lambda c: (not c.isdigit(), int(c) if c.isdigit() else 0, c))
-    out: dict[str, Any] = {}
-    for chrom in chroms:
-        here = [gene for gene in genes if gene.chrom == chrom]
-        labels = np.concatenate([gene.labels for gene in here])
-        entry: dict[str, Any] = {
-            "genes": len(here),
-            "positions": len(labels),
-            "sites": {CLASSES[c]: int((labels == c).sum()) for c in (DONOR, ACCEPTOR)},
-        }
-        if all(entry["sites"].values()):
-            pooled = Pooled.of(here, systems)
-            for name in systems:
-                entry[name] = {
-                    "pr_auc_splice": average_precision(*pooled.ranking(name, "splice")),
-                    "ap_donor": average_precision(*pooled.ranking(name, "donor")),
-                    "ap_acceptor": average_precision(*pooled.ranking(name, "acceptor")),
-                }
-        out[chrom] = entry
-    return out
-
-
 def _curves(pooled: Pooled, system: str) -> dict[str, Any]:
     """Precision-recall curves of each target and the reliability bins."""
-    curves: dict[str, Any] = {target: _pr_curve(*pooled.ranking(system, target)) for target in _TARGETS}
+    curves: dict[str, Any] = {target: _pr_curve(*pooled.ranking(system, target)) for target in TARGETS}
     positive, score = pooled.ranking(system, "splice")
     curves["reliability"] = CalibrationCounts(positive, score, pooled.gene, len(pooled.sizes)).reliability()
     return curves
-
-
-_TARGETS = ("splice", "donor", "acceptor")
 
 
 def _pr_curve(positive: np.ndarray, score: Floats) -> dict[str, list[float]]:

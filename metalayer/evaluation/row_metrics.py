@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from metalayer.errors import ConfigError, EvaluationError
 from metalayer.evaluation.metrics import (
+    TARGETS,
     CalibrationCounts,
     RankCounts,
+    ap_name,
     check_probabilities,
     confusion_counts,
     ranking,
@@ -51,6 +53,8 @@ def row_metrics(
             pr_auc_splice: average precision of donor-or-acceptor on P(donor) + P(acceptor).
             ap_donor, ap_acceptor, ap_splice: average precisions, and the mean of the two.
             roc_auc_splice, roc_auc_donor, roc_auc_acceptor: area under the ROC; None without a negative.
+            precision_at_recall90_splice, ..._donor, ..._acceptor, and 95: precision at the highest threshold that
+                finds 90 (95) % of the true ones, a tie called whole.
             topk_donor, topk_acceptor: share of true ones among the k highest scored, k being the number of
                 true sites (SpliceAI's top-k accuracy). Of a tie that k cuts, the expected share is taken.
             top<k>_acc_donor, top<k>_acc_acceptor: the same at each k, or at n where k is more.
@@ -71,12 +75,12 @@ def row_metrics(
     _check(labels, probabilities, chroms)
     n = np.array([len(labels)], dtype=np.float64)
     out: dict[str, Any] = {"rows": len(labels)}
-    for target in ("splice", "donor", "acceptor"):
+    for target in TARGETS:
         counts = _rank(labels, probabilities, target)
-        found = {name: float(value[0]) for name, value in counts.evaluate(_ALL, n, top_k).items()}
-        out["pr_auc_splice" if target == "splice" else f"ap_{target}"] = found.pop("ap")
-        if target != "splice":
-            out |= {f"{name}_{target}": value for name, value in found.items()}
+        measured = counts.evaluate(_ALL, n, None if target == "splice" else top_k)
+        found = {name: float(value[0]) for name, value in measured.items()}
+        out[ap_name(target)] = found.pop("ap")
+        out |= {f"{name}_{target}": value for name, value in found.items()}
         area = float(counts.roc_auc(_ALL, n)[0])
         out[f"roc_auc_{target}"] = None if np.isnan(area) else area
     out["ap_splice"] = (out["ap_donor"] + out["ap_acceptor"]) / 2
@@ -202,7 +206,7 @@ def _per_chromosome(
             ("ap_donor", "donor", sites["donor"]),
             ("ap_acceptor", "acceptor", sites["acceptor"]),
         ):
-            entry[name] = float(_rank(here, scores, target).evaluate(_ALL, n, ())["ap"][0]) if there else None
+            entry[name] = float(_rank(here, scores, target).evaluate(_ALL, n)["ap"][0]) if there else None
         out[chrom] = entry
     return out
 

@@ -1,9 +1,12 @@
-"""Base against meta as a table, for a terminal and for a page."""
+"""Base against meta as tables, for a terminal and for a page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from metalayer.evaluation.calls import SITE_CLASSES
+from metalayer.evaluation.metrics import RECALL_PERCENTS, TARGETS, ap_name
 
 HEADER = ("metric", "base", "meta", "meta - base")
 METRICS = (
@@ -12,23 +15,73 @@ METRICS = (
     ("ap_acceptor", "acceptor AP"),
     ("topk_donor", "top-k donor"),
     ("topk_acceptor", "top-k acceptor"),
+    *(
+        (f"precision_at_recall{percent}_{target}", f"{target} P at recall 0.{percent}")
+        for percent in RECALL_PERCENTS
+        for target in TARGETS
+    ),
     ("ece", "ECE"),
 )
+PARALOG_TITLES = {"1": "with paralogs", "0": "without paralogs", "-1": "not known"}
+_SYSTEMS = ("base", "meta")
+
+Rows = list[list[str]]
 
 
-def comparison_rows(report: Mapping[str, Any]) -> list[list[str]]:
+def comparison_rows(report: Mapping[str, Any]) -> Rows:
     """Metric, base, meta and paired difference of each metric, each with its interval; first the header."""
     rows = [list(HEADER)]
     for metric, title in METRICS:
         # Nearly all positions are no site, so the calibration error over whole genes is small.
         form = ".6f" if metric == "ece" else ".4f"
-        both = [with_interval(report[who][metric], report["intervals"][who][metric], form) for who in ("base", "meta")]
+        both = [with_interval(report[who][metric], report["intervals"][who][metric], form) for who in _SYSTEMS]
         gap = report["difference"][metric]
         rows.append([title, *both, with_interval(gap["value"], (gap["low"], gap["high"]), f"+{form}")])
         if metric == "ece" and "uncalibrated" in report:
             who = "uncalibrated"
             before = with_interval(report[who][metric], report["intervals"][who][metric], form)
             rows.append(["ECE before calibration", "", before, ""])
+    return rows
+
+
+def error_rows(report: Mapping[str, Any]) -> Rows:
+    """Missed sites and false calls of each class, by system, and those fixed and made; first the header."""
+    errors = report["errors"]
+    rows = [["errors at as many calls as sites", *_SYSTEMS, "fixed", "made"]]
+    for name in SITE_CLASSES:
+        for kind, title in (("missed", f"{name}s missed"), ("false_calls", f"{name}s called falsely")):
+            rows.append([title, *(f"{errors[column][name][kind]:,}" for column in (*_SYSTEMS, "fixed", "made"))])
+    return rows
+
+
+def group_rows(report: Mapping[str, Any], key: str, title: str) -> Rows:
+    """Average precisions of the groups under `by_chromosome` or `by_paralog`; first the header."""
+    heads = [f"{target}, {system}" for target in TARGETS for system in _SYSTEMS]
+    rows = [[title, "genes", report["unit"], "donors", "acceptors", *heads]]
+    for group, here in report[key].items():
+        sizes = (here["genes"], here["positions"], *(here["sites"][name] for name in SITE_CLASSES))
+        values = [here.get(system, {}).get(ap_name(target)) for target in TARGETS for system in _SYSTEMS]
+        rows.append(
+            [PARALOG_TITLES.get(group, group) if key == "by_paralog" else group]
+            + [f"{size:,}" for size in sizes]
+            + ["not defined" if value is None else f"{value:.4f}" for value in values]
+        )
+    return rows
+
+
+def base_score_rows(report: Mapping[str, Any]) -> Rows:
+    """Sites, expected sites and errors by the larger score of the base; first the header."""
+    kinds = (("expected_sites", "expected"), ("missed", "missed"), ("false_calls", "false calls"))
+    heads = [f"{name}, {system}" for _, name in kinds for system in _SYSTEMS]
+    rows = [["base score", report["unit"], "sites", *heads]]
+    for one in report["by_base_score"]:
+        cells = [
+            f"{one[system][kind]:,.1f}" if kind == "expected_sites" else f"{one[system][kind]:,}"
+            for kind, _ in kinds
+            for system in _SYSTEMS
+        ]
+        title = f"{one['low']:g} to {one['high']:g}"
+        rows.append([title, f"{one['positions']:,}", f"{sum(one['sites'].values()):,}", *cells])
     return rows
 
 
@@ -43,11 +96,19 @@ def caption(report: Mapping[str, Any]) -> str:
     )
 
 
+def report_table(report: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
+    """A report as aligned text: the comparison, the errors, and what they are by base score and paralog flag."""
+    tables = [aligned(comparison_rows(report)), aligned(error_rows(report), numbers=True)]
+    tables.append(aligned(base_score_rows(report), numbers=True))
+    if set(report["by_paralog"]) != {"-1"}:
+        tables.append(aligned(group_rows(report, "by_paralog", "average precision"), numbers=True))
+    return "\n\n".join("\n".join(lines) for lines in ([caption(report), *notes], *tables))
+
+
 def comparison_table(evaluation: Mapping[str, Any]) -> str:
     """The primary report of an evaluation as aligned text."""
-    report = evaluation[evaluation["primary"]]
-    notes = [note] if (note := untracked_note(evaluation)) else []
-    return "\n".join([caption(report), *notes, "", *aligned(comparison_rows(report))])
+    note = untracked_note(evaluation)
+    return report_table(evaluation[evaluation["primary"]], [note] if note else [])
 
 
 def untracked_note(evaluation: Mapping[str, Any]) -> str:
@@ -60,10 +121,26 @@ def untracked_note(evaluation: Mapping[str, Any]) -> str:
     return f"{len(without)} of {evaluation['test_genes']} test genes have no per-nucleotide scores ({names}): {outcome}"
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines with aligned columns."""
+def builds_note(report: Mapping[str, Any]) -> str:
+    """Which genome builds the score files are of, where there are several; else nothing."""
+    builds, copies = report["genome_builds"], len(report["genes_in_several_builds"])
+    if len(builds) < 2 and not copies:
+        return ""
+    named = ", ".join(build or "unnamed" for build in builds)
+    return f"files of several genome builds ({named}); {copies} genes are in more than one and count as one gene"
+
+
+def aligned(rows: Sequence[Sequence[str]], *, numbers: bool = False) -> list[str]:
+    """Rows as lines with aligned columns; `numbers` aligns all but the first column to the right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.rjust(width) if numbers and i else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines
 
 
 def with_interval(value: float, interval: Sequence[float | None], form: str = ".4f") -> str:

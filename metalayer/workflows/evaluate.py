@@ -129,7 +129,10 @@ def score_positions(predictor: Predictor, store: TrackStore, gene_ids: Sequence[
             "meta": predictor.calibrated(log_p),
             "uncalibrated": np.exp(log_p),
         }
-        out.append(GeneScores(track.gene.gene_id, track.gene.interval.chrom, track.labels, scores))
+        gene = track.gene
+        out.append(
+            GeneScores(gene.gene_id, gene.interval.chrom, track.labels, scores, gene, track.paralog, store.genome_build)
+        )
         if number % 10 == 0 or number == len(gene_ids):
             logger.info("scored %d of %d test genes", number, len(gene_ids))
     return out

@@ -5,18 +5,22 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from metalayer.config import EvaluateConfig
-from metalayer.data.nucleotide_scores import write_tracks
+from metalayer.data.gene_table import genes_from_frame, read_gene_table
+from metalayer.data.nucleotide_scores import TrackReport, write_tracks
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import ArtifactError
 from metalayer.evaluation.report import evaluate
+from metalayer.evaluation.tables import builds_note
 from metalayer.files import publish_file
+from metalayer.genome import Gene
 from metalayer.inference import Predictor
 from metalayer.workflows.evaluate import score_positions
 
@@ -24,63 +28,125 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_scores(
-    model: Path, scores: Sequence[Path], output: Path, config: EvaluateConfig | None = None, device: str = "auto"
+    model: Path,
+    scores: Sequence[Path],
+    output: Path,
+    config: EvaluateConfig | None = None,
+    device: str = "auto",
+    gene_table: Path | None = None,
 ) -> dict[str, Any]:
     """Compare a model with its base on all positions of labelled genes.
 
-    Genes that the model was trained or validated on are counted in the report, and told.
+    Genes that the model was trained or validated on are counted in the report, and told. Files of several
+    genome builds may stand together: a gene of two builds counts, and is resampled, as one. A file that
+    names no build may be of any: the same gene is then a copy of another build where it lies elsewhere, and
+    the same gene twice where it lies at the same place.
 
     Args:
         model: model directory, or output folder of a training run.
-        scores: per-nucleotide Parquet files with letters and labels.
+        scores: per-nucleotide Parquet files with letters and labels; the build stands in their metadata as
+            `genome_build`, or nowhere.
         output: JSON to publish.
         config: bootstrap, coverage and k.
         device: of the network.
+        gene_table: where genes must lie, and their paralog groups; None for no such check.
 
     Returns:
-        What was written: the report of `evaluation.report.evaluate`, with files and genes_seen_in_training.
+        What was written: the report of `evaluation.report.evaluate`, with files (name, genome_build, genes,
+        positions), genome_builds (None for files that name none), genes_in_several_builds, genes_dropped,
+        genes_seen_in_training and model_digest.
 
     Raises:
-        ArtifactError: a file that cannot be used, without labels or letters, or a gene in two files.
+        ArtifactError: a file that cannot be used, without labels or letters, a gene in two files of one build,
+            or one that lies elsewhere than the gene table says.
         ModelError: a model directory that is absent or damaged.
     """
     from metalayer.device import resolve_device
 
     predictor = Predictor.load(model, resolve_device(device))
-    for path in scores:
-        if not path.is_file():
-            raise ArtifactError(f"--scores: given {path}, which is no file")
-
-    def no_rows() -> pl.DataFrame:
-        raise ArtifactError(
-            "the score files have no column label, so there is nothing to compare with; write them with "
-            "`metalayer base run`, or add donor, acceptor, neither at exon bases"
-        )
-
+    table = genes_from_frame(read_gene_table(gene_table)) if gene_table else {}
     with tempfile.TemporaryDirectory() as folder:
-        tracks = Path(folder) / "tracks.parquet"
-        found = write_tracks(scores, tracks, {}, no_rows)
-        if not found.letters:
-            raise ArtifactError("the score files have no letters, so whole genes cannot be scored")
-        for gene_id, cause in found.genes_dropped.items():
-            logger.warning("gene %s is left out: %s", gene_id, cause)
-        store = TrackStore(tracks)
-        genes = list(store.genes())
-        split = predictor.info.get("split") or {}
-        seen = sorted(set(genes) & {gene for part in ("train", "valid") for gene in split.get(part, ())})
-        if seen:
-            logger.warning(
-                "%d of %d genes were seen in training (%s ...): their figures are too good",
-                *(len(seen), len(genes), ", ".join(seen[:3])),
-            )
-        scored = score_positions(predictor, store, genes)
+        files = [_ScoreFile.read(path, Path(folder) / f"{i}.parquet", table) for i, path in enumerate(scores)]
+        builds = {
+            "genome_builds": list(dict.fromkeys(file.store.genome_build for file in files)),
+            "genes_in_several_builds": _genes_in_several(files),
+        }
+        if note := builds_note(builds):
+            logger.warning("%s", note)
+        genes = {gene_id for file in files for gene_id in file.store.genes()}
+        seen = _seen_in_training(predictor, genes)
+        scored = [one for file in files for one in score_positions(predictor, file.store, list(file.store.genes()))]
     report = evaluate(scored, config or EvaluateConfig(), unit="positions")
-    report |= {
-        "files": [path.name for path in scores],
-        "genes_dropped": found.genes_dropped,
+    report |= builds | {
+        "files": [file.facts() for file in files],
+        "genes_dropped": {gene_id: cause for file in files for gene_id, cause in file.found.genes_dropped.items()},
         "genes_seen_in_training": seen,
         "model_digest": predictor.digest,
     }
     with publish_file(output) as draft:
         draft.write_text(json.dumps(report, indent=1), encoding="utf-8")
     return report
+
+
+@dataclass(frozen=True)
+class _ScoreFile:
+    """One file as it was read."""
+
+    path: Path
+    found: TrackReport
+    store: TrackStore
+
+    @classmethod
+    def read(cls, path: Path, canonical: Path, gene_table: Mapping[str, Gene]) -> _ScoreFile:
+        if not path.is_file():
+            raise ArtifactError(f"--scores: given {path}, which is no file")
+
+        def no_rows() -> pl.DataFrame:
+            raise ArtifactError(
+                f"{path}: no column label, so there is nothing to compare with; write it with `metalayer base run`, "
+                "or add donor, acceptor, neither at exon bases"
+            )
+
+        found = write_tracks([path], canonical, gene_table, no_rows)
+        if not found.letters:
+            raise ArtifactError(f"{path}: no letters, so whole genes cannot be scored; give Parquet with a column base")
+        for gene_id, cause in found.genes_dropped.items():
+            logger.warning("gene %s of %s is left out: %s", gene_id, path.name, cause)
+        return cls(path, found, TrackStore(canonical))
+
+    def facts(self) -> dict[str, Any]:
+        return {
+            "name": self.path.name,
+            "genome_build": self.store.genome_build,
+            "genes": self.found.genes,
+            "positions": self.found.positions,
+        }
+
+
+def _genes_in_several(files: Sequence[_ScoreFile]) -> list[str]:
+    """Genes of which there are copies in several builds, after refusing those that are there twice."""
+    earlier: dict[str, list[_ScoreFile]] = {}
+    for file in files:
+        for gene_id, gene in file.store.genes().items():
+            for other in earlier.setdefault(gene_id, []):
+                build, other_build = file.store.genome_build, other.store.genome_build
+                named = build and other_build
+                if build == other_build if named else gene == other.store.genes()[gene_id]:
+                    cause = f"both of genome build {build}" if named else "at the same coordinates"
+                    raise ArtifactError(
+                        f"gene {gene_id} stands in two places: {other.path} and {file.path}, {cause}; give each gene "
+                        "once. Files of several genome builds say so in their Parquet metadata, key genome_build"
+                    )
+            earlier[gene_id].append(file)
+    return sorted(gene_id for gene_id, where in earlier.items() if len(where) > 1)
+
+
+def _seen_in_training(predictor: Predictor, genes: set[str]) -> list[str]:
+    split = predictor.info.get("split") or {}
+    seen = sorted(genes & {gene for part in ("train", "valid") for gene in split.get(part, ())})
+    if seen:
+        logger.warning(
+            "%d of %d genes were seen in training (%s ...): their figures are too good",
+            *(len(seen), len(genes), ", ".join(seen[:3])),
+        )
+    return seen
