@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import metalayer
 from metalayer.errors import MetalayerError
@@ -68,10 +69,28 @@ def _parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser(
         "train",
-        help="train on base-layer artifacts, evaluate on held-out genes, write a model directory",
+        help="train on base-layer artifacts, or on whole genes with --scores; write a model directory",
         description="Several processes: torchrun --nproc-per-node N -m metalayer train ...",
     )
-    train.add_argument("--config", help="flat YAML file, or a preset that comes with metalayer: lightweight, hyenadna")
+    train.add_argument(
+        "--config",
+        help="flat YAML file, or a preset that comes with metalayer: lightweight, hyenadna, genes (that of --scores)",
+    )
+    train.add_argument(
+        "--scores",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="per-nucleotide Parquet files, labelled: train on every position of their genes",
+    )
+    train.add_argument(
+        "--valid-scores",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="likewise, to pick the best epoch on (default: whole genes held out of --scores)",
+    )
     train.add_argument("--base-model", help="name of the base model, as in <base_model>_eval (default openspliceai)")
     train.add_argument("--encoder", help="sequence encoder (default cnn)")
     train.add_argument("--data-root", type=Path, help="folder with data/, genes.tsv and nucleotide_scores/")
@@ -152,9 +171,9 @@ def _train(options: argparse.Namespace) -> int:
 
     from metalayer.core.config import MetaLayerConfig
     from metalayer.errors import ConfigError
-    from metalayer.workflows.train_meta import train_meta_model
 
-    values = MetaLayerConfig.from_yaml(options.config).model_dump(exclude_unset=True) if options.config else {}
+    preset = options.config or ("genes" if options.scores else None)
+    values = MetaLayerConfig.from_yaml(preset).model_dump(exclude_unset=True) if preset else {}
     given = {
         "base_model": options.base_model,
         "sequence_encoder": options.encoder,
@@ -170,6 +189,12 @@ def _train(options: argparse.Namespace) -> int:
             values[key.strip()] = yaml.safe_load(text)
         except yaml.YAMLError:
             raise ConfigError(f"--set {override}: the value is not YAML") from None
+    if options.scores:
+        return _train_on_scores(options, values)
+    if options.valid_scores:
+        raise ConfigError("--valid-scores goes with --scores, the files to train on")
+    from metalayer.workflows.train_meta import train_meta_model
+
     config = MetaLayerConfig(**values)
     results = train_meta_model(config, options.output_dir, use_wandb=options.use_wandb, resume=options.resume)
     metrics = results.get("metrics")
@@ -187,6 +212,34 @@ def _train(options: argparse.Namespace) -> int:
         f"of {metrics['rows']:,} rows of held-out genes (a sample, not whole genes); best epoch {results['best_epoch']}"
     )
     print(f"model directory  {results['paths']['model']}")
+    return 0
+
+
+def _train_on_scores(options: argparse.Namespace, values: dict[str, Any]) -> int:
+    from metalayer.core.config import MetaLayerConfig
+    from metalayer.errors import ConfigError
+    from metalayer.workflows.train_genes import train_on_scores
+
+    unread = sorted({"data_root", "max_samples", "variant_source"} & set(values))
+    if values.setdefault("training_unit", "genes") != "genes" or unread:
+        given = ", ".join(unread) if unread else "training_unit rows"
+        raise ConfigError(f"{given}: does not go with --scores, which trains on all positions of the files it names")
+    results = train_on_scores(
+        options.scores,
+        options.valid_scores,
+        MetaLayerConfig(**values),
+        options.output_dir,
+        use_wandb=options.use_wandb,
+        resume=options.resume,
+    )
+    if "calibration" not in results:  # not the first of several processes
+        return 0
+    base, best = results["history"][0], results["history"][results["best_epoch"]]
+    print(f"{'on validation genes':<20} base    best epoch ({results['best_epoch']})")
+    for name, key in (("PR-AUC splice", "pr_auc_splice"), ("donor AP", "ap_donor"), ("acceptor AP", "ap_acceptor")):
+        print(f"{name:<20} {base[f'val_{key}']:.4f}  {best[f'val_{key}']:.4f}")
+    print("which picked the epoch, so judge with `metalayer evaluate` on other genes")
+    print(f"model directory      {results['paths']['model']}")
     return 0
 
 

@@ -105,7 +105,7 @@ class GeneArrays:
             if folder is None:
                 arrays[name] = np.empty(shape, kind)
             else:
-                arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, shape)  # type: ignore[no-untyped-call]
+                arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, shape)
         for start, end, track in zip(starts, starts[1:], store.read_many(there), strict=True):
             for name in shapes:
                 arrays[name][start:end] = getattr(track, name)

@@ -73,4 +73,5 @@ class TrackEncoder(nn.Module):
         x = self.mix(track_channels(tracks))
         for spare, conv in zip(self.spare, self.stack, strict=True):
             x = crop(x, spare) + functional.relu(conv(x))
-        return x.transpose(1, 2)
+        features: Tensor = x.transpose(1, 2)
+        return features

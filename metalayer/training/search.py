@@ -21,7 +21,7 @@ from metalayer.data.loaders import configured_dataloaders
 from metalayer.errors import ConfigError, TrainingError
 from metalayer.files import publish_file
 from metalayer.models.build import build_model
-from metalayer.training.trainer import Epoch, Trainer, best_epoch, seed_everything
+from metalayer.training.trainer import Epoch, Loader, Trainer, best_epoch, seed_everything
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ _LOG_RANGE = 30.0
 """A range whose ends are further apart than this factor is searched by its logarithm."""
 
 
-MakeLoaders = Callable[[MetaLayerConfig], tuple[RowLoader, RowLoader]]
+MakeLoaders = Callable[[MetaLayerConfig], tuple[Loader, Loader]]
 """From the configuration of a trial to its training and validation loader."""
 
 

@@ -111,7 +111,7 @@ class Trainer:
         self.steps_done = 0
         self.average: AveragedModel | None = None
         if config.weight_average:
-            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.weight_average))
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.weight_average))  # type: ignore[no-untyped-call]
         self.precision = _precision(config, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.precision is torch.float16)
 
@@ -478,9 +478,9 @@ def _copied(model: torch.nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
-def _groups(batches: Iterable[Batch], size: int) -> Iterable[list[Batch]]:
+def _groups(batches: Iterable[Batch | CropBatch], size: int) -> Iterable[list[Batch | CropBatch]]:
     """Batches in lists of `size`, the last with what is left."""
-    group: list[Batch] = []
+    group: list[Batch | CropBatch] = []
     for batch in batches:
         group.append(batch)
         if len(group) == size:

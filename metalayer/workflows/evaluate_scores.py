@@ -5,22 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from metalayer.config import EvaluateConfig
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
-from metalayer.data.nucleotide_scores import TrackReport, write_tracks
-from metalayer.data.tracks import TrackStore
+from metalayer.data.score_files import ScoreFile
 from metalayer.errors import ArtifactError
 from metalayer.evaluation.report import evaluate
 from metalayer.evaluation.tables import builds_note
 from metalayer.files import publish_file
-from metalayer.genome import Gene
 from metalayer.inference import Predictor
 from metalayer.workflows.evaluate import score_positions
 
@@ -66,7 +61,7 @@ def evaluate_scores(
     predictor = Predictor.load(model, resolve_device(device))
     table = genes_from_frame(read_gene_table(gene_table)) if gene_table else {}
     with tempfile.TemporaryDirectory() as folder:
-        files = [_ScoreFile.read(path, Path(folder) / f"{i}.parquet", table) for i, path in enumerate(scores)]
+        files = [ScoreFile.read([path], Path(folder) / f"{i}.parquet", table) for i, path in enumerate(scores)]
         builds = {
             "genome_builds": list(dict.fromkeys(file.store.genome_build for file in files)),
             "genes_in_several_builds": _genes_in_several(files),
@@ -78,7 +73,7 @@ def evaluate_scores(
         scored = [one for file in files for one in score_positions(predictor, file.store, list(file.store.genes()))]
     report = evaluate(scored, config or EvaluateConfig(), unit="positions")
     report |= builds | {
-        "files": [file.facts() for file in files],
+        "files": [_facts(file) for file in files],
         "genes_dropped": {gene_id: cause for file in files for gene_id, cause in file.found.genes_dropped.items()},
         "genes_seen_in_training": seen,
         "model_digest": predictor.digest,
@@ -88,44 +83,18 @@ def evaluate_scores(
     return report
 
 
-@dataclass(frozen=True)
-class _ScoreFile:
-    """One file as it was read."""
-
-    path: Path
-    found: TrackReport
-    store: TrackStore
-
-    @classmethod
-    def read(cls, path: Path, canonical: Path, gene_table: Mapping[str, Gene]) -> _ScoreFile:
-        if not path.is_file():
-            raise ArtifactError(f"--scores: given {path}, which is no file")
-
-        def no_rows() -> pl.DataFrame:
-            raise ArtifactError(
-                f"{path}: no column label, so there is nothing to compare with; write it with `metalayer base run`, "
-                "or add donor, acceptor, neither at exon bases"
-            )
-
-        found = write_tracks([path], canonical, gene_table, no_rows)
-        if not found.letters:
-            raise ArtifactError(f"{path}: no letters, so whole genes cannot be scored; give Parquet with a column base")
-        for gene_id, cause in found.genes_dropped.items():
-            logger.warning("gene %s of %s is left out: %s", gene_id, path.name, cause)
-        return cls(path, found, TrackStore(canonical))
-
-    def facts(self) -> dict[str, Any]:
-        return {
-            "name": self.path.name,
-            "genome_build": self.store.genome_build,
-            "genes": self.found.genes,
-            "positions": self.found.positions,
-        }
+def _facts(file: ScoreFile) -> dict[str, Any]:
+    return {
+        "name": file.names,
+        "genome_build": file.store.genome_build,
+        "genes": file.found.genes,
+        "positions": file.found.positions,
+    }
 
 
-def _genes_in_several(files: Sequence[_ScoreFile]) -> list[str]:
+def _genes_in_several(files: Sequence[ScoreFile]) -> list[str]:
     """Genes of which there are copies in several builds, after refusing those that are there twice."""
-    earlier: dict[str, list[_ScoreFile]] = {}
+    earlier: dict[str, list[ScoreFile]] = {}
     for file in files:
         for gene_id, gene in file.store.genes().items():
             for other in earlier.setdefault(gene_id, []):
@@ -134,7 +103,7 @@ def _genes_in_several(files: Sequence[_ScoreFile]) -> list[str]:
                 if build == other_build if named else gene == other.store.genes()[gene_id]:
                     cause = f"both of genome build {build}" if named else "at the same coordinates"
                     raise ArtifactError(
-                        f"gene {gene_id} stands in two places: {other.path} and {file.path}, {cause}; give each gene "
+                        f"gene {gene_id} stands in two places: {other.names} and {file.names}, {cause}; give each gene "
                         "once. Files of several genome builds say so in their Parquet metadata, key genome_build"
                     )
             earlier[gene_id].append(file)

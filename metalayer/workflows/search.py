@@ -8,10 +8,12 @@ from typing import Any
 
 from metalayer.config import ModelConfig, Range, RunConfig, TrainConfig
 from metalayer.core import MetaLayerConfig
-from metalayer.data.dataset import RowLoader
+from metalayer.data.gene_parts import gene_loaders, genes_with_tracks
 from metalayer.device import use_threads
+from metalayer.models.build import build_model
 from metalayer.training.search import hyperparameter_search
-from metalayer.workflows.train import Part
+from metalayer.training.trainer import Loader
+from metalayer.workflows.train import Part, open_tracks
 
 
 def search_bundle(
@@ -34,10 +36,21 @@ def search_bundle(
         TrainingError: no trial that came to an end.
     """
     use_threads(config.train.threads)
-    train, valid = (Part.read(rows, tracks, manifest[part]["genes"]) for part in ("train", "valid"))
+    parts = ("train", "valid")
+    if config.train.training_unit == "genes":
+        store = open_tracks(tracks)
+        train_genes, valid_genes = (genes_with_tracks(store, manifest[part]["genes"], part) for part in parts)
 
-    def loaders(trial: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
-        return train.training(trial), valid.validation(trial)
+        def loaders(trial: MetaLayerConfig) -> tuple[Loader, Loader]:
+            model = build_model(trial)  # how far it reads may be what is searched
+            place = output_dir / "crops"
+            return gene_loaders(train_genes, valid_genes, trial, model.reach_bp, model.reads_features, place)
+
+    else:
+        train, valid = (Part.read(rows, tracks, manifest[part]["genes"]) for part in parts)
+
+        def loaders(trial: MetaLayerConfig) -> tuple[Loader, Loader]:
+            return train.training(trial), valid.validation(trial)
 
     base = MetaLayerConfig(**dict(config.data), **dict(config.model), **dict(config.train))
     space: dict[str, Sequence[Any]] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,16 +14,20 @@ from numpy.typing import NDArray
 
 from metalayer.config import RunConfig, TrainConfig
 from metalayer.data.dataset import RowLoader, Rows, RowTable
+from metalayer.data.gene_parts import gene_loaders, genes_with_tracks
 from metalayer.data.prevalence import prevalence_weights
 from metalayer.data.tracks import TrackStore
 from metalayer.device import use_threads
-from metalayer.evaluation.calibration import fit
+from metalayer.evaluation.calibration import Calibration, fit
 from metalayer.inference import Predictor
 from metalayer.models.build import build_model
 from metalayer.models.bundle import save_model
-from metalayer.training.trainer import Trainer, best_epoch, seed_everything
+from metalayer.models.meta import MetaSpliceModel
+from metalayer.training.trainer import Loader, Trainer, best_epoch, seed_everything
 
 logger = logging.getLogger(__name__)
+
+_UNIT = {"rows": "rows", "genes": "positions"}
 
 
 def open_tracks(tracks: Path | None) -> TrackStore | None:
@@ -90,26 +95,36 @@ def train_bundle(
     """
     use_threads(config.train.threads)
     seed_everything(config.train.seed)
-    train, valid = (Part.read(rows, tracks, manifest[part]["genes"]) for part in ("train", "valid"))
-    logger.info("training on %d rows, validating on %d", len(train.table), len(valid.table))
     model = build_model(config.model)
-    trainer = Trainer(model, train.training(config.train), valid.validation(config.train), config.train)
-    history = trainer.train()
-    predictor = Predictor(trainer.model, {}, "", config.train.device)
-    calibration = calibrate_model(
-        predictor,
-        valid.table,
-        np.arange(len(valid.table)),
-        valid.in_genes,
-        open_tracks(tracks),
-        manifest["valid"]["genes"],
-    )
+    unit = config.train.training_unit
+    with tempfile.TemporaryDirectory(dir=_beside(output_dir)) as folder:
+        store = open_tracks(tracks)
+        loaders: tuple[Loader, Loader]
+        if unit == "genes":
+            train, valid = (genes_with_tracks(store, manifest[part]["genes"], part) for part in ("train", "valid"))
+            loaders = gene_loaders(train, valid, config.train, model.reach_bp, model.reads_features, Path(folder))
+            counts = {part: len(loader.labels) for part, loader in zip(("train", "valid"), loaders, strict=True)}
+        else:
+            freeze_unread(model)
+            train_rows, valid_rows = (Part.read(rows, tracks, manifest[part]["genes"]) for part in ("train", "valid"))
+            loaders = train_rows.training(config.train), valid_rows.validation(config.train)
+            counts = {"train": len(train_rows.table), "valid": len(valid_rows.table)}
+        logger.info("training on %s %s, validating on %s", f"{counts['train']:,}", _UNIT[unit], f"{counts['valid']:,}")
+        trainer = Trainer(model, loaders[0], loaders[1], config.train)
+        history = trainer.train()
+        predictor = Predictor(trainer.model, {}, "", config.train.device)
+        tracked = [gene_id for gene_id in manifest["valid"]["genes"] if store and gene_id in store]
+        if store and tracked:
+            calibration = calibrate_on_genes(predictor, store, tracked)
+        else:
+            everything = np.arange(len(valid_rows.table))
+            calibration = calibrate_on_rows(predictor, valid_rows.table, everything, valid_rows.in_genes)
     result = {
         "history": history,
-        "best_epoch": best_epoch(history)["epoch"],
+        "best_epoch": best_epoch(history, config.train.early_stopping_metric)["epoch"],
         "calibration": calibration,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "rows": {"train": len(train.table), "valid": len(valid.table)},
+        _UNIT[unit]: counts,
         "device": str(trainer.device),
     }
     save_model(
@@ -123,47 +138,65 @@ def train_bundle(
             "split": {part: manifest[part]["genes"] for part in ("train", "valid", "test")},
             "calibration": result["calibration"],
             "best_epoch": result["best_epoch"],
+            "trained_on": unit,
         },
     )
     return result
 
 
-def calibrate_model(
-    predictor: Predictor,
-    table: RowTable,
-    rows: Rows,
-    weights: NDArray[np.float32],
-    store: TrackStore | None,
-    gene_ids: Sequence[str],
-) -> dict[str, Any]:
-    """Fit the calibration of a model on validation genes and put it into the model.
+def _beside(output_dir: Path) -> Path:
+    output_dir.parent.mkdir(parents=True, exist_ok=True)
+    return output_dir.parent
 
-    On all positions of the genes that have per-nucleotide scores, or on rows where none has.
+
+def freeze_unread(model: MetaSpliceModel) -> None:
+    """Rows have no tracks: a track encoder would learn nothing of them, which is told, and is left as it is."""
+    if model.tracks is not None:
+        logger.warning(
+            "rows carry no tracks: the track encoder is masked, and learns nothing; train with training_unit genes"
+        )
+        model.tracks.requires_grad_(False)
+
+
+def calibrate_on_genes(predictor: Predictor, store: TrackStore, gene_ids: Sequence[str]) -> dict[str, Any]:
+    """Fit the calibration of a model on all positions of validation genes and put it into the model.
+
+    Args:
+        predictor: of the model.
+        store: per-nucleotide scores with letters.
+        gene_ids: the validation genes that are there.
+
+    Returns:
+        scale, bias and what it was fitted on: JSON-ready.
+    """
+    logger.info("calibrating on all positions of %d validation genes", len(gene_ids))
+    answers, labels = [], []
+    for track in store.read_many(list(gene_ids)):
+        answers.append(predictor.log_probabilities(track))
+        labels.append(track.labels)
+    return _put(predictor.model, fit(np.exp(np.concatenate(answers)), np.concatenate(labels)), "positions")
+
+
+def calibrate_on_rows(
+    predictor: Predictor, table: RowTable, rows: Rows, weights: NDArray[np.float32]
+) -> dict[str, Any]:
+    """Fit the calibration of a model on validation rows and put it into the model.
 
     Args:
         predictor: of the model.
         table: where the rows are.
         rows: the validation rows.
         weights: of those rows, float32 (n,).
-        store: per-nucleotide scores with letters, if there are any.
-        gene_ids: the validation genes.
 
     Returns:
-        scale, bias and what it was fitted on: JSON-ready.
+        As of `calibrate_on_genes`.
     """
-    tracked = [gene_id for gene_id in gene_ids if store and gene_id in store]
-    if store and tracked:
-        logger.info("calibrating on all positions of %d validation genes", len(tracked))
-        answers, labels = [], []
-        for track in store.read_many(tracked):
-            answers.append(predictor.log_probabilities(track))
-            labels.append(track.labels)
-        calibration, unit = fit(np.exp(np.concatenate(answers)), np.concatenate(labels)), "positions"
-    else:
-        logger.info("calibrating on %d validation rows", len(rows))
-        log_p = predictor.row_log_probabilities(table.features[rows], table.windows[rows])
-        calibration, unit = fit(np.exp(log_p), table.labels[rows], weights), "rows"
-    model = predictor.model
+    logger.info("calibrating on %d validation rows", len(rows))
+    log_p = predictor.row_log_probabilities(table.features[rows], table.windows[rows])
+    return _put(predictor.model, fit(np.exp(log_p), table.labels[rows], weights), "rows")
+
+
+def _put(model: MetaSpliceModel, calibration: Calibration, unit: str) -> dict[str, Any]:
     model.calibration_scale.fill_(calibration.scale)
     model.calibration_bias.copy_(model.calibration_bias.new_tensor(calibration.bias))
     return {"scale": calibration.scale, "bias": list(calibration.bias), "fitted_on": unit}

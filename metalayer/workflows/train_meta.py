@@ -9,6 +9,7 @@ from typing import Any
 
 from metalayer.core import ArtifactLoader, MetaLayerConfig
 from metalayer.data.dataset import MetaLayerDataset
+from metalayer.data.gene_parts import gene_loaders, genes_with_tracks
 from metalayer.data.loaders import check_shares, configured_dataloaders
 from metalayer.data.prepare import MANIFEST, TRAINING_DATA, prepare_training_dataset
 from metalayer.device import use_threads
@@ -21,8 +22,8 @@ from metalayer.schema import FEATURE_SCHEMA
 from metalayer.training import distributed
 from metalayer.training.checkpoint import BEST, LAST, load_checkpoint
 from metalayer.training.evaluator import MetaLayerEvaluator
-from metalayer.training.trainer import CONFIG, HISTORY, LOGS, Trainer, best_epoch, seed_everything
-from metalayer.workflows.train import calibrate_model, open_tracks
+from metalayer.training.trainer import CONFIG, HISTORY, LOGS, Loader, Trainer, best_epoch, seed_everything
+from metalayer.workflows.train import calibrate_on_genes, calibrate_on_rows, freeze_unread, open_tracks
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def train_meta_model(
     folder = Path(output_dir)
     resumed = resume and (folder / LAST).exists()
     if resumed:
-        config = _of_checkpoint(folder / LAST, config)
+        config = resumed_config(folder / LAST, config)
     check_shares(config.train_split, config.val_split, config.test_split)
     world = distributed.join(config.get_device())
     use_threads(config.threads)
@@ -72,18 +73,29 @@ def train_meta_model(
     world.wait()
     dataset = MetaLayerDataset(folder / DATA / TRAINING_DATA)
     train_loader, val_loader, test_loader = configured_dataloaders(dataset, config)
-    logger.info("training on %d rows, validating on %d", len(train_loader.rows), len(val_loader.rows))
+    genes = {
+        part: sorted(dataset.frame["gene_id"].gather(loader.rows).unique().to_list())
+        for part, loader in (("train", train_loader), ("valid", val_loader), ("test", test_loader))
+    }
+    store = open_tracks(dataset.beside("tracks.parquet"))
+    loaders: tuple[Loader, Loader] = train_loader, val_loader
+    if config.training_unit == "genes":
+        train, valid = (genes_with_tracks(store, genes[part], part) for part in ("train", "valid"))
+        place = folder / DATA / f"process-{world.rank}"
+        loaders = gene_loaders(train, valid, config, model.reach_bp, model.reads_features, place)
+    else:
+        freeze_unread(model)
+        logger.info("training on %d rows, validating on %d", len(train_loader.rows), len(val_loader.rows))
     if resumed:
         trainer = Trainer.from_checkpoint(
             folder / LAST,
-            train_loader,
-            val_loader,
+            *loaders,
             use_wandb=use_wandb,
             max_epochs=config.max_epochs,
             device=config.device,
         )
     else:
-        trainer = Trainer(model, train_loader, val_loader, config, folder, use_wandb)
+        trainer = Trainer(model, *loaders, config, folder, use_wandb)
     history = trainer.train()
     paths = {
         "best_model": folder / BEST,
@@ -100,19 +112,12 @@ def train_meta_model(
         return {"history": history, "best_epoch": int(best["epoch"]), "paths": paths}
     paths["curves"] = trainer.plot_history()
     model = trainer.model
-    genes = {
-        part: sorted(dataset.frame["gene_id"].gather(loader.rows).unique().to_list())
-        for part, loader in (("train", train_loader), ("valid", val_loader), ("test", test_loader))
-    }
     predictor = Predictor(model, {}, "", str(trainer.device))
-    calibration = calibrate_model(
-        predictor,
-        dataset,
-        val_loader.rows,
-        val_loader.weights,
-        open_tracks(dataset.beside("tracks.parquet")),
-        genes["valid"],
-    )
+    tracked = [gene_id for gene_id in genes["valid"] if store and gene_id in store]
+    if store and tracked:
+        calibration = calibrate_on_genes(predictor, store, tracked)
+    else:
+        calibration = calibrate_on_rows(predictor, dataset, val_loader.rows, val_loader.weights)
     metrics = MetaLayerEvaluator(config.top_k_values).evaluate_dataloader(model, test_loader, trainer.device)
     manifest = json.loads((folder / DATA / MANIFEST).read_text(encoding="utf-8"))
     save_model(
@@ -126,6 +131,7 @@ def train_meta_model(
             "split": genes,
             "calibration": calibration,
             "best_epoch": int(best["epoch"]),
+            "trained_on": config.training_unit,
         },
     )
     with publish_file(paths["metrics"]) as draft:
@@ -139,7 +145,7 @@ def train_meta_model(
     }
 
 
-def _of_checkpoint(path: Path, asked: MetaLayerConfig) -> MetaLayerConfig:
+def resumed_config(path: Path, asked: MetaLayerConfig) -> MetaLayerConfig:
     """The settings of the run that goes on; only how long and on what device it trains may change."""
     config = MetaLayerConfig(**load_checkpoint(path)["config"])
     free = {"max_epochs", "device"}

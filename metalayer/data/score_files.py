@@ -1,0 +1,62 @@
+"""Per-nucleotide score files that stand alone: labelled genes with letters, without artifact rows beside them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from metalayer.data.nucleotide_scores import TrackReport, write_tracks
+from metalayer.data.tracks import TrackStore
+from metalayer.errors import ArtifactError
+from metalayer.genome import Gene
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ScoreFile:
+    """One or more files as they were read.
+
+    Attributes:
+        names: of the files.
+        found: what reading found.
+        store: their genes.
+    """
+
+    names: str
+    found: TrackReport
+    store: TrackStore
+
+    @classmethod
+    def read(cls, paths: Sequence[Path], canonical: Path, gene_table: Mapping[str, Gene]) -> ScoreFile:
+        """Read files into one canonical Parquet.
+
+        Args:
+            paths: per-nucleotide Parquet.
+            canonical: file to publish.
+            gene_table: where genes must lie; empty for no such check.
+
+        Raises:
+            ArtifactError: no such file, or one that cannot be used, without labels or letters; a gene twice.
+        """
+        names = ", ".join(path.name for path in paths)
+        for path in paths:
+            if not path.is_file():
+                raise ArtifactError(f"scores: given {path}, which is no file")
+
+        def no_rows() -> pl.DataFrame:
+            raise ArtifactError(
+                f"{names}: no column label, so nothing says where sites are; write it with `metalayer base run`, or "
+                "add donor, acceptor, neither at exon bases"
+            )
+
+        found = write_tracks(paths, canonical, gene_table, no_rows)
+        if not found.letters:
+            raise ArtifactError(f"{names}: no letters, so whole genes cannot be read; give Parquet with a column base")
+        for gene_id, cause in found.genes_dropped.items():
+            logger.warning("gene %s of %s is left out: %s", gene_id, names, cause)
+        return cls(names, found, TrackStore(canonical))
