@@ -209,10 +209,10 @@ class ModelConfig(Section):
     score_encoder: bool = True
     """Whether the 50 score features of a position are read."""
     track_encoder: str = "none"
-    """Encoder of the base's scores far around a position: `conv` or `none`. Rows that come without tracks are
+    """Encoder of the base's scores far around a position: `stages` or `none`. Rows that come without tracks are
     answered with the tracks masked."""
     track_encoder_config: dict[str, Any] = Field(default_factory=dict)
-    """Options of the track encoder: `channels`, `kernel_size`, `dilations`."""
+    """Options of the track encoder: `stages`, `channels`, `local_channels`, `distances`, `dropout`."""
     track_dropout: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of crops whose tracks are masked in training, so that rows without tracks are answered well too."""
     context_bp: int | None = Field(None, ge=1, le=1_000_000)
@@ -306,6 +306,9 @@ class TrainConfig(Section):
     """Crops a batch, over all processes."""
     easy_share: float = Field(0.25, gt=0.0, le=1.0)
     """Share of the crops without site or hard negative that an epoch takes; they weigh as much more."""
+    exon_loss: float = Field(0.5, ge=0.0, le=100.0)
+    """Weight of telling exon from intron positions beside the sites, which shows crops where sites are wanted; only
+    training on genes with a track encoder has it."""
     weight_average: float = Field(0.0, ge=0.0, lt=1.0)
     """Decay a step of the running mean of the weights, which is validated and kept; 0 keeps the last weights."""
 

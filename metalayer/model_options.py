@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from typing import Any
 
 Check = Callable[[Any], str | None]
@@ -15,6 +16,8 @@ Check = Callable[[Any], str | None]
 
 MAX_WIDTH_BP = 499
 """Widest motif detector."""
+MAX_DISTANCE_BP = 100_000
+"""Furthest that a stage of the track encoder reads."""
 MAX_CHANNELS = 4096
 """Most channels of a layer of an encoder."""
 HYENADNA_SIZES = (
@@ -64,6 +67,18 @@ def _odd_widths(value: Any) -> str | None:
     return f"needs a list of odd widths in bp from 1 to {MAX_WIDTH_BP}, as in [7, 11]"
 
 
+def _distances(value: Any) -> str | None:
+    fine = isinstance(value, list | tuple) and len(value) > 1 and all(_is_int(d) for d in value)
+    if fine and value[0] >= 1 and value[-1] <= MAX_DISTANCE_BP and all(low < high for low, high in pairwise(value)):
+        return None
+    return f"needs two or more ascending whole distances in bp from 1 to {MAX_DISTANCE_BP}, as in [1, 10, 100]"
+
+
+def _share(value: Any) -> str | None:
+    fine = isinstance(value, int | float) and not isinstance(value, bool) and 0.0 <= value < 1.0
+    return None if fine else "needs a share from 0 to below 1"
+
+
 ENCODER_OPTIONS: dict[str, dict[str, Check]] = {
     "cnn": {
         "kernel_sizes": _odd_widths,
@@ -83,14 +98,12 @@ ENCODER_OPTIONS: dict[str, dict[str, Check]] = {
 """Sequence encoder to its options and their checks; a new encoder states its options here."""
 
 TRACK_OPTIONS: dict[str, dict[str, Check]] = {
-    "conv": {
+    "stages": {
+        "stages": _integer(1, 8),
         "channels": _integer(1, MAX_CHANNELS),
-        "kernel_size": lambda value: None if _odd_widths([value]) is None else "needs an odd width in bp",
-        "dilations": lambda value: (
-            None
-            if isinstance(value, list | tuple) and value and all(_is_int(d) and 1 <= d <= 4096 for d in value)
-            else "needs a list of dilations in bp from 1 to 4096, as in [1, 4, 16, 40]"
-        ),
+        "local_channels": _integer(1, MAX_CHANNELS),
+        "distances": _distances,
+        "dropout": _share,
     },
     "none": {},
 }

@@ -19,7 +19,8 @@ def dense_rows(model: MetaSpliceModel, track: GeneTrack, block: int = 10_000) ->
             torch.from_numpy(array).unsqueeze(0)
             for array in stretch_inputs(track.tokens, track.scores, start, end, model.reach_bp, model.reads_features)
         )
-        out.append(model.correction_dense(letters, features, tracks)[0, 1:-1].numpy())
+        rows, _ = model.correction_dense(letters, features, tracks)
+        out.append(rows[0, 1:-1].numpy())
     return np.concatenate(out)
 
 
@@ -28,7 +29,7 @@ def windowed_rows(model: MetaSpliceModel, track: GeneTrack, at: np.ndarray) -> n
     """float32 (len(at), 3): a window of letters and one of tracks for each row position."""
     windows = _around(track.tokens, at, 500, 4)
     features = feature_matrix(gene_row_scores(track.scores)[at], windows)
-    tracks = _around(track.scores, at, model.context_bp, 0.0) if model.reads_tracks else None
+    tracks = _around(track.scores, at, model.context_bp, 0.0) if model.tracks is not None else None
     out = []
     for i in range(0, len(at), 512):
         part = slice(i, i + 512)

@@ -1,6 +1,6 @@
 """Whole genes as crops: every position labelled, at the prevalence of genes.
 
-Genes lie one after the other in flat arrays (in memory, or mapped from disk), 14 bytes a position. An
+Genes lie one after the other in flat arrays (in memory, or mapped from disk), 15 bytes a position. An
 epoch takes every crop that has a site or a hard negative, and a share of the others, each of which
 then stands for as many positions as were left out: the expected loss is that of whole genes.
 Axes: B crops, n positions, C classes, F features.
@@ -24,8 +24,10 @@ from metalayer.data.tracks import TrackStore
 from metalayer.errors import ConfigError, TrainingError
 from metalayer.features import gene_feature_matrix, gene_row_scores, stretch_feature_matrix
 from metalayer.genome import N_TOKEN
-from metalayer.schema import CLASSES, FEATURES, NEITHER
+from metalayer.schema import ACCEPTOR, CLASSES, DONOR, FEATURES, NEITHER
 
+UNKNOWN = 255
+"""Whether such a position is of an exon is not known."""
 HARD_SCORE = 0.1
 """A position that is no site is a hard negative if the base says donor or acceptor with this or more."""
 _FEATURE_SAMPLE = 200_000
@@ -43,6 +45,7 @@ class CropBatch:
         base: float32 (B, n, C), base scores of the exon bases.
         labels: int64 (B, n).
         weights: float32 (B, n), positions that each stands for; 0 beyond the end of the gene.
+        exons: uint8 (B, n), 1 in an exon, 0 in an intron, `UNKNOWN` where the sites do not say.
     """
 
     tokens: Tensor
@@ -51,6 +54,7 @@ class CropBatch:
     base: Tensor
     labels: Tensor
     weights: Tensor
+    exons: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -75,6 +79,7 @@ class GeneArrays:
         tokens: uint8 (N,).
         scores: float32 (N, C), base scores at exon bases.
         labels: uint8 (N,), classes of exon bases.
+        exons: uint8 (N,), of `exon_states`.
     """
 
     gene_ids: tuple[str, ...]
@@ -82,6 +87,7 @@ class GeneArrays:
     tokens: NDArray[np.uint8]
     scores: NDArray[np.float32]
     labels: NDArray[np.uint8]
+    exons: NDArray[np.uint8]
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -98,7 +104,8 @@ class GeneArrays:
         places = store.genes()
         there = [gene_id for gene_id in gene_ids if gene_id in store]
         starts = np.concatenate([[0], np.cumsum([len(places[gene_id]) for gene_id in there], dtype=np.int64)])
-        shapes = {"tokens": (np.uint8, ()), "scores": (np.float32, (len(CLASSES),)), "labels": (np.uint8, ())}
+        byte = (np.uint8, ())
+        shapes = {"tokens": byte, "scores": (np.float32, (len(CLASSES),)), "labels": byte, "exons": byte}
         arrays: dict[str, NDArray[np.generic]] = {}
         for name, (kind, axes) in shapes.items():
             shape = (int(starts[-1]), *axes)
@@ -107,8 +114,9 @@ class GeneArrays:
             else:
                 arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, shape)
         for start, end, track in zip(starts, starts[1:], store.read_many(there), strict=True):
-            for name in shapes:
+            for name in ("tokens", "scores", "labels"):
                 arrays[name][start:end] = getattr(track, name)
+            arrays["exons"][start:end] = exon_states(track.labels)
         return cls(tuple(there), starts, **arrays)  # type: ignore[arg-type]
 
     def hard_positions(self) -> NDArray[np.int64]:
@@ -256,6 +264,7 @@ class CropLoader:
         n = self.crop_bp
         labels = np.full((len(crops), n), NEITHER, dtype=np.int64)
         weights = np.zeros((len(crops), n), dtype=np.float32)
+        exons = np.full((len(crops), n), UNKNOWN, dtype=np.uint8)
         parts: list[tuple[NDArray[Any], ...]] = []
         for i, crop in enumerate(crops):
             gene = slice(int(self._gene_start[crop]), int(self._gene_end[crop]))
@@ -265,8 +274,37 @@ class CropLoader:
             parts.append(stretch_inputs(tokens, scores, first, first + n, self.reach_bp, self.with_features))
             labels[i, : end - start] = self.genes.labels[start:end]
             weights[i, : end - start] = stands_for[i]
+            exons[i, : end - start] = self.genes.exons[start:end]
         arrays = [np.stack(part) for part in zip(*parts, strict=True)]
-        return CropBatch(*(torch.from_numpy(array) for array in (*arrays, labels, weights)))
+        return CropBatch(*(torch.from_numpy(array) for array in (*arrays, labels, weights, exons)))
+
+
+def exon_states(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Whether each position of a gene lies in an exon, from its sites alone.
+
+    Exons run from an acceptor (or the gene's start) to the next donor (or its end), introns from a donor to the
+    next acceptor. Between two sites of one type, as of alternative transcripts, it is not known.
+
+    Args:
+        labels: uint8 (L,), classes of exon bases, transcript sense.
+
+    Returns:
+        uint8 (L,): 1 exon, 0 intron, `UNKNOWN`.
+    """
+    states = np.full(len(labels), UNKNOWN, dtype=np.uint8)
+    sites = np.flatnonzero(labels != NEITHER).tolist()
+    if not sites:
+        return states
+    before, start = ACCEPTOR, 0  # a gene begins with an exon
+    for site in sites:
+        if labels[site] == DONOR and before == ACCEPTOR:
+            states[start : site + 1] = 1
+        elif labels[site] == ACCEPTOR and before == DONOR:
+            states[start:site] = 0
+        before, start = int(labels[site]), site + 1 if labels[site] == DONOR else site
+    if before == ACCEPTOR:
+        states[start:] = 1
+    return states
 
 
 def stretch_inputs(

@@ -1,15 +1,16 @@
 """MetaSpliceModel: what the scores, the letters and the tracks say, added to what the base model said.
 
-log p_meta = log_softmax(log p_base + delta(score features, letters, tracks)), where the last layer of delta
-starts at zero: an untrained model equals its base, and a model that learned nothing stays there. delta is
-read at row positions (intron bases), and exon bases take it from there (`to_exon_bases`). Every part is
-optional and shift-equivariant: one set of weights serves windows, crops and whole genes.
+log p_meta = log_softmax(log p_base + delta), delta = what the tracks correct + head(score features, letters,
+track features), where the last layers start at zero: an untrained model equals its base, and a model that
+learned nothing stays there. delta is read at row positions (intron bases), and exon bases take it from there
+(`to_exon_bases`). Every part is optional and shift-equivariant: one set of weights serves windows, crops and
+whole genes. Where the tracks are all that is read, their correction is delta, and there is no head.
 Axes: B batch, n positions, W window, F features, C classes (donor, acceptor, neither).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,17 +27,24 @@ PROBABILITY_FLOOR = 1e-10
 """Base probabilities below this count as this before the logarithm."""
 
 
+class TrackView(NamedTuple):
+    """What the tracks say of rows: features (..., T) and correction (..., C)."""
+
+    features: Tensor
+    correction: Tensor
+
+
 class MetaSpliceModel(nn.Module):
     """Score encoder, sequence encoder and track encoder, fused, as a residual on the base's log-probabilities.
 
     Attributes:
         options: the arguments, from which `bundle.py` builds the model again.
         window_bp: letters a window holds, the labelled base at index window_bp // 2.
-        context_bp: positions a window of tracks holds; 0 without a track encoder.
+        context_bp: positions a window of tracks holds, the labelled base at index context_bp // 2; 0 without
+            a track encoder.
         radius_bp: letters the sequence encoder and the fusion's neighbourhood see on either side of a base.
         reach_bp: letters and scores that any part sees on either side of a base.
         reads_features: whether there is a score encoder.
-        reads_tracks: whether there is a track encoder.
     """
 
     calibration_scale: Tensor
@@ -70,7 +78,7 @@ class MetaSpliceModel(nn.Module):
             window_bp: width of the windows.
             fusion: name in the fusion registry: `concat`, `gated` or `cross_attention`.
             score_encoder: whether the score features are read.
-            track_encoder: `conv` or `none`.
+            track_encoder: `stages` or `none`.
             track_encoder_config: options of the track encoder.
             track_dropout: share of crops whose tracks are masked in training, so that rows without tracks
                 are answered too.
@@ -112,27 +120,30 @@ class MetaSpliceModel(nn.Module):
                 f"window of {window_bp} bp holds {window_bp // 2 - 1}. Lower `levels` or the kernel sizes"
             )
         self.tracks = _track_encoder(track_encoder, self.options["track_encoder_config"])
-        self.reads_features, self.reads_tracks = score_encoder, self.tracks is not None
+        self.reads_features = score_encoder
         joined = self.fusion.output_dim
-        if self.tracks is not None:
-            joined += self.tracks.output_dim
-            # Stands for the tracks of rows that have none.
-            self.no_tracks = nn.Parameter(torch.zeros(self.tracks.output_dim))
-        if not joined:
+        if self.tracks is None and not joined:
             raise ConfigError("the model reads nothing: give it a score, sequence or track encoder")
-        self.track_radius_bp = 0 if self.tracks is None else self.tracks.radius_bp
-        self.context_bp = 0 if self.tracks is None else context_bp or 2 * self.track_radius_bp + 1
-        if 2 * self.track_radius_bp + 1 > max(1, self.context_bp):
+        # A row reads the correction of the exon bases on either side of it.
+        self.track_reach_bp = 0 if self.tracks is None else self.tracks.radius_bp + 1
+        self.context_bp = 0 if self.tracks is None else context_bp or 2 * self.track_reach_bp + 1
+        if self.tracks is not None and 2 * self.track_reach_bp + 1 > self.context_bp:
             raise ConfigError(
-                f"context_bp: given {context_bp}; the track encoder sees {self.track_radius_bp} bp on either side, so "
-                f"{2 * self.track_radius_bp + 1} at least. Give more, or lower its dilations"
+                f"context_bp: given {context_bp}; the track encoder reads {self.track_reach_bp} bp on either side, so "
+                f"{2 * self.track_reach_bp + 1} at least. Give more, or fewer stages or shorter distances"
             )
-        self.reach_bp = max(self.radius_bp, self.track_radius_bp)
+        self.reach_bp = max(self.radius_bp, self.track_reach_bp)
         self.track_dropout = track_dropout
-        self.fuse = nn.Sequential(nn.Linear(joined, hidden_dim), nn.GELU(), nn.Dropout(dropout))
-        self.head = nn.Linear(hidden_dim, num_classes)
-        nn.init.zeros_(self.head.weight)
-        nn.init.zeros_(self.head.bias)
+        self.fuse: nn.Sequential | None = None
+        if joined:
+            if self.tracks is not None:
+                joined += self.tracks.output_dim
+                # Stands for the features of tracks that are masked.
+                self.no_tracks = nn.Parameter(torch.zeros(self.tracks.output_dim))
+            self.fuse = nn.Sequential(nn.Linear(joined, hidden_dim), nn.GELU(), nn.Dropout(dropout))
+            self.head = nn.Linear(hidden_dim, num_classes)
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
         self.register_buffer("calibration_scale", torch.ones(()))
         self.register_buffer("calibration_bias", torch.zeros(num_classes))
 
@@ -142,9 +153,34 @@ class MetaSpliceModel(nn.Module):
         encoded: Tensor = self.score_encoder(self.normaliser(features))
         return encoded
 
-    def _delta(self, joined: Tensor, seen: Tensor | None) -> Tensor:
-        delta: Tensor = self.head(self.fuse(joined if seen is None else torch.cat([joined, seen], dim=-1)))
-        return delta
+    def _delta(self, joined: Tensor, seen: TrackView | None) -> Tensor:
+        """Correction of rows (..., C) from what the fusion joined (..., J) and the tracks, if there are any."""
+        if self.fuse is None:
+            assert seen is not None
+            return seen.correction
+        if seen is None:
+            delta: Tensor = self.head(self.fuse(joined))
+            return delta
+        delta = self.head(self.fuse(torch.cat([joined, seen.features], dim=-1)))
+        return delta + seen.correction
+
+    def _look(self, tracks: Tensor) -> tuple[TrackView, Tensor]:
+        """What the tracks (B, n + 2 * track_reach_bp, C) say of n rows, and the exon logits (B, n)."""
+        assert self.tracks is not None
+        features, correction, exon = self.tracks(tracks)
+        rows = torch.stack(
+            [correction[:, :-2, DONOR], correction[:, 2:, ACCEPTOR], torch.zeros_like(correction[:, 1:-1, DONOR])],
+            dim=-1,
+        )
+        return TrackView(features[:, 1:-1], rows), exon[:, 1:-1]
+
+    def _masked(self, like: Tensor) -> TrackView | None:
+        """What stands for tracks that are not there, of rows (..., anything)."""
+        if self.tracks is None:
+            return None
+        shape = like.shape[:-1]
+        features = self.no_tracks.expand(*shape, -1) if self.fuse is not None else like[..., :0]
+        return TrackView(features, torch.zeros((*shape, len(CLASSES)), device=like.device))
 
     def correction(self, windows: Tensor, features: Tensor, tracks: Tensor | None = None) -> Tensor:
         """What the model adds to the base's log-probabilities of rows.
@@ -152,27 +188,26 @@ class MetaSpliceModel(nn.Module):
         Args:
             windows: uint8 (B, W), the labelled base at W // 2, N (4) outside the gene.
             features: float32 (B, F), raw, columns `FEATURES`.
-            tracks: float32 (B, `context_bp` or more, C), base scores at exon bases, the labelled base at
-                the middle, 0 outside the gene; None: masked, the model answers from what else it reads.
+            tracks: float32 (B, `context_bp`, C), base scores at exon bases, the labelled base at
+                context_bp // 2, 0 outside the gene; None: masked, the model answers from what else it reads.
 
         Returns:
             float32 (B, C).
         """
         centre, reach = windows.shape[1] // 2, self.fusion.reach_bp
         tokens = windows[:, centre - self.radius_bp : centre + self.radius_bp + 1]
-        seen = None
-        if self.tracks is not None:
-            seen = self.no_tracks.expand(len(windows), -1)
-            if tracks is not None:
-                middle, radius = tracks.shape[1] // 2, self.track_radius_bp
-                seen = self.tracks(tracks[:, middle - radius : middle + radius + 1]).squeeze(1)
+        seen = self._masked(features)
+        if self.tracks is not None and tracks is not None:
+            middle, spare = tracks.shape[1] // 2, self.track_reach_bp
+            view, _ = self._look(tracks[:, middle - spare : middle + spare + 1])
+            seen = TrackView(view.features.squeeze(1), view.correction.squeeze(1))
         scores = self._scores(features)
         if reach is None:
             return self._delta(self.fusion(scores, self.encoder(tokens)), seen)
         letters, around = self.encoder.neighbourhood(tokens, reach)
         return self._delta(self.fusion(scores, letters, around), seen)
 
-    def correction_dense(self, tokens: Tensor, features: Tensor, tracks: Tensor) -> Tensor:
+    def correction_dense(self, tokens: Tensor, features: Tensor, tracks: Tensor) -> tuple[Tensor, Tensor | None]:
         """`correction` at every row position of stretches, equal to that of its windows.
 
         Args:
@@ -181,27 +216,39 @@ class MetaSpliceModel(nn.Module):
             tracks: float32 (B, n + 2 * reach_bp, C), base scores, 0 outside the gene.
 
         Returns:
-            float32 (B, n, C).
+            float32 (B, n, C), and the logits that a position is of an exon, (B, n), of a track encoder.
         """
-        reach, letters_only = self.fusion.reach_bp, tokens
-        letters_only = tokens[:, self.reach_bp - self.radius_bp : tokens.shape[1] - self.reach_bp + self.radius_bp]
-        seen = None
+        seen: TrackView | None = None
+        exon: Tensor | None = None
         if self.tracks is not None:
-            spare = self.reach_bp - self.track_radius_bp
-            seen = self.tracks(tracks[:, spare : tracks.shape[1] - spare])
+            spare = self.reach_bp - self.track_reach_bp
+            seen, exon = self._look(tracks[:, spare : tracks.shape[1] - spare])
             if self.training and self.track_dropout:
-                kept = torch.rand(len(seen), 1, 1, device=seen.device) >= self.track_dropout
-                seen = torch.where(kept, seen, self.no_tracks)
-        scores = self._scores(features)
+                masked = self._masked(seen.correction)
+                assert masked is not None
+                kept = torch.rand(len(tokens), 1, 1, device=tokens.device) >= self.track_dropout
+                seen = TrackView(
+                    torch.where(kept, seen.features, masked.features),
+                    torch.where(kept, seen.correction, masked.correction),
+                )
+        if self.fuse is None:
+            return self._delta(features[..., :0], seen), exon
+        spare, reach = self.reach_bp - self.radius_bp, self.fusion.reach_bp
+        near, scores = tokens[:, spare : tokens.shape[1] - spare], self._scores(features)
         if reach is None:
-            return self._delta(self.fusion(scores, self.encoder.dense(letters_only)), seen)
-        letters, around = self.encoder.dense_neighbourhood(letters_only, reach)
+            return self._delta(self.fusion(scores, self.encoder.dense(near)), seen), exon
+        letters, around = self.encoder.dense_neighbourhood(near, reach)
         joined = [self.fusion.dense(*stretch) for stretch in zip(scores, letters, around, strict=True)]
-        return self._delta(torch.stack(joined), seen)
+        return self._delta(torch.stack(joined), seen), exon
 
     def forward(
-        self, tokens: Tensor, features: Tensor, tracks: Tensor | None = None, base: Tensor | None = None
-    ) -> Tensor:
+        self,
+        tokens: Tensor,
+        features: Tensor,
+        tracks: Tensor | None = None,
+        base: Tensor | None = None,
+        with_exons: bool = False,
+    ) -> Any:
         """Log-probabilities before calibration: of rows, or with `base` of every exon base of crops.
 
         Args:
@@ -209,16 +256,18 @@ class MetaSpliceModel(nn.Module):
             features: likewise.
             tracks: likewise.
             base: float32 (B, n, C), base scores of the exon bases of crops; None: rows.
+            with_exons: return also the logits that the exon bases of crops are of an exon.
 
         Returns:
-            float32 (B, C); of crops (B, n, C).
+            float32 (B, C); of crops (B, n, C), with exons in a tuple with the logits, (B, n), None without tracks.
         """
         if base is None:
             return recalibrate(features[..., : len(CLASSES)], self.correction(tokens, features, tracks))
         assert tracks is not None
-        rows = self.correction_dense(tokens, features, tracks)
+        rows, exon = self.correction_dense(tokens, features, tracks)
         inside = tracks[:, self.reach_bp : tracks.shape[1] - self.reach_bp].sum(dim=-1, keepdim=True) > 0
-        return recalibrate(base, to_exon_bases(rows * inside))
+        answer = recalibrate(base, to_exon_bases(rows * inside))
+        return (answer, None if exon is None else exon[:, 1:-1]) if with_exons else answer
 
     def calibrate(self, log_probabilities: Tensor) -> Tensor:
         """Calibrated probabilities: softmax(scale * log p + bias), float32 (..., C) to (..., C)."""
@@ -229,7 +278,7 @@ def _track_encoder(name: str, options: dict[str, Any]) -> TrackEncoder | None:
     mistakes = check_track_options(name, options)
     if mistakes:
         raise ConfigError("\n".join(f"model.{mistake}" for mistake in mistakes))
-    return TrackEncoder(**options) if name == "conv" else None
+    return TrackEncoder(**options) if name == "stages" else None
 
 
 def recalibrate(base: Tensor, correction: Tensor) -> Tensor:

@@ -1,14 +1,17 @@
 """The track encoder: the base model's donor and acceptor scores far around a base.
 
-A 5-value context cannot say where the exon's other end is; the tracks can. Dilated convolutions
-without padding, pooling or normalisation read them, so a window says what the whole gene says. Outside
-the gene the tracks are 0, which is no probability and is told apart from a base without a site.
+A 5-value context cannot say where the exon's other end is; the tracks can. Each stage reads, beside the
+bases next to one, the highest log-odds of either class at growing distances on either side: what an exon
+or intron of such a length would need there. It corrects the log-odds, and the next stage reads the
+corrected ones, so that what is learned of a site reaches the sites beyond it. No padding, no normalisation, and
+maxima at fixed offsets alone: a window says what the whole gene says. Outside the gene tracks are 0.
 Axes: B batch, n positions, C classes, T channels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -20,28 +23,95 @@ from metalayer.schema import NEITHER
 PROBABILITY_SCALE = 4.0
 LOG_ODDS_SHIFT, LOG_ODDS_LIMIT, LOG_ODDS_SCALE = 8.0, 16.0, 0.25
 """Log-odds of a class against neither, shifted and clipped to [0, 16]: odds from e^-8 to e^8 are told apart."""
+LOCAL_WIDTH_BP = 11
+"""Width of the convolution over the bases next to one."""
 _FLOOR = 1e-10
+_CENTRE = 2.0
+"""Scaled log-odds of even odds: subtracted from the maxima."""
 
 
-def track_channels(tracks: Tensor) -> Tensor:
+def track_channels(tracks: Tensor) -> tuple[Tensor, Tensor]:
     """Base scores as the encoder reads them.
 
     Args:
         tracks: float32 (B, n, C), 0 outside the gene.
 
     Returns:
-        float32 (B, 5, n): donor and acceptor probability, their log-odds against neither (0 outside), and
-        whether the position lies in the gene.
+        Donor and acceptor probability, float32 (B, 2, n), and their log-odds against neither, (B, 2, n); both
+        scaled, and 0 outside the gene.
     """
-    inside = (tracks.sum(dim=-1, keepdim=True) > 0).to(tracks.dtype)
+    tracks = tracks.transpose(1, 2)
     logarithm = tracks.clamp_min(_FLOOR).log()
-    odds = (logarithm[..., :NEITHER] - logarithm[..., NEITHER:] + LOG_ODDS_SHIFT).clamp(0.0, LOG_ODDS_LIMIT)
-    channels = [PROBABILITY_SCALE * tracks[..., :NEITHER], LOG_ODDS_SCALE * odds * inside, inside]
-    return torch.cat(channels, dim=-1).transpose(1, 2)
+    odds = (logarithm[:, :NEITHER] - logarithm[:, NEITHER:] + LOG_ODDS_SHIFT).clamp(0.0, LOG_ODDS_LIMIT)
+    inside = tracks.sum(dim=1, keepdim=True) > 0
+    return PROBABILITY_SCALE * tracks[:, :NEITHER], LOG_ODDS_SCALE * odds * inside
+
+
+def maxima(values: Tensor, distances: Sequence[int], spare: int) -> Tensor:
+    """The highest value at each range of distances upstream and downstream.
+
+    Maxima over 1, 2, 4 ... positions, of which two overlapping ones cover any range: exact, whatever the block.
+
+    Args:
+        values: (B, K, n + 2 * spare).
+        distances: ascending edges in bp: ranges [d0, d1), [d1, d2) ...
+        spare: positions on either side, at least the last edge less 1.
+
+    Returns:
+        (B, 2 * K * (len(distances) - 1), n).
+    """
+    n = values.shape[-1] - 2 * spare
+    doubled = [values]
+    while 2 ** len(doubled) <= max(high - low for low, high in pairwise(distances)):
+        last, step = doubled[-1], 2 ** (len(doubled) - 1)
+        doubled.append(torch.maximum(last[..., :-step], last[..., step:]))
+    found = []
+    for low, high in pairwise(distances):
+        level = (high - low).bit_length() - 1
+        covered = doubled[level]
+        for first in (spare - high + 1, spare + low):
+            second = first + (high - low) - 2**level
+            found.append(torch.maximum(covered[..., first : first + n], covered[..., second : second + n]))
+    return torch.cat(found, dim=1)
+
+
+class TrackStage(nn.Module):
+    """One reading of the tracks: features of each position, and what corrects its log-odds."""
+
+    def __init__(
+        self, channels: int, local_channels: int, distances: Sequence[int], dropout: float, first: bool
+    ) -> None:
+        super().__init__()
+        self.distances = tuple(distances)
+        self.spare = max(self.distances[-1] - 1, LOCAL_WIDTH_BP // 2)
+        self.local = nn.Conv1d(4 if first else 5, local_channels, LOCAL_WIDTH_BP)
+        read = local_channels + 4 + 4 * (len(self.distances) - 1)
+        layers: list[nn.Module] = []
+        for width in (read, channels):
+            layers += [nn.Conv1d(width, channels, 1), nn.ReLU(), nn.Dropout1d(dropout)]
+        self.mix = nn.Sequential(*layers)
+        self.out = nn.Conv1d(channels, 3, 1)
+        nn.init.zeros_(self.out.weight)
+        assert self.out.bias is not None
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, probabilities: Tensor, odds: Tensor, exon: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Read (B, 2, n + 2 * spare) twice, and the last stage's exon logit, (B, 1, n + 2 * spare).
+
+        Returns:
+            Features (B, T, n), correction of the log-odds (B, 2, n) and exon logit (B, 1, n).
+        """
+        near = [probabilities, odds, *([] if exon is None else [exon])]
+        local = functional.relu(self.local(crop(torch.cat(near, dim=1), self.spare - LOCAL_WIDTH_BP // 2)))
+        far = maxima(odds, self.distances, self.spare) - _CENTRE
+        here = [crop(probabilities, self.spare), crop(odds, self.spare)]
+        features = self.mix(torch.cat([local, far, *here], dim=1))
+        out = self.out(features)
+        return features, out[:, :NEITHER], out[:, NEITHER:]
 
 
 class TrackEncoder(nn.Module):
-    """A residual stack of dilated convolutions over the two tracks.
+    """Stages over the two tracks, each with the log-odds that the one before corrected.
 
     Attributes:
         radius_bp: positions seen on either side of the one that is read.
@@ -50,28 +120,47 @@ class TrackEncoder(nn.Module):
 
     def __init__(
         self,
-        channels: int = 16,
-        kernel_size: int = 11,
-        dilations: Sequence[int] = (1, 4, 16, 40),
+        stages: int = 2,
+        channels: int = 24,
+        local_channels: int = 12,
+        distances: Sequence[int] = (1, 4, 10, 20, 35, 55, 80, 110, 150, 200, 300, 500),
+        dropout: float = 0.0,
     ) -> None:
         """Build the encoder.
 
         Args:
+            stages: readings, each as far as the last distance.
             channels: T.
-            kernel_size: odd width of each convolution.
-            dilations: of each convolution, in bp.
+            local_channels: of the convolution over the bases next to one.
+            distances: edges in bp of the ranges whose maxima are read, on either side.
+            dropout: share of channels dropped in training.
         """
         super().__init__()
         self.output_dim = channels
-        self.spare = tuple(kernel_size // 2 * step for step in dilations)
-        self.radius_bp = sum(self.spare)
-        self.mix = nn.Conv1d(5, channels, 1)
-        self.stack = nn.ModuleList(nn.Conv1d(channels, channels, kernel_size, dilation=step) for step in dilations)
+        self.stages = nn.ModuleList(
+            TrackStage(channels, local_channels, distances, dropout, first=number == 0) for number in range(stages)
+        )
+        self.radius_bp = sum(stage.spare for stage in self._stages())
 
-    def forward(self, tracks: Tensor) -> Tensor:
-        """Base scores float32 (B, n + 2 * radius_bp, C), 0 outside the gene, to features float32 (B, n, T)."""
-        x = self.mix(track_channels(tracks))
-        for spare, conv in zip(self.spare, self.stack, strict=True):
-            x = crop(x, spare) + functional.relu(conv(x))
-        features: Tensor = x.transpose(1, 2)
-        return features
+    def _stages(self) -> list[TrackStage]:
+        return [stage for stage in self.stages if isinstance(stage, TrackStage)]
+
+    def forward(self, tracks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Read base scores.
+
+        Args:
+            tracks: float32 (B, n + 2 * radius_bp, C), 0 outside the gene.
+
+        Returns:
+            Features float32 (B, n, T); what corrects the log-odds of donor and acceptor against neither at
+            exon bases, (B, n, 2); and the logit that a position is of an exon, (B, n).
+        """
+        probabilities, odds = track_channels(tracks)
+        correction: Tensor | None = None
+        exon: Tensor | None = None
+        for stage in self._stages():
+            features, change, exon = stage(probabilities, odds, exon)
+            correction = change if correction is None else crop(correction, stage.spare) + change
+            probabilities, odds = crop(probabilities, stage.spare), crop(odds, stage.spare) + LOG_ODDS_SCALE * change
+        assert correction is not None and exon is not None
+        return features.transpose(1, 2), correction.transpose(1, 2), exon.squeeze(1)

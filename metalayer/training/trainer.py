@@ -13,12 +13,12 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import nll_loss
+from torch.nn.functional import binary_cross_entropy_with_logits, nll_loss
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from metalayer.config import TrainConfig
 from metalayer.core.config import MetaLayerConfig
-from metalayer.data.crops import CropBatch, CropLoader
+from metalayer.data.crops import UNKNOWN, CropBatch, CropLoader
 from metalayer.data.dataset import Batch, RowLoader
 from metalayer.device import resolve_device, use_threads
 from metalayer.errors import ConfigError, TrainingError
@@ -304,8 +304,18 @@ class Trainer:
     def _loss(self, model: torch.nn.Module, batch: Batch | CropBatch) -> Tensor:
         """Weighted negative log-likelihood of each row or position: the weight acts on the row, not on the mean."""
         with torch.autocast(self.device.type, self.precision, enabled=self.precision is not None):
-            log_p = model(*batch.inputs)
-        return _nll(log_p.float(), batch.labels) * batch.weights
+            if isinstance(batch, Batch):
+                log_p, exon_logits = model(*batch.inputs), None
+            else:
+                log_p, exon_logits = model(*batch.inputs, with_exons=True)
+        losses = _nll(log_p.float(), batch.labels) * batch.weights
+        if exon_logits is None or not self.config.exon_loss:
+            return losses
+        assert isinstance(batch, CropBatch)
+        known = batch.exons != UNKNOWN
+        guess = binary_cross_entropy_with_logits(exon_logits.float(), (batch.exons == 1).float(), reduction="none")
+        # Its mean over positions is what `exon_loss` weighs, beside about one loss a site.
+        return losses + (self.config.exon_loss / self.train_loader.loss_scale) * guess * known
 
     @property
     def kept(self) -> MetaSpliceModel:
