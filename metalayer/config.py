@@ -251,7 +251,7 @@ class ModelConfig(Section):
         _refuse(check_track_options(self.track_encoder, self.track_encoder_config))
         if not self.score_encoder and self.sequence_encoder == self.track_encoder == "none":
             _refuse(["score_encoder: given false with no sequence and no track encoder; the model would read nothing"])
-        _refuse(check_fusion(self.fusion, self.sequence_encoder))
+        _refuse(check_fusion(self.fusion, self.sequence_encoder, self.score_encoder))
         self.__dict__["sequence_encoder_config"] = EncoderOptions(self, self.sequence_encoder_config)
         return self
 

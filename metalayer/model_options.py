@@ -99,6 +99,7 @@ ENCODER_OPTIONS: dict[str, dict[str, Check]] = {
 
 TRACK_OPTIONS: dict[str, dict[str, Check]] = {
     "stages": {
+        "members": _integer(1, 64),
         "stages": _integer(1, 8),
         "channels": _integer(1, MAX_CHANNELS),
         "local_channels": _integer(1, MAX_CHANNELS),
@@ -145,8 +146,8 @@ def fusion_name(given: str) -> str:
     return str(given).replace("-", "_")
 
 
-def check_fusion(fusion: str, encoder: str) -> list[str]:
-    """All mistakes in the name of a fusion and in its use with a sequence encoder; empty where there are none."""
+def check_fusion(fusion: str, encoder: str, with_scores: bool = True) -> list[str]:
+    """All mistakes in the name of a fusion and in its use with the encoders there are; empty where there are none."""
     name = fusion_name(fusion)
     if name not in FUSION_NAMES:
         return [f"fusion: given {fusion!r}; {_hint(name, FUSION_NAMES)}"]
@@ -154,6 +155,11 @@ def check_fusion(fusion: str, encoder: str) -> list[str]:
         return [
             "fusion: given 'cross_attention' with sequence_encoder 'none'; it attends to the encoder's features of the "
             "bases around the labelled one, and 'none' has none. Use fusion 'concat' or 'gated', or another encoder"
+        ]
+    if name == "gated" and not with_scores:
+        return [
+            "fusion: given 'gated' without a score encoder; the gate scales the score features. Use fusion 'concat', "
+            "or score_encoder true"
         ]
     return []
 

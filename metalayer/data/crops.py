@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ class GeneArrays:
                 arrays[name] = np.empty(shape, kind)
             else:
                 arrays[name] = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", kind, shape)
-        for start, end, track in zip(starts, starts[1:], store.read_many(there), strict=True):
+        for start, end, track in zip(starts[:-1], starts[1:], store.read_many(there), strict=True):
             for name in ("tokens", "scores", "labels"):
                 arrays[name][start:end] = getattr(track, name)
             arrays["exons"][start:end] = exon_states(track.labels)
@@ -175,7 +176,7 @@ class CropLoader:
         self.genes, self.reach_bp, self.with_features = genes, reach_bp, with_features
         self.crop_bp, self.batch_crops, self.seed, self.shuffle = crop_bp, batch_crops, seed, shuffle
         self.rank, self.world_size, self.epoch = 0, 1, 0
-        cuts = [np.arange(start, end, crop_bp) for start, end in zip(genes.starts, genes.starts[1:], strict=True)]
+        cuts = [np.arange(start, end, crop_bp) for start, end in pairwise(genes.starts.tolist())]
         self._start = np.concatenate(cuts)
         gene = np.repeat(np.arange(len(cuts)), [len(cut) for cut in cuts])
         self._gene_start, self._gene_end = genes.starts[gene], genes.starts[gene + 1]
@@ -239,7 +240,7 @@ class CropLoader:
         share = min(1.0, _FEATURE_SAMPLE / len(self.genes))
         hard = np.zeros(len(self.genes), dtype=bool)
         hard[self.genes.hard_positions()] = True
-        for start, end in zip(self.genes.starts, self.genes.starts[1:], strict=True):
+        for start, end in pairwise(self.genes.starts.tolist()):
             at = slice(int(start), int(end))
             found = gene_feature_matrix(gene_row_scores(self.genes.scores[at]), self.genes.tokens[at])
             chosen.append(found[hard[at] | (rng.random(len(found)) < share)])

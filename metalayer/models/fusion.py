@@ -158,7 +158,7 @@ def build_fusion(name: str, hidden_dim: int, encoder_name: str, encoder: Sequenc
     Raises:
         ConfigError: an unknown name, or a fusion that asks the encoder for what it does not offer.
     """
-    mistakes = check_fusion(name, encoder_name)
+    mistakes = check_fusion(name, encoder_name, with_scores=hidden_dim > 0)
     if mistakes:
         raise ConfigError("\n".join(f"model.{mistake}" for mistake in mistakes))
     return FUSIONS[fusion_name(name)](hidden_dim, encoder)

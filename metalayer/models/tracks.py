@@ -10,7 +10,7 @@ Axes: B batch, n positions, C classes, T channels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -110,8 +110,40 @@ class TrackStage(nn.Module):
         return features, out[:, :NEITHER], out[:, NEITHER:]
 
 
+class TrackStages(nn.Module):
+    """Stages one after the other, each with the log-odds that the one before corrected."""
+
+    def __init__(
+        self, stages: int, channels: int, local_channels: int, distances: Sequence[int], dropout: float
+    ) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(
+            TrackStage(channels, local_channels, distances, dropout, first=number == 0) for number in range(stages)
+        )
+
+    def each(self) -> Iterator[TrackStage]:
+        """The stages."""
+        for stage in self.stages:
+            assert isinstance(stage, TrackStage)
+            yield stage
+
+    def forward(self, probabilities: Tensor, odds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features (B, T, n), correction (B, 2, n) and exon logit (B, 1, n) of the last positions that are left."""
+        correction: Tensor | None = None
+        exon: Tensor | None = None
+        for stage in self.each():
+            features, change, exon = stage(probabilities, odds, exon)
+            correction = change if correction is None else crop(correction, stage.spare) + change
+            probabilities, odds = crop(probabilities, stage.spare), crop(odds, stage.spare) + LOG_ODDS_SCALE * change
+        assert correction is not None and exon is not None
+        return features, correction, exon
+
+
 class TrackEncoder(nn.Module):
-    """Stages over the two tracks, each with the log-odds that the one before corrected.
+    """The mean of several small networks of stages, each of which learns from its own share of the crops.
+
+    A few hundred sites fix a network only loosely; the mean of several that erred apart errs less. In
+    training each crop goes to one of them, so that all together cost what one does.
 
     Attributes:
         radius_bp: positions seen on either side of the one that is read.
@@ -120,6 +152,7 @@ class TrackEncoder(nn.Module):
 
     def __init__(
         self,
+        members: int = 1,
         stages: int = 2,
         channels: int = 24,
         local_channels: int = 12,
@@ -129,7 +162,8 @@ class TrackEncoder(nn.Module):
         """Build the encoder.
 
         Args:
-            stages: readings, each as far as the last distance.
+            members: networks.
+            stages: readings of each, every one as far as the last distance.
             channels: T.
             local_channels: of the convolution over the bases next to one.
             distances: edges in bp of the ranges whose maxima are read, on either side.
@@ -137,13 +171,12 @@ class TrackEncoder(nn.Module):
         """
         super().__init__()
         self.output_dim = channels
-        self.stages = nn.ModuleList(
-            TrackStage(channels, local_channels, distances, dropout, first=number == 0) for number in range(stages)
+        self.members = nn.ModuleList(
+            TrackStages(stages, channels, local_channels, distances, dropout) for _ in range(members)
         )
-        self.radius_bp = sum(stage.spare for stage in self._stages())
-
-    def _stages(self) -> list[TrackStage]:
-        return [stage for stage in self.stages if isinstance(stage, TrackStage)]
+        first = self.members[0]
+        assert isinstance(first, TrackStages)
+        self.radius_bp = sum(stage.spare for stage in first.each())
 
     def forward(self, tracks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Read base scores.
@@ -155,12 +188,12 @@ class TrackEncoder(nn.Module):
             Features float32 (B, n, T); what corrects the log-odds of donor and acceptor against neither at
             exon bases, (B, n, 2); and the logit that a position is of an exon, (B, n).
         """
-        probabilities, odds = track_channels(tracks)
-        correction: Tensor | None = None
-        exon: Tensor | None = None
-        for stage in self._stages():
-            features, change, exon = stage(probabilities, odds, exon)
-            correction = change if correction is None else crop(correction, stage.spare) + change
-            probabilities, odds = crop(probabilities, stage.spare), crop(odds, stage.spare) + LOG_ODDS_SCALE * change
-        assert correction is not None and exon is not None
+        inputs, count = track_channels(tracks), len(self.members)
+        if self.training and len(tracks) >= count:
+            order = torch.cat([torch.arange(i, len(tracks), count) for i in range(count)]).argsort()
+            shares = [member(*(x[i::count] for x in inputs)) for i, member in enumerate(self.members)]
+            features, correction, exon = (torch.cat(part)[order] for part in zip(*shares, strict=True))
+        else:
+            answers = [member(*inputs) for member in self.members]
+            features, correction, exon = (torch.stack(part).mean(dim=0) for part in zip(*answers, strict=True))
         return features.transpose(1, 2), correction.transpose(1, 2), exon.squeeze(1)
