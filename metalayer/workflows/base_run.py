@@ -142,10 +142,11 @@ def fingerprint(config: BaseConfig) -> str:
 
 def is_written(config: BaseConfig, data_hash: str) -> bool:
     """Whether a pass of this fingerprint has written `config.output`, and its files are as it left them."""
+    wanted = {"fingerprint": data_hash, "annotation_source": config.annotation_source, "genome_build": config.build}
     for path in config.output.glob(manifest_name("*")):
         with contextlib.suppress(ValueError):  # damaged: not of a finished pass
             manifest = json.loads(path.read_text(encoding="utf-8"))
-            if manifest.get("fingerprint") == data_hash:
+            if wanted.items() <= manifest.items():
                 return not changed_files(manifest, config.output)
     return False
 
