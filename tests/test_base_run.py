@@ -20,7 +20,6 @@ import pytest
 
 from metalayer import cli
 from metalayer.base.annotation import read_annotation
-from metalayer.base.fasta import Reference
 from metalayer.base.protocol import BASE_MODELS
 from metalayer.base.pwm import PwmModel
 from metalayer.config import BaseConfig, DataConfig
@@ -269,65 +268,6 @@ def test_a_gene_table_that_knows_more_stays(simulation: Path, base_layer: Path) 
     assert b"PG1" in before
     pwm_pass(simulation, base_layer, annotation_source="simulated", build="GRCh38")
     assert (base_layer / "genes.tsv").read_bytes() == before
-
-
-def test_sites_of_every_strand_and_transcript(tmp_path: Path) -> None:
-    (tmp_path / "a.gff3").write_text(
-        "##gff-version 3\n"
-        "chr1\tx\tgene\t101\t200\t.\t+\t.\tID=gene-A;Name=A\n"
-        "chr1\tx\tmRNA\t101\t200\t.\t+\t.\tID=rna-1;Parent=gene-A\n"
-        "chr1\tx\texon\t101\t110\t.\t+\t.\tID=e1;Parent=rna-1\n"
-        "chr1\tx\texon\t151\t200\t.\t+\t.\tID=e2;Parent=rna-1\n"
-        "chr1\tx\tgene\t301\t400\t.\t-\t.\tID=gene-B\n"
-        "chr1\tx\tmRNA\t301\t400\t.\t-\t.\tID=rna-2;Parent=gene-B\n"
-        "chr1\tx\texon\t301\t340\t.\t-\t.\tParent=rna-2\n"
-        "chr1\tx\texon\t381\t400\t.\t-\t.\tParent=rna-2\n"
-        "chr1\tx\tmRNA\t301\t400\t.\t-\t.\tID=rna-3;Parent=gene-B\n"
-        "chr1\tx\texon\t301\t330\t.\t-\t.\tParent=rna-3\n"
-        "chr1\tx\texon\t381\t400\t.\t-\t.\tParent=rna-3\n"
-    )
-    plus, minus = read_annotation(tmp_path / "a.gff3").genes
-    assert {i: int(c) for i, c in enumerate(plus.labels()) if c != 2} == {9: 0, 50: 1}
-    # Transcript sense: the exon of 381-400 comes first; its last base is at genomic 381, index 19.
-    assert {i: int(c) for i, c in enumerate(minus.labels()) if c != 2} == {19: 0, 60: 1, 70: 1}
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("chr1\tx\texon\t1\t9\n", "5 fields"),
-        ("chr1\tx\tgene\ta\t9\t.\t+\t.\tID=g\n", "start 'a'"),
-        ("chr1\tx\tgene\t1\t9\t.\t+\t.\tID=g\n", "no gene with an exon"),
-        (
-            'chr1\tx\tgene\t1\t9\t.\t+\t.\tgene_id "g";\nchr1\tx\tgene\t2\t9\t.\t+\t.\tgene_id "g";\n',
-            "stands in two places of chromosome 1; give each an id of its own",
-        ),
-        (
-            'chr1\tx\tgene\t1\t9\t.\t+\t.\tgene_id "g";\n'
-            'chr1\tx\texon\t1\t99\t.\t+\t.\tgene_id "g"; transcript_id "t";\n',
-            "lies outside its gene",
-        ),
-    ],
-)
-def test_annotations_that_are_none(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "a.gtf").write_text(text)
-    with pytest.raises(InputError, match=message):
-        read_annotation(tmp_path / "a.gtf")
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"ACGT\n", "no header"),
-        (b">chr1\nAC!T\n", "'!' at position 3"),
-        (b">chr1\nAC\n>chr1\nAC\n", "stands there twice"),
-        (gzip.compress(b">chr1\nACGT\n" * 99)[:-20], "damaged"),
-    ],
-)
-def test_references_that_are_none(tmp_path: Path, content: bytes, message: str) -> None:
-    (tmp_path / "a.fa").write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        list(Reference(tmp_path / "a.fa").chromosomes(["1", "2"]))
 
 
 def test_an_annotation_of_another_build_is_noticed(
