@@ -6,6 +6,7 @@ import errno
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,9 +27,12 @@ from metalayer.config import BaseConfig, DataConfig
 from metalayer.core import ArtifactLoader
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import InputError, MetalayerError
-from metalayer.genome import decode
+from metalayer.files import sha256
+from metalayer.genome import decode, encode, reverse_complement
+from metalayer.schema import BASE_SCORES
 from metalayer.workflows import base_run as base_run_module
-from metalayer.workflows.base_run import base_run
+from metalayer.workflows.base_run import base_run, fingerprint
+from tests.test_openspliceai import member
 
 
 def pwm_config(simulation: Path, output: Path, **changes: object) -> BaseConfig:
@@ -125,7 +129,8 @@ from pathlib import Path
 from metalayer.base.pwm import PwmModel
 from metalayer.config import BaseConfig
 from metalayer.workflows import base_run as base_run_module
-from metalayer.workflows.base_run import base_run
+from metalayer.workflows.base_run import base_run, fingerprint
+from tests.test_openspliceai import member
 
 score = PwmModel.score
 def slow(*given):
@@ -154,7 +159,7 @@ def running(process: str) -> bool:
         return False
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_pass_goes_on(simulation: Path, passed: Path, tmp_path: Path, workers: int) -> None:
     """Killed for good, it scores what is left, and every byte is that of a pass that was not killed."""
     (tmp_path / "slow.py").write_text(SLOW)
@@ -235,7 +240,7 @@ def die(*_: str) -> None:
 
 def test_a_worker_that_dies(simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(base_run_module, "_score_in_worker", die)
-    with pytest.raises(MetalayerError, match=r"one of 2 processes that score genes was killed.*fewer workers"):
+    with pytest.raises(MetalayerError, match=r"one of 2 processes that score genes died.*fewer workers"):
         pwm_pass(simulation, tmp_path, workers=2)
 
 
@@ -330,25 +335,111 @@ def test_command_line(simulation: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "there are openspliceai, pwm" in capsys.readouterr().err
 
 
+def test_short_genes_and_chromosome_ends(tmp_path: Path) -> None:
+    """Genes shorter than what the model sees, of one letter, over a whole chromosome and at its ends: all scored."""
+    letters = decode(np.random.default_rng(3).integers(0, 4, 120).astype(np.uint8))
+    (tmp_path / "a.fa").write_text(f">chr1\n{letters}\n>chrUn_1\n{letters[::-1]}\n")
+    places = {"FIRST": (1, 1), "LAST": (120, 120), "WHOLE": (1, 120), "SHORT": (60, 65), "END": (100, 120)}
+    lines = [
+        f'{chrom}\tx\texon\t{start}\t{end}\t.\t{strand}\t.\tgene_id "{chrom}{name}{strand}"; transcript_id "t{strand}";'
+        for chrom in ("chr1", "chrUn_1")
+        for strand in "+-"
+        for name, (start, end) in places.items()
+    ]
+    (tmp_path / "a.gtf").write_text("\n".join(lines))
+    files = {"fasta": tmp_path / "a.fa", "annotation": tmp_path / "a.gtf", "output": tmp_path / "out"}
+    manifest = base_run(BaseConfig(model="pwm", **files))
+    assert (manifest["genes"], manifest["introns"]) == (20, 0)
+    found = scores_of(tmp_path / "out").with_columns(pl.col("gene_id").str.strip_prefix("gene-"))
+    for chrom, text in (("chr1", letters), ("chrUn_1", letters[::-1])):
+        plus = PwmModel().score(text)
+        minus = PwmModel().score(decode(reverse_complement(encode(text))))[::-1]
+        for strand, whole in (("+", plus), ("-", minus)):
+            for name, (start, end) in places.items():
+                gene = found.filter(pl.col("gene_id") == f"{chrom}{name}{strand}")
+                assert gene["position"].to_list() == list(range(start, end + 1))
+                assert np.array_equal(gene.select(BASE_SCORES).to_numpy(), whole[start - 1 : end])
+
+
+def test_what_the_manifest_says(tmp_path: Path) -> None:
+    member(tmp_path, 80, 1)
+    member(tmp_path, 400, 1)
+    files = {"fasta": tmp_path / "a.fa", "annotation": tmp_path / "a.gtf", "output": tmp_path / "out"}
+    files["fasta"].write_text(">chr1\nACGT" + "acgR" * 50 + "\n")
+    files["annotation"].write_text('chr1\tx\texon\t11\t60\t.\t+\t.\tgene_id "g"; transcript_id "t";\n')
+    made = {"weights": tmp_path, "flank": 400, "device": "cpu", "build": "GRCh38", "annotation_source": "mane"}
+    manifest = base_run(BaseConfig(model="openspliceai", flanks="N", **files, **made))
+    assert json.loads((tmp_path / "out" / "base_layer_openspliceai_400.json").read_text()) == manifest
+    weights = {"model_400nt_rs1.pt": sha256(tmp_path / "model_400nt_rs1.pt")}
+    expected = {
+        "base_model": "openspliceai_400",
+        "flank_bp": 200,
+        "padding": "N",
+        "weights_sha256": weights,
+        "genome_build": "GRCh38",
+        "annotation_source": "mane",
+        "site_convention": "exon_base_transcript_sense",
+        "fasta": {"name": "a.fa", "sha256": sha256(files["fasta"])},
+        "annotation": {"name": "a.gtf", "sha256": sha256(files["annotation"])},
+        "genes": 1,
+        "positions": 50,
+        "ambiguous_letters": {"1": 50},
+        "annotation_handled": {},
+    }
+    assert expected.items() <= manifest.items()
+    assert sorted(manifest["files"]) == [
+        "data/mane/GRCh38/openspliceai_400_eval/meta_models/analysis_sequences_1_chunk_1_1.tsv",
+        "genes.tsv",
+        "nucleotide_scores/openspliceai_400_chr1.parquet",
+    ]
+    before = manifest["fingerprint"]
+    member(tmp_path, 400, 2)  # weights replaced or added: other scores, another pass
+    assert fingerprint(BaseConfig(model="openspliceai", flanks="N", **files, **made)) != before
+
+
+def real_pass(shared: Path, output: Path, flank: int, annotation: Path) -> None:
+    """A pass of the published ensemble over the real chromosomes, through the command line."""
+    arguments = ["--weights", shared / "golden" / "openspliceai-mane" / f"{flank}nt", "--annotation", annotation]
+    arguments += ["--fasta", shared / "real" / "genome" / "hg19_slices.fa.gz", "--output", output, "--device", "cpu"]
+    assert cli.main(["base", "run", "--model", "openspliceai", "--build", "GRCh37", *map(str, arguments)]) == 0
+
+
+def assert_as_stored(shared: Path, output: Path, name: str, genes: set[str] | None = None) -> None:
+    """Every position of these genes (None: all that are stored): scores to 1e-3, the same labels and letters."""
+    ours, theirs = (
+        pl.read_parquet(folder / "nucleotide_scores" / f"{name}.parquet")
+        .with_columns(pl.col("gene_id", "base", "label").cast(pl.String))
+        .with_columns(pl.col("gene_id").str.strip_prefix("gene-"))
+        .sort("gene_id", "position")
+        for folder in (output, shared / "real")
+    )
+    if genes is not None:
+        theirs = theirs.filter(pl.col("gene_id").is_in(genes))
+        assert set(theirs["gene_id"]) == genes
+    same = ["gene_id", "position", "base", "label"]
+    assert ours.select(same).equals(theirs.select(same))
+    for column in BASE_SCORES:
+        assert (ours[column] - theirs[column]).abs().max() < 1e-3
+
+
 @pytest.mark.slow
 def test_real_genes_come_back(shared: Path, tmp_path: Path, data_config: Callable[..., DataConfig]) -> None:
-    """Flank-80 ensemble over real chromosome 3 and 7: the stored scores to 1e-3, the same labels and letters."""
-    genome, weights = shared / "real" / "genome", shared / "golden" / "openspliceai-mane" / "80nt"
-    files = {"fasta": genome / "hg19_slices.fa.gz", "annotation": genome / "hg19_slices.gff3", "output": tmp_path}
-    base_run(BaseConfig(model="openspliceai", weights=weights, device="cpu", build="GRCh37", **files))
-    name = "openspliceai_80_chr3.parquet"
-    ours = pl.read_parquet(tmp_path / "nucleotide_scores" / name)
-    theirs = pl.read_parquet(shared / "real" / "nucleotide_scores" / name)
-    ours, theirs = (
-        frame.with_columns(pl.col("gene_id").cast(pl.String).str.strip_prefix("gene-")).sort("gene_id", "position")
-        for frame in (ours, theirs)
-    )
-    for column in ("gene_id", "position", "base", "label"):
-        assert (ours[column].cast(pl.String) == theirs[column].cast(pl.String)).all(), column
-    for column in ("donor_score", "acceptor_score", "neither_score"):
-        assert (ours[column] - theirs[column]).abs().max() < 1e-3
+    """Flank-80 ensemble over all genes of real chromosome 3 (and 7)."""
+    real_pass(shared, tmp_path, 80, shared / "real" / "genome" / "hg19_slices.gff3")
+    assert_as_stored(shared, tmp_path, "openspliceai_80_chr3")
     report = ArtifactLoader(data_config(tmp_path, base_model="openspliceai_80")).load(tmp_path / "typed")
     assert report["rows_with_scores_of_no_pass"] == 0
     store = TrackStore(tmp_path / "typed" / "tracks.parquet")
     track = store.read(next(iter(store.genes())))
     assert set(decode(track.tokens)) <= set("ACGTN")
+
+
+@pytest.mark.slow
+def test_real_genes_come_back_with_the_wide_flank(shared: Path, tmp_path: Path) -> None:
+    """Flank-10000 ensemble over the smallest genes of either strand; the whole chromosome takes minutes."""
+    genes = {"CCK", "KLHL40", "HHATL"}
+    lines = (shared / "real" / "genome" / "hg19_slices.gff3").read_text().splitlines()
+    few = [line for line in lines if genes & set(re.findall(r"gene=([^;]+)", line))]
+    (tmp_path / "few.gff3").write_text("\n".join(few))
+    real_pass(shared, tmp_path / "out", 10000, tmp_path / "few.gff3")
+    assert_as_stored(shared, tmp_path / "out", "openspliceai_10000_chr3", genes)

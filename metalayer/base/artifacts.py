@@ -253,7 +253,8 @@ def _frame(
         "window_start": start,
         "window_end": end,
         "transcript_count": site.astype(np.int64),
-        "sequence": [letters[a:b] for a, b in zip(start, end, strict=True)],
+        # A gene of one letter has no rows, and its sequences are text all the same.
+        "sequence": pl.Series([letters[a:b] for a, b in zip(start, end, strict=True)], dtype=pl.String),
     }
     kinds = np.where(site, np.where(called, "TP", "FN"), np.where(called, "FP", "TN"))
     transcript = f"rna-{gene.gene_id}.1"

@@ -217,7 +217,7 @@ def _told(config: BaseConfig) -> Iterator[None]:
         yield
     except BrokenProcessPool:
         raise MetalayerError(
-            f"one of {config.workers} processes that score genes was killed, most often because memory ran out; "
+            f"one of {config.workers} processes that score genes died, most often because memory ran out; "
             f"{again}, with fewer workers"
         ) from None
     except OSError as error:
