@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ from metalayer.config import BaseConfig, DataConfig, RunConfig
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ConfigError, InputError, MetalayerError
 from metalayer.workflows.base_run import base_run, changed_files, fingerprint, is_written
-from tests.test_pipeline import RUN, Ended, execute, found
+from tests.test_pipeline import ROOT, RUN, Ended, execute, found
 
 
 def settings(simulation: Path, output: Path) -> dict[str, str]:
@@ -24,10 +25,11 @@ def settings(simulation: Path, output: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory, simulation: Path) -> Path:
-    """A folder with the configuration of a pass."""
+    """A folder with a genome, and the configuration of docs/base_layer.md."""
     folder = tmp_path_factory.mktemp("base_layer_pipeline")
-    lines = [f"  {name}: {value}" for name, value in settings(simulation, Path("own")).items()]
-    (folder / "own.yaml").write_text("\n".join(["base:", *lines]))
+    shutil.copytree(simulation / "genome", folder / "genome")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", (ROOT / "docs" / "base_layer.md").read_text("utf-8"), re.M | re.S)
+    (folder / "own.yaml").write_text(block)
     return folder
 
 

@@ -32,6 +32,10 @@ MAX_ORPHANS = 0.01
 _GTF = re.compile(r'(\w+) "([^"]*)"')
 _GFF3 = re.compile(r'\s*[^\s=;"]+=')
 _GZIP = b"\x1f\x8b"
+_BESIDE_EXONS = frozenset(
+    "CDS UTR five_prime_UTR three_prime_UTR five_prime_utr three_prime_utr start_codon stop_codon".split()
+)
+"""About half of the lines of an annotation, which say nothing of genes or introns."""
 
 
 @dataclass
@@ -137,6 +141,8 @@ def _read(path: Path) -> _Lines:
     lines = _Lines()
     for number, fields in _rows(path):
         chrom, kind, strand = sys.intern(normalise_chrom(fields[0])), fields[2], sys.intern(fields[6])
+        if kind in _BESIDE_EXONS:
+            continue
         attributes = _attributes(fields[8])
         try:
             start, end = int(fields[3]), int(fields[4])
