@@ -33,7 +33,16 @@ _GTF = re.compile(r'(\w+) "([^"]*)"')
 _GFF3 = re.compile(r'\s*[^\s=;"]+=')
 _GZIP = b"\x1f\x8b"
 _BESIDE_EXONS = frozenset(
-    "CDS UTR five_prime_UTR three_prime_UTR five_prime_utr three_prime_utr start_codon stop_codon".split()
+    [
+        "CDS",
+        "UTR",
+        "five_prime_UTR",
+        "three_prime_UTR",
+        "five_prime_utr",
+        "three_prime_utr",
+        "start_codon",
+        "stop_codon",
+    ]
 )
 """About half of the lines of an annotation, which say nothing of genes or introns."""
 
