@@ -55,12 +55,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--model", required=True, help="pwm, or openspliceai with --weights")
     run.add_argument("--weights", type=Path, help="folder with model_<flank>nt_rs<seed>.pt state dicts")
-    run.add_argument("--flank", type=int, help="which networks of --weights, by nt of flank")
-    run.add_argument("--fasta", type=Path, required=True, help="reference, plain or gzip")
+    run.add_argument("--flank", type=int, help="which networks of --weights, by nt of flank on both sides")
+    run.add_argument("--fasta", type=Path, required=True, help="reference, plain, gzip or bgzip")
     run.add_argument("--annotation", type=Path, required=True, help="GTF or GFF3, plain or gzip")
     run.add_argument("--output", type=Path, required=True, help="data root to write into")
     run.add_argument("--annotation-source", default="annotation", help="folder name of the annotation")
     run.add_argument("--build", default="unknown", help="folder name of the genome build, as in GRCh38")
+    run.add_argument("--device", help="auto, cpu, cuda or mps, for networks (default auto)")
     run.add_argument(
         "--flanks", default="real", choices=("real", "N"), help="letters around a gene, or N (default real)"
     )
@@ -147,19 +148,10 @@ def _simulate(options: argparse.Namespace) -> int:
 
 
 def _base_run(options: argparse.Namespace) -> int:
-    from metalayer.workflows.base_run import PassOptions, base_run
+    from metalayer.config import BaseConfig
+    from metalayer.workflows.base_run import base_run
 
-    given = {"weights": options.weights, "flank": options.flank}
-    model = PassOptions(options.model, {k: v for k, v in given.items() if v is not None}, options.flanks)
-    manifest = base_run(
-        model,
-        options.fasta,
-        options.annotation,
-        options.output,
-        annotation_source=options.annotation_source,
-        build=options.build,
-        workers=options.workers,
-    )
+    manifest = base_run(BaseConfig(**{name: getattr(options, name) for name in BaseConfig.model_fields}))
     sites = manifest["sites"]
     print(f"{manifest['genes']:,} genes, {manifest['positions']:,} positions, {sites['donor']:,} donors, ", end="")
     print(f"{sites['acceptor']:,} acceptors scored with {manifest['base_model']} into {options.output}")

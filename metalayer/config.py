@@ -12,7 +12,7 @@ import logging
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 import yaml
 from pydantic import (
@@ -37,6 +37,9 @@ logger = logging.getLogger(__name__)
 def state_dir() -> Path:
     """Where metalayer keeps runs, registry and packages: `$METALAYER_HOME`, else `./.metalayer`."""
     return Path(os.environ.get("METALAYER_HOME") or ".metalayer").resolve()
+
+
+_FOLDER_NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
 
 
 class Section(BaseModel):
@@ -77,9 +80,11 @@ def _mistakes(error: ValidationError, section: type[Section]) -> list[str]:
             close = difflib.get_close_matches(key, list(section.model_fields), n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"known keys: {', '.join(section.model_fields)}"
             lines.append(f"{prefix}{key}: unknown key; {hint}")
+        elif item["type"] == "missing":
+            field = section.model_fields.get(key)
+            lines.append(f"{prefix}{key}: missing; {_lower_first((field and field.description) or item['msg'])}")
         else:
-            given = f"given {item['input']!r}" if "input" in item else "missing"
-            lines.append(f"{prefix}{key}: {given}; {_lower_first(item['msg'])}")
+            lines.append(f"{prefix}{key}: given {item['input']!r}; {_lower_first(item['msg'])}")
     return lines
 
 
@@ -108,7 +113,7 @@ class DataConfig(Section):
 
     section: ClassVar[str] = "data"
 
-    base_model: str = Field("openspliceai", max_length=48, pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$")
+    base_model: str = Field("openspliceai", max_length=48, pattern=_FOLDER_NAME)
     """Name of the base model, as in `<base_model>_eval`; the registered model and the Bento are named after it."""
     data_root: Path = Path()
     """Folder that holds `data/`, `genes.tsv` and `nucleotide_scores/`."""
@@ -408,6 +413,37 @@ class SearchConfig(Section):
     ranges of learning_rate, batch_size, hidden_dim, dropout and weight_decay."""
 
 
+class BaseConfig(Section):
+    """A base-layer pass (`--pipeline base_layer`, `metalayer base run`)."""
+
+    section: ClassVar[str] = "base"
+
+    model: str
+    """Name of the base model: `pwm` (built in), or `openspliceai` with `weights`."""
+    fasta: Path
+    """Reference: FASTA, plain, gzip or bgzip."""
+    annotation: Path
+    """Genes with their exons: GTF or GFF3, plain or gzip."""
+    output: Path
+    """Data root to write: `data/`, `genes.tsv`, `nucleotide_scores/` and the manifest."""
+    weights: Path | None = None
+    """Folder with the model's `model_<flank>nt_rs<seed>.pt` state dicts."""
+    flank: int | None = Field(None, ge=0)
+    """Which networks of `weights`, by the nt that they see around a position, both sides together; None where
+    the folder holds those of one flank."""
+    device: str | None = Field(None, pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    """Where the networks run; None leaves it to the model."""
+    flanks: Literal["real", "N"] = "real"
+    """Letters around a gene: those of the reference, or N, which tells a network where the annotated transcript
+    ends."""
+    annotation_source: str = Field("annotation", pattern=_FOLDER_NAME)
+    """Folder name of the annotation (`mane`, `ensembl`, `gencode` ...)."""
+    build: str = Field("unknown", pattern=_FOLDER_NAME)
+    """Folder name of the genome build (`GRCh38`, `GRCh37`)."""
+    workers: int = Field(1, ge=1, le=1024)
+    """Processes that score genes, one CPU thread each; 1 scores in this process with all threads."""
+
+
 class RunConfig(Section):
     """One pipeline run."""
 
@@ -425,6 +461,8 @@ class RunConfig(Section):
     """The bar for promotion."""
     search: SearchConfig = Field(default_factory=SearchConfig)
     """The hyperparameter search."""
+    base: BaseConfig | None = None
+    """The base-layer pass; needed by that pipeline alone."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -434,9 +472,10 @@ class RunConfig(Section):
             ConfigError: all unknown keys and impossible values, of all sections, in one message.
         """
         sections: dict[str, type[Section]] = {
-            name: field.annotation
+            name: kind
             for name, field in cls.model_fields.items()
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+            for kind in (field.annotation, *get_args(field.annotation))  # of `Section | None` too
+            if isinstance(kind, type) and issubclass(kind, Section)
         }
         mistakes: list[str] = []
         built: dict[str, Any] = {}
@@ -445,6 +484,8 @@ class RunConfig(Section):
                 close = difflib.get_close_matches(str(name), list(sections), n=1)
                 hint = f"did you mean {close[0]!r}?" if close else f"known sections: {', '.join(sections)}"
                 mistakes.append(f"{name}: unknown section; {hint}")
+            elif given is None and cls.model_fields[name].default is None:
+                continue
             elif given is not None and not isinstance(given, Mapping):
                 mistakes.append(f"{name}: given {given!r}; a section holds keys and values")
             elif given and not all(isinstance(key, str) for key in given):

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from metalayer.genome import exon_base
 from metalayer.schema import (
     ACCEPTOR,
     ARTIFACT_WINDOW_BP,
@@ -142,12 +143,13 @@ def gene_row_scores(tracks: NDArray[np.float32]) -> NDArray[np.float32]:
         return padded[3 + offset : 3 + offset + length, site_class]
 
     out = np.empty((length, len(ROW_SCORES)), dtype=np.float32)
-    donor, acceptor = read(DONOR, -1), read(ACCEPTOR, 1)
+    to_donor, to_acceptor = exon_base(0, DONOR), exon_base(0, ACCEPTOR)  # from the intron base
+    donor, acceptor = read(DONOR, to_donor), read(ACCEPTOR, to_acceptor)
     out[:, DONOR], out[:, ACCEPTOR] = donor, acceptor
     out[:, NEITHER] = np.maximum(1.0 - donor.astype(np.float64) - acceptor, 0.0)
     donor_pass = donor >= acceptor
     for column, shift in enumerate((-2, -1, 1, 2), start=3):
-        out[:, column] = np.where(donor_pass, read(DONOR, shift - 1), read(ACCEPTOR, shift + 1))
+        out[:, column] = np.where(donor_pass, read(DONOR, shift + to_donor), read(ACCEPTOR, shift + to_acceptor))
     return out
 
 

@@ -8,12 +8,15 @@ of dead processes are removed by the next writer.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from metalayer.errors import MetalayerError
 
 _DRAFT = ".{name}.draft-{pid}"
 
@@ -89,6 +92,33 @@ def _alive(pid: int) -> bool:
 def _flush(path: Path) -> None:
     with path.open("rb") as handle:
         os.fsync(handle.fileno())
+
+
+@contextlib.contextmanager
+def only_one(lock: Path, advice: str) -> Iterator[None]:
+    """Hold a lock file; the lock goes with the process, however it ends, and the file stays.
+
+    Args:
+        lock: the file, in the folder that it stands for.
+        advice: what else than waiting can be done.
+
+    Raises:
+        MetalayerError: another process holds it.
+    """
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a+", encoding="utf-8") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            handle.seek(0)
+            raise MetalayerError(
+                f"another run (process {handle.read().strip() or 'unknown'}) is using {lock.parent}; wait until it has "
+                f"ended, or {advice}"
+            ) from None
+        handle.truncate(0)
+        handle.write(str(os.getpid()))
+        handle.flush()
+        yield
 
 
 def sha256(path: Path) -> str:

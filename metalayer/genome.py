@@ -3,17 +3,19 @@
 Inside metalayer an interval is 0-based half-open and a splice site is its exon base in transcript
 sense (the last exonic base of a donor, the first exonic base of an acceptor). The conversions:
 
-- gene table and GFF: 1-based inclusive                      -> `Gene.from_table`
+- gene table, GFF and GTF: 1-based inclusive                 -> `half_open`, `one_based`, `Gene.from_table`
+- introns of an annotation to the exon bases beside them     -> `Gene.sites_of_intron`
 - artifact row: 0-based index into the transcript-sense gene -> `Gene.genomic`, `Gene.index`
 - artifact row: intron base (G of GT, G of AG)               -> `exon_base`, `intron_base`
-- per-nucleotide scores: 1-based genomic, plus-strand letter -> `Gene.index`, `reverse_complement`
-- VCF / SpliceVarDB: 1-based, plus strand, REF may span      -> `parse_variant`
+- per-nucleotide scores: 1-based genomic, plus-strand letter -> `one_based`, `Gene.index`, `reverse_complement`
+- VCF / SpliceVarDB: 1-based, plus strand, REF may span      -> `parse_variant`, `Variant.text`
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +83,16 @@ def normalise_gene_id(gene_id: str) -> str:
     return text[5:] if text.startswith("gene-") else text
 
 
+def half_open(start: int, end: int) -> tuple[int, int]:
+    """1-based inclusive, as in GFF and gene tables, to 0-based half-open."""
+    return start - 1, end
+
+
+def one_based(start: int, end: int) -> tuple[int, int]:
+    """0-based half-open to 1-based inclusive, as in GFF and gene tables."""
+    return start + 1, end
+
+
 @dataclass(frozen=True)
 class Interval:
     """Positions [start, end) of one chromosome, 0-based half-open."""
@@ -129,7 +141,7 @@ class Gene:
         paralog_group: str | None = None,
     ) -> Gene:
         """From a gene table or GFF line: `start` and `end` 1-based inclusive."""
-        interval = Interval(normalise_chrom(chrom), int(start) - 1, int(end))
+        interval = Interval(normalise_chrom(chrom), *half_open(int(start), int(end)))
         return cls(normalise_gene_id(gene_id), interval, strand, gene_name, paralog_group)
 
     def __len__(self) -> int:
@@ -143,13 +155,26 @@ class Gene:
         """Transcript-sense index of a 0-based genomic `position`."""
         return position - self.interval.start if self.strand == "+" else self.interval.end - 1 - position
 
+    def sites_of_intron(self, start: int, end: int) -> tuple[int, int]:
+        """Transcript-sense exon bases of the donor before and the acceptor after an intron.
 
-def intron_base(exon_base: int, site_class: int) -> int:
+        Args:
+            start: first genomic position of the intron, 0-based.
+            end: one past its last.
+        """
+        low, high = self.index(start - 1), self.index(end)
+        return (low, high) if self.strand == "+" else (high, low)
+
+
+_Bases = TypeVar("_Bases", int, NDArray[np.integer])
+
+
+def intron_base(exon_base: _Bases, site_class: int) -> _Bases:
     """Artifact-row index of a site from its exon base, both transcript sense (donor + 1, acceptor - 1)."""
     return exon_base + _INTRON_OFFSET[site_class]
 
 
-def exon_base(intron_base: int, site_class: int) -> int:
+def exon_base(intron_base: _Bases, site_class: int) -> _Bases:
     """Exon base of a site from its artifact-row index, both transcript sense."""
     return intron_base - _INTRON_OFFSET[site_class]
 
@@ -171,6 +196,11 @@ class Variant:
         """The reference bases that the variant replaces or borders."""
         return Interval(self.chrom, self.position, self.position + max(1, len(self.ref)))
 
+    @property
+    def text(self) -> str:
+        """`CHROM-POS-REF-ALT`, POS 1-based, as `parse_variant` reads it."""
+        return f"{self.chrom}-{one_based(self.position, self.position)[0]}-{self.ref}-{self.alt}"
+
 
 _VARIANT = re.compile(r'^"?([^-"]+)-(\d+)-([ACGTNacgtn]*)-([ACGTNacgtn]*)"?$')
 
@@ -185,4 +215,5 @@ def parse_variant(text: str) -> Variant:
     if not match or int(match[2]) < 1:
         raise InputError(f"variant {text!r}: expected CHROM-POS-REF-ALT with a 1-based position, as in 1-100107682-T-C")
     chrom, position, ref, alt = match.groups()
-    return Variant(normalise_chrom(chrom), int(position) - 1, ref.upper(), alt.upper())
+    start, _ = half_open(int(position), int(position))
+    return Variant(normalise_chrom(chrom), start, ref.upper(), alt.upper())

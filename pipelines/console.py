@@ -187,6 +187,25 @@ def search_result(found: Mapping[str, Any], best: Path, command: str, log_file: 
     say("exit status 0: searched")
 
 
+def base_layer_result(
+    manifest: Mapping[str, Any], wrote: Sequence[Path], command: str, cached: Sequence[str], log_file: Path
+) -> None:
+    """Print what a base-layer pass ends with."""
+    sites, rows = manifest["sites"], sum(manifest["rows"].values())
+    say()
+    say(
+        f"{manifest['genes']:,} genes, {manifest['positions']:,} positions, {sites['donor']:,} donors, "
+        f"{sites['acceptor']:,} acceptors, {rows:,} rows; base model {manifest['base_model']}"
+    )
+    say()
+    for number, path in enumerate(wrote):
+        say(f"{'wrote' if not number else '':<7} {shown(path)}")
+    say(f"log     {shown(log_file)}")
+    say(f"cached  {', '.join(cached) or 'no step'}")
+    say(f"train   {command}")
+    say("exit status 0: scored")
+
+
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 

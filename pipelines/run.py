@@ -1,4 +1,4 @@
-"""Run a pipeline: `python pipelines/run.py --stack local`, with `--pipeline search` a hyperparameter search.
+"""Run a pipeline: `python pipelines/run.py --stack local`, with `--pipeline` a search or a base-layer pass.
 
 Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure, 130 interrupted.
 Configuration and data are checked before ZenML is imported, so a mistake in them is told at once.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import fcntl
 import importlib
 import json
 import logging
@@ -26,15 +25,17 @@ sys.path[0] = str(Path(__file__).resolve().parents[1])  # `pipelines` and `steps
 
 import yaml
 
-from metalayer.config import RunConfig
+from metalayer.config import BaseConfig, RunConfig
 from metalayer.core import ArtifactLoader
-from metalayer.errors import MetalayerError
-from metalayer.files import publish_file
+from metalayer.errors import ConfigError, MetalayerError
+from metalayer.files import only_one, publish_file
 from metalayer.schema import ROW_SCORES
 from pipelines import console, environment, mlflow_service, stacks
 from steps import workspace
 
 DEMO = environment.ROOT / "pipelines" / "configs" / "demo.yaml"
+UNGATED = ("search", "base_layer")
+"""Pipelines beside training, which end without a decision."""
 REJECTED = 3
 INTERRUPTED = 130
 
@@ -73,7 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--stack", default="local", choices=stacks.names(), help="where the steps run (default local)")
     parser.add_argument(
-        "--pipeline", default="training", choices=("training", "search"), help="what to run (default training)"
+        "--pipeline", default="training", choices=("training", *UNGATED), help="what to run (default training)"
     )
     parser.add_argument("--config", type=Path, help="YAML of the run (default: the built-in demo)")
     parser.add_argument("--data-root", type=Path, help="folder with data/, genes.tsv and nucleotide_scores/")
@@ -91,6 +92,16 @@ def _config(options: argparse.Namespace, state: Path) -> RunConfig:
     config = RunConfig.load(options.config or DEMO, options.overrides, root)
     paths = {name: value.resolve() for name, value in config.data if isinstance(value, Path)}
     config.data = config.data.model_copy(update=paths)
+    if options.pipeline == "base_layer":
+        if config.base is None:
+            raise ConfigError(
+                "base: missing; --pipeline base_layer needs a configuration with this section: "
+                + ", ".join(BaseConfig.model_fields)
+            )
+        if options.data_root:
+            raise ConfigError(f"--data-root: given {options.data_root}; --pipeline base_layer writes to base.output")
+        paths = {name: value.resolve() for name, value in config.base if isinstance(value, Path)}
+        config.base = config.base.model_copy(update=paths)
     from metalayer.device import resolve_device
 
     resolve_device(config.train.device)
@@ -100,7 +111,8 @@ def _config(options: argparse.Namespace, state: Path) -> RunConfig:
 def _is_demo(options: argparse.Namespace) -> bool:
     """Whether the data are the built-in demo's: its configuration, and no other data named."""
     elsewhere = options.data_root or any(change.startswith("data.data_root") for change in options.overrides)
-    return not elsewhere and (options.config is None or options.config.resolve() == DEMO)
+    demo = options.config is None or options.config.resolve() == DEMO
+    return demo and not elsewhere and options.pipeline != "base_layer"
 
 
 def _simulate(config: RunConfig) -> None:
@@ -118,12 +130,14 @@ def _simulate(config: RunConfig) -> None:
 
 def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: Path, log_file: Path) -> int:
     """Check the inputs, prepare the stack, run the pipeline, print the result."""
-    loader = ArtifactLoader(config.data)
-    inputs = loader.files().all_paths()
-    size = sum(path.stat().st_size for path in inputs) / 1e6
-    logger.info("%s: %d input files, %.1f MB, in %s", run_name, len(inputs), size, console.shown(config.data.data_root))
+    settings: RunConfig | BaseConfig = config
+    if options.pipeline == "base_layer":
+        assert config.base is not None  # `_config` has seen to it
+        settings, data_hash, cached = config.base, *_base_layer_inputs(config.base, run_name)
+    else:
+        data_hash, cached = _artifact_inputs(config, run_name), True
     facts = {
-        "data_hash": loader.fingerprint(),
+        "data_hash": data_hash,
         "code_hash": environment.code_hash(),
         "git_commit": environment.git_commit(),
     }
@@ -141,24 +155,45 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
     tracking_uri = mlflow_service.prepare()
     definition = stacks.read(options.stack, {"state": str(state), "tracking_uri": tracking_uri})
     step_options = stacks.step_options(definition, recipe.GPU_STEPS)
-    if options.no_cache:
+    if options.no_cache or not cached:
         for name in recipe.CACHED:
             step_options.setdefault(name, {})["enable_cache"] = False
     with mlflow_service.access(tracking_uri) as credentials:
         stacks.apply(options.stack, definition, {"experiment_tracker": credentials})
         environment.mark_made(state)
+        model = zenml.Model(name=registry.registered_name(config.data.base_model), save_models_to_registry=False)
         getattr(recipe, options.pipeline).with_options(
             run_name=run_name,
-            model=zenml.Model(name=registry.registered_name(config.data.base_model), save_models_to_registry=False),
+            model=None if options.pipeline == "base_layer" else model,
             extra=facts,
             # A report that fails stops no promoted model from being packaged.
             execution_mode=ExecutionMode.CONTINUE_ON_FAILURE,
             steps=step_options,
-        )(config=config, data_hash=facts["data_hash"], code_hash=facts["code_hash"])
+        )(config=settings, data_hash=facts["data_hash"], code_hash=facts["code_hash"])
         run = Client().get_pipeline_run(run_name)
         if options.pipeline == "search":
             return _finish_search(run, config, options.stack, state, log_file)
+        if isinstance(settings, BaseConfig):
+            return _finish_base_layer(run, settings, options, log_file)
         return _finish(run, tracking_uri, state, log_file)
+
+
+def _artifact_inputs(config: RunConfig, run_name: str) -> str:
+    """Find the base-layer files and say so; returns the hash of their contents."""
+    loader = ArtifactLoader(config.data)
+    inputs = loader.files().all_paths()
+    size = sum(path.stat().st_size for path in inputs) / 1e6
+    logger.info("%s: %d input files, %.1f MB, in %s", run_name, len(inputs), size, console.shown(config.data.data_root))
+    return loader.fingerprint()
+
+
+def _base_layer_inputs(config: BaseConfig, run_name: str) -> tuple[str, bool]:
+    """Look at model and files of a pass; returns their hash, and whether its output is there and whole."""
+    from metalayer.workflows.base_run import fingerprint, is_written
+
+    logger.info("%s: %s over %s into %s", run_name, config.model, config.annotation.name, console.shown(config.output))
+    data_hash = fingerprint(config)
+    return data_hash, is_written(config, data_hash)
 
 
 def _finish(run: Any, uri: str, state: Path, log_file: Path) -> int:
@@ -197,6 +232,32 @@ def _finish_search(run: Any, config: RunConfig, stack: str, state: Path, log_fil
         draft.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
     command = ["python", "pipelines/run.py", "--stack", stack, "--config", console.shown(best)]
     console.search_result(found, best, shlex.join(command), log_file)
+    return 0
+
+
+def _finish_base_layer(run: Any, config: BaseConfig, options: argparse.Namespace, log_file: Path) -> int:
+    """See that the files are there, print them and the command that trains on them; returns the exit status.
+
+    Raises:
+        MetalayerError: files that are not as the pass wrote them.
+    """
+    from metalayer.workflows.base_run import changed_files, manifest_name
+
+    manifest = run.steps["base_layer"].outputs["manifest"][0].load()
+    changed = changed_files(manifest, config.output)
+    if changed:
+        raise MetalayerError(
+            f"{len(changed)} files in {config.output} are gone or not as the pass wrote them, the first {changed[0]}; "
+            "run again with --no-cache"
+        )
+    command = ["python", "pipelines/run.py", "--stack", options.stack]
+    if options.config:
+        command += ["--config", str(options.config)]
+    command += ["--data-root", console.shown(config.output), "--set", f"data.base_model={manifest['base_model']}"]
+    cached = [name for name, step in run.steps.items() if step.status == "cached"]
+    folders = dict.fromkeys((config.output / name).parent for name in manifest["files"] if "/" in name)
+    wrote = [*folders, config.output / "genes.tsv", config.output / manifest_name(manifest["base_model"])]
+    console.base_layer_result(manifest, wrote, shlex.join(command), cached, log_file)
     return 0
 
 
@@ -244,24 +305,12 @@ def _failed_step(run_name: str) -> tuple[str, BaseException] | None:
 
 @contextlib.contextmanager
 def _only_run(state: Path) -> Iterator[None]:
-    """Hold the state folder; the lock goes with the process, however it ends.
+    """Hold the state folder, with no work of earlier runs in it.
 
     Raises:
         MetalayerError: another run holds it.
     """
-    state.mkdir(parents=True, exist_ok=True)
-    with (state / "run.lock").open("a+", encoding="utf-8") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            handle.seek(0)
-            raise MetalayerError(
-                f"another run (process {handle.read().strip() or 'unknown'}) is using {state}; wait until it has "
-                "ended, or set METALAYER_HOME to another folder"
-            ) from None
-        handle.truncate(0)
-        handle.write(str(os.getpid()))
-        handle.flush()
+    with only_one(state / "run.lock", "set METALAYER_HOME to another folder"):
         workspace.clear()
         try:
             yield

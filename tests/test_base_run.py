@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -18,15 +21,37 @@ import pytest
 
 from metalayer import cli
 from metalayer.base.annotation import read_annotation
-from metalayer.base.fasta import Reference
-from metalayer.config import DataConfig
+from metalayer.base.protocol import BASE_MODELS
+from metalayer.base.pwm import PwmModel
+from metalayer.config import BaseConfig, DataConfig
 from metalayer.core import ArtifactLoader
 from metalayer.data.tracks import TrackStore
-from metalayer.errors import ConfigError, InputError
-from metalayer.genome import decode
-from metalayer.workflows.base_run import PassOptions, base_run
+from metalayer.errors import InputError, MetalayerError
+from metalayer.files import sha256
+from metalayer.genome import decode, encode, reverse_complement
+from metalayer.schema import BASE_SCORES
+from metalayer.workflows import base_run as base_run_module
+from metalayer.workflows.base_run import base_run, fingerprint
+from tests.test_openspliceai import member
 
-PWM = PassOptions("pwm", {})
+
+def pwm_config(simulation: Path, output: Path, **changes: object) -> BaseConfig:
+    """A pass of the built-in model over the simulated genome."""
+    genome = simulation / "genome"
+    files = {"fasta": genome / "simulated.fa", "annotation": genome / "simulated.gff3", "output": output}
+    return BaseConfig(**{"model": "pwm", **files, **changes})
+
+
+def pwm_pass(simulation: Path, output: Path, **changes: object) -> dict[str, Any]:
+    return base_run(pwm_config(simulation, output, **changes))
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    for _ in range(300):
+        if what():
+            return
+        time.sleep(0.1)
+    raise AssertionError("waited for 30 s")
 
 
 def scores_of(folder: Path) -> pl.DataFrame:
@@ -41,13 +66,7 @@ def scores_of(folder: Path) -> pl.DataFrame:
 @pytest.fixture(scope="module")
 def passed(simulation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pass")
-    base_run(
-        PWM,
-        simulation / "genome/simulated.fa",
-        simulation / "genome/simulated.gff3",
-        folder,
-        annotation_source="simulated",
-    )
+    pwm_pass(simulation, folder, annotation_source="simulated")
     return folder
 
 
@@ -55,10 +74,10 @@ def test_a_pass_gives_what_the_simulation_gave(simulation: Path, passed: Path) -
     """The simulation writes the same scores from its own genes: letters, labels and scores, both strands."""
     ours, theirs = scores_of(passed), scores_of(simulation)
     assert ours.equals(theirs)
-    manifest = json.loads((passed / "base_layer.json").read_text())
+    manifest = json.loads((passed / "base_layer_pwm.json").read_text())
     assert manifest["positions"] == len(ours)
     assert manifest["canonical"] >= 0.9 * manifest["introns"] > 0
-    assert not list(passed.glob(".base-layer-*"))
+    assert [path.name for path in passed.glob(".base-layer-*")] == [".base-layer-pwm.lock"]
 
 
 def test_what_it_wrote_is_a_data_root(passed: Path, tmp_path: Path) -> None:
@@ -68,13 +87,12 @@ def test_what_it_wrote_is_a_data_root(passed: Path, tmp_path: Path) -> None:
 
 
 def test_several_processes_give_the_same(simulation: Path, passed: Path, tmp_path: Path) -> None:
-    base_run(PWM, simulation / "genome/simulated.fa", simulation / "genome/simulated.gff3", tmp_path, workers=2)
+    pwm_pass(simulation, tmp_path, workers=2)
     assert scores_of(tmp_path).equals(scores_of(passed))
 
 
 def test_flanks_of_n_change_the_ends_alone(simulation: Path, passed: Path, tmp_path: Path) -> None:
-    options = PassOptions("pwm", {}, flanks="N")
-    base_run(options, simulation / "genome/simulated.fa", simulation / "genome/simulated.gff3", tmp_path)
+    assert pwm_pass(simulation, tmp_path, flanks="N")["padding"] == "N"
     real, bare = scores_of(passed), scores_of(tmp_path)
     apart = (real["donor_score"] - bare["donor_score"]).abs() > 0
     gene = real.filter(apart)["gene_id"].n_unique()
@@ -88,14 +106,15 @@ def test_forms_of_files(simulation: Path, passed: Path, tmp_path: Path) -> None:
     odd = head + "\r\n" + "R" + first[1:].lower() + "\r\n" + rest.replace("\n", "\r\n")
     (tmp_path / "odd.fa.gz").write_bytes(gzip.compress(odd.encode()))
     lines = []
-    for gene in read_annotation(simulation / "genome/simulated.gff3"):
+    for gene in read_annotation(simulation / "genome/simulated.gff3").genes:
         for transcript, exons in gene.exons.items():
             span = gene.gene.interval
             for start, end in exons:
                 fields = f'gene_id "{gene.gene.gene_id}"; transcript_id "{transcript}";'
-                lines.append(f"{span.chrom}\tx\texon\t{start}\t{end}\t.\t{gene.gene.strand}\t.\t{fields}")
+                lines.append(f"{span.chrom}\tx\texon\t{start + 1}\t{end}\t.\t{gene.gene.strand}\t.\t{fields}")
     (tmp_path / "genes.gtf.gz").write_bytes(gzip.compress("\n".join(lines).encode()))
-    manifest = base_run(PWM, tmp_path / "odd.fa.gz", tmp_path / "genes.gtf.gz", tmp_path / "out")
+    odd_files = {"fasta": tmp_path / "odd.fa.gz", "annotation": tmp_path / "genes.gtf.gz"}
+    manifest = pwm_pass(simulation, tmp_path / "out", **odd_files)
     assert list(manifest["ambiguous_letters"].values()) == [1]
     ours, theirs = scores_of(tmp_path / "out"), scores_of(passed)
     sites = (pl.col("label") != "neither") & (pl.col("donor_score") > -1)
@@ -104,100 +123,161 @@ def test_forms_of_files(simulation: Path, passed: Path, tmp_path: Path) -> None:
     )
 
 
-def test_a_killed_pass_goes_on(simulation: Path, passed: Path, tmp_path: Path) -> None:
-    program = (
-        "import sys, time; from pathlib import Path; from metalayer.workflows import base_run as b\n"
-        "from metalayer.base.pwm import PwmModel; score = PwmModel.score\n"
-        "def slow(*a, **k): time.sleep(0.2); return score(*a, **k)\n"
-        "PwmModel.score = slow\n"
-        "b.base_run(b.PassOptions('pwm', {}), *map(Path, sys.argv[1:]))\n"
-    )
-    files = [simulation / "genome/simulated.fa", simulation / "genome/simulated.gff3", tmp_path / "out"]
-    with subprocess.Popen([sys.executable, "-c", program, *map(str, files)], env={**os.environ}) as process:
-        for _ in range(300):
-            if len(list((tmp_path / "out").glob(".base-layer-*/*.npy"))) >= 3:
-                break
-            time.sleep(0.1)
-        process.send_signal(signal.SIGKILL)
-    kept = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "out").glob(".base-layer-*/*.npy")}
-    assert kept
-    assert not (tmp_path / "out" / "base_layer.json").exists()
-    counted: list[int] = []
-    from metalayer.base.pwm import PwmModel
+SLOW = """
+import sys, time
+from pathlib import Path
+from metalayer.base.pwm import PwmModel
+from metalayer.config import BaseConfig
+from metalayer.workflows import base_run as base_run_module
+from metalayer.workflows.base_run import base_run, fingerprint
+from tests.test_openspliceai import member
 
+score = PwmModel.score
+def slow(*given):
+    time.sleep(0.2)
+    return score(*given)
+PwmModel.score = slow
+
+if __name__ == "__main__":
+    base_run(BaseConfig.model_validate_json(sys.argv[1]))
+"""
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder but the lock, which stays."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.suffix != ".lock"
+    }
+
+
+def running(process: str) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_killed_pass_goes_on(simulation: Path, passed: Path, tmp_path: Path, workers: int) -> None:
+    """Killed for good, it scores what is left, and every byte is that of a pass that was not killed."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    out = tmp_path / "out"
+    config = pwm_config(simulation, out, annotation_source="simulated", workers=workers)
+    with subprocess.Popen([sys.executable, str(tmp_path / "slow.py"), config.model_dump_json()]) as process:
+        wait_until(lambda: len(list(out.glob(".base-layer-*/*.npy"))) >= 3)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        assert len(children) >= (workers if workers > 1 else 0)
+        with pytest.raises(MetalayerError, match=rf"another run \(process {process.pid}\) is using .*another output"):
+            base_run(config)
+        process.send_signal(signal.SIGKILL)
+    wait_until(lambda: not any(map(running, children)))
+    kept = sorted(out.glob(".base-layer-*/*.npy"))
+    assert kept
+    assert not (out / "base_layer_pwm.json").exists()
+    kept[0].write_bytes(kept[0].read_bytes()[:-5])  # a damaged one is scored again
+    kept[0].with_suffix(".part").write_bytes(b"half")
+    scored: list[int] = []
     score = PwmModel.score
 
     def count(self: PwmModel, *given: str) -> np.ndarray:
-        counted.append(1)
+        scored.append(1)
         return score(self, *given)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PwmModel, "score", count)
-        manifest = base_run(PWM, *files)
-    assert len(counted) == manifest["genes"] - len(kept)
-    assert scores_of(tmp_path / "out").equals(scores_of(passed))
+        manifest = base_run(config.model_copy(update={"workers": 1}))
+    assert len(scored) == manifest["genes"] - len(kept) + 1
+    assert tree(out) == tree(passed)
 
 
-def test_sites_of_every_strand_and_transcript(tmp_path: Path) -> None:
-    (tmp_path / "a.gff3").write_text(
-        "##gff-version 3\n"
-        "chr1\tx\tgene\t101\t200\t.\t+\t.\tID=gene-A;Name=A\n"
-        "chr1\tx\tmRNA\t101\t200\t.\t+\t.\tID=rna-1;Parent=gene-A\n"
-        "chr1\tx\texon\t101\t110\t.\t+\t.\tID=e1;Parent=rna-1\n"
-        "chr1\tx\texon\t151\t200\t.\t+\t.\tID=e2;Parent=rna-1\n"
-        "chr1\tx\tgene\t301\t400\t.\t-\t.\tID=gene-B\n"
-        "chr1\tx\tmRNA\t301\t400\t.\t-\t.\tID=rna-2;Parent=gene-B\n"
-        "chr1\tx\texon\t301\t340\t.\t-\t.\tParent=rna-2\n"
-        "chr1\tx\texon\t381\t400\t.\t-\t.\tParent=rna-2\n"
-        "chr1\tx\tmRNA\t301\t400\t.\t-\t.\tID=rna-3;Parent=gene-B\n"
-        "chr1\tx\texon\t301\t330\t.\t-\t.\tParent=rna-3\n"
-        "chr1\tx\texon\t381\t400\t.\t-\t.\tParent=rna-3\n"
+def test_a_pass_with_other_facts_starts_anew(simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights, padding and files by content: what was kept of a pass with others is not used, nor left behind."""
+    score, calls = PwmModel.score, [0]
+
+    def broken(self: PwmModel, *given: str) -> np.ndarray:
+        calls[0] += 1
+        if calls[0] == 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return score(self, *given)
+
+    monkeypatch.setattr(PwmModel, "score", broken)
+    foreign = tmp_path / ".base-layer-pwm_2-0123456789abcdef"
+    foreign.mkdir()
+    for changes in ({}, {"flanks": "N"}, {"weights_sha256": "other"}):
+        monkeypatch.setattr(PwmModel, "weights", {"w": changes.pop("weights_sha256", "")}, raising=False)
+        calls[0] = 0
+        with pytest.raises(MetalayerError, match=r"cannot be written: .*No space left.*finished genes are kept"):
+            pwm_pass(simulation, tmp_path, **changes)
+        assert calls[0] == 4
+        assert len(list(tmp_path.glob(".base-layer-pwm-*/*.npy"))) == 3
+    assert foreign.is_dir()
+    assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".npy", ".lock"}
+
+
+def test_a_disk_that_is_full(simulation: Path, tmp_path: Path) -> None:
+    """A limit on file sizes stands for the disk: nothing is published, and the message says how to go on."""
+    program = (
+        "import resource, sys; from metalayer.cli import main\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); sys.exit(main(sys.argv[1:]))\n"
     )
-    plus, minus = read_annotation(tmp_path / "a.gff3")
-    assert {i: int(c) for i, c in enumerate(plus.labels()) if c != 2} == {9: 0, 50: 1}
-    # Transcript sense: the exon of 381-400 comes first; its last base is at genomic 381, index 19.
-    assert {i: int(c) for i, c in enumerate(minus.labels()) if c != 2} == {19: 0, 60: 1, 70: 1}
+    genome = simulation / "genome"
+    arguments = ["base", "run", "--model", "pwm", "--output", str(tmp_path / "out")]
+    arguments += ["--fasta", str(genome / "simulated.fa"), "--annotation", str(genome / "simulated.gff3")]
+    command = [sys.executable, "-c", program, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 1
+    assert "cannot be written" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert {path.suffix for path in (tmp_path / "out").rglob("*") if path.is_file()} == {".npy", ".lock"}
+    assert cli.main(arguments) == 0
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("chr1\tx\texon\t1\t9\n", "5 fields"),
-        ("chr1\tx\tgene\ta\t9\t.\t+\t.\tID=g\n", "start 'a'"),
-        ("chr1\tx\tgene\t1\t9\t.\t+\t.\tID=g\n", "no gene with an exon"),
-        (
-            'chr1\tx\tgene\t1\t9\t.\t+\t.\tgene_id "g";\nchr2\tx\tgene\t1\t9\t.\t+\t.\tgene_id "g";\n',
-            "stands there in two places",
-        ),
-        (
-            'chr1\tx\tgene\t1\t9\t.\t+\t.\tgene_id "g";\n'
-            'chr1\tx\texon\t1\t99\t.\t+\t.\tgene_id "g"; transcript_id "t";\n',
-            "lies outside its gene",
-        ),
-    ],
-)
-def test_annotations_that_are_none(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "a.gtf").write_text(text)
-    with pytest.raises(InputError, match=message):
-        read_annotation(tmp_path / "a.gtf")
+def die(*_: str) -> None:
+    os._exit(9)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"ACGT\n", "no header"),
-        (b">chr1\nAC!T\n", "'!' at position 3"),
-        (b">chr1\nAC\n>chr1\nAC\n", "stands there twice"),
-        (gzip.compress(b">chr1\nACGT\n" * 99)[:-20], "damaged"),
-    ],
-)
-def test_references_that_are_none(tmp_path: Path, content: bytes, message: str) -> None:
-    (tmp_path / "a.fa").write_bytes(content)
-    with pytest.raises(InputError, match=message):
-        list(Reference(tmp_path / "a.fa").chromosomes(["1", "2"]))
+def test_a_worker_that_dies(simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(base_run_module, "_score_in_worker", die)
+    with pytest.raises(MetalayerError, match=r"one of 2 processes that score genes died.*fewer workers"):
+        pwm_pass(simulation, tmp_path, workers=2)
 
 
-def test_an_annotation_of_another_build_is_noticed(simulation: Path, tmp_path: Path) -> None:
+def test_passes_of_several_models_share_a_data_root(simulation: Path, tmp_path: Path) -> None:
+    pwm_pass(simulation, tmp_path)
+    other = {path.name: path.read_bytes() for path in tmp_path.glob("nucleotide_scores/*")}
+
+    class Other(PwmModel):
+        name = "other"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BASE_MODELS, "other", Other)
+        pwm_pass(simulation, tmp_path, model="other")
+        assert {path.name for path in tmp_path.glob("base_layer_*")} == {"base_layer_pwm.json", "base_layer_other.json"}
+        assert other.items() <= {path.name: path.read_bytes() for path in tmp_path.glob("nucleotide_scores/*")}.items()
+        shifted = tmp_path / "fewer.gff3"
+        lines = (simulation / "genome/simulated.gff3").read_text().splitlines()
+        shifted.write_text("\n".join(line.replace("SIM0001", "NEW1") for line in lines))
+        with pytest.raises(InputError, match=r"genes.tsv is of another annotation: 1 of 44 .* first NEW1"):
+            pwm_pass(simulation, tmp_path, model="other", annotation=shifted)
+    single = tmp_path / "single"
+    pwm_pass(simulation, single)
+    pwm_pass(simulation, single, annotation=shifted)  # the same model's own earlier pass is replaced
+    assert "gene-NEW1\t" in (single / "genes.tsv").read_text()
+
+
+def test_a_gene_table_that_knows_more_stays(simulation: Path, base_layer: Path) -> None:
+    """The simulation's own gene table names paralogs, which no annotation does."""
+    before = (base_layer / "genes.tsv").read_bytes()
+    assert b"PG1" in before
+    pwm_pass(simulation, base_layer, annotation_source="simulated", build="GRCh38")
+    assert (base_layer / "genes.tsv").read_bytes() == before
+
+
+def test_an_annotation_of_another_build_is_noticed(
+    simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     annotation = simulation / "genome/simulated.gff3"
 
     def shifted(by: int) -> Path:
@@ -210,18 +290,36 @@ def test_an_annotation_of_another_build_is_noticed(simulation: Path, tmp_path: P
         (tmp_path / "shifted.gff3").write_text("\n".join(out))
         return tmp_path / "shifted.gff3"
 
-    fasta = simulation / "genome/simulated.fa"
-    with pytest.raises(InputError, match="of one genome build and the strand is right"):
-        base_run(PWM, fasta, shifted(3), tmp_path / "out")
+    fasta, out = simulation / "genome/simulated.fa", tmp_path / "out"
+
+    def never(*_: object) -> None:
+        raise AssertionError("scored before the build was checked")
+
+    monkeypatch.setattr(PwmModel, "score", never)
+    with pytest.raises(InputError, match=r"only \d+ of \d+ introns .* of one genome build and the strand is right"):
+        pwm_pass(simulation, out, annotation=shifted(3))
     with pytest.raises(InputError, match="Are both of one genome build"):
-        base_run(PWM, fasta, shifted(10**7), tmp_path / "out")
+        pwm_pass(simulation, out, annotation=shifted(10**7))
     text = fasta.read_text()
     (tmp_path / "part.fa").write_text(text[: text.index(">", 1)])
-    with pytest.raises(InputError, match="has no chromosome"):
-        base_run(PWM, tmp_path / "part.fa", annotation, tmp_path / "out")
-    with pytest.raises(ConfigError, match="flanks: given 'x'"):
-        base_run(PassOptions("pwm", {}, flanks="x"), fasta, annotation, tmp_path / "out")
-    assert not (tmp_path / "out" / "genes.tsv").exists()
+    with pytest.raises(InputError, match=r"has no chromosome 10, 2, 3.*give the whole reference"):
+        pwm_pass(simulation, out, fasta=tmp_path / "part.fa")
+    assert not out.exists()
+
+
+def test_a_build_is_told_from_all_introns(simulation: Path, passed: Path, tmp_path: Path) -> None:
+    """Wrong on the last chromosomes alone, and still before anything is scored."""
+    lines = (simulation / "genome/simulated.gff3").read_text().splitlines()
+    moved = []
+    for line in lines:
+        fields = line.split("\t")
+        if fields[0] in ("chr8", "chr9", "chr10", "chrX"):
+            fields[3:5] = [str(int(place) + 7) for place in fields[3:5]]
+        moved.append("\t".join(fields))
+    (tmp_path / "a.gff3").write_text("\n".join(moved))
+    with pytest.raises(InputError, match="of one genome build"):
+        pwm_pass(simulation, tmp_path / "out", annotation=tmp_path / "a.gff3")
+    assert not (tmp_path / "out").exists()
 
 
 def test_command_line(simulation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -237,25 +335,111 @@ def test_command_line(simulation: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert "there are openspliceai, pwm" in capsys.readouterr().err
 
 
+def test_short_genes_and_chromosome_ends(tmp_path: Path) -> None:
+    """Genes shorter than what the model sees, of one letter, over a whole chromosome and at its ends: all scored."""
+    letters = decode(np.random.default_rng(3).integers(0, 4, 120).astype(np.uint8))
+    (tmp_path / "a.fa").write_text(f">chr1\n{letters}\n>chrUn_1\n{letters[::-1]}\n")
+    places = {"FIRST": (1, 1), "LAST": (120, 120), "WHOLE": (1, 120), "SHORT": (60, 65), "END": (100, 120)}
+    lines = [
+        f'{chrom}\tx\texon\t{start}\t{end}\t.\t{strand}\t.\tgene_id "{chrom}{name}{strand}"; transcript_id "t{strand}";'
+        for chrom in ("chr1", "chrUn_1")
+        for strand in "+-"
+        for name, (start, end) in places.items()
+    ]
+    (tmp_path / "a.gtf").write_text("\n".join(lines))
+    files = {"fasta": tmp_path / "a.fa", "annotation": tmp_path / "a.gtf", "output": tmp_path / "out"}
+    manifest = base_run(BaseConfig(model="pwm", **files))
+    assert (manifest["genes"], manifest["introns"]) == (20, 0)
+    found = scores_of(tmp_path / "out").with_columns(pl.col("gene_id").str.strip_prefix("gene-"))
+    for chrom, text in (("chr1", letters), ("chrUn_1", letters[::-1])):
+        plus = PwmModel().score(text)
+        minus = PwmModel().score(decode(reverse_complement(encode(text))))[::-1]
+        for strand, whole in (("+", plus), ("-", minus)):
+            for name, (start, end) in places.items():
+                gene = found.filter(pl.col("gene_id") == f"{chrom}{name}{strand}")
+                assert gene["position"].to_list() == list(range(start, end + 1))
+                assert np.array_equal(gene.select(BASE_SCORES).to_numpy(), whole[start - 1 : end])
+
+
+def test_what_the_manifest_says(tmp_path: Path) -> None:
+    member(tmp_path, 80, 1)
+    member(tmp_path, 400, 1)
+    files = {"fasta": tmp_path / "a.fa", "annotation": tmp_path / "a.gtf", "output": tmp_path / "out"}
+    files["fasta"].write_text(">chr1\nACGT" + "acgR" * 50 + "\n")
+    files["annotation"].write_text('chr1\tx\texon\t11\t60\t.\t+\t.\tgene_id "g"; transcript_id "t";\n')
+    made = {"weights": tmp_path, "flank": 400, "device": "cpu", "build": "GRCh38", "annotation_source": "mane"}
+    manifest = base_run(BaseConfig(model="openspliceai", flanks="N", **files, **made))
+    assert json.loads((tmp_path / "out" / "base_layer_openspliceai_400.json").read_text()) == manifest
+    weights = {"model_400nt_rs1.pt": sha256(tmp_path / "model_400nt_rs1.pt")}
+    expected = {
+        "base_model": "openspliceai_400",
+        "flank_bp": 200,
+        "padding": "N",
+        "weights_sha256": weights,
+        "genome_build": "GRCh38",
+        "annotation_source": "mane",
+        "site_convention": "exon_base_transcript_sense",
+        "fasta": {"name": "a.fa", "sha256": sha256(files["fasta"])},
+        "annotation": {"name": "a.gtf", "sha256": sha256(files["annotation"])},
+        "genes": 1,
+        "positions": 50,
+        "ambiguous_letters": {"1": 50},
+        "annotation_handled": {},
+    }
+    assert expected.items() <= manifest.items()
+    assert sorted(manifest["files"]) == [
+        "data/mane/GRCh38/openspliceai_400_eval/meta_models/analysis_sequences_1_chunk_1_1.tsv",
+        "genes.tsv",
+        "nucleotide_scores/openspliceai_400_chr1.parquet",
+    ]
+    before = manifest["fingerprint"]
+    member(tmp_path, 400, 2)  # weights replaced or added: other scores, another pass
+    assert fingerprint(BaseConfig(model="openspliceai", flanks="N", **files, **made)) != before
+
+
+def real_pass(shared: Path, output: Path, flank: int, annotation: Path) -> None:
+    """A pass of the published ensemble over the real chromosomes, through the command line."""
+    arguments = ["--weights", shared / "golden" / "openspliceai-mane" / f"{flank}nt", "--annotation", annotation]
+    arguments += ["--fasta", shared / "real" / "genome" / "hg19_slices.fa.gz", "--output", output, "--device", "cpu"]
+    assert cli.main(["base", "run", "--model", "openspliceai", "--build", "GRCh37", *map(str, arguments)]) == 0
+
+
+def assert_as_stored(shared: Path, output: Path, name: str, genes: set[str] | None = None) -> None:
+    """Every position of these genes (None: all that are stored): scores to 1e-3, the same labels and letters."""
+    ours, theirs = (
+        pl.read_parquet(folder / "nucleotide_scores" / f"{name}.parquet")
+        .with_columns(pl.col("gene_id", "base", "label").cast(pl.String))
+        .with_columns(pl.col("gene_id").str.strip_prefix("gene-"))
+        .sort("gene_id", "position")
+        for folder in (output, shared / "real")
+    )
+    if genes is not None:
+        theirs = theirs.filter(pl.col("gene_id").is_in(genes))
+        assert set(theirs["gene_id"]) == genes
+    same = ["gene_id", "position", "base", "label"]
+    assert ours.select(same).equals(theirs.select(same))
+    for column in BASE_SCORES:
+        assert (ours[column] - theirs[column]).abs().max() < 1e-3
+
+
 @pytest.mark.slow
 def test_real_genes_come_back(shared: Path, tmp_path: Path, data_config: Callable[..., DataConfig]) -> None:
-    """Flank-80 ensemble over real chromosome 3 and 7: the stored scores to 1e-3, the same labels and letters."""
-    genome, weights = shared / "real" / "genome", shared / "golden" / "openspliceai-mane" / "80nt"
-    options = PassOptions("openspliceai", {"weights": weights, "device": "cpu"})
-    base_run(options, genome / "hg19_slices.fa.gz", genome / "hg19_slices.gff3", tmp_path, build="GRCh37")
-    name = "openspliceai_80_chr3.parquet"
-    ours = pl.read_parquet(tmp_path / "nucleotide_scores" / name)
-    theirs = pl.read_parquet(shared / "real" / "nucleotide_scores" / name)
-    ours, theirs = (
-        frame.with_columns(pl.col("gene_id").cast(pl.String).str.strip_prefix("gene-")).sort("gene_id", "position")
-        for frame in (ours, theirs)
-    )
-    for column in ("gene_id", "position", "base", "label"):
-        assert (ours[column].cast(pl.String) == theirs[column].cast(pl.String)).all(), column
-    for column in ("donor_score", "acceptor_score", "neither_score"):
-        assert (ours[column] - theirs[column]).abs().max() < 1e-3
+    """Flank-80 ensemble over all genes of real chromosome 3 (and 7)."""
+    real_pass(shared, tmp_path, 80, shared / "real" / "genome" / "hg19_slices.gff3")
+    assert_as_stored(shared, tmp_path, "openspliceai_80_chr3")
     report = ArtifactLoader(data_config(tmp_path, base_model="openspliceai_80")).load(tmp_path / "typed")
     assert report["rows_with_scores_of_no_pass"] == 0
     store = TrackStore(tmp_path / "typed" / "tracks.parquet")
     track = store.read(next(iter(store.genes())))
     assert set(decode(track.tokens)) <= set("ACGTN")
+
+
+@pytest.mark.slow
+def test_real_genes_come_back_with_the_wide_flank(shared: Path, tmp_path: Path) -> None:
+    """Flank-10000 ensemble over the smallest genes of either strand; the whole chromosome takes minutes."""
+    genes = {"CCK", "KLHL40", "HHATL"}
+    lines = (shared / "real" / "genome" / "hg19_slices.gff3").read_text().splitlines()
+    few = [line for line in lines if genes & set(re.findall(r"gene=([^;]+)", line))]
+    (tmp_path / "few.gff3").write_text("\n".join(few))
+    real_pass(shared, tmp_path / "out", 10000, tmp_path / "few.gff3")
+    assert_as_stored(shared, tmp_path / "out", "openspliceai_10000_chr3", genes)

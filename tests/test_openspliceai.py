@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ import torch
 from benchmarks.plain_spliceai import PlainSpliceAI
 from metalayer.base import load_base_model
 from metalayer.errors import ConfigError, InputError, ModelError
-from metalayer.genome import decode
+from metalayer.genome import decode, encode
 
 
 def member(folder: Path, flank: int, seed: int) -> PlainSpliceAI:
@@ -69,15 +71,81 @@ def test_weights_that_cannot_be_used(tmp_path: Path) -> None:
     model = load_base_model("openspliceai", weights=tmp_path, flank=80, device="cpu")
     with pytest.raises(InputError, match="letter 'R'"):
         model.score("ACGR")
-    (tmp_path / "model_400nt_rs1.pt").rename(tmp_path / "model_2000nt_rs1.pt")
-    with pytest.raises(ModelError, match=r"not those of a network of flank 2000.*missing"):
-        load_base_model("openspliceai", weights=tmp_path, flank=2000)
-    (tmp_path / "model_2000nt_rs1.pt").rename(tmp_path / "model_123nt_rs1.pt")
+    (tmp_path / "model_400nt_rs1.pt").rename(tmp_path / "model_123nt_rs1.pt")
     with pytest.raises(ConfigError, match="known networks see 80, 400, 2000, 10000 nt"):
         load_base_model("openspliceai", weights=tmp_path, flank=123)
-    (tmp_path / "model_80nt_rs1.pt").write_bytes(b"not a network")
-    with pytest.raises(ModelError, match="damaged"):
-        load_base_model("openspliceai", weights=tmp_path, flank=80)
-    torch.save([Path()], tmp_path / "model_80nt_rs1.pt")
-    with pytest.raises(ModelError, match="more than tensors"):
-        load_base_model("openspliceai", weights=tmp_path, flank=80)
+    with pytest.raises(ConfigError, match=r"missing a required argument: 'weights'; its options are weights, flank"):
+        load_base_model("openspliceai")
+    with pytest.raises(ConfigError, match=r"model_80nt_rs1.pt, which is no folder"):
+        load_base_model("openspliceai", weights=tmp_path / "model_80nt_rs1.pt")
+
+
+class Code:
+    """What a pickle with code does when it is read without care."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, ("ran",)
+
+
+def state_of(flank: int) -> dict[str, torch.Tensor]:
+    return PlainSpliceAI(flank).state_dict()
+
+
+def changed(name: str, value: object) -> dict[str, object]:
+    """A state dict of flank 80 with one entry set, or taken out."""
+    state: dict[str, object] = dict(state_of(80))
+    state[name] = value
+    return {key: value for key, value in state.items() if value is not None}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (lambda: state_of(400), "not those of a network of flank 80, as the name says; it is one of flank 400: rename"),
+        (lambda: changed("final_conv.bias", None), r"1 tensors .*final_conv.bias missing \(expected \(3,\)\)"),
+        (lambda: changed("head.weight", torch.zeros(2)), r"head.weight \(2,\) \(expected none\)"),
+        (lambda: changed("final_conv.weight", torch.zeros(2, 32, 1)), r"\(2, 32, 1\) \(expected \(3, 32, 1\)\)"),
+        (lambda: changed("final_conv.bias", torch.full((3,), torch.nan)), "NaN or infinite weights, the first final_"),
+        (lambda: torch.nn.Linear(4, 3).state_dict(), r"tensors are not those of a network .*bias \(3,\)"),
+        (
+            lambda: {"epoch": 3, "state_dict": state_of(80)},
+            "holds a dict with epoch, state_dict; expected a state dict",
+        ),
+        (lambda: [torch.zeros(3)], "holds a list; expected a state dict"),
+        (lambda: {}, "tensors are not those of"),
+        (lambda: [Code()], "it holds more than tensors"),
+        (lambda: PlainSpliceAI(80), "it holds more than tensors"),
+    ],
+)
+def test_files_that_are_no_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Callable[[], object], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    member(tmp_path, 80, 1)
+    torch.save(content(), tmp_path / "model_80nt_rs2.pt")
+    with pytest.raises(ModelError, match=f"model_80nt_rs2.pt: .*{message}"):
+        load_base_model("openspliceai", weights=tmp_path, device="cpu")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("cut", [0, 100, -100])
+def test_files_cut_short(tmp_path: Path, cut: int) -> None:
+    member(tmp_path, 80, 1)
+    path = tmp_path / "model_80nt_rs1.pt"
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(ModelError, match=r"rs1.pt: damaged"):
+        load_base_model("openspliceai", weights=tmp_path)
+
+
+@pytest.mark.parametrize("length", [1, 2, 50])
+def test_a_sequence_shorter_than_the_receptive_field(tmp_path: Path, length: int) -> None:
+    """Every position is scored; letters that are not given are N."""
+    network = member(tmp_path, 400, 1)
+    model = load_base_model("openspliceai", weights=tmp_path, device="cpu")
+    text = decode(np.random.default_rng(1).integers(0, 4, length).astype(np.uint8))
+    given = torch.eye(5, 4)[torch.from_numpy(encode("N" * 200 + text + "ACG" + "N" * 197).astype(np.int64))]
+    with torch.inference_mode():
+        expected = network(given.T.unsqueeze(0))[0, [2, 1, 0]].T.numpy()
+    found = model.score(text, downstream="ACG")
+    assert found.shape == (length, 3)
+    assert np.abs(found - expected).max() < 1e-5

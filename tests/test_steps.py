@@ -172,10 +172,10 @@ def test_model_round_trip(stores: tuple[str, Any], tmp_path: Path) -> None:
         materializer.load(ModelRef)
 
 
-@pytest.mark.parametrize("name", [*CACHED, *NEVER_CACHED])
+@pytest.mark.parametrize("name", [*CACHED, "search", "base_layer", *NEVER_CACHED])
 def test_caching_and_retries(name: str) -> None:
     configuration = getattr(import_module(f"steps.{name}"), name).configuration
-    assert configuration.enable_cache is (name in CACHED)
+    assert configuration.enable_cache is (name not in NEVER_CACHED)
     key = configuration.cache_policy.cache_func
     assert (key is not None) is (name in NEVER_CACHED)
     assert (configuration.retry is not None) is (name in WITH_A_SERVICE)

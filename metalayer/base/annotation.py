@@ -1,32 +1,55 @@
 """Genes and their splice sites from GTF or GFF3, plain or gzip.
 
 A site is annotated where any transcript of the gene has an intron: the last base of the exon before is a
-donor, the first base of the exon after an acceptor. Transcripts without introns give none.
+donor, the first base of the exon after an acceptor. Transcripts without introns give none. An exon belongs
+to the gene that its `Parent`s lead to (GFF3; parents may stand after their children), else to its `gene_id`.
+What is no gene that can be scored is left out and counted.
 """
 
 from __future__ import annotations
 
 import gzip
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metalayer.errors import InputError
-from metalayer.genome import Gene, normalise_gene_id
+from metalayer.genome import Gene, half_open, normalise_chrom, normalise_gene_id, one_based
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER
 
+MAX_ORPHANS = 0.01
+"""Share of exons that lead to no gene, above which the annotation is refused."""
 _GTF = re.compile(r'(\w+) "([^"]*)"')
+_GFF3 = re.compile(r'\s*[^\s=;"]+=')
 _GZIP = b"\x1f\x8b"
+_BESIDE_EXONS = frozenset(
+    [
+        "CDS",
+        "UTR",
+        "five_prime_UTR",
+        "three_prime_UTR",
+        "five_prime_utr",
+        "three_prime_utr",
+        "start_codon",
+        "stop_codon",
+    ]
+)
+"""About half of the lines of an annotation, which say nothing of genes or introns."""
 
 
 @dataclass
 class AnnotatedGene:
-    """A gene and the exons of its transcripts, each 1-based inclusive on the plus strand."""
+    """A gene and the exons of its transcripts, each 0-based half-open on the plus strand."""
 
     gene: Gene
     exons: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
@@ -35,87 +58,194 @@ class AnnotatedGene:
         """Distinct introns, 0-based half-open on the plus strand, ascending."""
         found = set()
         for exons in self.exons.values():
-            ordered = sorted(exons)
-            for (_, end), (start, _) in pairwise(ordered):
-                if start - 1 > end:
-                    found.add((end, start - 1))
+            for (_, end), (start, _) in pairwise(sorted(exons)):
+                if start > end:
+                    found.add((end, start))
         return sorted(found)
 
     def labels(self) -> NDArray[np.uint8]:
         """Class of every exon base in transcript sense, uint8 (L,); a base that is both is a donor."""
         labels = np.full(len(self.gene), NEITHER, dtype=np.uint8)
-        for site_class in (ACCEPTOR, DONOR):
-            for start, end in self.introns():
-                before, after = self.gene.index(start - 1), self.gene.index(end)  # the exon bases at either side
-                first, last = (before, after) if self.gene.strand == "+" else (after, before)
-                base = first if site_class == DONOR else last
-                if 0 <= base < len(labels):
-                    labels[base] = site_class
+        sites = [self.gene.sites_of_intron(*intron) for intron in self.introns()]
+        labels[[acceptor for _, acceptor in sites]] = ACCEPTOR
+        labels[[donor for donor, _ in sites]] = DONOR
         return labels
 
 
-def read_annotation(path: Path) -> list[AnnotatedGene]:
-    """Genes of an annotation, ordered by chromosome as they come and by start.
+@dataclass
+class Annotation:
+    """What a file holds.
+
+    Attributes:
+        genes: ordered by chromosome as they come and by start.
+        handled: what was left out or renamed, and how often.
+    """
+
+    genes: list[AnnotatedGene]
+    handled: dict[str, int]
+
+
+class _Exon(NamedTuple):
+    transcripts: tuple[str, ...]
+    gene_id: str
+    chrom: str
+    strand: str
+    start: int
+    end: int
+
+
+@dataclass
+class _Lines:
+    """What the lines say, before they are put together; a gene is known by its id and chromosome."""
+
+    places: dict[tuple[str, str], tuple[str, int, int]] = field(default_factory=dict)
+    names: dict[tuple[str, str], str] = field(default_factory=dict)
+    gene_ids: dict[str, str] = field(default_factory=dict)  # GFF3: ID of a gene line to its gene_id
+    parents: dict[str, tuple[str, ...]] = field(default_factory=dict)  # GFF3: ID to Parents
+    exons: list[_Exon] = field(default_factory=list)
+
+    def gene_of(self, transcript: str) -> str:
+        """The gene that the parents of a GFF3 feature lead to, "" where they lead nowhere."""
+        name, seen = transcript, set[str]()
+        while name not in self.gene_ids:
+            if name in seen or name not in self.parents:
+                # A transcript whose gene has no line of its own still names it.
+                return normalise_gene_id(name) if name != transcript and name not in seen else ""
+            seen.add(name)
+            name = self.parents[name][0]
+        return self.gene_ids[name]
+
+
+def read_annotation(path: Path) -> Annotation:
+    """Genes of an annotation.
+
+    A gene id on several chromosomes (the pseudoautosomal genes of X and Y) is several genes: the first keeps
+    the id, the others get `_` and their chromosome after it.
 
     Raises:
-        InputError: no such file, a damaged one, lines that are no GTF or GFF3, a gene in two places, or no gene
-            with an exon.
+        InputError: no such file, a damaged one, lines that are no GTF or GFF3, a gene in two places of one
+            chromosome, an exon outside its gene, too many exons without a gene, or no gene with an exon.
     """
-    genes: dict[str, AnnotatedGene] = {}
-    spans: dict[str, tuple[str, str, int, int]] = {}
-    names: dict[str, str] = {}
-    gene_of: dict[str, str] = {}  # GFF3: transcript to gene
-    exons: list[tuple[str, str, str, str, int, int]] = []
-    for number, fields in _lines(path):
-        chrom, kind, strand, attributes = fields[0], fields[2], fields[6], _attributes(fields[8])
-        try:
-            start, end = int(fields[3]), int(fields[4])
-        except ValueError:
-            raise InputError(f"annotation {path}, line {number}: start {fields[3]!r}, end {fields[4]!r}") from None
-        if kind == "gene":
-            gene_id = normalise_gene_id(attributes.get("gene_id") or attributes.get("ID", ""))
-            place = (chrom, strand, start, end)
-            if spans.setdefault(gene_id, place) != place:
-                raise InputError(f"annotation {path}, line {number}: gene {gene_id!r} stands there in two places")
-            names[gene_id] = attributes.get("gene_name") or attributes.get("Name") or attributes.get("gene", "")
-            gene_of[attributes.get("ID", "")] = gene_id
-        elif kind == "exon":
-            transcript = attributes.get("transcript_id") or attributes.get("Parent", "")
-            exons.append((transcript, attributes.get("gene_id", ""), chrom, strand, start, end))
-        elif "Parent" in attributes and "ID" in attributes:
-            parent = attributes["Parent"]
-            gene_of[attributes["ID"]] = gene_of.get(parent, normalise_gene_id(parent))
-    by_parent = {normalise(key): value for key, value in gene_of.items() for normalise in (str, _without_prefix)}
-    for transcript, gene_id, chrom, strand, start, end in exons:
-        owner = normalise_gene_id(gene_id) if gene_id else by_parent.get(transcript, "")
-        if not owner:
-            continue
-        known = genes.get(owner)
-        if known is None:
-            place = spans.get(owner, (chrom, strand, start, end))
-            known = genes[owner] = AnnotatedGene(Gene.from_table(owner, *place, names.get(owner, "")))
-        span = known.gene.interval
-        if start <= span.start or end > span.end:
-            if owner in spans:
-                raise InputError(f"annotation {path}: exon {start}-{end} of {owner} lies outside its gene")
-            wider = (min(start, span.start + 1), max(end, span.end))
-            known.gene = Gene.from_table(owner, span.chrom, known.gene.strand, *wider, known.gene.gene_name)
-        known.exons.setdefault(transcript, []).append((start, end))
+    lines = _read(path)
+    handled: Counter[str] = Counter()
+    genes = _genes(lines, handled, path)
+    orphans = handled["exons_without_a_gene"]
+    if orphans > MAX_ORPHANS * len(lines.exons):
+        raise InputError(
+            f"annotation {path}: {orphans} of {len(lines.exons)} exons lead to no gene; an exon needs a gene_id, or a "
+            "Parent whose line leads to a gene"
+        )
     if not genes:
         raise InputError(
             f"annotation {path}: no gene with an exon; it needs gene (optional) and exon lines, GTF or GFF3"
         )
-    first_seen = {gene.gene.interval.chrom: i for i, gene in reversed(list(enumerate(genes.values())))}
-    return sorted(
-        genes.values(), key=lambda g: (first_seen[g.gene.interval.chrom], g.gene.interval.start, g.gene.gene_id)
-    )
+    handled["genes_without_an_exon"] = len(lines.places.keys() - genes.keys())
+    named = _named_apart(genes, handled, path)
+    first_seen = {gene.gene.interval.chrom: i for i, gene in reversed(list(enumerate(named)))}
+    named.sort(key=lambda g: (first_seen[g.gene.interval.chrom], g.gene.interval.start, g.gene.gene_id))
+    return Annotation(named, {name: count for name, count in sorted(handled.items()) if count})
 
 
-def _without_prefix(name: str) -> str:
-    return name.removeprefix("transcript:").removeprefix("rna-")
+def _read(path: Path) -> _Lines:
+    lines = _Lines()
+    for number, fields in _rows(path):
+        chrom, kind, strand = sys.intern(normalise_chrom(fields[0])), fields[2], sys.intern(fields[6])
+        if kind in _BESIDE_EXONS:
+            continue
+        attributes = _attributes(fields[8])
+        try:
+            start, end = int(fields[3]), int(fields[4])
+            if not 1 <= start <= end:
+                raise ValueError
+        except ValueError:
+            raise InputError(
+                f"annotation {path}, line {number}: start {fields[3]!r}, end {fields[4]!r}; needs 1 <= start <= end"
+            ) from None
+        parents = tuple(_shared(name) for name in attributes["Parent"].split(",")) if "Parent" in attributes else ()
+        gene_id = normalise_gene_id(_shared(attributes.get("gene_id", "")))
+        if kind == "exon":
+            transcripts = parents or (_shared(attributes.get("transcript_id", "")),)
+            lines.exons.append(_Exon(transcripts, gene_id, chrom, strand, *half_open(start, end)))
+        elif parents:
+            lines.parents[unquote(attributes.get("ID", ""))] = parents
+        elif kind.endswith("gene"):  # ncRNA_gene and pseudogene too
+            own = unquote(attributes.get("ID", ""))
+            gene_id = gene_id or normalise_gene_id(own)
+            key, place = (gene_id, chrom), (strand, *half_open(start, end))
+            if lines.places.setdefault(key, place) != place:
+                raise InputError(
+                    f"annotation {path}, line {number}: gene {gene_id!r} stands in two places of chromosome {chrom}; "
+                    "give each an id of its own"
+                )
+            name = attributes.get("gene_name") or attributes.get("Name") or attributes.get("gene", "")
+            lines.names[key] = unquote(name)
+            if own:
+                lines.gene_ids[own] = gene_id
+    return lines
 
 
-def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
+def _shared(name: str) -> str:
+    """A name without URL escapes, in memory once: every exon names its transcript."""
+    return sys.intern(unquote(name))
+
+
+def _genes(lines: _Lines, handled: Counter[str], path: Path) -> dict[tuple[str, str], AnnotatedGene]:
+    """Exons put into their genes, those that fit none counted."""
+    genes: dict[tuple[str, str], AnnotatedGene] = {}
+    owners: dict[str, str] = {}
+    for exon in lines.exons:
+        if exon.strand not in ("+", "-"):
+            handled["exons_without_a_strand"] += 1
+            continue
+        for transcript in exon.transcripts:
+            if transcript not in owners:
+                owners[transcript] = lines.gene_of(transcript)
+            owner = owners[transcript] or exon.gene_id
+            if not owner:
+                handled["exons_without_a_gene"] += 1
+                continue
+            key = (owner, exon.chrom)
+            strand, start, end = lines.places.get(key, (exon.strand, exon.start, exon.end))
+            known = genes.get(key)
+            if known is None:
+                place = (exon.chrom, strand, *one_based(start, end))
+                known = AnnotatedGene(Gene.from_table(owner, *place, lines.names.get(key, "")))
+            if exon.strand != known.gene.strand:
+                handled["exons_on_the_other_strand_of_their_gene"] += 1
+                continue
+            span = known.gene.interval
+            if exon.start < span.start or exon.end > span.end:
+                if key in lines.places:
+                    first, last = one_based(exon.start, exon.end)
+                    raise InputError(f"annotation {path}: exon {first}-{last} of {owner} lies outside its gene")
+                wider = replace(span, start=min(exon.start, span.start), end=max(exon.end, span.end))
+                known.gene = replace(known.gene, interval=wider)
+            known.exons.setdefault(transcript, []).append((exon.start, exon.end))
+            genes[key] = known
+    return genes
+
+
+def _named_apart(
+    genes: Mapping[tuple[str, str], AnnotatedGene], handled: Counter[str], path: Path
+) -> list[AnnotatedGene]:
+    """All genes, each with an id of its own."""
+    named: dict[str, AnnotatedGene] = {}
+    again = []
+    for (gene_id, chrom), gene in genes.items():
+        if gene_id in named:
+            again.append((f"{gene_id}_{chrom}", gene))
+        else:
+            named[gene_id] = gene
+    for gene_id, gene in again:
+        if gene_id in named:
+            raise InputError(f"annotation {path}: two genes {gene_id!r}; give each an id of its own")
+        gene.gene = replace(gene.gene, gene_id=gene_id)
+        named[gene_id] = gene
+    handled["genes_on_several_chromosomes"] = len(again)
+    return list(named.values())
+
+
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     try:
         with path.open("rb") as probe:
             zipped = probe.read(2) == _GZIP
@@ -133,12 +263,12 @@ def _lines(path: Path) -> Iterator[tuple[int, list[str]]]:
                 yield number, fields
     except FileNotFoundError:
         raise InputError(f"annotation {path}: no such file") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"annotation {path}: damaged ({error}); copy it again") from None
 
 
 def _attributes(text: str) -> dict[str, str]:
-    """Of a GTF (`key "value";`) or GFF3 (`key=value;`) line."""
-    if "=" in text and '"' not in text:
+    """Of a GTF (`key "value";`) or GFF3 (`key=value;`, as it stands: commas and escapes are the caller's) line."""
+    if _GFF3.match(text):
         return dict(part.strip().split("=", 1) for part in text.split(";") if "=" in part)
     return dict(_GTF.findall(text))

@@ -26,7 +26,7 @@ from metalayer.errors import InputError
 from metalayer.features import derived_features
 from metalayer.files import publish_directory, publish_file
 from metalayer.gene_track import GeneTrack
-from metalayer.genome import decode, reverse_complement
+from metalayer.genome import decode, exon_base, intron_base, one_based, reverse_complement
 from metalayer.schema import (
     ACCEPTOR,
     ARTIFACT_COLUMNS,
@@ -52,7 +52,6 @@ NEGATIVES_PER_SITE = 1.2
 """True negatives drawn per site and false positive of the same gene and pass ..."""
 NEGATIVES_PER_GENE = 5
 """... and this many more, so that a gene without sites has rows too."""
-_READ_AT = {DONOR: -1, ACCEPTOR: 1}  # the exon base that a row of the pass reads, from its intron base
 
 
 @dataclass
@@ -183,8 +182,10 @@ def artifact_rows(item: GeneTrack, seed: int, report: WriteReport | None = None)
     length = len(item.gene)
     site_class, pass_of_site, lost = _site_rows(item.labels)
     own = np.full((2, length), -1.0)  # own-type score by pass; -1 where the pass has no base to read
-    own[DONOR, 1:] = item.scores[:-1, DONOR]
-    own[ACCEPTOR, :-1] = item.scores[1:, ACCEPTOR]
+    for kind in (DONOR, ACCEPTOR):
+        at = intron_base(np.arange(length), kind)
+        inside = (at >= 0) & (at < length)
+        own[kind, at[inside]] = item.scores[inside, kind]
     is_site = site_class != NEITHER
     better = np.where(own[DONOR] >= own[ACCEPTOR], DONOR, ACCEPTOR)
     hard = ~is_site & (own.max(axis=0) >= HARD_NEGATIVE_SCORE)
@@ -213,7 +214,7 @@ def _site_rows(labels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np
     length = len(labels)
     site_class = np.full(length, NEITHER, dtype=np.uint8)
     for kind in (ACCEPTOR, DONOR):  # a 1-nt intron makes one base both: the donor stays
-        at = np.flatnonzero(labels == kind) - _READ_AT[kind]
+        at = intron_base(np.flatnonzero(labels == kind), kind)
         site_class[at[(at >= 0) & (at < length)]] = kind
     lost = int((labels != NEITHER).sum() - (site_class != NEITHER).sum())
     return site_class, np.where(site_class == ACCEPTOR, ACCEPTOR, DONOR), lost
@@ -223,7 +224,7 @@ def _pass_scores(
     scores: NDArray[np.float32], position: NDArray[np.intp], passes: NDArray[np.intp]
 ) -> NDArray[np.float64]:
     """The seven scores of rows as their pass reads them, 0 in the context beyond the gene: float64 (n, 7)."""
-    base = position + np.where(passes == DONOR, _READ_AT[DONOR], _READ_AT[ACCEPTOR])
+    base = np.where(passes == DONOR, exon_base(position, DONOR), exon_base(position, ACCEPTOR))
     padded = np.zeros((len(scores) + 4, len(CLASSES)))
     padded[2:-2] = scores
     columns = [padded[base + 2, kind] for kind in (DONOR, ACCEPTOR, NEITHER)]
@@ -254,7 +255,8 @@ def _frame(
         "window_start": start,
         "window_end": end,
         "transcript_count": site.astype(np.int64),
-        "sequence": [letters[a:b] for a, b in zip(start, end, strict=True)],
+        # A gene of one letter has no rows, and its sequences are text all the same.
+        "sequence": pl.Series([letters[a:b] for a, b in zip(start, end, strict=True)], dtype=pl.String),
     }
     kinds = np.where(site, np.where(called, "TP", "FN"), np.where(called, "FP", "TN"))
     transcript = f"rna-{gene.gene_id}.1"
@@ -311,7 +313,7 @@ def _track_table(item: GeneTrack, schema: pa.Schema) -> pa.Table:
         constant(f"gene-{gene.gene_id}"),
         constant(f"chr{gene.interval.chrom}"),
         constant(gene.strand),
-        pa.array(np.arange(gene.interval.start + 1, gene.interval.end + 1, dtype=np.int32)),
+        pa.array(np.arange(length, dtype=np.int32) + one_based(gene.interval.start, gene.interval.end)[0]),
         pa.DictionaryArray.from_arrays(pa.array(tokens.astype(np.int32)), list("ACGTN")),
         *(pa.array(np.ascontiguousarray(scores[:, i], dtype=np.float32)) for i in range(len(BASE_SCORES))),
         pa.DictionaryArray.from_arrays(pa.array(labels.astype(np.int32)), list(CLASSES)),

@@ -1,4 +1,4 @@
-"""Reference sequences: FASTA, plain or gzip (bgzip too), one chromosome in memory at a time.
+"""Reference sequences: FASTA, plain or gzip (bgzip too), read in one go, one chromosome in memory at a time.
 
 Lower case is the same letter; IUPAC codes other than ACGT become N and are counted. CRLF is read as LF.
 """
@@ -21,6 +21,18 @@ from metalayer.genome import N_TOKEN, normalise_chrom, token_table
 
 _IUPAC = b"RYSWKMBDHVryswkmbdhv"
 _GZIP = b"\x1f\x8b"
+_BLOCK_BYTES = 1 << 22
+_NO_LETTER = b"\xff"
+
+
+def _table() -> bytes:
+    tokens = token_table()
+    tokens[np.frombuffer(_IUPAC, dtype=np.uint8)] = N_TOKEN
+    return tokens.tobytes()
+
+
+_TABLE = _table()
+"""Byte to token, `_NO_LETTER` where the byte is none."""
 
 
 @dataclass
@@ -38,40 +50,33 @@ class Reference:
     def chromosomes(self, wanted: Collection[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         """Name without `chr` and tokens, uint8 (L,), plus strand, of the wanted chromosomes in file order.
 
+        A wanted chromosome that the file lacks is not given: the caller says what it was wanted for.
+
         Raises:
             InputError: no such file, no FASTA, a damaged one, a letter that is none, or a chromosome twice.
         """
         left = set(wanted)
-        name, parts = "", list[bytes]()
+        name, tokens = "", bytearray()
         with self._reading(), self._open() as handle:
-            for line in handle:
-                if not line.startswith(b">"):
+            for piece in _pieces(handle):
+                if not piece.startswith(b">"):
                     if name in left:
-                        parts.append(line)
-                    elif not name and line.strip():
+                        tokens += self._tokens(name, piece, len(tokens))
+                    elif not name and piece.strip():
                         raise InputError(f"FASTA {self.path}: its first line is no header of the form >chr1")
                     continue
                 if name in left:
-                    yield name, self._tokens(name, parts)
+                    yield name, np.frombuffer(tokens, dtype=np.uint8)
                     left.discard(name)
-                words = line[1:].split()
-                name, parts = normalise_chrom(words[0].decode()) if words else "?", []
+                    if not left:
+                        return
+                words = piece[1:].split()
+                name, tokens = normalise_chrom(words[0].decode(errors="replace")) if words else "?", bytearray()
                 if name in wanted and name not in left:
                     raise InputError(f"FASTA {self.path}: chromosome {name} stands there twice")
-                if not left:
-                    return
+                self.ambiguous.pop(name, None)  # of an earlier reading
             if name in left:
-                yield name, self._tokens(name, parts)
-
-    def names(self) -> set[str]:
-        """Chromosomes that are there, without `chr`; errors as of `chromosomes`."""
-        found = set()
-        with self._reading(), self._open() as handle:
-            for line in handle:
-                words = line[1:].split() if line.startswith(b">") else []
-                if words:
-                    found.add(normalise_chrom(words[0].decode()))
-        return found
+                yield name, np.frombuffer(tokens, dtype=np.uint8)
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:
@@ -87,18 +92,27 @@ class Reference:
             zipped = handle.read(2) == _GZIP
         return gzip.open(self.path) if zipped else self.path.open("rb")
 
-    def _tokens(self, name: str, lines: list[bytes]) -> NDArray[np.uint8]:
-        table = token_table()
-        table[np.frombuffer(_IUPAC, dtype=np.uint8)] = N_TOKEN
-        letters = b"".join(lines).translate(None, b"\r\n \t")
-        tokens = np.frombuffer(letters.translate(table.tobytes()), dtype=np.uint8)
-        if tokens.size and tokens.max() > N_TOKEN:
-            at = int(np.argmax(tokens > N_TOKEN))
+    def _tokens(self, name: str, lines: bytes, before: int) -> bytes:
+        """Tokens of whole lines, after `before` letters of the same chromosome."""
+        letters = lines.translate(None, b"\r\n \t")
+        tokens = letters.translate(_TABLE)
+        at = tokens.find(_NO_LETTER)
+        if at >= 0:
             raise InputError(
-                f"FASTA {self.path}: chromosome {name} has {chr(letters[at])!r} at position {at + 1}; allowed are "
-                "ACGT, N and the IUPAC codes of several letters, which count as N"
+                f"FASTA {self.path}: chromosome {name} has {chr(letters[at])!r} at position {before + at + 1}; allowed "
+                "are ACGT, N and the IUPAC codes of several letters, which count as N"
             )
         count = len(letters) - len(letters.translate(None, _IUPAC))
         if count:
-            self.ambiguous[name] = count
+            self.ambiguous[name] = self.ambiguous.get(name, 0) + count
         return tokens
+
+
+def _pieces(handle: gzip.GzipFile | BinaryIO) -> Iterator[bytes]:
+    """Headers one by one, and the lines between them in large blocks: most of a reference's time is per piece."""
+    while block := handle.read(_BLOCK_BYTES):
+        block += handle.readline()
+        if b">" in block:
+            yield from block.splitlines(keepends=True)
+        else:
+            yield block

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metalayer.files import publish_file
-from metalayer.genome import Gene, Variant, decode
+from metalayer.genome import Gene, Variant, decode, one_based
 from metalayer.schema import GENE_COLUMNS
 
 _FASTA_LINE = 100
@@ -21,8 +21,8 @@ def write_gene_table(path: Path, genes: Iterable[Gene]) -> None:
     lines = ["\t".join((*GENE_COLUMNS, "paralog_group"))]
     for gene in genes:
         span = gene.interval
-        fields = (f"gene-{gene.gene_id}", gene.gene_name, f"chr{span.chrom}", gene.strand, span.start + 1, span.end)
-        lines.append("\t".join(map(str, (*fields, gene.paralog_group or ""))))
+        fields = (f"gene-{gene.gene_id}", gene.gene_name, f"chr{span.chrom}", gene.strand)
+        lines.append("\t".join(map(str, (*fields, *one_based(span.start, span.end), gene.paralog_group or ""))))
     _write(path, lines)
 
 
@@ -54,16 +54,17 @@ def write_gff3(path: Path, genes: Iterable[tuple[Gene, Sequence[tuple[int, int]]
         span = gene.interval
 
         def line(kind: str, start: int, end: int, attributes: str, gene: Gene = gene) -> str:
-            fields = (f"chr{gene.interval.chrom}", source, kind, start, end, ".", gene.strand, ".", attributes)
+            place = one_based(start, end)
+            fields = (f"chr{gene.interval.chrom}", source, kind, *place, ".", gene.strand, ".", attributes)
             return "\t".join(map(str, fields))
 
         name = gene.gene_id
-        lines.append(line("gene", span.start + 1, span.end, f"ID=gene-{name};Name={gene.gene_name};gene={name}"))
-        lines.append(line("mRNA", span.start + 1, span.end, f"ID=rna-{name};Parent=gene-{name};gene={name}"))
+        lines.append(line("gene", span.start, span.end, f"ID=gene-{name};Name={gene.gene_name};gene={name}"))
+        lines.append(line("mRNA", span.start, span.end, f"ID=rna-{name};Parent=gene-{name};gene={name}"))
         ends = sorted(sorted((gene.genomic(start), gene.genomic(end - 1))) for start, end in exons)
         for number, (low, high) in enumerate(ends, start=1):  # numbered as they stand on the plus strand
             attributes = f"ID=exon-{name}-{number};Parent=rna-{name};gene={name}"
-            lines.append(line("exon", low + 1, high + 1, attributes))
+            lines.append(line("exon", low, high + 1, attributes))
     _write(path, lines)
 
 
@@ -102,8 +103,7 @@ def write_splicevardb(
     for number, item in enumerate(variants, start=1):
         variant, quote = item.variant, '"' if number % quote_every == 0 else ""
         coordinates = [
-            f"{quote}{variant.chrom}-{variant.position + 1 + shift}-{variant.ref}-{variant.alt}{quote}"
-            for shift in (hg19_shift_bp, 0)
+            f"{quote}{replace(variant, position=variant.position + shift).text}{quote}" for shift in (hg19_shift_bp, 0)
         ]
         location = "Exonic" if item.exonic else "Intronic"
         fields = (item.gene_name, item.hgvs, method, item.classification, location, "none")

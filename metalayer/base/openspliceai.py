@@ -35,6 +35,7 @@ _GROUPS = {
 """Flank (both sides, nt) to width and dilation of each group of units."""
 _UNITS = 4
 _SLOPE, _EPSILON = 0.1, 1e-5
+_COUNTER = "num_batches_tracked"  # of a normalisation; means nothing once trained
 _CHANNELS = 32
 BLOCK = 30_000
 """Positions computed at a time: memory does not grow with the gene, and the flank is computed rarely."""
@@ -141,18 +142,26 @@ def _read(path: Path, flank: int) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001  torch raises what its reader stumbles over, of many kinds
         raise ModelError(f"{path}: damaged, or it holds more than tensors ({type(error).__name__})") from None
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        inside = f" with {', '.join(map(str, list(state)[:5]))}" if isinstance(state, dict) else ""
+        raise ModelError(
+            f"{path}: holds a {type(state).__name__}{inside}; expected a state dict, name to tensor and nothing else"
+        )
+    given = {str(name): tuple(value.shape) for name, value in state.items() if not str(name).endswith(_COUNTER)}
     expected = _shapes(flank)
-    if not isinstance(state, dict):
-        raise ModelError(f"{path}: holds a {type(state).__name__}; expected the state dict of a network")
-    given = {name: tuple(value.shape) for name, value in state.items() if not name.endswith("num_batches_tracked")}
     wrong = sorted(name for name in expected.keys() | given.keys() if expected.get(name) != given.get(name))
     if wrong:
         told = ", ".join(
             f"{name} {given.get(name, 'missing')} (expected {expected.get(name, 'none')})" for name in wrong[:5]
         )
+        other = [str(known) for known in _GROUPS if _shapes(known) == given]
+        what = f"it is one of flank {other[0]}: rename it" if other else told
         raise ModelError(
-            f"{path}: {len(wrong)} tensors are not those of a network of flank {flank}, as the name says: {told}"
+            f"{path}: {len(wrong)} tensors are not those of a network of flank {flank}, as the name says; {what}"
         )
+    broken = [name for name in expected if not torch.isfinite(state[name]).all()]
+    if broken:
+        raise ModelError(f"{path}: {len(broken)} tensors hold NaN or infinite weights, the first {broken[0]}")
     return {name: state[name].float() for name in expected}
 
 

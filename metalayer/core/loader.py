@@ -32,7 +32,7 @@ from metalayer.data.tracks import TrackStore
 from metalayer.errors import ArtifactError
 from metalayer.features import gene_row_scores
 from metalayer.files import publish_file, sha256
-from metalayer.genome import Gene, decode
+from metalayer.genome import Gene, decode, exon_base, one_based
 from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER, ROW_SCORES
 
 logger = logging.getLogger(__name__)
@@ -217,13 +217,14 @@ _GENE_SCHEMA = {
 
 
 def _gene_row(gene: Gene) -> dict[str, Any]:
+    start, end = one_based(gene.interval.start, gene.interval.end)
     return {
         "gene_id": gene.gene_id,
         "gene_name": gene.gene_name,
         "chrom": gene.interval.chrom,
         "strand": gene.strand,
-        "start": gene.interval.start + 1,
-        "end": gene.interval.end,
+        "start": start,
+        "end": end,
         "paralog_group": gene.paralog_group,
     }
 
@@ -363,7 +364,7 @@ class _RowWriter:
     def _pass_scores(scores: NDArray[np.float32], position: NDArray[np.integer]) -> NDArray[np.float32]:
         """Base scores of rows as the donor pass (p - 1) and the acceptor pass (p + 1) read them: (2, n, 3)."""
         last = len(scores) - 1
-        read_at = np.clip(np.stack([position - 1, position + 1]), 0, last)
+        read_at = np.clip(np.stack([exon_base(position, kind) for kind in (DONOR, ACCEPTOR)]), 0, last)
         both: NDArray[np.float32] = scores[read_at]
         return both
 

@@ -16,8 +16,8 @@ from metalayer.data.class_label import class_code
 from metalayer.data.discovery import find_files
 from metalayer.errors import ArtifactError, InputError
 from metalayer.files import publish_file
-from metalayer.genome import parse_variant
-from metalayer.schema import CLASSES
+from metalayer.genome import intron_base, parse_variant
+from metalayer.schema import ACCEPTOR, CLASSES, DONOR
 
 VARIANT_WEIGHTS: dict[str, float] = {
     "splice-altering": 2.0,
@@ -148,9 +148,9 @@ def _bases_of_rows(rows: Path, genes: Path, radius_bp: int | None) -> pl.LazyFra
         # is the G of GT, an acceptor row the G of AG.
         reach = (
             pl.when(pl.col("splice_type") == "donor")
-            .then(pl.lit([0, 1]))
+            .then(pl.lit(sorted((0, intron_base(0, DONOR)))))
             .when(pl.col("splice_type") == "acceptor")
-            .then(pl.lit([-1, 0]))
+            .then(pl.lit(sorted((0, intron_base(0, ACCEPTOR)))))
             .otherwise(pl.lit([0]))
         )
     else:

@@ -31,8 +31,8 @@ def row_labels(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     out = np.full(len(labels), NEITHER, dtype=np.uint8)
     for site_class in (ACCEPTOR, DONOR):
-        at = intron_base(np.flatnonzero(labels == site_class), site_class)  # type: ignore[arg-type]
-        out[at[(at >= 0) & (at < len(out))]] = site_class  # type: ignore[index]
+        at = intron_base(np.flatnonzero(labels == site_class), site_class)
+        out[at[(at >= 0) & (at < len(out))]] = site_class
     return out
 
 

@@ -59,6 +59,14 @@ class Predictor:
         model, info = load_model(directory)
         return cls(model, info, digest(directory), device)
 
+    @property
+    def masked_rows(self) -> str:
+        """What rows without tracks miss, in words; empty where the model reads no tracks."""
+        if self.model.tracks is None:
+            return ""
+        rest = "answered from scores and letters" if self.model.fuse else "answered with the calibrated base"
+        return f"the model reads tracks, which rows do not carry: they are masked, and rows are {rest}"
+
     @torch.inference_mode()
     def predict_rows(self, row_scores: NDArray[np.float32], windows: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Calibrated probabilities of rows; each row's result is independent of the others, bit for bit.

@@ -66,6 +66,7 @@ class Engine:
             "digest": self.digest,
             "base_model": info.get("base_model"),
             "feature_schema": {**self._predictor.schema.to_dict(), "hash": self._predictor.schema.hash},
+            "rows": self._predictor.masked_rows or "answered from all that the model reads",
             "metrics": self._facts.get("metrics", {}),
             "data_hash": self._facts.get("data_hash", info.get("data_hash")),
             "git_commit": self._facts.get("git_commit", info.get("git_commit")),

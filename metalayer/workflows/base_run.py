@@ -1,20 +1,25 @@
 """The base-layer pass: any base model over any annotation, gene by gene, to a data root.
 
-Scores of finished genes are kept beside the output until the whole pass is published, so a pass that was
-killed goes on where it was.
+Annotation and reference are checked against each other before anything is scored. Scores of finished genes
+are kept beside the output until the whole pass is published, so a pass that was killed goes on where it was.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
+import multiprocessing
+import os
 import shutil
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,167 +28,276 @@ from numpy.typing import NDArray
 
 import metalayer
 from metalayer.base.annotation import AnnotatedGene, read_annotation
-from metalayer.base.artifacts import write_artifacts
+from metalayer.base.artifacts import artifact_directory, write_artifacts
 from metalayer.base.fasta import Reference
 from metalayer.base.genome_files import write_gene_table
 from metalayer.base.protocol import BaseModel, load_base_model
+from metalayer.config import BaseConfig
+from metalayer.data.gene_table import genes_from_frame, read_gene_table
 from metalayer.device import use_threads
-from metalayer.errors import ConfigError, InputError
-from metalayer.files import publish_file, sha256
+from metalayer.errors import InputError, MetalayerError
+from metalayer.files import only_one, publish_file, sha256
 from metalayer.gene_track import GeneTrack
-from metalayer.genome import decode, encode, reverse_complement
-from metalayer.schema import SITE_CONVENTION
+from metalayer.genome import Gene, decode, encode, reverse_complement
+from metalayer.schema import CLASSES, SITE_CONVENTION
 
 logger = logging.getLogger(__name__)
 
-MANIFEST = "base_layer.json"
 MIN_CANONICAL = 0.9
 """Share of introns that begin with GT (or GC) and end with AG, below which annotation and FASTA do not fit."""
-_MIN_INTRONS = 20
+MIN_INTRONS = 20
+"""Fewer introns than this tell nothing about the build."""
 _FORMAT_VERSION = 1
 _TELL_EVERY_S = 10.0
+_NAMES_TOLD = 10
 
 
-@dataclass(frozen=True)
-class PassOptions:
-    """What decides the scores of a pass.
-
-    Attributes:
-        model: name of the base model.
-        options: of it (weights, flank ...).
-        flanks: `real`: the letters around the gene; `N`: none, which tells the network where the gene ends.
-    """
-
-    model: str
-    options: Mapping[str, Any]
-    flanks: str = "real"
-
-
-def base_run(
-    options: PassOptions,
-    fasta: Path,
-    annotation: Path,
-    output_dir: Path,
-    *,
-    annotation_source: str = "annotation",
-    build: str = "unknown",
-    workers: int = 1,
-) -> dict[str, Any]:
+def base_run(config: BaseConfig) -> dict[str, Any]:
     """Score every position of every gene and write a data root: artifact rows, scores, gene table, manifest.
 
     Args:
-        options: model and flanks.
-        fasta: reference, plain or gzip.
-        annotation: GTF or GFF3, plain or gzip.
-        output_dir: data root to write into.
-        annotation_source: folder name of the annotation.
-        build: folder name of the genome build.
-        workers: processes that score genes, one CPU thread each; 1 scores in this process with all threads.
+        config: model, files and output.
 
     Returns:
-        The manifest: JSON-ready.
+        The manifest, as in `base_layer_<model>.json`: JSON-ready.
 
     Raises:
-        ConfigError: an unknown model, option, or flanks.
-        InputError: files that cannot be used, a chromosome that the FASTA lacks, or an annotation of another
-            build.
+        ConfigError: an unknown model, or options that it does not take.
+        InputError: files that cannot be used, a chromosome that the FASTA lacks, an annotation of another
+            build, or an output that holds other genes.
+        ModelError: weights that are damaged or of another architecture.
+        MetalayerError: another pass of this model writes there, a worker that died, or a full disk; finished
+            genes are kept.
     """
-    if options.flanks not in ("real", "N"):
-        raise ConfigError(f"flanks: given {options.flanks!r}; allowed are 'real' and 'N'")
-    model = load_base_model(options.model, **options.options)
-    genes = read_annotation(annotation)
-    reference = Reference(fasta)
-    chroms = list(dict.fromkeys(gene.gene.interval.chrom for gene in genes))
-    there = reference.names()
-    absent = [chrom for chrom in chroms if chrom not in there]
-    if absent:
-        raise InputError(
-            f"FASTA {fasta} has no chromosome {', '.join(absent)} of the annotation {annotation}; give the whole "
-            "reference, or an annotation of what is there"
+    model = _load(config)
+    facts = _facts(config, model)
+    annotation, reference = read_annotation(config.annotation), Reference(config.fasta)
+    genes = [annotated.gene for annotated in annotation.genes]
+    by_chrom: dict[str, list[AnnotatedGene]] = {}
+    for annotated in annotation.genes:
+        by_chrom.setdefault(annotated.gene.interval.chrom, []).append(annotated)
+    positions = sum(map(len, genes))
+    logger.info("%d genes on %d chromosomes, %s nt", len(genes), len(by_chrom), f"{positions:,}")
+    introns = _check_introns(by_chrom, reference, config)
+    manifest_path = config.output / manifest_name(model.name)
+    has_gene_table = _has_genes(config.output / "genes.tsv", genes, manifest_path)
+    lock = config.output / f".base-layer-{model.name}.lock"
+    with _told(config), only_one(lock, "give this pass another output"):
+        kept = _kept_folder(config.output, model.name, _digest(facts))
+
+        def tracks() -> Iterator[GeneTrack]:
+            progress = _Progress(positions)
+            with _Scorer(model, config, kept) as scorer:
+                for chrom, tokens in reference.chromosomes(by_chrom):
+                    for annotated, letters, scores in scorer.over(by_chrom[chrom], tokens):
+                        progress.add(len(letters))
+                        yield GeneTrack(annotated.gene, letters, scores, annotated.labels())
+
+        report = write_artifacts(
+            config.output,
+            tracks(),
+            base_model=model.name,
+            annotation_source=config.annotation_source,
+            build=config.build,
         )
-    logger.info("%d genes on %d chromosomes, %s nt", len(genes), len(chroms), f"{sum(len(g.gene) for g in genes):,}")
-    facts = _facts(options, model, fasta, annotation, build)
-    kept = output_dir / f".base-layer-{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]}"
-    for old in output_dir.glob(".base-layer-*"):
-        if old != kept:
-            shutil.rmtree(old, ignore_errors=True)
-    kept.mkdir(parents=True, exist_ok=True)
-    canonical: dict[str, int] = {"introns": 0, "canonical": 0}
-    by_chrom = {chrom: [gene for gene in genes if gene.gene.interval.chrom == chrom] for chrom in chroms}
-
-    def tracks() -> Iterator[GeneTrack]:
-        progress = _Progress(sum(len(gene.gene) for gene in genes))
-        with _Scorer(model, options, kept, workers) as scorer:
-            for chrom, tokens in reference.chromosomes(chroms):
-                _check_chromosome(by_chrom[chrom], tokens, canonical, fasta, annotation)
-                for gene, letters, scores in scorer.over(by_chrom[chrom], tokens):
-                    progress.add(len(letters))
-                    yield GeneTrack(gene.gene, letters, scores, gene.labels())
-
-    report = write_artifacts(
-        output_dir, tracks(), base_model=model.name, annotation_source=annotation_source, build=build
-    )
-    write_gene_table(output_dir / "genes.tsv", (gene.gene for gene in genes))
-    manifest = {
-        "format": "metalayer base layer",
-        "format_version": _FORMAT_VERSION,
-        "metalayer_version": metalayer.__version__,
-        "site_convention": SITE_CONVENTION,
-        "annotation_source": annotation_source,
-        **facts,
-        "genes": report.genes,
-        "positions": report.positions,
-        "sites": report.sites,
-        "rows": report.rows,
-        **canonical,
-        "ambiguous_letters": reference.ambiguous,
-    }
-    with publish_file(output_dir / MANIFEST) as draft:
-        draft.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
-    shutil.rmtree(kept, ignore_errors=True)
+        if not has_gene_table:
+            write_gene_table(config.output / "genes.tsv", genes)
+        manifest = {
+            "format": "metalayer base layer",
+            "format_version": _FORMAT_VERSION,
+            "fingerprint": _digest(facts),
+            "site_convention": SITE_CONVENTION,
+            "genome_build": config.build,
+            "annotation_source": config.annotation_source,
+            **facts,
+            "genes": report.genes,
+            "positions": report.positions,
+            "sites": report.sites,
+            "sites_without_row": report.sites_without_row,
+            "rows": report.rows,
+            **introns,
+            "annotation_handled": annotation.handled,
+            "ambiguous_letters": reference.ambiguous,
+            "files": _files(config, model.name),
+        }
+        with publish_file(manifest_path) as draft:
+            draft.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        shutil.rmtree(kept, ignore_errors=True)
     return manifest
 
 
-def _facts(options: PassOptions, model: BaseModel, fasta: Path, annotation: Path, build: str) -> dict[str, Any]:
+def manifest_name(base_model: str) -> str:
+    """The manifest's file in a data root, which may hold passes of several base models."""
+    return f"base_layer_{base_model}.json"
+
+
+def fingerprint(config: BaseConfig) -> str:
+    """SHA-256 of all that decides the scores: model, weights, padding, reference and annotation, by content.
+
+    Raises:
+        ConfigError, InputError, ModelError: as of `base_run`, of model, weights and absent files.
+    """
+    return _digest(_facts(config, _load(config)))
+
+
+def is_written(config: BaseConfig, data_hash: str) -> bool:
+    """Whether a pass of this fingerprint has written `config.output`, and its files are as it left them."""
+    wanted = {"fingerprint": data_hash, "annotation_source": config.annotation_source, "genome_build": config.build}
+    for path in config.output.glob(manifest_name("*")):
+        with contextlib.suppress(ValueError):  # damaged: not of a finished pass
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            if wanted.items() <= manifest.items():
+                return not changed_files(manifest, config.output)
+    return False
+
+
+def changed_files(manifest: Mapping[str, Any], output: Path) -> list[str]:
+    """Files of a pass that are gone, or other than it wrote them."""
+    return [
+        name
+        for name, digest in manifest["files"].items()
+        if not (output / name).is_file() or sha256(output / name) != digest
+    ]
+
+
+def _load(config: BaseConfig) -> BaseModel:
+    given = {"weights": config.weights, "flank": config.flank, "device": config.device}
+    return load_base_model(config.model, **{name: value for name, value in given.items() if value is not None})
+
+
+def _facts(config: BaseConfig, model: BaseModel) -> dict[str, Any]:
     """All that decides the scores; a pass with other facts starts anew."""
+
+    def file(kind: str, path: Path) -> dict[str, str]:
+        try:
+            return {"name": path.name, "sha256": sha256(path)}
+        except OSError as error:
+            raise InputError(f"{kind} {path}: {error.strerror or error}") from None
+
     return {
+        "metalayer_version": metalayer.__version__,
         "base_model": model.name,
         "flank_bp": model.flank_bp,
-        "flanks": options.flanks,
+        "padding": config.flanks,
         "weights_sha256": getattr(model, "weights", {}),
-        "fasta": {"name": fasta.name, "sha256": sha256(fasta) if fasta.is_file() else ""},
-        "annotation": {"name": annotation.name, "sha256": sha256(annotation)},
-        "genome_build": build,
+        "fasta": file("FASTA", config.fasta),
+        "annotation": file("annotation", config.annotation),
     }
 
 
-def _check_chromosome(
-    genes: Sequence[AnnotatedGene], tokens: NDArray[np.uint8], counts: dict[str, int], fasta: Path, annotation: Path
-) -> None:
-    """Refuse genes beyond the chromosome, and introns that do not begin and end as introns do."""
-    gt, gc, ag = encode("GT"), encode("GC"), encode("AG")
-    for annotated in genes:
-        gene = annotated.gene
-        if gene.interval.end > len(tokens):
-            raise InputError(
-                f"gene {gene.gene_id} of {annotation} ends at {gene.interval.chrom}:{gene.interval.end}, but the "
-                f"chromosome in {fasta} has {len(tokens)} nt. Are both of one genome build?"
-            )
-        for start, end in annotated.introns():
-            if end - start < 4:
-                continue
-            letters = tokens[start:end] if gene.strand == "+" else reverse_complement(tokens[start:end])
-            first, last = letters[:2], letters[-2:]
-            if first.max() > 3 or last.max() > 3:
-                continue  # N tells nothing
-            counts["introns"] += 1
-            starts = np.array_equal(first, gt) or np.array_equal(first, gc)
-            counts["canonical"] += int(starts and np.array_equal(last, ag))
-    if counts["introns"] >= _MIN_INTRONS and counts["canonical"] < MIN_CANONICAL * counts["introns"]:
+def _digest(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _files(config: BaseConfig, model: str) -> dict[str, str]:
+    """What the pass has written, by path below the output, with its SHA-256."""
+    paths = [
+        *artifact_directory(config.output, model, config.annotation_source, config.build).glob("*.tsv"),
+        *(config.output / "nucleotide_scores").glob(f"{model}_chr*.parquet"),
+        config.output / "genes.tsv",
+    ]
+    return {path.relative_to(config.output).as_posix(): sha256(path) for path in sorted(paths)}
+
+
+def _kept_folder(output: Path, model: str, digest: str) -> Path:
+    """Where scores of finished genes are kept; those of an earlier pass of this model with other facts go."""
+    kept = output / f".base-layer-{model}-{digest[:16]}"
+    for old in output.glob(f".base-layer-{model}-{'[0-9a-f]' * 16}"):
+        if old != kept:
+            shutil.rmtree(old, ignore_errors=True)
+    kept.mkdir(exist_ok=True)
+    return kept
+
+
+@contextlib.contextmanager
+def _told(config: BaseConfig) -> Iterator[None]:
+    """What can happen in hours, as errors that say how to go on."""
+    again = "finished genes are kept: run the same command again"
+    try:
+        yield
+    except BrokenProcessPool:
+        raise MetalayerError(
+            f"one of {config.workers} processes that score genes died, most often because memory ran out; "
+            f"{again}, with fewer workers"
+        ) from None
+    except OSError as error:
+        raise MetalayerError(f"{config.output} cannot be written: {error}; {again} once that is mended") from error
+
+
+def _has_genes(path: Path, genes: Sequence[Gene], own_manifest: Path) -> bool:
+    """Whether the gene table there holds these genes; if not, it may be replaced.
+
+    Raises:
+        InputError: it holds others, and is not of this model's own earlier pass alone.
+    """
+    if not path.exists():
+        return False
+    there = genes_from_frame(read_gene_table(path))
+    other = [gene for gene in genes if _place(gene) != _place(there.get(gene.gene_id))]
+    if not other:
+        return True
+    if set(path.parent.glob(manifest_name("*"))) == {own_manifest}:
+        return False
+    raise InputError(
+        f"{path} is of another annotation: {len(other)} of {len(genes)} genes are not in it or lie elsewhere, the "
+        f"first {other[0].gene_id}; a data root has one gene table. Give another output"
+    )
+
+
+def _place(gene: Gene | None) -> object:
+    return gene and (gene.interval, gene.strand)
+
+
+def _check_introns(
+    by_chrom: Mapping[str, Sequence[AnnotatedGene]], reference: Reference, config: BaseConfig
+) -> dict[str, int]:
+    """Read the reference once, before hours of scoring: are annotation and reference of one build?
+
+    Returns:
+        `introns` whose ends are letters, and how many of them are `canonical`.
+
+    Raises:
+        InputError: a chromosome that the FASTA lacks, a gene beyond its chromosome, or too few introns that
+            begin with GT or GC and end with AG.
+    """
+    gt, gc, ag = (encode(letters).tobytes() for letters in ("GT", "GC", "AG"))
+    introns = canonical = 0
+    absent = set(by_chrom)
+    for chrom, tokens in reference.chromosomes(by_chrom):
+        absent.discard(chrom)
+        for annotated in by_chrom[chrom]:
+            gene = annotated.gene
+            if gene.interval.end > len(tokens):
+                raise InputError(
+                    f"gene {gene.gene_id} of {config.annotation} ends at {chrom}:{gene.interval.end}, but the "
+                    f"chromosome in {config.fasta} has {len(tokens)} nt. Are both of one genome build? A gene across "
+                    "the origin of a circular chromosome cannot be scored: leave it out"
+                )
+            for start, end in annotated.introns():
+                letters = tokens[start:end] if gene.strand == "+" else reverse_complement(tokens[start:end])
+                first, last = letters[:2].tobytes(), letters[-2:].tobytes()
+                if len(letters) < 4 or max(first + last) >= len("ACGT"):  # N tells nothing
+                    continue
+                introns += 1
+                canonical += first in (gt, gc) and last == ag
+    if absent:
         raise InputError(
-            f"only {counts['canonical']} of {counts['introns']} introns of {annotation} begin with GT or GC and end "
-            f"with AG in {fasta}; nearly all do where both are of one genome build and the strand is right"
+            f"FASTA {config.fasta} has no chromosome {_listed(absent)} of the annotation {config.annotation}; give the "
+            "whole reference, or an annotation of what is there"
         )
+    if introns < MIN_INTRONS:
+        logger.warning("%d introns are too few to tell whether annotation and FASTA are of one build", introns)
+    elif canonical < MIN_CANONICAL * introns:
+        raise InputError(
+            f"only {canonical} of {introns} introns of {config.annotation} begin with GT or GC and end with AG in "
+            f"{config.fasta}; nearly all do where both are of one genome build and the strand is right"
+        )
+    return {"introns": introns, "canonical": canonical}
+
+
+def _listed(names: set[str]) -> str:
+    more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
+    return ", ".join(sorted(names)[:_NAMES_TOLD]) + more
 
 
 def _letters(
@@ -200,18 +314,20 @@ def _letters(
     return tokens, decode(left), decode(right)
 
 
+_Scores = NDArray[np.float32]
+
+
 class _Scorer:
     """Scores genes in order, in this process or in several, keeping what is done on disk."""
 
-    def __init__(self, model: BaseModel, options: PassOptions, kept: Path, workers: int) -> None:
-        self.model, self.options, self.kept, self.workers = model, options, kept, workers
+    def __init__(self, model: BaseModel, config: BaseConfig, kept: Path) -> None:
+        self.model, self.config, self.kept = model, config, kept
         self._pool: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> _Scorer:
-        if self.workers > 1:
-            self._pool = ProcessPoolExecutor(
-                self.workers, get_context("spawn"), _start_worker, (self.options.model, dict(self.options.options))
-            )
+        if self.config.workers > 1:
+            spawned = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.config.workers, spawned, _start_worker, (self.config,))
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -220,49 +336,81 @@ class _Scorer:
 
     def over(
         self, genes: Sequence[AnnotatedGene], chromosome: NDArray[np.uint8]
-    ) -> Iterator[tuple[AnnotatedGene, NDArray[np.uint8], NDArray[np.float32]]]:
-        """Each gene with its letters and scores; a few genes ahead are being scored."""
-        ahead: list[tuple[AnnotatedGene, NDArray[np.uint8], Path, Future[NDArray[np.float32]] | None]] = []
+    ) -> Iterator[tuple[AnnotatedGene, NDArray[np.uint8], _Scores]]:
+        """Each gene with its letters and scores; with several processes, a few genes ahead are being scored."""
+        ahead = 2 * self.config.workers if self._pool else 0
+        begun: deque[tuple[AnnotatedGene, NDArray[np.uint8], Callable[[], _Scores]]] = deque()
         for gene in genes:
-            tokens, before, after = _letters(gene, chromosome, self.model.flank_bp, self.options.flanks)
-            path = self.kept / (hashlib.sha256(gene.gene.gene_id.encode()).hexdigest()[:24] + ".npy")
-            future = None
-            if self._pool and not path.exists():
-                future = self._pool.submit(_score_in_worker, decode(tokens), before, after)
-            ahead.append((gene, tokens, path, future))
-            if self._pool is None:
-                yield self._done(*ahead.pop(), before, after)
-            elif len(ahead) > 2 * self.workers:
-                yield self._done(*ahead.pop(0))
-        for item in ahead:
-            yield self._done(*item)
+            tokens, before, after = _letters(gene, chromosome, self.model.flank_bp, self.config.flanks)
+            begun.append((gene, tokens, self._begin(gene, tokens, before, after)))
+            if len(begun) > ahead:
+                yield _finished(*begun.popleft())
+        while begun:
+            yield _finished(*begun.popleft())
 
-    def _done(
-        self,
-        gene: AnnotatedGene,
-        tokens: NDArray[np.uint8],
-        path: Path,
-        future: Future[NDArray[np.float32]] | None,
-        before: str = "",
-        after: str = "",
-    ) -> tuple[AnnotatedGene, NDArray[np.uint8], NDArray[np.float32]]:
-        if path.exists():
-            return gene, tokens, np.load(path)
-        scores = future.result() if future else self.model.score(decode(tokens), before, after)
-        with publish_file(path) as draft, draft.open("wb") as handle:
-            np.save(handle, scores)
-        return gene, tokens, scores
+    def _begin(self, gene: AnnotatedGene, tokens: NDArray[np.uint8], before: str, after: str) -> Callable[[], _Scores]:
+        """What gives the scores of a gene and keeps them."""
+        path = self.kept / (hashlib.sha256(gene.gene.gene_id.encode()).hexdigest()[:24] + ".npy")
+        done = _read_kept(path, len(tokens))
+        if done is not None:
+            return lambda: done
+        letters = decode(tokens)
+        if self._pool:
+            result = self._pool.submit(_score_in_worker, letters, before, after).result
+        else:
+            result = partial(self.model.score, letters, before, after)
+
+        def finish() -> _Scores:
+            scores = result()
+            part = path.with_suffix(".part")
+            with part.open("wb") as handle:
+                np.save(handle, scores)
+                handle.flush()
+                os.fsync(handle.fileno())
+            part.replace(path)
+            return scores
+
+        return finish
+
+
+def _finished(
+    gene: AnnotatedGene, tokens: NDArray[np.uint8], scores: Callable[[], _Scores]
+) -> tuple[AnnotatedGene, NDArray[np.uint8], _Scores]:
+    return gene, tokens, scores()
+
+
+def _read_kept(path: Path, length: int) -> _Scores | None:
+    """Scores of a gene that an earlier, unfinished pass has kept; None where there are none to use."""
+    if not path.exists():
+        return None
+    try:
+        scores: _Scores = np.load(path)
+    except (OSError, ValueError, EOFError):
+        scores = np.empty(0, np.float32)
+    if scores.shape != (length, len(CLASSES)) or scores.dtype != np.float32:
+        logger.warning("%s is damaged; the gene is scored again", path)
+        return None
+    return scores
 
 
 _worker_model: list[BaseModel] = []
 
 
-def _start_worker(name: str, options: dict[str, Any]) -> None:
+def _start_worker(config: BaseConfig) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     use_threads(1)
-    _worker_model[:] = [load_base_model(name, **options)]
+    _worker_model[:] = [_load(config)]
 
 
-def _score_in_worker(sequence: str, before: str, after: str) -> NDArray[np.float32]:
+def _end_with_parent() -> None:
+    """A killed pass leaves no workers behind, waiting for genes that never come."""
+    parent = multiprocessing.parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
+
+
+def _score_in_worker(sequence: str, before: str, after: str) -> _Scores:
     return _worker_model[0].score(sequence, before, after)
 
 

@@ -67,6 +67,8 @@ def evaluate_bundle(
     tracked = [gene_id for gene_id in test_genes if store and gene_id in store]
     untracked = [gene_id for gene_id in test_genes if gene_id not in set(tracked)]
     position_genes = score_positions(predictor, store, tracked) if store else []
+    if predictor.masked_rows:
+        logger.info("%s", predictor.masked_rows)
     complete = bool(tracked) and len(untracked) <= config.data.max_bad_share * len(test_genes)
     if tracked and untracked:
         logger.warning(
@@ -79,6 +81,7 @@ def evaluate_bundle(
         "primary": "positions" if complete else "rows",
         "positions": evaluate(position_genes, config.evaluate, unit="positions") if position_genes else None,
         "rows": evaluate(row_genes, config.evaluate, unit="rows"),
+        "rows_without_tracks": predictor.masked_rows or None,
         "champion": None,
         "test_genes": len(test_genes),
         "test_genes_with_tracks": len(tracked),

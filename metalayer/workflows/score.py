@@ -46,6 +46,8 @@ def score_rows(rows: Path, model: Path, output: Path, device: str = "cpu") -> in
     if output.suffix not in (".parquet", ".tsv"):
         raise InputError(f"--output: given {output}; the name must end in .parquet or .tsv")
     predictor = Predictor.load(model, device)
+    if predictor.masked_rows:
+        logger.warning("%s", predictor.masked_rows)
     done = 0
     with publish_file(output) as draft, contextlib.ExitStack() as stack:
         writer: pq.ParquetWriter | None = None
