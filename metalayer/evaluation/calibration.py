@@ -19,6 +19,10 @@ from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
 
 PROBABILITY_FLOOR = 1e-10
 _SCALE_BOUNDS = (0.05, 20.0)
+SHARES = np.linspace(0.0, 1.0, 21)
+"""Of a correction; 0 leaves the base as it is."""
+_TELLING = 1e-4
+"""Change of a log-probability below which a position says nothing of a correction's share."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +96,35 @@ def fit(
     if not np.isfinite(found.x).all() or loss(found.x)[0] >= before:
         return Calibration(reason="nothing to gain on the validation genes")
     return Calibration(float(found.x[0]), (float(found.x[1]), float(found.x[2]), 0.0))
+
+
+def mixed(log_base: NDArray[np.floating], log_p: NDArray[np.floating], share: float) -> NDArray[np.float64]:
+    """Log-probabilities of base and model mixed geometrically: what the model gives with `share` of its correction.
+
+    Args:
+        log_base: (n, 3).
+        log_p: (n, 3).
+        share: 0 is the base, 1 the model.
+    """
+    logits = (1.0 - share) * log_base.astype(np.float64) + share * log_p
+    out: NDArray[np.float64] = logits - logsumexp(logits, axis=1, keepdims=True)
+    return out
+
+
+def correction_share(log_base: NDArray[np.floating], log_p: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
+    """The share of a model's correction that validation genes bear out: of `SHARES`, that of the highest likelihood.
+
+    A base with few errors teaches little, and what was learned from few sites is too sure of itself.
+
+    Args:
+        log_base: (n, 3), of the base.
+        log_p: (n, 3), of the model.
+        labels: (n,).
+    """
+    near = (labels != NEITHER) | (np.abs(log_p - log_base).max(axis=1) > _TELLING)  # elsewhere nothing changes
+    base, model, truth = log_base[near], log_p[near], labels[near].astype(np.intp)
+    losses = [-mixed(base, model, share)[np.arange(len(truth)), truth].sum() for share in SHARES]
+    return float(SHARES[int(np.argmin(losses))])
 
 
 def _log(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -18,8 +18,9 @@ from metalayer.data.gene_parts import gene_loaders, genes_with_tracks
 from metalayer.data.prevalence import prevalence_weights
 from metalayer.data.tracks import TrackStore
 from metalayer.device import use_threads
-from metalayer.evaluation.calibration import Calibration, fit
+from metalayer.evaluation.calibration import Calibration, correction_share, fit, mixed
 from metalayer.inference import Predictor
+from metalayer.inference.predictor import base_probabilities
 from metalayer.models.build import build_model
 from metalayer.models.bundle import save_model
 from metalayer.models.meta import MetaSpliceModel
@@ -159,7 +160,7 @@ def freeze_unread(model: MetaSpliceModel) -> None:
 
 
 def calibrate_on_genes(predictor: Predictor, store: TrackStore, gene_ids: Sequence[str]) -> dict[str, Any]:
-    """Fit the calibration of a model on all positions of validation genes and put it into the model.
+    """Fit share of the correction and calibration on all positions of validation genes, and put them into the model.
 
     Args:
         predictor: of the model.
@@ -167,14 +168,19 @@ def calibrate_on_genes(predictor: Predictor, store: TrackStore, gene_ids: Sequen
         gene_ids: the validation genes that are there.
 
     Returns:
-        scale, bias and what it was fitted on: JSON-ready.
+        share, scale, bias and what they were fitted on: JSON-ready.
     """
     logger.info("calibrating on all positions of %d validation genes", len(gene_ids))
-    answers, labels = [], []
+    answers, bases, labels = [], [], []
     for track in store.read_many(list(gene_ids)):
         answers.append(predictor.log_probabilities(track))
+        bases.append(np.log(base_probabilities(track.scores)))
         labels.append(track.labels)
-    return _put(predictor.model, fit(np.exp(np.concatenate(answers)), np.concatenate(labels)), "positions")
+    log_p, log_base, truth = np.concatenate(answers), np.concatenate(bases), np.concatenate(labels)
+    share = correction_share(log_base, log_p, truth)
+    predictor.model.correction_share.fill_(share)
+    calibration = fit(np.exp(mixed(log_base, log_p, share)), truth)
+    return {"share": share, **_put(predictor.model, calibration, "positions")}
 
 
 def calibrate_on_rows(
