@@ -241,3 +241,49 @@ def test_the_base_on_real_genes_scores_what_is_known_of_it(
     assert report["base"]["ap_acceptor"] == pytest.approx(acceptor, abs=5e-4)
     assert report["positions"] == 1_094_830
     assert report["difference"]["ap_donor"]["value"] == 0.0
+
+
+GENES = (
+    "train.training_unit=genes",
+    "train.batch_crops=2",
+    "train.weight_average=0.95",
+    "train.max_epochs=8",
+    "model.sequence_encoder=none",
+    "model.score_encoder=false",
+    "model.track_encoder=stages",
+)
+
+
+def test_a_model_of_tracks_passes_the_gate_on_whole_genes(simulation: Path, tmp_path: Path) -> None:
+    genes = prepare(simulation, tmp_path / "typed", *GENES)
+    result = genes.train(tmp_path / "model")
+    assert result["positions"]["train"] > result["positions"]["valid"] > 0
+    evaluation = genes.evaluate(tmp_path / "model", tmp_path / "out")
+    report = evaluation["positions"]
+    assert report["meta"]["ap_donor"] > report["base"]["ap_donor"] + 0.02
+    assert report["meta"]["ap_acceptor"] > report["base"]["ap_acceptor"] + 0.02
+    assert decide(evaluation, genes.config.gate).promoted
+    # Rows carry no tracks: they are answered with the base, and that is said.
+    assert "masked" in evaluation["rows_without_tracks"]
+    rows = evaluation["rows"]
+    assert rows["uncalibrated"]["ap_donor"] == pytest.approx(rows["base"]["ap_donor"], abs=1e-3)
+
+
+def test_rows_leave_a_track_encoder_as_it_is_and_say_so(
+    simulation: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = prepare(simulation, tmp_path / "typed", "model.track_encoder=stages", "train.max_epochs=4")
+    rows.train(tmp_path / "model")
+    assert "rows carry no tracks: the track encoder is masked" in caplog.text
+    model = Predictor.load(tmp_path / "model").model
+    assert model.head.weight.any()
+    assert all(not stage.out.weight.any() for stage in model.tracks.members[0].each())
+
+
+def test_whole_genes_need_tracks(base_layer: Path, tmp_path: Path) -> None:
+    for path in base_layer.glob("nucleotide_scores/*.parquet"):
+        path.unlink()
+    bare = prepare(base_layer, tmp_path / "typed", *GENES)
+    with pytest.raises(MetalayerError, match=r"none of the \d+ genes of the train part has per-nucleotide scores"):
+        bare.train(tmp_path / "model")
+    assert not (tmp_path / "model").exists()
