@@ -1,0 +1,110 @@
+"""`python -m benchmarks.genes DIR [BASE ...]`: the preset `genes` on real genes, three seeds, and a stack of bases.
+
+DIR holds nucleotide_scores/. Trained as a user does (`metalayer train --scores`), validated on genes held out of
+chr1, compared with the base on all positions of chr3 (`metalayer evaluate`). The stack mixes the two bases where both
+are there, at the share that chr1 bears out. Takes some minutes a seed, so `make bench` leaves it out.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from metalayer.config import EvaluateConfig
+from metalayer.data.score_files import ScoreFile
+from metalayer.evaluation.calibration import correction_share, mixed
+from metalayer.evaluation.metrics import GeneScores
+from metalayer.evaluation.report import evaluate
+from metalayer.inference.predictor import base_probabilities
+
+SEEDS = (1, 2, 3)
+METRICS = ("ap_donor", "ap_acceptor", "pr_auc_splice", "ece")
+
+
+def metalayer(*arguments: object) -> None:
+    command = [sys.executable, "-m", "metalayer", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(done.stderr)
+
+
+def one_seed(scores: Path, base: str, seed: int, folder: Path) -> dict[str, Any]:
+    started = time.monotonic()
+    metalayer("train", "--scores", scores / f"{base}_chr1.parquet", "--output-dir", folder, "--seed", seed)
+    seconds = time.monotonic() - started
+    held_out, report = scores / f"{base}_chr3.parquet", folder / "report.json"
+    metalayer("evaluate", "--model", folder, "--scores", held_out, "--output", report)
+    share = json.loads((folder / "model" / "model.json").read_text())["calibration"]["share"]
+    return {**json.loads(report.read_text()), "seconds": seconds, "share": share}
+
+
+def told(report: dict[str, Any]) -> str:
+    parts = []
+    for metric in METRICS:
+        form = ".6f" if metric == "ece" else ".4f"
+        gap = report["difference"][metric]
+        parts.append(
+            f"{metric} {report['base'][metric]:{form}} -> {report['meta'][metric]:{form}} "
+            f"({gap['low']:+{form}} to {gap['high']:+{form}})"
+        )
+    return ", ".join(parts)
+
+
+def stack(scores: Path, weak: str, strong: str, folder: Path) -> None:
+    """Both bases as inputs, mixed geometrically at the share that the training genes bear out, against the better."""
+
+    def both(chrom: str) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
+        stores = [
+            ScoreFile.read([scores / f"{base}_{chrom}.parquet"], folder / f"{base}_{chrom}.parquet", {}).store
+            for base in (strong, weak)
+        ]
+        tracks = [[store.read(gene) for gene in stores[0].genes()] for store in stores]
+        return [
+            (a.gene.gene_id, a.labels, base_probabilities(a.scores), base_probabilities(b.scores))
+            for a, b in zip(*tracks, strict=True)
+        ]
+
+    train = both("chr1")
+    share = correction_share(
+        np.log(np.concatenate([gene[2] for gene in train])),
+        np.log(np.concatenate([gene[3] for gene in train])),
+        np.concatenate([gene[1] for gene in train]),
+    )
+    genes = [
+        GeneScores(
+            name, "3", labels, {"base": a, "meta": np.exp(mixed(np.log(a), np.log(b), share)).astype(np.float32)}
+        )
+        for name, labels, a, b in both("chr3")
+    ]
+    print(f"stack of {strong} with {share:.2f} of {weak}, against {strong}: {told(evaluate(genes, EvaluateConfig()))}")
+
+
+def main() -> int:
+    scores = Path(sys.argv[1]) / "nucleotide_scores"
+    bases = sys.argv[2:] or ["openspliceai_80", "openspliceai_10000"]
+    with tempfile.TemporaryDirectory() as name:
+        for base in bases:
+            found = []
+            for seed in SEEDS:
+                found.append(one_seed(scores, base, seed, Path(name) / f"{base}-{seed}"))
+                print(f"{base}, seed {seed}: {told(found[-1])}; share {found[-1]['share']:.2f}, ", end="")
+                print(f"{found[-1]['seconds']:.0f} s", flush=True)
+            medians = [f"{m} {statistics.median(one['meta'][m] for one in found):.4f}" for m in METRICS]
+            print(f"{base}, median of {len(SEEDS)}: {', '.join(medians)}", flush=True)
+        print(f"peak memory of a run {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3:.0f} MB")
+        if len(bases) == 2:
+            stack(scores, *bases, Path(name))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
