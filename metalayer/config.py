@@ -165,12 +165,16 @@ def _refuse(mistakes: list[str]) -> None:
         raise ValueError("\n".join(mistakes))
 
 
-class EncoderOptions(dict[str, Any]):
-    """Options of a sequence encoder; each assignment is checked as those of the configuration that owns them."""
+_CHECKS = {"sequence_encoder": check_encoder_options, "track_encoder": check_track_options}
 
-    def __init__(self, owner: ModelConfig, options: Mapping[str, Any]) -> None:
+
+class EncoderOptions(dict[str, Any]):
+    """Options of an encoder; each assignment is checked as those of the configuration that owns them."""
+
+    def __init__(self, owner: ModelConfig, encoder: str, options: Mapping[str, Any]) -> None:
+        """Own a copy of `options`, those of the setting `encoder` (`sequence_encoder` or `track_encoder`)."""
         super().__init__(options)
-        self._owner = owner
+        self._owner, self._encoder = owner, encoder
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.update({name: value})
@@ -182,7 +186,7 @@ class EncoderOptions(dict[str, Any]):
             ConfigError: all options that the encoder does not have or take; nothing is changed.
         """
         options = {**self, **dict(*given, **named)}
-        mistakes = check_encoder_options(self._owner.sequence_encoder, options)
+        mistakes = _CHECKS[self._encoder](getattr(self._owner, self._encoder), options)
         if mistakes:
             prefix = f"{self._owner.section}." if self._owner.section else ""
             raise ConfigError(_message([f"{prefix}{line}" for line in mistakes]))
@@ -257,7 +261,7 @@ class ModelConfig(Section):
         if not self.score_encoder and self.sequence_encoder == self.track_encoder == "none":
             _refuse(["score_encoder: given false with no sequence and no track encoder; the model would read nothing"])
         _refuse(check_fusion(self.fusion, self.sequence_encoder, self.score_encoder))
-        self.__dict__["sequence_encoder_config"] = EncoderOptions(self, self.sequence_encoder_config)
+        self._rebound(self)
         return self
 
     def __copy__(self) -> Self:
@@ -275,7 +279,9 @@ class ModelConfig(Section):
     @staticmethod
     def _rebound(copied: Any) -> Any:
         """A copy has options of its own, checked as the original's are."""
-        copied.__dict__["sequence_encoder_config"] = EncoderOptions(copied, copied.__dict__["sequence_encoder_config"])
+        for encoder in _CHECKS:
+            name = f"{encoder}_config"
+            copied.__dict__[name] = EncoderOptions(copied, encoder, copied.__dict__[name])
         return copied
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -285,7 +291,7 @@ class ModelConfig(Section):
             if dropped:
                 logger.warning("encoder %s has no option %s; dropped", value, ", ".join(dropped))
                 kept = {k: v for k, v in self.sequence_encoder_config.items() if k not in dropped}
-                self.__dict__["sequence_encoder_config"] = EncoderOptions(self, kept)
+                self.__dict__["sequence_encoder_config"] = EncoderOptions(self, name, kept)
         try:
             super().__setattr__(name, value)
         except ConfigError:

@@ -1,5 +1,10 @@
 """Crops of whole genes: every position once, weights that add up, equal to the gene they were cut from."""
 
+import json
+import os
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -62,11 +67,12 @@ def crops(genes: GeneArrays, reach: int = 160, **options: object) -> CropLoader:
     return CropLoader(genes, reach, **{"crop_bp": 500, "batch_crops": 8, "with_features": False, **options})
 
 
-def trainer(folder: Path | None = None, **changes: object) -> Trainer:
+def trainer(folder: Path | None = None, members: int = 2, **changes: object) -> Trainer:
     settings = {"max_epochs": 6, "learning_rate": 5e-3, "device": "cpu", "patience": 50, "threads": 1}
     config = TrainConfig(**{**settings, "weight_average": 0.9, **changes})
     seed_everything(config.seed)
-    model = MetaSpliceModel("none", score_encoder=False, track_encoder="stages", track_encoder_config=NEAR)
+    options = {**NEAR, "members": members}
+    model = MetaSpliceModel("none", score_encoder=False, track_encoder="stages", track_encoder_config=options)
     return Trainer(model, *pair(), config, folder)
 
 
@@ -121,6 +127,17 @@ def test_processes_share_each_batch(genes: GeneArrays) -> None:
     for batch, first, second in zip(whole, *parts, strict=True):
         assert torch.equal(batch.tokens[0::2], first.tokens)
         assert torch.equal(batch.labels[1::2], second.labels)
+
+
+def test_a_process_without_a_share_gets_an_empty_batch() -> None:
+    loader = crops(planted(1, 0), crop_bp=1000)
+    loader.share(1, 2)
+    (batch,) = loader
+    assert batch.tokens.shape == (0, 1000 + 2 * 161)
+    model = trainer().model.train()
+    answer, exons = model(*batch.inputs, with_exons=True)
+    assert answer.shape == (0, 1000, 3)
+    assert exons.shape == (0, 1000)
 
 
 def test_mapped_arrays_equal_those_in_memory(store: TrackStore, genes: GeneArrays, tmp_path: Path) -> None:
@@ -196,6 +213,40 @@ def test_six_epochs_equal_three_and_three_bit_for_bit(tmp_path: Path) -> None:
     for kind in ("model", "weights", "average"):
         for name, value in last[0][kind].items():
             assert torch.equal(value, last[1][kind][name]), (kind, name)
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_model_of_one(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent(
+            f"""
+            import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[1])!r})
+            import json, os, torch
+            from pathlib import Path
+            from tests.test_crops import trainer
+            torch.set_num_threads(1)
+            folder = Path(sys.argv[1])
+            history = trainer(folder, members=1, max_epochs=2, gradient_accumulation_steps=2).train()
+            if int(os.environ.get("RANK", "0")) == 0:
+                (folder / "losses.json").write_text(json.dumps([e["train_loss"] for e in history[1:]]))
+            """
+        )
+    )
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    losses = []
+    for name, command in (("one", [sys.executable]), ("two", torchrun)):
+        (tmp_path / name).mkdir()
+        done = subprocess.run(
+            [*command, str(program), str(tmp_path / name)], env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        losses.append(json.loads((tmp_path / name / "losses.json").read_text()))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    weights = [torch.load(tmp_path / name / "last_model.pt", weights_only=True)["model"] for name in ("one", "two")]
+    for name, value in weights[0].items():
+        torch.testing.assert_close(value, weights[1][name], atol=1e-4, rtol=1e-3)
 
 
 def test_what_is_kept_is_the_mean_of_the_weights(tmp_path: Path) -> None:

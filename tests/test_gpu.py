@@ -8,6 +8,7 @@ import torch
 
 from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
+from tests import test_crops
 from tests.test_resume import trainer
 
 pytestmark = [
@@ -53,3 +54,14 @@ def test_rows_on_a_gpu_are_those_of_a_cpu() -> None:
     windows = rng.integers(0, 4, (200, 500)).astype(np.uint8)
     answers = [Predictor(model, {}, "", device).predict_rows(scores, windows) for device in ("cpu", "cuda")]
     assert np.abs(answers[0] - answers[1]).max() < 1e-3  # a GPU convolves in TF32
+
+
+def test_whole_genes_train_and_are_read_on_a_gpu_as_on_a_cpu() -> None:
+    losses = []
+    for device in ("cpu", "cuda"):
+        it = test_crops.trainer(max_epochs=2, device=device)
+        losses.append([epoch["train_loss"] for epoch in it.train()[1:]])
+    assert losses[0] == pytest.approx(losses[1], rel=1e-2)
+    sequence, scores = "ACGT" * 5000, np.random.default_rng(0).dirichlet([0.05, 0.05, 1.0], 20_000)
+    answers = [Predictor(it.model, {}, "", device).predict_tracks(sequence, scores) for device in ("cpu", "cuda")]
+    assert np.abs(answers[0] - answers[1]).max() < 1e-3

@@ -212,3 +212,12 @@ def test_a_context_too_narrow_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"context_bp: given 100; .* 159 at least"):
         build_model(config)
     assert build_model(ModelConfig(track_encoder="stages", track_encoder_config=NEAR)).context_bp == 159
+
+
+def test_single_options_are_checked_on_assignment() -> None:
+    config = ModelConfig(track_encoder="stages")
+    config.track_encoder_config["stages"] = 3
+    with pytest.raises(ConfigError, match="stages: given 99"):
+        config.track_encoder_config["stages"] = 99
+    assert config.track_encoder_config == {"stages": 3}
+    assert config.model_copy(deep=True).track_encoder_config == {"stages": 3}

@@ -262,6 +262,9 @@ class CropLoader:
             yield self._batch(mine, stands_for[mine])
 
     def _batch(self, crops: NDArray[np.int64], stands_for: NDArray[np.float32]) -> CropBatch:
+        if not len(crops):  # this process's share of a short last batch
+            one = self._batch(np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.float32))
+            return CropBatch(*(getattr(one, name)[:0] for name in one.__dataclass_fields__))
         n = self.crop_bp
         labels = np.full((len(crops), n), NEITHER, dtype=np.int64)
         weights = np.zeros((len(crops), n), dtype=np.float32)
