@@ -1,10 +1,5 @@
 """Crops of whole genes: every position once, weights that add up, equal to the gene they were cut from."""
 
-import json
-import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +17,7 @@ from metalayer.features import gene_feature_matrix, gene_row_scores, stretch_fea
 from metalayer.models import MetaSpliceModel
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER
 from metalayer.training.trainer import Trainer, seed_everything
+from tests.processes import train_in_one_and_two
 
 NEAR = {"members": 2, "stages": 1, "channels": 8, "local_channels": 4, "distances": [1, 20, 95, 105, 160]}
 
@@ -217,36 +213,16 @@ def test_six_epochs_equal_three_and_three_bit_for_bit(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_the_model_of_one(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(
-        textwrap.dedent(
-            f"""
-            import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[1])!r})
-            import json, os, torch
-            from pathlib import Path
-            from tests.test_crops import trainer
-            torch.set_num_threads(1)
-            folder = Path(sys.argv[1])
-            history = trainer(folder, members=1, max_epochs=2, gradient_accumulation_steps=2).train()
-            if int(os.environ.get("RANK", "0")) == 0:
-                (folder / "losses.json").write_text(json.dumps([e["train_loss"] for e in history[1:]]))
-            """
-        )
+    one, two = train_in_one_and_two(
+        tmp_path,
+        """
+        from tests.test_crops import trainer
+        history = trainer(folder, members=1, max_epochs=2, gradient_accumulation_steps=2).train()
+        """,
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    losses = []
-    for name, command in (("one", [sys.executable]), ("two", torchrun)):
-        (tmp_path / name).mkdir()
-        done = subprocess.run(
-            [*command, str(program), str(tmp_path / name)], env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        losses.append(json.loads((tmp_path / name / "losses.json").read_text()))
-    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
-    weights = [torch.load(tmp_path / name / "last_model.pt", weights_only=True)["model"] for name in ("one", "two")]
-    for name, value in weights[0].items():
-        torch.testing.assert_close(value, weights[1][name], atol=1e-4, rtol=1e-3)
+    assert one.losses == pytest.approx(two.losses, rel=1e-4)
+    for name, value in one.weights.items():
+        torch.testing.assert_close(value, two.weights[name], atol=1e-4, rtol=1e-3)
 
 
 def test_what_is_kept_is_the_mean_of_the_weights(tmp_path: Path) -> None:

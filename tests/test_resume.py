@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from metalayer.data.dataset import BatchSampler, RowLoader
 from metalayer.errors import ConfigError, ModelError, SchemaError, TrainingError
 from metalayer.models import MetaSpliceModel
 from metalayer.training.trainer import Trainer, best_epoch, seed_everything
+from tests.processes import train_in_one_and_two
 from tests.test_training import SMALL, planted
 
 TRAIN, VALID = planted(150, 0), planted(100, 1)
@@ -276,42 +276,17 @@ def test_plot_history_needs_a_history(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_train_the_model_of_one(tmp_path: Path) -> None:
-    program = tmp_path / "program.py"
-    program.write_text(
-        textwrap.dedent(
-            f"""
-            import sys; sys.path.insert(0, {str(Path(__file__).resolve().parents[1])!r})
-            import json, os, torch
-            from pathlib import Path
-            from tests.test_resume import loaders, trainer
-            torch.set_num_threads(1)
-            folder = Path(sys.argv[1])
-            it = trainer(folder, loaders(batch_size=32), max_epochs=2, gradient_accumulation_steps=2)
-            for module in it.model.modules():
-                if isinstance(module, torch.nn.Dropout):
-                    module.p = 0.0
-            history = it.train()
-            if int(os.environ.get("RANK", "0")) == 0:
-                (folder / "losses.json").write_text(json.dumps([e["train_loss"] for e in history[1:]]))
-            """
-        )
+    one, two = train_in_one_and_two(
+        tmp_path,
+        """
+        from tests.test_resume import loaders, trainer
+        it = trainer(folder, loaders(batch_size=32), max_epochs=2, gradient_accumulation_steps=2)
+        for module in it.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        history = it.train()
+        """,
     )
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    losses = []
-    for name, command in (("one", [sys.executable]), ("two", torchrun)):
-        (tmp_path / name).mkdir()
-        done = subprocess.run(
-            [*command, str(program), str(tmp_path / name)],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=240,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        losses.append(json.loads((tmp_path / name / "losses.json").read_text()))
-    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
-    models = [torch.load(tmp_path / name / "last_model.pt", weights_only=True)["model"] for name in ("one", "two")]
-    for key, value in models[0].items():
-        assert torch.allclose(value, models[1][key], atol=1e-5), key
+    assert one.losses == pytest.approx(two.losses, abs=1e-5)
+    for key, value in one.weights.items():
+        assert torch.allclose(value, two.weights[key], atol=1e-5), key

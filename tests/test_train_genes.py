@@ -49,6 +49,10 @@ def trained(simulation: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_writes_what_a_training_run_writes(trained: Path, simulation: Path) -> None:
     for name in ("best_model.pt", "last_model.pt", "config.yaml", "history.json", "history.png", "model", "logs"):
         assert (trained / name).exists(), name
+    assert sorted(path.name for path in (trained / "data").iterdir()) == [
+        "train_tracks.parquet",
+        "valid_tracks.parquet",
+    ]
     config = MetaLayerConfig.from_yaml(trained / "config.yaml")
     assert (config.training_unit, config.seed, config.track_encoder) == ("genes", 3, "stages")
     _, info = load_model(trained / "model")

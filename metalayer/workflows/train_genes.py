@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,8 @@ def train_on_scores(
     world.wait()
     train, valid = _parts(data, bool(valid_scores), config)
     logger.info("training on %d genes, validating on %d", len(train.gene_ids), len(valid.gene_ids))
-    loaders = gene_loaders(train, valid, config, model.reach_bp, model.reads_features, data / f"process-{world.rank}")
+    arrays = data / f"process-{world.rank}"
+    loaders = gene_loaders(train, valid, config, model.reach_bp, model.reads_features, arrays)
     if resumed:
         trainer = Trainer.from_checkpoint(
             folder / LAST, *loaders, use_wandb=use_wandb, max_epochs=config.max_epochs, device=config.device
@@ -85,6 +87,7 @@ def train_on_scores(
     else:
         trainer = Trainer(model, *loaders, config, folder, use_wandb)
     history = trainer.train()
+    shutil.rmtree(arrays, ignore_errors=True)  # they stay mapped while they are used
     best = best_epoch(history, config.early_stopping_metric)
     result: dict[str, Any] = {
         "history": history,

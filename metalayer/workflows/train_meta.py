@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ def train_meta_model(
     else:
         trainer = Trainer(model, *loaders, config, folder, use_wandb)
     history = trainer.train()
+    shutil.rmtree(folder / DATA / f"process-{world.rank}", ignore_errors=True)  # stays mapped while it is used
     paths = {
         "best_model": folder / BEST,
         "last_model": folder / LAST,
