@@ -158,7 +158,7 @@ def test_train_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "did you mean 'max_epochs'?" in printed
     assert "dropout: given 7" in printed
     assert cli.main(["train", "--config", "none.yaml"]) == 2
-    assert "presets are hyenadna, lightweight" in capsys.readouterr().err
+    assert "presets are genes, hyenadna, lightweight" in capsys.readouterr().err
     assert not (tmp_path / "x").exists()
 
 

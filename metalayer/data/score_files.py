@@ -22,11 +22,13 @@ class ScoreFile:
     """One or more files as they were read.
 
     Attributes:
-        names: of the files.
+        paths: the files, in words.
+        names: likewise, without folders.
         found: what reading found.
         store: their genes.
     """
 
+    paths: str
     names: str
     found: TrackReport
     store: TrackStore
@@ -43,20 +45,20 @@ class ScoreFile:
         Raises:
             ArtifactError: no such file, or one that cannot be used, without labels or letters; a gene twice.
         """
-        names = ", ".join(path.name for path in paths)
+        given = ", ".join(map(str, paths))
         for path in paths:
             if not path.is_file():
                 raise ArtifactError(f"scores: given {path}, which is no file")
 
         def no_rows() -> pl.DataFrame:
             raise ArtifactError(
-                f"{names}: no column label, so nothing says where sites are; write it with `metalayer base run`, or "
+                f"{given}: no column label, so nothing says where sites are; write it with `metalayer base run`, or "
                 "add donor, acceptor, neither at exon bases"
             )
 
         found = write_tracks(paths, canonical, gene_table, no_rows)
         if not found.letters:
-            raise ArtifactError(f"{names}: no letters, so whole genes cannot be read; give Parquet with a column base")
+            raise ArtifactError(f"{given}: no letters, so whole genes cannot be read; give Parquet with a column base")
         for gene_id, cause in found.genes_dropped.items():
-            logger.warning("gene %s of %s is left out: %s", gene_id, names, cause)
-        return cls(names, found, TrackStore(canonical))
+            logger.warning("gene %s of %s is left out: %s", gene_id, given, cause)
+        return cls(given, ", ".join(path.name for path in paths), found, TrackStore(canonical))

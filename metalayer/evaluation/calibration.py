@@ -24,6 +24,8 @@ _PRIOR_SCALE, _PRIOR_BIAS = 0.15, 0.3
 """Standard deviations of the prior on scale (around 1) and on biases (around 0)."""
 SHARES = np.linspace(0.0, 1.0, 21)
 """Of a correction; 0 leaves the base as it is."""
+_LIKELIHOOD_RATIO = 1.92
+"""Log-likelihood within which a share is not contradicted: half the 95 % point of chi-squared, one degree."""
 _TELLING = 1e-4
 """Change of a log-probability below which a position says nothing of a correction's share."""
 
@@ -118,9 +120,10 @@ def mixed(log_base: NDArray[np.floating], log_p: NDArray[np.floating], share: fl
 
 
 def correction_share(log_base: NDArray[np.floating], log_p: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """The share of a model's correction that validation genes bear out: of `SHARES`, that of the highest likelihood.
+    """The share of a model's correction that validation genes bear out: the largest that they do not contradict.
 
-    A base with few errors teaches little, and what was learned from few sites is too sure of itself.
+    A base with few errors teaches little, and what was learned from few sites may be too sure of itself. Of
+    `SHARES` it is the largest whose likelihood lies within the 95 % likelihood-ratio bound of the best.
 
     Args:
         log_base: (n, 3), of the base.
@@ -130,7 +133,7 @@ def correction_share(log_base: NDArray[np.floating], log_p: NDArray[np.floating]
     near = (labels != NEITHER) | (np.abs(log_p - log_base).max(axis=1) > _TELLING)  # elsewhere nothing changes
     base, model, truth = log_base[near], log_p[near], labels[near].astype(np.intp)
     losses = [-mixed(base, model, share)[np.arange(len(truth)), truth].sum() for share in SHARES]
-    return float(SHARES[int(np.argmin(losses))])
+    return float(SHARES[np.flatnonzero(np.array(losses) <= min(losses) + _LIKELIHOOD_RATIO)[-1]])
 
 
 def _log(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
