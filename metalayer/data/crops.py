@@ -134,7 +134,6 @@ class CropLoader:
     Attributes:
         genes: where the crops are.
         reach_bp: letters and scores on either side of a row position that the model reads.
-        weights: float64 (crops,), how many crops each stands for on average: its own one.
     """
 
     def __init__(
@@ -217,7 +216,8 @@ class CropLoader:
     def identity(self) -> bytes:
         """Of which positions these are: a hash of genes, letters and labels."""
         total = hashlib.sha256(repr(self.genes.gene_ids).encode())
-        total.update(self.genes.tokens.tobytes() + self.genes.labels.tobytes())
+        total.update(self.genes.tokens.data)
+        total.update(self.genes.labels.data)
         return total.digest()
 
     @property
@@ -228,13 +228,11 @@ class CropLoader:
     @property
     def weights(self) -> NDArray[np.float32]:
         """Of all positions: whole genes weigh each alike."""
-        return np.ones(len(self.genes), dtype=np.float32)
+        return np.broadcast_to(np.float32(1.0), len(self.genes))
 
     @property
     def features(self) -> NDArray[np.float32]:
         """Raw features of a sample of row positions, float32 (m, F), for fitting a normalisation."""
-        if not self.with_features:
-            return np.zeros((1, len(FEATURES)), dtype=np.float32)
         rng = np.random.default_rng([self.seed, 0])
         chosen = []
         share = min(1.0, _FEATURE_SAMPLE / len(self.genes))

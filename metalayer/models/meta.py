@@ -226,7 +226,7 @@ class MetaSpliceModel(nn.Module):
         if self.tracks is not None:
             spare = self.reach_bp - self.track_reach_bp
             seen, exon = self._look(tracks[:, spare : tracks.shape[1] - spare])
-            if self.training and self.track_dropout:
+            if self.training and self.fuse is not None:  # also at 0: several processes want every parameter used
                 masked = self._masked(seen.correction)
                 assert masked is not None
                 kept = torch.rand(len(tokens), 1, 1, device=tokens.device) >= self.track_dropout
