@@ -221,3 +221,13 @@ def test_single_options_are_checked_on_assignment() -> None:
         config.track_encoder_config["stages"] = 99
     assert config.track_encoder_config == {"stages": 3}
     assert config.model_copy(deep=True).track_encoder_config == {"stages": 3}
+
+
+def test_every_parameter_of_a_fused_model_has_a_gradient_where_nothing_is_masked() -> None:
+    """As training in several processes asks of every step."""
+    model, track = randomised(build(PARTS[1])).train(), gene_track(300)
+    tracks = torch.from_numpy(track.scores[: 22 + 2 * model.reach_bp]).expand(2, -1, -1)
+    tokens, base = torch.zeros(tracks.shape[:2], dtype=torch.uint8), tracks[:, :20]
+    answer, exons = model(tokens, torch.zeros(2, 22, 50), tracks, base, with_exons=True)
+    (answer[..., 0].sum() + exons.sum()).backward()
+    assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
