@@ -128,9 +128,7 @@ import sys, time
 from pathlib import Path
 from metalayer.base.pwm import PwmModel
 from metalayer.config import BaseConfig
-from metalayer.workflows import base_run as base_run_module
-from metalayer.workflows.base_run import base_run, fingerprint
-from tests.test_openspliceai import member
+from metalayer.workflows.base_run import base_run
 
 score = PwmModel.score
 def slow(*given):
