@@ -123,10 +123,11 @@ def ablation_png(report: Mapping[str, Any], path: Path) -> None:
         for axes, (metric, title) in zip(figure.subplots(1, len(TITLES), sharey=True), TITLES.items(), strict=True):
             base = report["base"][metric]["value"]
             axes.axvline(0.0, color=STYLES["base"][0], linewidth=1.2)
+            beside = axes.get_yaxis_transform()
             for row, variant in enumerate(variants):
                 found = variant["compared"]
                 if found is None:
-                    axes.text(0.02, row, "failed", transform=axes.get_yaxis_transform(), va="center", color="#b42318")
+                    axes.annotate("failed", (0.02, row), xycoords=beside, va="center", color="#b42318")
                     continue
                 gap, seeds = found["minus_base"][metric], found["by_seed"][metric]
                 ends = [gap[end] for end in ("low", "high") if gap[end] is not None]
@@ -134,7 +135,7 @@ def ablation_png(report: Mapping[str, Any], path: Path) -> None:
                 axes.plot(gap["value"], row, **dot)
                 axes.plot([value - base for value in seeds], [row + 0.22] * len(seeds), **seed_dot)
             axes.set(xlabel=f"minus base ({base:.4f})", ylim=(len(variants) - 0.5, -0.5))
-            axes.set_yticks(range(len(variants)), [variant["title"] for variant in variants])
+            axes.set_yticks(range(len(variants)), [variant["title"].replace(" (", "\n(") for variant in variants])
             axes.locator_params(axis="x", nbins=5)
             above = axes.secondary_xaxis("top", functions=(lambda x, b=base: x + b, lambda x, b=base: x - b))
             above.set_xlabel(title)
