@@ -7,10 +7,13 @@ import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import metalayer
 from metalayer.errors import MetalayerError
+
+if TYPE_CHECKING:
+    from metalayer.core.config import MetaLayerConfig
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -121,6 +124,53 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     evaluate.set_defaults(run=_evaluate)
 
+    ablate = commands.add_parser(
+        "ablate",
+        help="train variants of the model alike on whole genes, and compare them on others",
+        description="A run that is in --output-dir already, of the same files and settings, is kept or goes on.",
+    )
+    ablate.add_argument(
+        "--scores",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="per-nucleotide Parquet files, labelled, to train on",
+    )
+    ablate.add_argument(
+        "--valid-scores",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="likewise, to pick the best epoch on (default: whole genes held out of --scores, drawn by the seed)",
+    )
+    ablate.add_argument(
+        "--test-scores",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="likewise, to judge on: genes that are in none of the others",
+    )
+    ablate.add_argument("--output-dir", type=Path, required=True, help="folder to write")
+    ablate.add_argument(
+        "--config", default="genes", help="what all variants have in common: flat YAML file or preset (default genes)"
+    )
+    ablate.add_argument(
+        "--variants",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="none (score encoder alone), cnn, hyenadna, hyenadna-random, huggingface, each also as NAME+tracks, "
+        "tracks (track encoder alone), and those of --variants-file; the first is the reference (default: all of the "
+        "file, or none cnn tracks cnn+tracks)",
+    )
+    ablate.add_argument("--variants-file", type=Path, help="YAML of further variants: name to settings")
+    ablate.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3], help="default 1 2 3")
+    ablate.add_argument("--max-epochs", type=int, help="epochs of every run (default: of the configuration)")
+    ablate.set_defaults(run=_ablate)
+
     verify = commands.add_parser("verify", help="check a training set")
     verify.add_argument("data", type=Path, help="training_data.parquet")
     verify.set_defaults(run=_verify)
@@ -208,18 +258,12 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _train_on_scores(options: argparse.Namespace, values: dict[str, Any]) -> int:
-    from metalayer.core.config import MetaLayerConfig
-    from metalayer.errors import ConfigError
     from metalayer.workflows.train_genes import train_on_scores
 
-    unread = sorted({"data_root", "max_samples", "variant_source"} & set(values))
-    if values.setdefault("training_unit", "genes") != "genes" or unread:
-        given = ", ".join(unread) if unread else "training_unit rows"
-        raise ConfigError(f"{given}: does not go with --scores, which trains on all positions of the files it names")
     results = train_on_scores(
         options.scores,
         options.valid_scores,
-        MetaLayerConfig(**values),
+        _genes_config(values),
         options.output_dir,
         use_wandb=options.use_wandb,
         resume=options.resume,
@@ -233,6 +277,22 @@ def _train_on_scores(options: argparse.Namespace, values: dict[str, Any]) -> int
     print("which picked the epoch, so judge with `metalayer evaluate` on other genes")
     print(f"model directory      {results['paths']['model']}")
     return 0
+
+
+def _genes_config(values: dict[str, Any]) -> MetaLayerConfig:
+    """The configuration of training on --scores.
+
+    Raises:
+        ConfigError: settings of training on rows, or all mistakes.
+    """
+    from metalayer.core.config import MetaLayerConfig
+    from metalayer.errors import ConfigError
+
+    unread = sorted({"data_root", "max_samples", "variant_source"} & set(values))
+    if values.setdefault("training_unit", "genes") != "genes" or unread:
+        given = ", ".join(unread) if unread else "training_unit rows"
+        raise ConfigError(f"{given}: does not go with --scores, which trains on all positions of the files it names")
+    return MetaLayerConfig(**values)
 
 
 def _score(options: argparse.Namespace) -> int:
@@ -254,6 +314,29 @@ def _evaluate(options: argparse.Namespace) -> int:
     note = builds_note(report)
     print(report_table(report, [note] if note else []))
     return 0
+
+
+def _ablate(options: argparse.Namespace) -> int:
+    from metalayer.core.config import MetaLayerConfig
+    from metalayer.evaluation.ablation import ablation_table
+    from metalayer.workflows.ablate import ablate, chosen_variants
+
+    variants = chosen_variants(options.variants, options.variants_file)
+    values = MetaLayerConfig.from_yaml(options.config).model_dump(exclude_unset=True)
+    if options.max_epochs is not None:
+        values["max_epochs"] = options.max_epochs
+    report = ablate(
+        options.scores,
+        options.valid_scores,
+        options.test_scores,
+        _genes_config(values),
+        options.output_dir,
+        variants=variants,
+        seeds=options.seeds,
+    )
+    print(ablation_table(report))
+    print(f"table, figures and plot: {options.output_dir}/ablation.md, .json, .png")
+    return 1 if any(variant["errors"] for variant in report["variants"]) else 0
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -1,17 +1,21 @@
-"""Curves as SVG text, by matplotlib without its global state."""
+"""Curves as SVG text and an ablation as PNG, by matplotlib without its global state."""
 
 from __future__ import annotations
 
 import io
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
+from metalayer.evaluation.ablation import TITLES
 from metalayer.evaluation.metrics import ECE_BINS
+from metalayer.files import publish_file
 
 STYLES: dict[str, tuple[str, str]] = {
     "base": ("#7d8590", "-"),
@@ -107,6 +111,40 @@ def reliability_svg(report: Mapping[str, Any]) -> str:
         )
         count_axes.set_ylim(bottom=0)
         return _svg(figure)
+
+
+def ablation_png(report: Mapping[str, Any], path: Path) -> None:
+    """Each variant minus base, with its interval and its seeds, as PNG; the upper axis has the values themselves."""
+    variants = report["variants"]
+    dot: dict[str, Any] = {"color": STYLES["meta"][0], "marker": "o", "markersize": 7}
+    seed_dot: dict[str, Any] = {"color": STYLES["uncalibrated"][0], "marker": "o", "markersize": 3.5, "linestyle": ""}
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(12, 2.2 + 0.42 * len(variants)), layout="constrained")
+        for axes, (metric, title) in zip(figure.subplots(1, len(TITLES), sharey=True), TITLES.items(), strict=True):
+            base = report["base"][metric]["value"]
+            axes.axvline(0.0, color=STYLES["base"][0], linewidth=1.2)
+            beside = axes.get_yaxis_transform()
+            for row, variant in enumerate(variants):
+                found = variant["compared"]
+                if found is None:
+                    axes.annotate("failed", (0.02, row), xycoords=beside, va="center", color="#b42318")
+                    continue
+                gap, seeds = found["minus_base"][metric], found["by_seed"][metric]
+                ends = [gap[end] for end in ("low", "high") if gap[end] is not None]
+                axes.plot(ends, [row] * len(ends), color=dot["color"])
+                axes.plot(gap["value"], row, **dot)
+                axes.plot([value - base for value in seeds], [row + 0.22] * len(seeds), **seed_dot)
+            axes.set(xlabel=f"minus base ({base:.4f})", ylim=(len(variants) - 0.5, -0.5))
+            axes.set_yticks(range(len(variants)), [variant["title"].replace(" (", "\n(") for variant in variants])
+            axes.locator_params(axis="x", nbins=5)
+            above = axes.secondary_xaxis("top", functions=(lambda x, b=base: x + b, lambda x, b=base: x - b))
+            above.set_xlabel(title)
+            above.locator_params(axis="x", nbins=5)
+        interval = f"mean of seeds, {100 * report['confidence']:g} % interval by gene"
+        handles = [Line2D([], [], **dot, label=interval), Line2D([], [], **seed_dot, label="one seed")]
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+        with publish_file(path) as draft:
+            figure.savefig(draft, format="png", dpi=150)
 
 
 def _unit_square(axes: Axes) -> None:

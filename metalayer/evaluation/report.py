@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -54,9 +54,7 @@ def evaluate(
     """
     systems = list(dict.fromkeys([reference, candidate, *(genes[0].scores if genes else ())]))
     pooled = Pooled.of(genes, systems)
-    weights = draw_genes(pooled, config.n_bootstrap, config.seed)
-    # The sample itself is the first row; the resamples follow.
-    weights = np.concatenate([np.ones((1, weights.shape[1])), weights])
+    weights = gene_weights(pooled, config)
     values = {name: metric_values(pooled, name, weights, config.top_k_values) for name in systems}
     report: dict[str, Any] = {
         "unit": unit,
@@ -98,8 +96,7 @@ def compare_champion(genes: Sequence[GeneScores], config: EvaluateConfig) -> dic
             "genes (split.test_chroms)"
         )
     pooled = Pooled.of(genes, ["meta", "champion"])
-    drawn_genes = draw_genes(pooled, config.n_bootstrap, config.seed)
-    weights = np.concatenate([np.ones((1, drawn_genes.shape[1])), drawn_genes])
+    weights = gene_weights(pooled, config)
     values = {}
     for name in ("meta", "champion"):
         found = metric_values(pooled, name, weights, ())
@@ -109,6 +106,21 @@ def compare_champion(genes: Sequence[GeneScores], config: EvaluateConfig) -> dic
         "champion": {metric: float(drawn[0]) for metric, drawn in values["champion"].items()},
         "difference": _difference(values["meta"], values["champion"], config.confidence),
     }
+
+
+def gene_weights(pooled: Pooled, config: EvaluateConfig) -> Floats:
+    """How often each gene counts, (1 + B, G): in the sample itself, then in each resample."""
+    drawn = draw_genes(pooled, config.n_bootstrap, config.seed)
+    return np.concatenate([np.ones((1, drawn.shape[1])), drawn])
+
+
+def estimates(values: Mapping[str, Floats], confidence: float) -> dict[str, dict[str, float | None]]:
+    """Value and interval of each metric, from its values in the sample and the resamples, (1 + B,)."""
+    out: dict[str, dict[str, float | None]] = {}
+    for metric, drawn in values.items():
+        low, high = _interval(drawn, confidence)
+        out[metric] = {"value": float(drawn[0]), "low": low, "high": high}
+    return out
 
 
 def _interval(drawn: Floats, confidence: float) -> list[float | None]:
@@ -124,12 +136,7 @@ def _difference(
     candidate: dict[str, Floats], reference: dict[str, Floats], confidence: float
 ) -> dict[str, dict[str, float | None]]:
     """Candidate minus reference in the same resamples."""
-    out: dict[str, dict[str, float | None]] = {}
-    for metric, drawn in candidate.items():
-        gap = drawn - reference[metric]
-        low, high = _interval(gap, confidence)
-        out[metric] = {"value": float(gap[0]), "low": low, "high": high}
-    return out
+    return estimates({metric: drawn - reference[metric] for metric, drawn in candidate.items()}, confidence)
 
 
 def _curves(pooled: Pooled, system: str) -> dict[str, Any]:

@@ -72,11 +72,9 @@ def train_on_scores(
     model = build_model(config)
     data = folder / "data"
     if world.is_first:
-        ScoreFile.read(scores, data / TRAIN_TRACKS, {})
-        if valid_scores:
-            ScoreFile.read(valid_scores, data / VALID_TRACKS, {})
+        read_tracks(scores, valid_scores, data)
     world.wait()
-    train, valid = _parts(data, bool(valid_scores), config)
+    train, valid = gene_parts(data, bool(valid_scores), config)
     logger.info("training on %d genes, validating on %d", len(train.gene_ids), len(valid.gene_ids))
     arrays = data / f"process-{world.rank}"
     loaders = gene_loaders(train, valid, config, model.reach_bp, model.reads_features, arrays)
@@ -117,12 +115,33 @@ def train_on_scores(
     return result
 
 
-def _parts(data: Path, separate: bool, config: MetaLayerConfig) -> tuple[GenePart, GenePart]:
+def read_tracks(scores: Sequence[Path], valid_scores: Sequence[Path], data: Path) -> None:
+    """Read the files to train and to validate on into the folder `data`, for `gene_parts`.
+
+    Raises:
+        ArtifactError: files that cannot be used.
+    """
+    ScoreFile.read(scores, data / TRAIN_TRACKS, {})
+    if valid_scores:
+        ScoreFile.read(valid_scores, data / VALID_TRACKS, {})
+
+
+def gene_parts(data: Path, separate: bool, config: MetaLayerConfig) -> tuple[GenePart, GenePart]:
+    """The genes to train and to validate on.
+
+    Args:
+        data: folder of `read_tracks`.
+        separate: whether there were files to validate on; else `val_split` of the genes is drawn by `seed`.
+        config: share and seed.
+
+    Raises:
+        SplitError: a gene to train on that is, or overlaps, one to validate on, or a part without genes.
+    """
     store = TrackStore(data / TRAIN_TRACKS)
     genes = store.genes()
     if separate:
         other = TrackStore(data / VALID_TRACKS)
-        _refuse_crossing(genes, other.genes())
+        refuse_crossing(genes, other.genes(), "--scores", "--valid-scores")
         return GenePart(store, list(genes)), GenePart(other, list(other.genes()))
     chrom_of = {gene_id: gene.interval.chrom for gene_id, gene in genes.items()}
     part_of = split_genes(chrom_of, genes, {"valid": config.val_split}, config.seed)
@@ -136,17 +155,27 @@ def _parts(data: Path, separate: bool, config: MetaLayerConfig) -> tuple[GenePar
     return GenePart(store, parts["train"]), GenePart(store, parts["valid"])
 
 
-def _refuse_crossing(train: Mapping[str, Gene], valid: Mapping[str, Gene]) -> None:
-    """Refuse genes on both sides, by name or by place."""
-    both = sorted(set(train) & set(valid))
+def refuse_crossing(genes: Mapping[str, Gene], others: Mapping[str, Gene], option: str, other_option: str) -> None:
+    """Refuse genes on both sides, by name or by place.
+
+    Args:
+        genes: gene by id.
+        others: gene by id.
+        option: which files `genes` are of.
+        other_option: which files `others` are of.
+
+    Raises:
+        SplitError: a gene that is, or overlaps, one of the others.
+    """
+    both = sorted(set(genes) & set(others))
     if both:
         raise SplitError(
-            f"{len(both)} genes are in --scores and in --valid-scores ({', '.join(both[:5])}): what was learned from "
+            f"{len(both)} genes are in {option} and in {other_option} ({', '.join(both[:5])}): what was learned from "
             "them would be judged on them. Give each gene once"
         )
-    for mine in train.values():
-        for other in valid.values():
+    for mine in genes.values():
+        for other in others.values():
             if mine.interval.overlaps(other.interval):
                 raise SplitError(
-                    f"gene {mine.gene_id} of --scores overlaps {other.gene_id} of --valid-scores; leave one of them out"
+                    f"gene {mine.gene_id} of {option} overlaps {other.gene_id} of {other_option}; leave one of them out"
                 )

@@ -1,0 +1,363 @@
+"""Which part of the model brings what: variants trained alike on whole genes, judged on genes that none has seen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import metalayer
+from metalayer.config import EvaluateConfig, ModelConfig, TrainConfig, read_yaml
+from metalayer.core import MetaLayerConfig
+from metalayer.data.score_files import ScoreFile
+from metalayer.data.tracks import TrackStore
+from metalayer.device import use_threads
+from metalayer.errors import ConfigError, MetalayerError
+from metalayer.evaluation.ablation import Resampled, ablation_table, compare_variants, resampled
+from metalayer.evaluation.calls import SITE_CLASSES
+from metalayer.evaluation.metrics import GeneScores
+from metalayer.evaluation.plots import ablation_png
+from metalayer.files import only_one, publish_file, sha256
+from metalayer.inference import Predictor
+from metalayer.inference.predictor import base_probabilities
+from metalayer.models.build import build_model
+from metalayer.models.bundle import DESCRIPTION, read_description
+from metalayer.schema import CLASSES
+from metalayer.training.trainer import HISTORY, seed_everything
+from metalayer.workflows.evaluate import score_positions
+from metalayer.workflows.train_genes import gene_parts, read_tracks, refuse_crossing, train_on_scores
+from metalayer.workflows.train_meta import MODEL
+
+logger = logging.getLogger(__name__)
+
+Settings = Mapping[str, Any]
+Files = Mapping[str, Mapping[str, str]]
+"""Part (train, valid, test) to its files, each with the SHA-256 of its bytes."""
+
+_SCORES_ALONE: Settings = {
+    "sequence_encoder": "none",
+    "sequence_encoder_config": {},
+    "score_encoder": True,
+    "track_encoder": "none",
+    "track_encoder_config": {},
+}
+"""What a variant reads unless its own settings say otherwise."""
+_TRACKS: Settings = {"track_encoder": "stages", "track_encoder_config": {"members": 3}}
+_ENCODERS: Mapping[str, Settings] = {
+    "none": {},
+    "cnn": {"sequence_encoder": "cnn"},
+    "hyenadna": {
+        "sequence_encoder": "hyenadna",
+        "sequence_encoder_config": {"model_size": "tiny", "pretrained": True, "freeze": True},
+    },
+    "hyenadna-random": {
+        "sequence_encoder": "hyenadna",
+        "sequence_encoder_config": {"model_size": "tiny", "pretrained": False},
+    },
+    "huggingface": {"sequence_encoder": "huggingface"},
+}
+VARIANTS: Mapping[str, Settings] = {
+    **_ENCODERS,
+    "tracks": {**_TRACKS, "score_encoder": False},
+    **{f"{name}+tracks": {**settings, **_TRACKS} for name, settings in _ENCODERS.items()},
+}
+"""Built-in variants: name to settings."""
+DEFAULT_VARIANTS = ("none", "cnn", "tracks", "cnn+tracks")
+"""Those that need neither a checkpoint nor a GPU."""
+
+_ALIKE = set(MetaLayerConfig.model_fields) - {*ModelConfig.model_fields, *TrainConfig.model_fields} | {
+    *("training_unit", "crop_bp", "batch_crops", "batch_size", "gradient_accumulation_steps", "easy_share"),
+    *("max_epochs", "patience", "early_stopping_metric", "device", "threads", "seed"),
+}
+"""What a variant may not set: on what, how long and by which figure all are trained."""
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
+
+
+TEST_TRACKS, RUNS, INPUTS, JUDGED = "test_tracks.parquet", "runs", "inputs.json", "judged.json"
+REPORT, TABLE, PLOT = "ablation.json", "ablation.md", "ablation.png"
+
+
+def chosen_variants(names: Sequence[str], path: Path | None) -> dict[str, Settings]:
+    """Variants by name, in order.
+
+    Args:
+        names: which ones; empty for all of the file, or `DEFAULT_VARIANTS` without one.
+        path: YAML of further variants, name to settings, which replace built-in ones of the same name.
+
+    Raises:
+        ConfigError: a file that cannot be read, or all names that are unknown or none and variants without settings.
+    """
+    given = read_yaml(path) if path else {}
+    known = {**VARIANTS, **given}
+    chosen = list(dict.fromkeys(names)) or list(given) or list(DEFAULT_VARIANTS)
+    mistakes = [f"variant {name!r}: unknown; there are {', '.join(known)}" for name in chosen if name not in known]
+    for name, settings in given.items():
+        if not isinstance(name, str) or not _NAME.fullmatch(name) or name == "base":
+            mistakes.append(f"variant {name!r}: a name is letters, digits and . _ + -, and not base")
+        elif not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
+            mistakes.append(f"variant {name}: given {settings!r}; a variant is settings by name")
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return {name: known[name] for name in chosen}
+
+
+def ablate(
+    scores: Sequence[Path],
+    valid_scores: Sequence[Path],
+    test_scores: Sequence[Path],
+    config: MetaLayerConfig,
+    output_dir: Path,
+    *,
+    variants: Mapping[str, Settings],
+    seeds: Sequence[int],
+    evaluation: EvaluateConfig | None = None,
+) -> dict[str, Any]:
+    """Train every variant with every seed alike, and compare all with the base on the test genes.
+
+    At one seed all variants train on the same crops, validate on the same genes and pass over them `max_epochs`
+    times: none stops early, and the best epoch on the validation genes is kept. Writes `ablation.json`,
+    `ablation.md`, `ablation.png` and in `runs/<variant>/seed-<seed>/` what `train_on_scores` writes. A run that is
+    there already, of the same files, settings and untrained network, is kept, or goes on from its last epoch.
+
+    Args:
+        scores: labelled per-nucleotide Parquet files with letters, to train on.
+        valid_scores: likewise, to pick the best epoch on; none: genes of `scores`, drawn by each seed.
+        test_scores: likewise, to judge on.
+        config: what all variants have in common; what it says of encoders is not read.
+        output_dir: folder to write.
+        variants: name to the settings that make a variant what it is; the first is the reference of the others.
+        seeds: of weights, crops and held-out validation genes.
+        evaluation: bootstrap and coverage.
+
+    Returns:
+        What was written to `ablation.json`: facts of the test genes, seeds, max_epochs, files, base, reference and
+        variants, each with name, title, settings, sizes, runs and errors by seed, and `compared` (see
+        `compare_variants`). A variant of which a run failed has an error and no figure.
+
+    Raises:
+        ConfigError: variants that cannot be configured or built, all of them; nothing was trained.
+        ArtifactError: files that cannot be used.
+        SplitError: a gene on two sides, or a part without genes.
+        EvaluationError: test genes without a donor or an acceptor.
+    """
+    folder, judged_by = Path(output_dir), evaluation or EvaluateConfig()
+    seeds = list(dict.fromkeys(seeds))
+    planned = _planned(config, variants, seeds)
+    with only_one(folder / "ablate.lock", "give another --output-dir"):
+        use_threads(config.threads)
+        store = _test_genes(scores, valid_scores, test_scores, folder / "data", planned[0])
+        genes = _base_genes(store)
+        base = resampled(genes, "base", judged_by)
+        files = {
+            part: {str(path): sha256(path) for path in paths}
+            for part, paths in (("train", scores), ("valid", valid_scores), ("test", test_scores))
+        }
+        for seed in seeds:
+            for variant in planned:
+                _run(folder / RUNS / variant.name / f"seed-{seed}", variant, seed, store, files, judged_by)
+        outcomes = {variant.name: None if variant.errors else variant.outcomes for variant in planned}
+        compared = compare_variants(base, outcomes, judged_by.confidence)
+        labels = np.concatenate([gene.labels for gene in genes])
+        report: dict[str, Any] = {
+            "unit": "positions",
+            "genes": len(genes),
+            "positions": len(labels),
+            "sites": {name: int((labels == CLASSES.index(name)).sum()) for name in SITE_CLASSES},
+            "confidence": judged_by.confidence,
+            "resamples": judged_by.n_bootstrap,
+            "seeds": seeds,
+            "max_epochs": config.max_epochs,
+            "files": files,
+            "base": compared["base"],
+            "reference": compared["reference"],
+            "variants": [variant.told(compared["variants"][variant.name]) for variant in planned],
+        }
+        _publish(folder / REPORT, json.dumps(report, indent=1))
+        _publish(folder / TABLE, ablation_table(report))
+        ablation_png(report, folder / PLOT)
+    return report
+
+
+@dataclass(frozen=True)
+class _Variant:
+    """A variant that can be built.
+
+    Attributes:
+        name: of its folder.
+        title: what it is called in table and plot.
+        settings: what makes it what it is.
+        configs: by seed.
+        parameters: of the network.
+        trained_parameters: those that are not frozen.
+        outcomes: metrics on the test genes, of one finished run after the other.
+        runs: facts of finished runs by seed.
+        errors: of failed runs by seed.
+    """
+
+    name: str
+    title: str
+    settings: Settings
+    configs: Mapping[int, MetaLayerConfig]
+    parameters: int
+    trained_parameters: int
+    outcomes: list[Resampled] = field(default_factory=list)
+    runs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+
+    def told(self, compared: Mapping[str, Any] | None) -> dict[str, Any]:
+        """JSON-ready."""
+        names = ("name", "title", "settings", "parameters", "trained_parameters", "runs", "errors")
+        return {**{name: getattr(self, name) for name in names}, "compared": compared}
+
+
+def _planned(base: MetaLayerConfig, variants: Mapping[str, Settings], seeds: Sequence[int]) -> list[_Variant]:
+    """The variants, after building each."""
+    mistakes, planned = [], []
+    for name, settings in variants.items():
+        try:
+            planned.append(_plan(name, settings, base, seeds))
+        except MetalayerError as error:
+            mistakes.append(f"variant {name}: {error}")
+    if mistakes:
+        raise ConfigError("\n".join(mistakes))
+    return planned
+
+
+def _plan(name: str, settings: Settings, base: MetaLayerConfig, seeds: Sequence[int]) -> _Variant:
+    if alike := sorted(_ALIKE & set(settings)):
+        raise ConfigError(f"{', '.join(alike)}: alike for all variants; set it in --config")
+    values = {**base.model_dump(exclude_unset=True), **_SCORES_ALONE, **settings, "patience": base.max_epochs}
+    configs = {seed: MetaLayerConfig(**{**values, "seed": seed}) for seed in seeds}
+    config = configs[seeds[0]]
+    parameters = list(build_model(config).parameters())
+    return _Variant(
+        name,
+        _title(name, config),
+        {key: getattr(config, key) for key in (*_SCORES_ALONE, *settings)},
+        configs,
+        sum(p.numel() for p in parameters),
+        sum(p.numel() for p in parameters if p.requires_grad),
+    )
+
+
+def _title(name: str, config: MetaLayerConfig) -> str:
+    """The name, and that an encoder which could have been pretrained was not."""
+    options = config.sequence_encoder_config
+    if options.get("pretrained", True):
+        return name
+    return f"{name} ({' '.join(['random-initialised', *filter(None, [options.get('model_size')])])})"
+
+
+def _test_genes(
+    scores: Sequence[Path], valid_scores: Sequence[Path], test_scores: Sequence[Path], data: Path, variant: _Variant
+) -> TrackStore:
+    """The test genes, after refusing those that are, or overlap, genes to train or to validate on."""
+    read_tracks(scores, valid_scores, data)
+    store = ScoreFile.read(test_scores, data / TEST_TRACKS, {}).store
+    for config in variant.configs.values():
+        train, valid = gene_parts(data, bool(valid_scores), config)
+        for part, option in ((train, "--scores"), (valid, "--valid-scores")):
+            refuse_crossing(part.store.genes(), store.genes(), option, "--test-scores")
+    return store
+
+
+def _base_genes(store: TrackStore) -> list[GeneScores]:
+    return [
+        GeneScores(
+            track.gene.gene_id, track.gene.interval.chrom, track.labels, {"base": base_probabilities(track.scores)}
+        )
+        for track in store.read_many(list(store.genes()))
+    ]
+
+
+def _run(
+    folder: Path, variant: _Variant, seed: int, store: TrackStore, files: Files, evaluation: EvaluateConfig
+) -> None:
+    """Train and judge one variant with one seed, and note what came of it."""
+    logger.info("variant %s, seed %d", variant.title, seed)
+    config = variant.configs[seed]
+    try:
+        _train(folder, config, files)
+        variant.outcomes.append(_judged(folder, config, store, list(files["test"].values()), evaluation))
+        variant.runs[str(seed)] = _facts(folder)
+    except (MetalayerError, RuntimeError, MemoryError) as error:  # torch's own are RuntimeErrors
+        known = isinstance(error, MetalayerError)
+        variant.errors[str(seed)] = str(error) if known else f"{type(error).__name__}: {error}"
+        logger.error("variant %s, seed %d failed: %s", variant.title, seed, error, exc_info=not known)
+
+
+def _train(folder: Path, config: MetaLayerConfig, files: Files) -> None:
+    """Train, unless that was done, or begun, from the same inputs."""
+    inputs = {
+        "metalayer_version": metalayer.__version__,
+        "files": {part: list(files[part].values()) for part in ("train", "valid")},
+        "settings": config.model_dump(mode="json"),
+        "untrained_network": _network_hash(config),
+    }
+    if _read(folder / INPUTS) != inputs:
+        if folder.exists():
+            shutil.rmtree(folder)
+        _publish(folder / INPUTS, json.dumps(inputs, indent=1))
+    if (folder / MODEL / DESCRIPTION).exists():
+        logger.info("%s is of the same files and settings, and kept", folder)
+    else:
+        scores, valid_scores = ([Path(path) for path in files[part]] for part in ("train", "valid"))
+        train_on_scores(scores, valid_scores, config, folder, resume=True)
+
+
+def _network_hash(config: MetaLayerConfig) -> str:
+    """Of the untrained network: another pretrained encoder at the same place is another network."""
+    seed_everything(config.seed)
+    model, total = build_model(config), hashlib.sha256()
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        total.update(name.encode())
+        total.update(tensor.detach().reshape(-1).view(torch.uint8).numpy().data)
+    return total.hexdigest()
+
+
+def _judged(
+    folder: Path, config: MetaLayerConfig, store: TrackStore, test_files: list[str], evaluation: EvaluateConfig
+) -> Resampled:
+    """Metrics of a trained model on the test genes, unless they are there already."""
+    path, of = folder / JUDGED, {"files": test_files, "evaluation": evaluation.model_dump(mode="json")}
+    found = _read(path)
+    if found is None or found["of"] != of:
+        predictor = Predictor.load(folder / MODEL, config.get_device())
+        genes = score_positions(predictor, store, list(store.genes()))
+        values = resampled(genes, "meta", evaluation)
+        found = {"of": of, "resampled": {metric: drawn.tolist() for metric, drawn in values.items()}}
+        _publish(path, json.dumps(found))
+    return {metric: np.asarray(drawn) for metric, drawn in found["resampled"].items()}
+
+
+def _facts(folder: Path) -> dict[str, Any]:
+    """Of a finished run: where its model is, and what training it took and gave."""
+    info = read_description(folder / MODEL)
+    history = json.loads((folder / HISTORY).read_text(encoding="utf-8"))
+    return {
+        "model": str(folder / MODEL),
+        "genes": {part: len(info["split"][part]) for part in ("train", "valid")},
+        "epochs": len(history) - 1,
+        "best_epoch": info["best_epoch"],
+        "share": info["calibration"]["share"],
+        "seconds": sum(epoch["seconds"] for epoch in history),
+    }
+
+
+def _read(path: Path) -> Any:
+    """JSON of a file; None where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _publish(path: Path, text: str) -> None:
+    with publish_file(path) as draft:
+        draft.write_text(text, encoding="utf-8")
