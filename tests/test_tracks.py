@@ -16,6 +16,7 @@ from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
 from metalayer.models.build import build_model
 from metalayer.models.bundle import load_model, save_model
+from metalayer.models.encoders import crop
 from metalayer.models.tracks import TrackEncoder, maxima, track_channels
 from tests.dense import dense_rows, windowed_rows
 
@@ -26,6 +27,7 @@ PARTS = [
     {"sequence_encoder": "none", "score_encoder": True},
     {"sequence_encoder": "cnn", "sequence_encoder_config": LETTERS, "score_encoder": False},
     {"sequence_encoder": "cnn", "sequence_encoder_config": LETTERS, "fusion": "cross_attention"},
+    {"sequence_encoder": "none", "score_encoder": False, "track_encoder_config": {**NEAR, "dilated_members": 2}},
 ]
 
 
@@ -105,30 +107,38 @@ def test_real_genes_by_window_and_whole(shared: Path, tmp_path: Path, name: str)
         np.testing.assert_allclose(windowed_rows(model, track, at), dense_rows(model, track)[at], atol=1e-5, rtol=0)
 
 
-def test_it_sees_its_radius_and_no_further() -> None:
-    encoder = TrackEncoder(**NEAR)
+@pytest.mark.parametrize(("kind", "radius_bp"), [(0, 2 * 39), (1, 5 * (1 + 4 + 16 + 40))], ids=["stages", "dilated"])
+def test_it_sees_its_radius_and_no_further(kind: int, radius_bp: int) -> None:
+    member = TrackEncoder(dilated_members=1, **NEAR).members[kind]
     with torch.no_grad():
-        for stage in encoder.members[0].each():
-            for parameter in stage.parameters():
-                parameter.copy_(parameter.abs() + (20.0 if parameter.ndim == 1 else 0.0))  # no ReLU cuts anything off
-            stage.out.weight.fill_(0.5)
-    assert encoder.radius_bp == 2 * 39
-    tracks = torch.tensor([1e-4, 1e-4, 1 - 2e-4]).repeat(1, 2 * encoder.radius_bp + 41, 1)
-    before = encoder(tracks)[1]
+        for name, parameter in member.named_parameters():
+            parameter.copy_(parameter.abs() + (20.0 if parameter.ndim == 1 else 0.0))  # no ReLU cuts anything off
+            if "out.weight" in name:
+                parameter.fill_(0.5)
+    assert member.radius_bp == radius_bp
+    tracks = torch.tensor([1e-4, 1e-4, 1 - 2e-4], dtype=torch.float64).repeat(1, 2 * radius_bp + 41, 1)
+    member.double()
+    before = member(*track_channels(tracks))[1]
     tracks[0, 0] = torch.tensor([0.9, 0.05, 0.05])
-    changed = (encoder(tracks)[1] != before).any(dim=-1)[0]
+    changed = (member(*track_channels(tracks))[1] != before).any(dim=1)[0]
     assert changed[0]
     assert not changed[1:].any()
 
 
 def test_members_share_the_crops_in_training_and_are_averaged_after() -> None:
     torch.manual_seed(0)
-    encoder = TrackEncoder(members=3, **NEAR)
+    encoder = TrackEncoder(members=2, dilated_members=1, **NEAR)
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.normal_(std=0.2)
     tracks = torch.rand(7, 2 * encoder.radius_bp + 5, 3)
-    alone = [[part.clone() for part in member(*track_channels(tracks))] for member in encoder.members]
+    alone = [
+        [
+            part.clone()
+            for part in member(*(crop(x, encoder.radius_bp - member.radius_bp) for x in track_channels(tracks)))
+        ]
+        for member in encoder.members
+    ]
     encoder.eval()
     torch.testing.assert_close(encoder(tracks)[1], sum(m[1] for m in alone).transpose(1, 2) / 3)
     encoder.train()
