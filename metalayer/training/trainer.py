@@ -101,13 +101,7 @@ class Trainer:
         train_loader.balance(config.balance_classes)
         if not float(train_loader.weights.sum()) > 0:
             raise TrainingError("all training rows weigh 0, so there is nothing to learn from; check sample_weight")
-        # Biases and one-dimensional parameters are not decayed.
-        decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-        plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=config.learning_rate,
-        )
+        self.optimizer = torch.optim.AdamW(_groups_of(model, config.weight_decay), lr=config.learning_rate)
         self.steps_done = 0
         self.average: AveragedModel | None = None
         if config.weight_average:
@@ -275,7 +269,7 @@ class Trainer:
     def _step(self, factor: float, rate: float) -> None:
         """One optimizer step on the gradients of summed losses, times `factor`."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_share"]
         self.scaler.unscale_(self.optimizer)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         for parameter in parameters:
@@ -481,6 +475,18 @@ def _nll(log_p: Tensor, labels: Tensor) -> Tensor:
     """Negative log-likelihood of each label, in the shape of the labels: log p (..., C), labels (...)."""
     losses: Tensor = nll_loss(log_p.flatten(0, -2), labels.flatten(), reduction="none")
     return losses.reshape(labels.shape)
+
+
+def _groups_of(model: MetaSpliceModel, weight_decay: float) -> list[dict[str, Any]]:
+    """What learns, by share of the learning rate; biases and other one-dimensional parameters are not decayed."""
+    slow = set(model.encoder.slow_parameters())
+    groups = []
+    for share, chosen in ((1.0, False), (model.encoder.slow_share, True)):
+        learning = [p for p in model.parameters() if p.requires_grad and (p in slow) is chosen]
+        decayed, plain = ([p for p in learning if (p.ndim > 1) is wide] for wide in (True, False))
+        groups.append({"params": decayed, "weight_decay": weight_decay, "rate_share": share})
+        groups.append({"params": plain, "weight_decay": 0.0, "rate_share": share})
+    return groups
 
 
 def _copied(model: torch.nn.Module) -> dict[str, Tensor]:
