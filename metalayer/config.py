@@ -212,7 +212,7 @@ class ModelConfig(Section):
     section: ClassVar[str] = "model"
 
     sequence_encoder: str = "cnn"
-    """Name in the encoder registry: `cnn` or `none`."""
+    """Name in the encoder registry: `cnn`, `hyenadna`, `huggingface` (language models) or `none`."""
     sequence_encoder_config: dict[str, Any] = Field(default_factory=dict)
     """Options of the encoder; unknown ones are errors."""
     score_encoder: bool = True
