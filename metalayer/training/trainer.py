@@ -28,6 +28,7 @@ from metalayer.models.meta import MetaSpliceModel
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
 from metalayer.training import distributed
 from metalayer.training.checkpoint import BEST, LAST, load_checkpoint, restored_model, save_checkpoint
+from metalayer.training.frozen import read_frozen
 from metalayer.training.trackers import Tracker
 
 logger = logging.getLogger(__name__)
@@ -42,11 +43,11 @@ Epoch = dict[str, float]
 class Trainer:
     """Fits a model to rows, or to crops of whole genes; `train()` leaves the weights of the best epoch in it.
 
-    Normalisation is fitted on the rows of `train_loader` into the model's buffers. The weight of every row
-    or position multiplies its own loss. With `weight_average` it is the running mean of the weights that is
-    validated and kept. Training stops when the validation figure (`early_stopping_metric`) has not
-    improved for `patience` epochs; epoch 0, the untrained model, counts, so that training never ends
-    worse than it began.
+    Normalisation is fitted on the rows of `train_loader` into the model's buffers. The weight of every row or
+    position multiplies its own loss. What a frozen language model says is computed once, before the first
+    epoch (see `frozen.py`). With `weight_average` it is the running mean of the weights that is validated and
+    kept. Training stops when the validation figure (`early_stopping_metric`) has not improved for `patience`
+    epochs; epoch 0, the untrained model, counts, so that training never ends worse than it began.
 
     With an `output_dir` each epoch ends with a checkpoint (`last_model.pt`, `best_model.pt`),
     `history.json` and TensorBoard files in `logs/`; a run killed at any moment goes on from its last whole
@@ -170,6 +171,8 @@ class Trainer:
                 "a new Trainer"
             )
         self._open_outputs()
+        both = (self.train_loader, self.val_loader)
+        read_frozen(self.model.encoder, both, self.config.seed, self.config.embedding_cache, self.world)
         model = self.world.share(self.model, self.device)
         if self._last_weights:
             self.model.load_state_dict(self._last_weights)
