@@ -10,13 +10,14 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from benchmarks import base_layer, inference, metrics, reading, training
+from benchmarks import base_layer, frozen, inference, metrics, reading, training
 from benchmarks.measure import Result
 from metalayer.workflows.simulate import simulate
 
 BENCHMARKS = {
     "reading": reading.run,
     "training": training.run,
+    "frozen": frozen.run,
     "inference": inference.run,
     "metrics": metrics.run,
     "base_layer": base_layer.run,
