@@ -185,6 +185,17 @@ def test_padding_does_not_change_states(places: dict[str, Any]) -> None:
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_row_gives_the_same_bytes_whatever_it_is_batched_with(places: dict[str, Any], kind: str) -> None:
+    predictor = Predictor(model(places[kind]), {}, "")
+    rng = np.random.default_rng(0)
+    windows = rng.integers(0, 5, (40, 500)).astype(np.uint8)
+    scores = np.concatenate([rng.dirichlet([1, 1, 1], 40), rng.random((40, 4))], axis=1).astype(np.float32)
+    together = predictor.predict_rows(scores, windows)
+    for i in (0, 7, 33):
+        assert predictor.predict_rows(scores[i : i + 1], windows[i : i + 1]).tobytes() == together[i].tobytes()
+
+
 @pytest.mark.parametrize("kind", ["hyenadna", "esm", "overlapping"])
 def test_a_frozen_backbone_stays_as_it_is(places: dict[str, Any], kind: str) -> None:
     it = model(places[kind], freeze=True).train()

@@ -43,6 +43,7 @@ class SequenceEncoder(nn.Module):
         neighbour_radius_bp: letters that a neighbour's features see on either side of it.
         neighbour_dim: channels D of a neighbour; 0 where the encoder has no neighbourhood.
         checkpoint: what it was built from, JSON-ready, where its options are not enough to build it again.
+        pads: whether what a batch is padded to depends on its rows, and so the last bits of each row's result.
         slow_share: share of the learning rate at which `slow_parameters` learn.
     """
 
@@ -51,6 +52,7 @@ class SequenceEncoder(nn.Module):
     neighbour_radius_bp: int = 0
     neighbour_dim: int = 0
     checkpoint: dict[str, Any] | None = None
+    pads: bool = False
     slow_share: float = 1.0
 
     def freeze(self) -> None:

@@ -66,6 +66,7 @@ class HuggingFaceEncoder(LanguageEncoder):
         record = {**checkpoint, "pretrained": True, "architecture": _architecture(backbone, tokenizer)}
         super().__init__(backbone, backbone.config.hidden_size, record, common)
         self.tokens = tokens
+        self.pads = tokens.table is None and not tokens.k
 
     def states(self, chunks: Tensor) -> Tensor:
         """Chunks of letters uint8 (B, C) to float32 (B, C, D)."""
