@@ -1,6 +1,7 @@
 """HyenaDNA as published: golden vectors, the checkpoint layout, and what is refused."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,14 @@ def test_freq_may_be_stored_under_any_index(tmp_path: Path) -> None:
     assert torch.equal(other.layers[1].mixer.filter_fn.freq, freq)
     with pytest.raises(ModelError, match=r"extra: .*implicit_filter\.3\.freq"):
         load_hyenadna(hyenadna(tmp_path / "c", **{third: freq + 1}))
+
+
+def test_a_freq_that_is_not_trained_is_not_stored(tmp_path: Path) -> None:
+    config = replace(TINY, train_freq=False, activation_freq=7)
+    without = {f"hyena.backbone.layers.{i}.mixer.filter_fn.implicit_filter.1.freq": None for i in (0, 1)}
+    freq = load_hyenadna(hyenadna(tmp_path, config, **without)).layers[1].mixer.filter_fn.freq
+    assert (freq == 7).all()
+    assert not freq.requires_grad
 
 
 def test_all_tensors_that_do_not_fit_are_listed(tmp_path: Path) -> None:

@@ -18,8 +18,11 @@ from metalayer.inference import Predictor
 from metalayer.models.bundle import load_model
 from metalayer.schema import BASE_SCORES
 from metalayer.serving import release
+from metalayer.serving.engine import Engine, read_golden
+from metalayer.workflows.evaluate import GOLDEN
 from tests import checkpoints
 from tests.releases import make_bundle
+from tests.test_workflows import prepare
 
 SMALL = {"chunk_bp": 48, "stride_bp": 16, "output_dim": 8}
 
@@ -65,6 +68,29 @@ def test_letters_in_words_train_too(simulation: Path, tmp_path: Path) -> None:
     assert cli.main([*command, *settings(tmp_path / "cache", model=str(place), unfreeze_layers=1)]) == 0
     assert not (tmp_path / "cache").exists()  # it learns
     assert cli.main([*command, *settings(tmp_path / "cache", model=str(place), unfreeze_layers=1), "--resume"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["hyenadna", "huggingface"])
+def test_the_pipelines_steps_end_in_a_release_that_answers(simulation: Path, tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "checkpoint"
+    if kind == "hyenadna":
+        options = {"model_size": str(checkpoints.hyenadna(place)), "freeze": True, **SMALL}
+    else:
+        options = {"model": str(checkpoints.bpe_bert(place)), "freeze": True, **SMALL}
+    overrides = {"model.sequence_encoder": kind, "train.embedding_cache": str(tmp_path / "cache")}
+    overrides |= {"model.sequence_encoder_config": options, "train.max_epochs": 2}
+    run = prepare(simulation, tmp_path / "data", *(f"{key}={json.dumps(value)}" for key, value in overrides.items()))
+    run.train(tmp_path / "bundle")
+    shutil.rmtree(place)
+    evaluation = run.evaluate(tmp_path / "bundle", tmp_path / "evaluation")
+    assert evaluation["primary"] == "positions"
+    (tmp_path / "release").mkdir()
+    golden = tmp_path / "evaluation" / GOLDEN
+    release.write_release(tmp_path / "release", tmp_path / "bundle", golden, {"name": "m", "version": "1"})
+    engine = Engine(tmp_path / "release")  # it answers its golden rows
+    rows, expected = read_golden(golden)
+    np.testing.assert_allclose(engine.score(rows), expected, atol=1e-6)
 
 
 def test_a_release_names_what_its_encoder_needs(tmp_path: Path) -> None:
