@@ -10,13 +10,15 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from benchmarks import base_layer, inference, metrics, reading, training
+from benchmarks import base_layer, frozen, hyenadna, inference, metrics, reading, training
 from benchmarks.measure import Result
 from metalayer.workflows.simulate import simulate
 
 BENCHMARKS = {
     "reading": reading.run,
     "training": training.run,
+    "frozen": frozen.run,
+    "hyenadna": hyenadna.run,
     "inference": inference.run,
     "metrics": metrics.run,
     "base_layer": base_layer.run,
@@ -40,7 +42,7 @@ def main() -> int:
         for name in chosen:
             results += BENCHMARKS[name](data)
             print(f"{name} done", file=sys.stderr)
-    width = max(len(result.name) for result in results)
+    width = max((len(result.name) for result in results), default=0)
     for result in results:
         print(f"{result.name:<{width}}  {result.text()}")
     return 0

@@ -212,7 +212,7 @@ class ModelConfig(Section):
     section: ClassVar[str] = "model"
 
     sequence_encoder: str = "cnn"
-    """Name in the encoder registry: `cnn` or `none`."""
+    """Name in the encoder registry: `cnn`, `hyenadna`, `huggingface` (language models) or `none`."""
     sequence_encoder_config: dict[str, Any] = Field(default_factory=dict)
     """Options of the encoder; unknown ones are errors."""
     score_encoder: bool = True
@@ -354,6 +354,10 @@ class TrainConfig(Section):
     threads: int | None = Field(None, ge=1, le=1024)
     """CPU threads of the network; None: as many as cores. Results repeat bit for bit at equal seed and
     threads. Where other programs want the cores too, 1 is faster than 2: threads wait for each other."""
+    embedding_cache: Path | None = None
+    """Folder for the states of frozen language models, which are computed once for each sequence and read from there
+    in each epoch, also of later runs; None: `embeddings` in the state directory (`$METALAYER_HOME`, else
+    `.metalayer`). It may be deleted when no run uses it."""
     seed: int = Field(42, ge=0, lt=2**32)
     """Seeds weights, order of rows and dropout."""
 

@@ -15,6 +15,7 @@ from metalayer.config import state_dir
 MIN_FREE_GB = 1.0
 _EXTRAS = {
     "": "the library",
+    "language": "sequence_encoder hyenadna or huggingface",
     "training": "metalayer train",
     "pipeline": "python pipelines/run.py",
     "serving": "metalayer serve",

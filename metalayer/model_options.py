@@ -7,8 +7,10 @@ same words: both ask here. A name may be known here while this version does not 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 Check = Callable[[Any], str | None]
@@ -34,6 +36,12 @@ HYENADNA_SIZES = (
     "large-1m",
 )
 """Published HyenaDNA checkpoints, and the short names of their sizes."""
+LANGUAGE_MODELS = ("hyenadna", "huggingface")
+"""Encoders that read letters in chunks, with weights of a checkpoint."""
+CHUNK_BP, STRIDE_BP = 372, 128
+"""Of language models by default: what a window of 500 letters just holds."""
+MAX_STRIDE_BP = 8192
+"""Whole genes are read in blocks of so many positions, each a whole number of strides."""
 
 
 def _is_int(value: Any) -> bool:
@@ -79,6 +87,52 @@ def _share(value: Any) -> str | None:
     return None if fine else "needs a share from 0 to below 1"
 
 
+def _rate_share(value: Any) -> str | None:
+    fine = isinstance(value, int | float) and not isinstance(value, bool) and 0.0 < value <= 1.0
+    return None if fine else "needs a share above 0, at most 1"
+
+
+def _stride(value: Any) -> str | None:
+    fine = _is_int(value) and 1 <= value <= MAX_STRIDE_BP and value & (value - 1) == 0
+    return None if fine else f"needs a power of two from 1 to {MAX_STRIDE_BP}, so that blocks of a gene fit together"
+
+
+def _commit(value: Any) -> str | None:
+    fine = value is None or (isinstance(value, str) and re.fullmatch(r"[0-9a-f]{40}", value))
+    return None if fine else "needs the commit of a hub repository, 40 hex digits"
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether a checkpoint's name is a hub id, `owner/name`, and not a directory."""
+    return bool(re.fullmatch(r"\w[\w.-]*/[\w.-]+", name)) and not Path(name).is_dir()
+
+
+def _is_place(value: Any) -> bool:
+    return isinstance(value, str) and bool(value) and ("/" in value or Path(value).is_dir())
+
+
+def _checkpoint(value: Any) -> str | None:
+    return None if _is_place(value) else "needs a directory, or a hub id as in owner/name"
+
+
+def _size(value: Any) -> str | None:
+    if _is_place(value) or (isinstance(value, str) and value in HYENADNA_SIZES):
+        return None
+    return f"allowed are {', '.join(HYENADNA_SIZES)}, a directory, or a hub id as in owner/name"
+
+
+_LANGUAGE_OPTIONS: dict[str, Check] = {
+    "revision": _commit,
+    "output_dim": _integer(1, MAX_CHANNELS),
+    "chunk_bp": _integer(2, 1_000_000),
+    "stride_bp": _stride,
+    "freeze": _boolean,
+    "unfreeze_layers": _integer(1, 1000),
+    "learning_rate_share": _rate_share,
+    "gradient_checkpointing": _boolean,
+    "bundle_encoder": _boolean,
+}
+
 ENCODER_OPTIONS: dict[str, dict[str, Check]] = {
     "cnn": {
         "kernel_sizes": _odd_widths,
@@ -87,12 +141,8 @@ ENCODER_OPTIONS: dict[str, dict[str, Check]] = {
         "levels": _integer(0, 12),
         "freeze": _boolean,
     },
-    "hyenadna": {
-        "model_size": _one_of(HYENADNA_SIZES),
-        "output_dim": _integer(1, MAX_CHANNELS),
-        "pretrained": _boolean,
-        "freeze": _boolean,
-    },
+    "hyenadna": {"model_size": _size, "pretrained": _boolean, **_LANGUAGE_OPTIONS},
+    "huggingface": {"model": _checkpoint, **_LANGUAGE_OPTIONS},
     "none": {"freeze": _boolean},
 }
 """Sequence encoder to its options and their checks; a new encoder states its options here."""
@@ -118,7 +168,29 @@ FUSION_NAMES = ("concat", "gated", "cross_attention")
 
 def check_encoder_options(name: str, options: Mapping[str, Any]) -> list[str]:
     """All mistakes in the name of a sequence encoder and its options, one text each; empty where there are none."""
-    return _check_options("sequence_encoder", ENCODER_OPTIONS, name, options)
+    mistakes = _check_options("sequence_encoder", ENCODER_OPTIONS, name, options)
+    if name not in LANGUAGE_MODELS or mistakes:
+        return mistakes
+    return [f"sequence_encoder_config.{mistake}" for mistake in _language_mistakes(options)]
+
+
+def _language_mistakes(options: Mapping[str, Any]) -> list[str]:
+    """Options of a language model that do not go together."""
+    mistakes = []
+    chunk, stride = options.get("chunk_bp", CHUNK_BP), options.get("stride_bp", STRIDE_BP)
+    if chunk < stride or (chunk - stride) % 2:
+        mistakes.append(f"chunk_bp: given {chunk} with stride_bp {stride}; needs the stride and an even number more")
+    frozen = options.get("freeze", False)
+    if frozen and "unfreeze_layers" in options:
+        mistakes.append("unfreeze_layers: given with freeze true; leave one of them out")
+    if not options.get("bundle_encoder", True) and not (frozen and options.get("pretrained", True)):
+        mistakes.append(
+            "bundle_encoder: given false; a model may name its encoder only where that is a checkpoint's and frozen"
+        )
+    place = options.get("model_size", options.get("model"))
+    if place is not None and place not in HYENADNA_SIZES and is_hub_id(place) and options.get("revision") is None:
+        mistakes.append(f"revision: missing; the hub id {place!r} needs the commit to use, 40 hex digits")
+    return mistakes
 
 
 def check_track_options(name: str, options: Mapping[str, Any]) -> list[str]:
@@ -153,6 +225,11 @@ def check_fusion(fusion: str, encoder: str, with_scores: bool = True) -> list[st
     name = fusion_name(fusion)
     if name not in FUSION_NAMES:
         return [f"fusion: given {fusion!r}; {_hint(name, FUSION_NAMES)}"]
+    if name == "cross_attention" and encoder in LANGUAGE_MODELS:
+        return [
+            f"fusion: given 'cross_attention' with sequence_encoder {encoder!r}; a language model is read at the "
+            "labelled base alone, which has seen what is around it. Use fusion 'concat' or 'gated', or encoder 'cnn'"
+        ]
     if name == "cross_attention" and encoder == "none":
         return [
             "fusion: given 'cross_attention' with sequence_encoder 'none'; it attends to the encoder's features of the "

@@ -268,7 +268,7 @@ def test_a_neighbourhood_just_fits_its_window() -> None:
 
 def test_the_registries_build_what_is_declared() -> None:
     assert tuple(FUSIONS) == FUSION_NAMES
-    assert set(ENCODERS) | {"hyenadna"} == set(ENCODER_OPTIONS)
+    assert set(ENCODERS) == set(ENCODER_OPTIONS)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_kernel_sizes_are_a_list_of_odd_widths(widths: Any) -> None:
         ("none", {"freeze": None}, "freeze: given None; needs true or false"),
         ("hyenadna", {"model_size": "huge"}, "model_size: given 'huge'; allowed are tiny, small"),
         ("hyenadna", {"pretrianed": True}, "did you mean 'pretrained'?"),
-        ("hyena", {}, "sequence_encoder: given 'hyena'; did you mean 'hyenadna'? allowed are cnn, hyenadna, none"),
+        ("hyena", {}, "given 'hyena'; did you mean 'hyenadna'? allowed are cnn, hyenadna, huggingface, none"),
     ],
 )
 def test_each_mistake_says_what_is_allowed(encoder: str, options: dict[str, Any], message: str) -> None:
@@ -326,13 +326,6 @@ def test_all_mistakes_are_told_at_once() -> None:
         build_encoder("cnn", options)
     for part in ("kernel_size: unknown", "did you mean 'kernel_sizes'", "levels: given 99", "num_filters: given None"):
         assert part in str(caught.value)
-
-
-def test_hyenadna_is_known_but_not_built() -> None:
-    options = {"model_size": "small", "output_dim": 256, "pretrained": True, "freeze": True}
-    assert check_encoder_options("hyenadna", options) == []
-    with pytest.raises(ConfigError, match=r"'hyenadna'; this encoder's implementation is not part of .* has cnn, none"):
-        MetaSpliceModel(sequence_encoder="hyenadna", sequence_encoder_config=options)
 
 
 def test_options_are_checked_without_torch() -> None:

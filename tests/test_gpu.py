@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 
 from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
-from tests import test_crops
+from metalayer.models.encoders import build_encoder
+from metalayer.models.hyenadna import load_hyenadna
+from tests import checkpoints, test_crops, test_frozen
 from tests.test_resume import trainer
 
 pytestmark = [
@@ -65,3 +69,56 @@ def test_whole_genes_train_and_are_read_on_a_gpu_as_on_a_cpu() -> None:
     sequence, scores = "ACGT" * 5000, np.random.default_rng(0).dirichlet([0.05, 0.05, 1.0], 20_000)
     answers = [Predictor(it.model, {}, "", device).predict_tracks(sequence, scores) for device in ("cpu", "cuda")]
     assert np.abs(answers[0] - answers[1]).max() < 1e-3
+
+
+def test_hyenadna_on_a_gpu_is_that_of_a_cpu_and_in_mixed_precision_near_it(tmp_path: Path) -> None:
+    model = load_hyenadna(checkpoints.hyenadna(tmp_path))
+    ids = torch.randint(7, 12, (4, 400))
+    with torch.inference_mode():
+        exact = model(ids)
+        model.cuda()
+        plain = model(ids.cuda()).cpu()
+        with torch.autocast("cuda", torch.bfloat16):
+            reduced = model(ids.cuda()).cpu()
+    assert (plain - exact).abs().max() < 1e-2  # TF32
+    assert reduced.dtype == torch.float32
+    assert (reduced - exact).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("name", ["hyenadna", "huggingface"])
+def test_a_language_model_trains_in_mixed_precision_as_in_float32(tmp_path: Path, name: str) -> None:
+    if name == "hyenadna":
+        place = {"model_size": str(checkpoints.hyenadna(tmp_path / "checkpoint"))}
+    else:
+        place = {"model": str(checkpoints.esm(tmp_path / "checkpoint", "ACGTN"))}
+    options = {**place, "chunk_bp": 48, "stride_bp": 16, "output_dim": 16, "gradient_checkpointing": True}
+    losses = []
+    for mixed in (False, True):
+        it = trainer(None, max_epochs=3, device="cuda", mixed_precision=mixed)
+        torch.manual_seed(0)
+        model = MetaSpliceModel(name, sequence_encoder_config=options, hidden_dim=16, dropout=0.0)
+        it = type(it)(model, it.train_loader, it.val_loader, it.config)
+        losses.append([epoch["train_loss"] for epoch in it.train()[1:]])
+    assert losses[0] == pytest.approx(losses[1], rel=5e-2)
+    assert losses[0][-1] < losses[0][0]
+
+
+def test_states_of_a_frozen_model_computed_on_a_gpu_are_those_of_a_cpu(tmp_path: Path) -> None:
+    figures = []
+    for device in ("cpu", "cuda"):
+        it = test_frozen.trainer(tmp_path, test_frozen.rows(), device=device, embedding_cache=tmp_path / device)
+        for module in it.model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        figures.append([epoch["train_loss"] for epoch in it.train()[1:]])
+    assert figures[0] == pytest.approx(figures[1], rel=1e-2)
+
+
+def test_tokens_of_a_gpu_are_aligned_there(tmp_path: Path) -> None:
+    place = checkpoints.bpe_bert(tmp_path)
+    encoder = build_encoder("huggingface", {"model": str(place), "chunk_bp": 48, "stride_bp": 16}).eval()
+    stretch = torch.randint(0, 5, (2, 100 + 2 * encoder.radius_bp), dtype=torch.uint8)
+    with torch.inference_mode():
+        exact = encoder.dense(stretch)
+        found = encoder.cuda().dense(stretch.cuda()).cpu()
+    assert (found - exact).abs().max() < 1e-2

@@ -128,7 +128,7 @@ def test_exon_bases_take_donor_from_downstream_and_acceptor_from_upstream() -> N
 
 
 def test_unknown_encoders_and_options_name_what_exists() -> None:
-    with pytest.raises(ConfigError, match=r"did you mean 'hyenadna'.*allowed are cnn, hyenadna, none"):
+    with pytest.raises(ConfigError, match=r"did you mean 'hyenadna'.*allowed are cnn, hyenadna, huggingface, none"):
         MetaSpliceModel(sequence_encoder="hyena")
     with pytest.raises(ConfigError, match="did you mean 'kernel_sizes'"):
         MetaSpliceModel(sequence_encoder_config={"kernel_size": [3]})

@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metalayer.data.states import GeneStates
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import ConfigError, TrainingError
 from metalayer.features import gene_feature_matrix, gene_row_scores, stretch_feature_matrix
@@ -40,7 +41,8 @@ class CropBatch:
     """B crops of n exon bases, and the n + 2 row positions from which their corrections come.
 
     Attributes:
-        tokens: uint8 (B, n + 2 + 2 * reach), N outside the gene.
+        tokens: uint8 (B, n + 2 + 2 * reach), N outside the gene; or states of a frozen language model, float16
+            (B, n + 2, D).
         tracks: float32 (B, n + 2 + 2 * reach, C), base scores, 0 outside the gene.
         features: float32 (B, n + 2, F), raw; (B, n + 2, 0) where the model reads none.
         base: float32 (B, n, C), base scores of the exon bases.
@@ -175,10 +177,11 @@ class CropLoader:
         self.genes, self.reach_bp, self.with_features = genes, reach_bp, with_features
         self.crop_bp, self.batch_crops, self.seed, self.shuffle = crop_bp, batch_crops, seed, shuffle
         self.rank, self.world_size, self.epoch = 0, 1, 0
+        self._states: GeneStates | None = None
         cuts = [np.arange(start, end, crop_bp) for start, end in pairwise(genes.starts.tolist())]
         self._start = np.concatenate(cuts)
         gene = np.repeat(np.arange(len(cuts)), [len(cut) for cut in cuts])
-        self._gene_start, self._gene_end = genes.starts[gene], genes.starts[gene + 1]
+        self._gene, self._gene_start, self._gene_end = gene, genes.starts[gene], genes.starts[gene + 1]
         self._end = np.minimum(self._start + crop_bp, self._gene_end)
         hard = genes.hard_positions()
         is_hard = np.searchsorted(hard, self._start) < np.searchsorted(hard, self._end)
@@ -200,6 +203,10 @@ class CropLoader:
     def share(self, rank: int, world_size: int) -> None:
         """Give this process its share of every batch from now on."""
         self.rank, self.world_size = rank, world_size
+
+    def use_states(self, states: GeneStates | None) -> None:
+        """Give states of a frozen language model in place of letters from now on; or letters."""
+        self._states = states
 
     def balance(self, on: bool = True) -> None:
         """Crops hold all positions of a stretch: there is nothing to balance.
@@ -273,7 +280,12 @@ class CropLoader:
             start, end = int(self._start[crop]), int(self._end[crop])
             first = start - gene.start
             tokens, scores = self.genes.tokens[gene], self.genes.scores[gene]
-            parts.append(stretch_inputs(tokens, scores, first, first + n, self.reach_bp, self.with_features))
+            inputs: tuple[NDArray[Any], ...] = stretch_inputs(
+                tokens, scores, first, first + n, self.reach_bp, self.with_features
+            )
+            if self._states is not None:
+                inputs = (self._states.stretch(int(self._gene[crop]), first, n + 2), *inputs[1:])
+            parts.append(inputs)
             labels[i, : end - start] = self.genes.labels[start:end]
             weights[i, : end - start] = stands_for[i]
             exons[i, : end - start] = self.genes.exons[start:end]

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from metalayer.data.mapped import Columns, check_columns, map_parquet
+from metalayer.data.states import MappedStates
 from metalayer.data.windows import encode_windows
 from metalayer.errors import ConfigError, SchemaError
 from metalayer.schema import ARTIFACT_WINDOW_BP, CLASSES, FEATURES
@@ -35,7 +36,7 @@ class Batch:
     """B rows.
 
     Attributes:
-        windows: uint8 (B, W), the labelled base at W // 2.
+        windows: uint8 (B, W), the labelled base at W // 2; or states of a frozen language model, float16 (B, D).
         features: float32 (B, F), raw.
         labels: int64 (B,).
         weights: float32 (B,).
@@ -189,6 +190,7 @@ class RowView(Dataset[Batch]):
         self.table = table
         self.rows = rows
         self.weights = weights
+        self.states: MappedStates | None = None
 
     @property
     def frame(self) -> pl.DataFrame:
@@ -201,7 +203,7 @@ class RowView(Dataset[Batch]):
     def __getitem__(self, at: Rows) -> Batch:
         rows = self.rows[at]
         return Batch(
-            torch.from_numpy(self.table.windows[rows]),
+            torch.from_numpy(self.table.windows[rows] if self.states is None else self.states[at]),
             torch.from_numpy(self.table.features[rows]),
             torch.from_numpy(self.table.labels[rows]),
             torch.from_numpy(self.weights[at]),
@@ -364,6 +366,13 @@ class RowLoader(DataLoader[Batch]):
         if absent:
             raise ConfigError(f"balance_classes: there is no row of class {', '.join(absent)} to draw")
         self.batches.balance(self.labels)
+
+    def use_states(self, states: MappedStates | None) -> None:
+        """Give states of a frozen language model, one of each row, in place of windows from now on; or windows."""
+        view = self.dataset
+        assert isinstance(view, RowView)
+        view.states = states
+        self._iterator = None  # workers that stay have copies of what they were started with
 
     @property
     def labels(self) -> NDArray[np.int64]:

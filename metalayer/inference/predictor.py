@@ -80,10 +80,11 @@ class Predictor:
         """
         out = np.empty((len(row_scores), 3), dtype=np.float32)
         features = feature_matrix(row_scores, windows)
-        letters = torch.full((ROW_CHUNK, windows.shape[1]), N_TOKEN, dtype=torch.uint8)
-        numbers = torch.zeros((ROW_CHUNK, features.shape[1]))
-        for start in range(0, len(out), ROW_CHUNK):
-            n = min(ROW_CHUNK, len(out) - start)
+        size = 1 if self.model.encoder.pads else ROW_CHUNK
+        letters = torch.full((size, windows.shape[1]), N_TOKEN, dtype=torch.uint8)
+        numbers = torch.zeros((size, features.shape[1]))
+        for start in range(0, len(out), size):
+            n = min(size, len(out) - start)
             letters[:n] = torch.from_numpy(np.ascontiguousarray(windows[start : start + n]))
             numbers[:n] = torch.from_numpy(features[start : start + n])
             answer = self.model.calibrate(self.model(letters.to(self.device), numbers.to(self.device)))

@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from metalayer.errors import ConfigError
 from metalayer.genome import N_TOKEN
-from metalayer.model_options import check_encoder_options
+from metalayer.model_options import LANGUAGE_MODELS, check_encoder_options
 
 
 def one_hot(tokens: Tensor) -> Tensor:
@@ -42,12 +42,26 @@ class SequenceEncoder(nn.Module):
         output_dim: channels E of the result.
         neighbour_radius_bp: letters that a neighbour's features see on either side of it.
         neighbour_dim: channels D of a neighbour; 0 where the encoder has no neighbourhood.
+        checkpoint: what it was built from, JSON-ready, where its options are not enough to build it again.
+        pads: whether what a batch is padded to depends on its rows, and so the last bits of each row's result.
+        slow_share: share of the learning rate at which `slow_parameters` learn.
     """
 
     radius_bp: int
     output_dim: int
     neighbour_radius_bp: int = 0
     neighbour_dim: int = 0
+    checkpoint: dict[str, Any] | None = None
+    pads: bool = False
+    slow_share: float = 1.0
+
+    def freeze(self) -> None:
+        """Leave the weights as they are from now on."""
+        self.requires_grad_(False)
+
+    def slow_parameters(self) -> list[nn.Parameter]:
+        """Parameters that learn at a share of the learning rate, of those that learn."""
+        return []
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Windows uint8 (B, 2 * radius_bp + 1) to float32 (B, E) at their centre."""
@@ -188,24 +202,48 @@ class NoEncoder(SequenceEncoder):
         return torch.zeros((*tokens.shape, 0), device=tokens.device)
 
 
-ENCODERS: dict[str, Callable[..., SequenceEncoder]] = {"cnn": CnnEncoder, "none": NoEncoder}
+def _hyenadna(**options: Any) -> SequenceEncoder:
+    from metalayer.models.hyenadna_encoder import HyenaDnaEncoder
+
+    return HyenaDnaEncoder(**options)
+
+
+def _huggingface(**options: Any) -> SequenceEncoder:
+    from metalayer.models.huggingface import HuggingFaceEncoder
+
+    return HuggingFaceEncoder(**options)
+
+
+ENCODERS: dict[str, Callable[..., SequenceEncoder]] = {
+    "cnn": CnnEncoder,
+    "hyenadna": _hyenadna,
+    "huggingface": _huggingface,
+    "none": NoEncoder,
+}
 """Name to class; a new encoder registers here, and its options in `model_options.py`."""
 
 
-def build_encoder(name: str, options: Mapping[str, Any]) -> SequenceEncoder:
-    """The encoder `name` with its options; `freeze` leaves all its weights as they are.
+def build_encoder(
+    name: str, options: Mapping[str, Any], checkpoint: Mapping[str, Any] | None = None
+) -> SequenceEncoder:
+    """The encoder `name` with its options; `freeze` leaves its weights as they are.
+
+    Args:
+        name: in the registry.
+        options: of the encoder.
+        checkpoint: `SequenceEncoder.checkpoint` of a model that is built again; None of a new one.
 
     Raises:
-        ConfigError: an unknown name, all unknown or impossible options, or an encoder that is known
-            and not built by this version.
+        ConfigError: an unknown name, all unknown or impossible options, or a checkpoint that is not there.
+        ModelError: a checkpoint that is damaged, or another than that of the model.
     """
     mistakes = check_encoder_options(name, options)
     if mistakes:
         raise ConfigError("\n".join(f"model.{mistake}" for mistake in mistakes))
-    if name not in ENCODERS:
-        raise ConfigError(
-            f"model.sequence_encoder: given {name!r}; this encoder's implementation is not part of this version of "
-            f"metalayer, which has {', '.join(ENCODERS)}"
-        )
-    encoder = ENCODERS[name](**{option: value for option, value in options.items() if option != "freeze"})
-    return encoder.requires_grad_(not options.get("freeze", False))
+    given = {option: value for option, value in options.items() if option != "freeze"}
+    if name in LANGUAGE_MODELS:
+        given["checkpoint"] = checkpoint
+    encoder = ENCODERS[name](**given)
+    if options.get("freeze", False):
+        encoder.freeze()
+    return encoder

@@ -67,6 +67,7 @@ class MetaSpliceModel(nn.Module):
         track_encoder_config: dict[str, Any] | None = None,
         track_dropout: float = 0.0,
         context_bp: int | None = None,
+        encoder_checkpoint: dict[str, Any] | None = None,
     ) -> None:
         """Build the model.
 
@@ -85,6 +86,7 @@ class MetaSpliceModel(nn.Module):
             track_dropout: share of crops whose tracks are masked in training, so that rows without tracks
                 are answered too.
             context_bp: width of a window of tracks; None: as wide as the track encoder sees.
+            encoder_checkpoint: what the encoder of a saved model was built from, see `SequenceEncoder.checkpoint`.
 
         Raises:
             ConfigError: counts that the schema does not have, unknown encoder, options or fusion, a
@@ -110,7 +112,8 @@ class MetaSpliceModel(nn.Module):
             "context_bp": context_bp,
         }
         self.window_bp = window_bp
-        self.encoder = build_encoder(sequence_encoder, self.options["sequence_encoder_config"])
+        self.encoder = build_encoder(sequence_encoder, self.options["sequence_encoder_config"], encoder_checkpoint)
+        self.options["encoder_checkpoint"] = self.encoder.checkpoint
         self.normaliser = FeatureNormaliser()
         self.score_encoder = ScoreEncoder(num_score_features, hidden_dim, dropout) if score_encoder else NoScores()
         self.fusion = build_fusion(fusion, self.score_encoder.output_dim, sequence_encoder, self.encoder)
@@ -119,7 +122,8 @@ class MetaSpliceModel(nn.Module):
         if self.radius_bp > window_bp // 2 - 1:
             raise ConfigError(
                 f"encoder {sequence_encoder!r} with fusion {fusion!r} sees {self.radius_bp} bp on either side; a "
-                f"window of {window_bp} bp holds {window_bp // 2 - 1}. Lower `levels` or the kernel sizes"
+                f"window of {window_bp} bp holds {window_bp // 2 - 1}. Lower `levels` or the kernel sizes, or "
+                "`chunk_bp`"
             )
         self.tracks = _track_encoder(track_encoder, self.options["track_encoder_config"])
         self.reads_features = score_encoder
@@ -189,7 +193,8 @@ class MetaSpliceModel(nn.Module):
         """What the model adds to the base's log-probabilities of rows.
 
         Args:
-            windows: uint8 (B, W), the labelled base at W // 2, N (4) outside the gene.
+            windows: uint8 (B, W), the labelled base at W // 2, N (4) outside the gene; or the states of a frozen
+                language model, float (B, D).
             features: float32 (B, F), raw, columns `FEATURES`.
             tracks: float32 (B, `context_bp`, C), base scores at exon bases, the labelled base at
                 context_bp // 2, 0 outside the gene; None: masked, the model answers from what else it reads.
@@ -198,7 +203,8 @@ class MetaSpliceModel(nn.Module):
             float32 (B, C).
         """
         centre, reach = windows.shape[1] // 2, self.fusion.reach_bp
-        tokens = windows[:, centre - self.radius_bp : centre + self.radius_bp + 1]
+        spared = windows[:, centre - self.radius_bp : centre + self.radius_bp + 1]
+        tokens = windows if windows.is_floating_point() else spared
         seen = self._masked(features)
         if self.tracks is not None and tracks is not None:
             middle, spare = tracks.shape[1] // 2, self.track_reach_bp
@@ -214,7 +220,8 @@ class MetaSpliceModel(nn.Module):
         """`correction` at every row position of stretches, equal to that of its windows.
 
         Args:
-            tokens: uint8 (B, n + 2 * reach_bp): the stretches with what lies on either side, N outside the gene.
+            tokens: uint8 (B, n + 2 * reach_bp): the stretches with what lies on either side, N outside the gene;
+                or the states of a frozen language model, float (B, n, D).
             features: float32 (B, n, F), raw; not read without a score encoder.
             tracks: float32 (B, n + 2 * reach_bp, C), base scores, 0 outside the gene.
 
@@ -237,7 +244,8 @@ class MetaSpliceModel(nn.Module):
         if self.fuse is None:
             return self._delta(features[..., :0], seen), exon
         spare, reach = self.reach_bp - self.radius_bp, self.fusion.reach_bp
-        near, scores = tokens[:, spare : tokens.shape[1] - spare], self._scores(features)
+        near = tokens if tokens.is_floating_point() else tokens[:, spare : tokens.shape[1] - spare]
+        scores = self._scores(features)
         if reach is None:
             return self._delta(self.fusion(scores, self.encoder.dense(near)), seen), exon
         letters, around = self.encoder.dense_neighbourhood(near, reach)

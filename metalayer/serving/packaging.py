@@ -12,7 +12,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -74,7 +74,8 @@ def build_bento(bundle: Path, golden: Path, *, name: str, version: int | str, fa
             context / "release", Path(bundle), Path(golden), {**facts, "name": name, "version": str(version)}
         )
         release.copy_source(context)
-        (context / "bentofile.yaml").write_text(yaml.safe_dump(_bentofile(name, version)), encoding="utf-8")
+        bentofile = _bentofile(name, version, release.runtime(Path(bundle)))
+        (context / "bentofile.yaml").write_text(yaml.safe_dump(bentofile), encoding="utf-8")
         _run_build(context, store, bento_name, bento_version)
     target.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -149,7 +150,7 @@ def _directory(home: Path, tag: str) -> Path:
     return home / "bentos" / name / version
 
 
-def _bentofile(name: str, version: int | str) -> dict[str, Any]:
+def _bentofile(name: str, version: int | str, requirements: Sequence[str]) -> dict[str, Any]:
     return {
         "service": SERVICE,
         "description": f"{name} version {version}\n",
@@ -158,7 +159,7 @@ def _bentofile(name: str, version: int | str) -> dict[str, Any]:
         "python": {
             # Locking resolves online, and pins CUDA.
             "lock_packages": False,
-            "packages": release.pinned(*release.RUNTIME, "bentoml", "starlette"),
+            "packages": release.pinned(*requirements, "bentoml", "starlette"),
         },
     }
 

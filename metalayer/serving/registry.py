@@ -283,7 +283,7 @@ def _log_model(
             code_paths=[str(release.copy_source(Path(scratch)))],
             signature=signature,
             input_example=example.head(EXAMPLE_ROWS),
-            pip_requirements=release.pinned(*release.RUNTIME, "mlflow", "pandas"),
+            pip_requirements=release.pinned(*release.runtime(bundle), "mlflow", "pandas"),
         )
     answers = mlflow.pyfunc.load_model(logged.model_uri).predict(example)
     difference = float(np.abs(answers.to_numpy() - table.select(CLASSES).to_numpy()).max())

@@ -17,11 +17,11 @@ from typing import Any
 
 import metalayer
 from metalayer.errors import ModelError, RegistryError
-from metalayer.models.bundle import DESCRIPTION, WEIGHTS
+from metalayer.models.bundle import DESCRIPTION, WEIGHTS, read_description
 
 GOLDEN, FACTS = "golden.parquet", "release.json"
 RUNTIME = ("numpy", "polars", "pyarrow", "pydantic", "PyYAML", "safetensors", "scipy", "torch")
-"""Distributions that a model needs to answer."""
+"""Distributions that every model needs to answer."""
 
 
 def write_release(directory: Path, bundle: Path, golden: Path, facts: Mapping[str, Any]) -> None:
@@ -69,6 +69,12 @@ def copy_source(directory: Path) -> Path:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)
     return directory / "metalayer"
+
+
+def runtime(bundle: Path) -> tuple[str, ...]:
+    """Distributions that the model of a bundle needs to answer."""
+    options = read_description(bundle)["model"]
+    return (*RUNTIME, "transformers") if options["sequence_encoder"] == "huggingface" else RUNTIME
 
 
 def pinned(*distributions: str) -> list[str]:

@@ -28,6 +28,7 @@ from metalayer.models.meta import MetaSpliceModel
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
 from metalayer.training import distributed
 from metalayer.training.checkpoint import BEST, LAST, load_checkpoint, restored_model, save_checkpoint
+from metalayer.training.frozen import read_frozen
 from metalayer.training.trackers import Tracker
 
 logger = logging.getLogger(__name__)
@@ -42,11 +43,11 @@ Epoch = dict[str, float]
 class Trainer:
     """Fits a model to rows, or to crops of whole genes; `train()` leaves the weights of the best epoch in it.
 
-    Normalisation is fitted on the rows of `train_loader` into the model's buffers. The weight of every row
-    or position multiplies its own loss. With `weight_average` it is the running mean of the weights that is
-    validated and kept. Training stops when the validation figure (`early_stopping_metric`) has not
-    improved for `patience` epochs; epoch 0, the untrained model, counts, so that training never ends
-    worse than it began.
+    Normalisation is fitted on the rows of `train_loader` into the model's buffers. The weight of every row or
+    position multiplies its own loss. What a frozen language model says is computed once, before the first
+    epoch (see `frozen.py`). With `weight_average` it is the running mean of the weights that is validated and
+    kept. Training stops when the validation figure (`early_stopping_metric`) has not improved for `patience`
+    epochs; epoch 0, the untrained model, counts, so that training never ends worse than it began.
 
     With an `output_dir` each epoch ends with a checkpoint (`last_model.pt`, `best_model.pt`),
     `history.json` and TensorBoard files in `logs/`; a run killed at any moment goes on from its last whole
@@ -101,13 +102,7 @@ class Trainer:
         train_loader.balance(config.balance_classes)
         if not float(train_loader.weights.sum()) > 0:
             raise TrainingError("all training rows weigh 0, so there is nothing to learn from; check sample_weight")
-        # Biases and one-dimensional parameters are not decayed.
-        decayed = [p for p in model.parameters() if p.requires_grad and p.ndim > 1]
-        plain = [p for p in model.parameters() if p.requires_grad and p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}],
-            lr=config.learning_rate,
-        )
+        self.optimizer = torch.optim.AdamW(_groups_of(model, config.weight_decay), lr=config.learning_rate)
         self.steps_done = 0
         self.average: AveragedModel | None = None
         if config.weight_average:
@@ -176,6 +171,8 @@ class Trainer:
                 "a new Trainer"
             )
         self._open_outputs()
+        both = (self.train_loader, self.val_loader)
+        read_frozen(self.model.encoder, both, self.config.seed, self.config.embedding_cache, self.world)
         model = self.world.share(self.model, self.device)
         if self._last_weights:
             self.model.load_state_dict(self._last_weights)
@@ -275,7 +272,7 @@ class Trainer:
     def _step(self, factor: float, rate: float) -> None:
         """One optimizer step on the gradients of summed losses, times `factor`."""
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group["rate_share"]
         self.scaler.unscale_(self.optimizer)
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         for parameter in parameters:
@@ -481,6 +478,18 @@ def _nll(log_p: Tensor, labels: Tensor) -> Tensor:
     """Negative log-likelihood of each label, in the shape of the labels: log p (..., C), labels (...)."""
     losses: Tensor = nll_loss(log_p.flatten(0, -2), labels.flatten(), reduction="none")
     return losses.reshape(labels.shape)
+
+
+def _groups_of(model: MetaSpliceModel, weight_decay: float) -> list[dict[str, Any]]:
+    """What learns, by share of the learning rate; biases and other one-dimensional parameters are not decayed."""
+    slow = set(model.encoder.slow_parameters())
+    groups = []
+    for share, chosen in ((1.0, False), (model.encoder.slow_share, True)):
+        learning = [p for p in model.parameters() if p.requires_grad and (p in slow) is chosen]
+        decayed, plain = ([p for p in learning if (p.ndim > 1) is wide] for wide in (True, False))
+        groups.append({"params": decayed, "weight_decay": weight_decay, "rate_share": share})
+        groups.append({"params": plain, "weight_decay": 0.0, "rate_share": share})
+    return groups
 
 
 def _copied(model: torch.nn.Module) -> dict[str, Tensor]:
