@@ -288,7 +288,7 @@ def _genes_config(values: dict[str, Any]) -> MetaLayerConfig:
     from metalayer.core.config import MetaLayerConfig
     from metalayer.errors import ConfigError
 
-    unread = sorted({"data_root", "max_samples", "variant_source"} & set(values))
+    unread = [key for key in ("data_root", "max_samples", "variant_source") if values.get(key) is not None]
     if values.setdefault("training_unit", "genes") != "genes" or unread:
         given = ", ".join(unread) if unread else "training_unit rows"
         raise ConfigError(f"{given}: does not go with --scores, which trains on all positions of the files it names")

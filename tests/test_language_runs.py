@@ -71,6 +71,26 @@ def test_letters_in_words_train_too(simulation: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_preset_trains_on_score_files(simulation: Path, tmp_path: Path) -> None:
+    checkpoints.hyenadna(tmp_path / "checkpoint")
+    scores = [str(path) for path in simulation.glob("nucleotide_scores/*.parquet")]
+    command = [
+        "train",
+        "--config",
+        "hyenadna",
+        "--base-model",
+        "pwm",
+        "--scores",
+        *scores,
+        "--output-dir",
+        str(tmp_path),
+    ]
+    command += settings(tmp_path / "cache", model_size=str(tmp_path / "checkpoint"), freeze=True)
+    assert cli.main([*command, "--set", "max_epochs=1"]) == 0
+    _, info = load_model(tmp_path / "model")
+    assert (info["model"]["sequence_encoder"], info["trained_on"]) == ("hyenadna", "genes")
+
+
 @pytest.mark.parametrize("kind", ["hyenadna", "huggingface"])
 def test_the_pipelines_steps_end_in_a_release_that_answers(simulation: Path, tmp_path: Path, kind: str) -> None:
     place = tmp_path / "checkpoint"
