@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from zenml import pipeline
+from zenml.steps import BaseStep
 
-from metalayer.config import RunConfig
+from metalayer.config import ModelConfig, RunConfig
+from metalayer.model_options import LANGUAGE_MODELS
 from steps.evaluate import evaluate
 from steps.gate import gate
 from steps.label import label
 from steps.load_artifacts import load_artifacts
 from steps.package import package
+from steps.policy import NEVER_CACHED
 from steps.register import register
 from steps.report import report
 from steps.split import split
@@ -22,6 +25,13 @@ GPU_STEPS = ("train",)
 STEPS = (*CACHED, "evaluate", "gate", "register", "package", "report")
 
 
+def train_step(model: ModelConfig) -> BaseStep:
+    """The step that trains; a language model's checkpoint may change in its place, so the cache never answers."""
+    if model.sequence_encoder in LANGUAGE_MODELS:
+        return train.with_options(enable_cache=False, cache_policy=NEVER_CACHED)
+    return train
+
+
 @pipeline(name="training")
 def training(config: RunConfig, data_hash: str, code_hash: str) -> None:
     """Load, label, split and train (from the cache where data, code and settings are the same); judge anew."""
@@ -29,7 +39,7 @@ def training(config: RunConfig, data_hash: str, code_hash: str) -> None:
     rows, tracks, genes, load_report = load_artifacts(data=config.data, **versions)
     labelled, label_report = label(rows, genes, load_report, data=config.data, **versions)
     manifest = split(labelled, genes, config=config.split, **versions)
-    model, history = train(
+    model, history = train_step(config.model)(
         labelled,
         tracks,
         manifest,

@@ -181,6 +181,17 @@ def test_caching_and_retries(name: str) -> None:
     assert (configuration.retry is not None) is (name in WITH_A_SERVICE)
 
 
+def test_a_checkpoint_that_changes_in_its_place_is_trained_on() -> None:
+    from metalayer.config import ModelConfig
+    from pipelines.training import train_step
+
+    plain, language = (train_step(ModelConfig(sequence_encoder=name)).configuration for name in ("cnn", "hyenadna"))
+    assert plain.enable_cache is True
+    assert plain.cache_policy.cache_func is None
+    assert language.enable_cache is False
+    assert language.cache_policy.cache_func.import_path == "steps.policy.new_key"
+
+
 def test_never_the_same_key() -> None:
     from steps.policy import NEVER_CACHED as POLICY
     from steps.policy import new_key
