@@ -17,12 +17,11 @@ test: $(INSTALLED)  ## the whole test suite
 serve: $(INSTALLED)  ## serve the promoted model on 127.0.0.1:3000
 	$(BIN)/metalayer serve
 
-check: $(INSTALLED)  ## what CI checks before the long tests
+check: $(INSTALLED)  ## what CI checks before the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not integration and not slow"
 
 bench: $(INSTALLED)  ## measured here and now, as ratios against a stated baseline
 	$(BIN)/python -m benchmarks
