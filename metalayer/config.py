@@ -221,7 +221,7 @@ class ModelConfig(Section):
     """Encoder of the base's scores far around a position: `stages` or `none`. Rows that come without tracks are
     answered with the tracks masked."""
     track_encoder_config: dict[str, Any] = Field(default_factory=dict)
-    """Options of the track encoder: `stages`, `channels`, `local_channels`, `distances`, `dropout`."""
+    """Options of the track encoder, the arguments of `TrackEncoder`: `members`, `dilated_members`, `stages` ..."""
     track_dropout: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of crops whose tracks are masked in training, so that rows without tracks are answered well too."""
     context_bp: int | None = Field(None, ge=1, le=1_000_000)

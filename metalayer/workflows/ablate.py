@@ -51,7 +51,7 @@ _SCORES_ALONE: Settings = {
     "track_encoder_config": {},
 }
 """What a variant reads unless its own settings say otherwise."""
-_TRACKS: Settings = {"track_encoder": "stages", "track_encoder_config": {"members": 3}}
+_TRACKS: Settings = {"track_encoder": "stages", "track_encoder_config": {"members": 1, "dilated_members": 1}}
 _ENCODERS: Mapping[str, Settings] = {
     "none": {},
     "cnn": {"sequence_encoder": "cnn"},
@@ -254,7 +254,7 @@ def _title(name: str, config: MetaLayerConfig) -> str:
     options = config.sequence_encoder_config
     if options.get("pretrained", True):
         return name
-    return f"{name} ({' '.join(['random-initialised', *filter(None, [options.get('model_size')])])})"
+    return f"{name} (random-initialised {Path(options.get('model_size', 'small')).name})"
 
 
 def _test_genes(
