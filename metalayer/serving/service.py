@@ -12,10 +12,11 @@ import torch
 
 from metalayer.serving.app import Serving, create_app
 from metalayer.serving.engine import Engine
+from metalayer.serving.settings import ServingSettings
 
 RELEASE = Path(__file__).resolve().parents[2] / "release"
 
-_serving = Serving()
+_serving = Serving(settings=ServingSettings.from_environment())
 
 
 @bentoml.asgi_app(create_app(_serving))
