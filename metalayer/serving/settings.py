@@ -24,6 +24,8 @@ class ServingSettings(Section):
 
     section: ClassVar[str] = "serve"
 
+    workers: int | None = Field(None, ge=1)
+    """Processes that answer, each with the model and one thread; None is one a core."""
     max_body_bytes: int = Field(Limits.max_body_bytes, ge=1)
     """Bytes of a body, as sent and as decoded."""
     max_rows: int = Field(Limits.max_rows, ge=1)
