@@ -14,6 +14,7 @@ from metalayer.errors import MetalayerError
 
 if TYPE_CHECKING:
     from metalayer.core.config import MetaLayerConfig
+    from metalayer.serving.registry import ModelVersion
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -182,6 +183,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--port", type=int, default=3000, help="port (default 3000)")
     serve.set_defaults(run=_serve)
+
+    registry = commands.add_parser("registry", help="list registered models, and move the champion")
+    actions = registry.add_subparsers(dest="registry_command", required=True, metavar="COMMAND")
+    actions.add_parser("list", help="every registered version, its aliases and the gate's decision").set_defaults(
+        run=_registry_list
+    )
+    promote = actions.add_parser("promote", help="make a version that passed the gate the champion")
+    promote.add_argument("version", type=int, help="registered version")
+    rollback = actions.add_parser("rollback", help="make the champion before this one the champion again")
+    for action, command in ((promote, _registry_promote), (rollback, _registry_rollback)):
+        action.add_argument("--model", help="registered name, where there are several")
+        action.set_defaults(run=command)
 
     doctor = commands.add_parser("doctor", help="check the installation and say what is missing")
     doctor.set_defaults(run=_doctor)
@@ -353,6 +366,35 @@ def _serve(options: argparse.Namespace) -> int:
 
     code: int = serve(name=options.model, host=options.host, port=options.port)
     return code
+
+
+def _registry_list(_: argparse.Namespace) -> int:
+    from metalayer.serving import registry
+
+    for version in registry.versions():
+        aliases = ", ".join(version.aliases) or "-"
+        tags = version.tags
+        print(f"{version.name}  {version.version:>4}  {aliases:<22}  {tags.get(registry.DECISION_TAG, '?'):<8}", end="")
+        print(f"  {tags.get('digest', '')[:12]}  {tags.get(registry.BENTO_TAG, 'no Bento')}")
+    return 0
+
+
+def _registry_promote(options: argparse.Namespace) -> int:
+    from metalayer.serving import registry
+
+    _print_champion(registry.promote(registry.only_name(options.model), options.version))
+    return 0
+
+
+def _registry_rollback(options: argparse.Namespace) -> int:
+    from metalayer.serving import registry
+
+    _print_champion(registry.rollback(registry.only_name(options.model)))
+    return 0
+
+
+def _print_champion(version: ModelVersion) -> None:
+    print(f"{version.name} version {version.version} is the champion; its golden rows came out as expected")
 
 
 def _doctor(options: argparse.Namespace) -> int:

@@ -1,16 +1,20 @@
 import json
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import numpy as np
 import polars as pl
+import psutil
 import pytest
 import yaml
 from releases import expected, make_bundle, make_golden, score_rows
@@ -40,6 +44,34 @@ def bento(home: Path) -> Iterator[str]:
         yield build_bento(bundle, golden, name=NAME, version=3, facts=facts)
 
 
+def running(bento: str, log: Path, **settings: str) -> subprocess.Popen:
+    """A server of a Bento, started in the checkout; the host is the Bento's own choice."""
+    environment = bento_environment() | {f"METALAYER_SERVE_{name.upper()}": value for name, value in settings.items()}
+    command = [sys.executable, "-m", "bentoml", "serve", bento, "--port", str(free_port())]
+    return subprocess.Popen(
+        command, cwd=Path(__file__).parents[1], env=environment, stdout=log.open("w"), stderr=subprocess.STDOUT
+    )
+
+
+def wait_until_ready(process: subprocess.Popen, url: str, log: Path) -> None:
+    until = time.monotonic() + 120
+    while True:
+        try:
+            if httpx.get(f"{url}/readyz").status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < until, log.read_text()
+        time.sleep(0.2)
+
+
+def listens_at(process: subprocess.Popen) -> set[str]:
+    port = int(process.args[-1])
+    sockets = psutil.Process(process.pid).net_connections()
+    return {one.laddr.ip for one in sockets if one.status == "LISTEN" and one.laddr.port == port}
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -65,16 +97,7 @@ def server(home: Path, bento: str) -> Iterator[tuple[subprocess.Popen, str]]:
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        until = time.monotonic() + 120
-        while True:
-            try:
-                if httpx.get(f"{url}/readyz").status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            assert process.poll() is None, (home / "server.log").read_text()
-            assert time.monotonic() < until, (home / "server.log").read_text()
-            time.sleep(0.2)
+        wait_until_ready(process, url, home / "server.log")
         yield process, url
     finally:
         process.kill()
@@ -182,11 +205,68 @@ def test_a_body_over_the_limit_is_refused_and_the_server_lives(server: tuple[sub
     assert httpx.get(f"{server[1]}/readyz").status_code == 200
 
 
+def test_metrics_count_the_rows_of_all_workers(
+    server: tuple[subprocess.Popen, str],
+) -> None:
+    def counted() -> float:
+        text = httpx.get(f"{server[1]}/metrics").text
+        return float(re.search(r"^metalayer_rows_total (\S+)$", text, re.MULTILINE)[1])
+
+    before = counted()
+    for _ in range(8):
+        assert httpx.post(f"{server[1]}/v1/score", json={"rows": score_rows(5)}).status_code == 200
+    assert counted() == before + 40
+    assert httpx.get(f"{server[1]}/openapi.json").json()["openapi"] == "3.1.0"
+    assert httpx.get(f"{server[1]}/docs").status_code == 200
+
+
 @pytest.mark.parametrize("probe", ["livez", "readyz", "healthz", "metrics"])
 def test_probes_are_bentomls(server: tuple[subprocess.Popen, str], probe: str) -> None:
     response = httpx.get(f"{server[1]}/{probe}")
     assert response.status_code == 200
     assert "x-model-name" not in response.headers
+
+
+def test_a_server_with_keys_drains(home: Path, bento: str) -> None:
+    """Long requests in flight are answered, /readyz says 503 meanwhile, and what still comes is served."""
+    log = home / "drain.log"
+    process = running(bento, log, api_keys="k1,k2", drain_s="3", workers="1")
+    url = f"http://127.0.0.1:{process.args[-1]}"
+    try:
+        wait_until_ready(process, url, log)
+        assert listens_at(process) == {"0.0.0.0"}  # with keys it may be reached from elsewhere
+        assert httpx.post(f"{url}/v1/score", json={"rows": score_rows(1)}).status_code == 401
+        assert httpx.get(f"{url}/v1/model", headers={"authorization": "Bearer k3"}).status_code == 401
+        assert httpx.get(f"{url}/metrics").status_code == 200
+        client = httpx.Client(base_url=url, headers={"authorization": "Bearer k2"}, timeout=60)
+        long = {"rows": score_rows(64) * 400}
+        with ThreadPoolExecutor() as pool:
+            answers = [pool.submit(client.post, "/v1/score", json=long) for _ in range(2)]
+            time.sleep(1.5)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.7)
+            assert httpx.get(f"{url}/readyz").status_code == 503
+            assert httpx.get(f"{url}/livez").status_code == 200
+            late = client.post("/v1/score", json={"rows": score_rows(1)})
+            assert (late.status_code, late.headers["connection"]) == (200, "close")
+            for answer in answers:
+                assert answer.result().status_code == 200
+                assert len(answer.result().json()["rows"]) == 64 * 400
+        assert process.wait(timeout=30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_server_without_keys_listens_to_this_machine_only(home: Path, bento: str) -> None:
+    log = home / "bare.log"
+    process = running(bento, log, workers="1")
+    try:
+        wait_until_ready(process, f"http://127.0.0.1:{process.args[-1]}", log)
+        assert listens_at(process) == {"127.0.0.1"}
+    finally:
+        process.terminate()
+        process.wait(30)
 
 
 def test_sigterm_ends_the_server(server: tuple[subprocess.Popen, str]) -> None:

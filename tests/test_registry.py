@@ -6,10 +6,12 @@ import polars as pl
 import pytest
 from releases import expected, make_bundle, make_golden, score_rows
 
+from metalayer import cli
 from metalayer.errors import InputError, ModelError, RegistryError
 from metalayer.models.bundle import digest
 from metalayer.schema import CLASSES
 from metalayer.serving import packaging
+from metalayer.serving.release import read_facts
 
 pytestmark = pytest.mark.integration
 NAME = "metalayer-pwm"
@@ -171,3 +173,73 @@ def test_a_damaged_bundle_is_not_registered(home: Path, model: tuple[Path, Path]
     (bundle / "model.json").write_text("{}")
     with pytest.raises(ModelError):
         registry.register(bundle, golden, base_model="pwm", promoted=True)
+
+
+def test_the_champion_moves_by_hand_and_back(
+    home: Path, model: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    from metalayer.serving import registry
+
+    assert cli.main(["registry", "list"]) == 0
+    assert capsys.readouterr().out == ""
+    assert cli.main(["registry", "rollback"]) == 2
+    assert "registered models: none" in capsys.readouterr().err
+    second = make_bundle(home / "second", seed=1)
+    registry.register(*model, base_model="pwm", promoted=True, metrics={"pr_auc_splice": 0.9})
+    assert cli.main(["registry", "rollback"]) == 2
+    assert "is its first champion" in capsys.readouterr().err
+    registry.register(second, make_golden(second, home / "golden2.parquet"), base_model="pwm", promoted=True)
+    registry.register(*model, base_model="pwm", promoted=False)
+
+    assert cli.main(["registry", "rollback"]) == 0
+    assert capsys.readouterr().out.startswith(f"{NAME} version 1 is the champion")
+    assert registry.find_champion(NAME).version == 1
+    assert cli.main(["registry", "promote", "2", "--model", "pwm"]) == 0
+    assert registry.find_champion(NAME).version == 2
+    assert cli.main(["registry", "rollback", "--model", NAME]) == 0
+    assert registry.find_champion(NAME).version == 1
+
+    capsys.readouterr()
+    assert cli.main(["registry", "list"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[:4] for line in lines] == [
+        [NAME, "1", "champion", "promoted"],
+        [NAME, "2", "-", "promoted"],
+        [NAME, "3", "challenger", "rejected"],
+    ]
+    for arguments, message in (
+        (["promote", "3"], "the gate's decision was 'rejected'"),
+        (["promote", "1"], "is the champion already"),
+        (["promote", "9"], "there are: 1, 2, 3"),
+        (["promote", "2", "--model", "other"], f"there are: {NAME}"),
+    ):
+        assert cli.main(["registry", *arguments]) == 2
+        assert message in capsys.readouterr().err
+
+    facts = read_facts(registry.fetch_release(registry.find_champion(NAME), None, home / "releases"))
+    assert (facts["name"], facts["version"], facts["alias"]) == (NAME, "1", "champion")
+    assert facts["metrics"] == {"pr_auc_splice": 0.9}
+    assert facts["git_commit"] == "c0ffee"
+
+
+def test_the_champion_stays_where_golden_rows_come_out_otherwise(home: Path, model: tuple[Path, Path]) -> None:
+    from metalayer.serving import registry
+
+    registry.register(*model, base_model="pwm", promoted=True)
+    registry.register(*model, base_model="pwm", promoted=True)
+    for golden in (home / "state" / "mlartifacts").rglob("golden.parquet"):
+        pl.read_parquet(golden).with_columns(pl.col("donor") + 1e-3).write_parquet(golden)
+    with pytest.raises(ModelError, match="golden rows differ"):
+        registry.rollback(NAME)
+    assert registry.find_champion(NAME).version == 2
+    with pytest.raises(ModelError, match="golden rows differ"):
+        registry.promote(NAME, 1)
+    assert registry.find_champion(NAME).version == 2
+
+
+def test_nothing_to_roll_back(home: Path, model: tuple[Path, Path]) -> None:
+    from metalayer.serving import registry
+
+    registry.register(*model, base_model="pwm", promoted=False)
+    with pytest.raises(InputError, match="has no champion"):
+        registry.rollback(NAME)

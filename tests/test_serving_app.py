@@ -14,7 +14,8 @@ from metalayer.errors import ModelError
 from metalayer.schema import CLASSES
 from metalayer.serving.app import Serving, create_app
 from metalayer.serving.engine import Engine
-from metalayer.serving.schemas import Limits, Rows
+from metalayer.serving.schemas import Rows
+from metalayer.serving.settings import ServingSettings
 
 HEADERS = ("x-model-name", "x-model-version", "x-model-digest", "x-request-id")
 
@@ -33,9 +34,9 @@ def engine(released: Path) -> Engine:
 def call(engine: Engine) -> Callable[..., httpx.Response]:
     """Send one request to the application."""
 
-    def send(method: str, path: str, *, limits: Limits | None = None, **options: object) -> httpx.Response:
+    def send(method: str, path: str, *, settings: ServingSettings | None = None, **options: object) -> httpx.Response:
         async def run() -> httpx.Response:
-            transport = httpx.ASGITransport(create_app(Serving(engine, limits)), raise_app_exceptions=False)
+            transport = httpx.ASGITransport(create_app(Serving(engine, settings)), raise_app_exceptions=False)
             async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
                 return await client.request(method, path, **options)
 
@@ -118,10 +119,10 @@ JSON_TYPE = {"content-type": "application/json"}
             "POST",
             "/v1/score",
             {"content": b"", "headers": {"content-type": "application/vnd.apache.arrow.stream"}},
-            415,
-            "supported is application/json",
+            422,
+            "it was cut off",
         ),
-        ("POST", "/v1/score", {"json": {}, "headers": JSON_TYPE | {"content-encoding": "gzip"}}, 415, "identity"),
+        ("POST", "/v1/score", {"json": {}, "headers": JSON_TYPE | {"content-encoding": "br"}}, 415, "gzip, zstd"),
         ("POST", "/v1/score", {"json": {}, "headers": {"accept": "text/html"}}, 406, "application/json"),
         ("POST", "/v1/score", {"json": {}, "headers": {"accept": "application/json;q=0"}}, 406, "application/json"),
         (
@@ -156,19 +157,21 @@ def test_a_large_body_is_refused_while_it_streams(call) -> None:
             taken += 1
             yield b" " * 1000
 
-    response = call("POST", "/v1/score", limits=Limits(max_body_bytes=50_000), content=endless(), headers=JSON_TYPE)
+    response = call(
+        "POST", "/v1/score", settings=ServingSettings(max_body_bytes=50_000), content=endless(), headers=JSON_TYPE
+    )
     assert response.status_code == 413
     assert "50000 bytes" in response.json()["error"]
     assert taken < 100
 
 
 def test_a_declared_large_body_is_refused(call) -> None:
-    response = call("POST", "/v1/score", limits=Limits(max_body_bytes=100), json={"rows": score_rows(1)})
+    response = call("POST", "/v1/score", settings=ServingSettings(max_body_bytes=100), json={"rows": score_rows(1)})
     assert response.status_code == 413
 
 
 def test_too_many_rows_is_413(call) -> None:
-    response = call("POST", "/v1/score", limits=Limits(max_rows=2), json={"rows": score_rows(3)})
+    response = call("POST", "/v1/score", settings=ServingSettings(max_rows=2), json={"rows": score_rows(3)})
     assert response.status_code == 413
     assert "at most 2" in response.json()["error"]
 

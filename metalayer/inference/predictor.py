@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,11 +105,14 @@ class Predictor:
             out[rows] = answer.cpu().numpy()
         return out
 
-    @torch.inference_mode()
     def log_probabilities(self, track: GeneTrack) -> NDArray[np.float32]:
         """Uncalibrated log-probabilities at every exon base of a gene, block by block: float32 (L, 3)."""
+        return np.concatenate(list(self.log_probability_blocks(track)))
+
+    @torch.inference_mode()
+    def log_probability_blocks(self, track: GeneTrack) -> Iterator[NDArray[np.float32]]:
+        """As `log_probabilities`, one float32 (n, 3) after the other, n at most `POSITION_BLOCK`."""
         model, length = self.model, len(track)
-        out = np.empty((length, len(CLASSES)), dtype=np.float32)
         for start in range(0, length, POSITION_BLOCK):
             end = min(start + POSITION_BLOCK, length)
             letters, tracks, features, base = (
@@ -117,8 +121,7 @@ class Predictor:
                     track.tokens, track.scores, start, end, model.reach_bp, model.reads_features
                 )
             )
-            out[start:end] = model(letters, features, tracks, base).squeeze(0).cpu().numpy()
-        return out
+            yield model(letters, features, tracks, base).squeeze(0).cpu().numpy()
 
     @torch.inference_mode()
     def calibrated(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -139,21 +142,7 @@ class Predictor:
         Raises:
             InputError: other letters, lengths that differ, or scores that are no probabilities.
         """
-        tokens = encode(sequence)
-        scores = np.asarray(base_scores, dtype=np.float32)
-        if scores.shape != (len(tokens), len(CLASSES)) or not len(tokens):
-            raise InputError(
-                f"base scores of shape {scores.shape} for a sequence of {len(tokens)} letters; needs one row a letter, "
-                f"({len(tokens)}, {len(CLASSES)}), and at least one letter"
-            )
-        off = np.abs(scores.sum(axis=1, dtype=np.float64) - 1.0) > PROBABILITY_SUM_TOLERANCE
-        if off.any():
-            raise InputError(
-                f"base scores of {int(off.sum())} letters, the first at {int(np.argmax(off))}, do not add up to 1 "
-                f"within {PROBABILITY_SUM_TOLERANCE}"
-            )
-        nowhere = Gene("sequence", Interval("?", 0, len(tokens)), "+")
-        return self.predict_gene_track(GeneTrack(nowhere, tokens, scores, np.full(len(tokens), NEITHER, np.uint8)))
+        return self.predict_gene_track(sequence_track(sequence, base_scores))
 
     def predict_gene(
         self, sequence: str, base_model: BaseModel, upstream: str = "", downstream: str = ""
@@ -164,6 +153,25 @@ class Predictor:
     def predict_gene_track(self, track: GeneTrack) -> NDArray[np.float32]:
         """Calibrated probabilities at every exon base of a gene: float32 (L, 3)."""
         return self.calibrated(self.log_probabilities(track))
+
+
+def sequence_track(sequence: str, base_scores: NDArray[np.floating]) -> GeneTrack:
+    """A transcript-sense sequence as a gene that lies nowhere; arguments and errors as of `predict_tracks`."""
+    tokens = encode(sequence)
+    scores = np.asarray(base_scores, dtype=np.float32)
+    if scores.shape != (len(tokens), len(CLASSES)) or not len(tokens):
+        raise InputError(
+            f"base scores of shape {scores.shape} for a sequence of {len(tokens)} letters; needs one row a letter, "
+            f"({len(tokens)}, {len(CLASSES)}), and at least one letter"
+        )
+    off = np.abs(scores.sum(axis=1, dtype=np.float64) - 1.0) > PROBABILITY_SUM_TOLERANCE
+    if off.any():
+        raise InputError(
+            f"base scores of {int(off.sum())} letters, the first at {int(np.argmax(off))}, do not add up to 1 "
+            f"within {PROBABILITY_SUM_TOLERANCE}"
+        )
+    nowhere = Gene("sequence", Interval("?", 0, len(tokens)), "+")
+    return GeneTrack(nowhere, tokens, scores, np.full(len(tokens), NEITHER, np.uint8))
 
 
 def base_probabilities(scores: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -1,47 +1,77 @@
 """The HTTP interface: an ASGI application over an `Engine`.
 
-POST /v1/score, GET /v1/model. Every answer, errors included, is JSON and says which model gave it
-(X-Model-Name, X-Model-Version, X-Model-Digest) and to which request (X-Request-Id). Parsing and
-scoring run in a thread, so that probes answer meanwhile.
+Every answer, errors included, says which model gave it (X-Model-Name, X-Model-Version,
+X-Model-Digest) and to which request (X-Request-Id); errors are JSON. Parsing, scoring and encoding run
+in threads, one block a turn, so that a short request does not wait for all of a long one, probes
+answer meanwhile and the deadline is kept between blocks.
 """
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
+import logging
 import re
+import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
 from typing import Any
 
+import anyio
 import anyio.to_thread
 import numpy as np
 from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from metalayer.schema import CLASSES
-from metalayer.serving.engine import Engine
-from metalayer.serving.schemas import Limits, RequestError, parse_rows
-
-JSON = "application/json"
+from metalayer.serving import arrow
+from metalayer.serving.arrow import too_large
+from metalayer.serving.engine import SEQUENCE_COLUMNS, Engine
+from metalayer.serving.media import JSON, answer_form, body_coding, body_form, decode
+from metalayer.serving.metrics import INTERRUPTED, LETTERS, ROWS
+from metalayer.serving.openapi import document, page
+from metalayer.serving.schemas import Limits, RequestError, parse_rows, parse_sequence
+from metalayer.serving.settings import ServingSettings
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
+Work = Callable[[Engine, bytes, str, str, Limits], Iterator[bytes | None]]
+"""Engine, body, its form and that of the answer, limits: None for each block done, the answer last."""
 
+RETRY_AFTER_S = 1
+_JSON_ROWS = 8192
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._:/+=-]{1,128}$")
+
+logger = logging.getLogger(__name__)
 
 
 class Serving:
-    """Holds the engine that answers now; each request keeps the one it started with."""
+    """What answers now: the engine, which each request keeps from its start to its end, and the settings."""
 
-    def __init__(self, engine: Engine | None = None, limits: Limits | None = None) -> None:
+    def __init__(self, engine: Engine | None = None, settings: ServingSettings | None = None) -> None:
         self.engine = engine
-        self.limits = limits or Limits()
+        self.settings = settings or ServingSettings()
+        self.draining = False
+        self.in_hand = 0
+        self.turns = anyio.CapacityLimiter(self.settings.threads)
+        self._keys = [_digest(key) for key in self.settings.all_keys()]
+
+    def admits(self, authorization: str) -> bool:
+        """Whether a request with this header may enter; the time it takes says nothing about the keys."""
+        scheme, _, key = authorization.partition(" ")
+        given = _digest(key.strip() if scheme.lower() == "bearer" else "")
+        return not self._keys or any([hmac.compare_digest(given, known) for known in self._keys])
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "replace")).digest()
 
 
 def create_app(serving: Serving) -> AsgiApp:
@@ -53,7 +83,10 @@ def create_app(serving: Serving) -> AsgiApp:
     app = Starlette(
         routes=[
             Route("/v1/score", _score, methods=["POST"]),
+            Route("/v1/score_sequence", _score_sequence, methods=["POST"]),
             Route("/v1/model", _model, methods=["GET"]),
+            Route("/openapi.json", _openapi, methods=["GET"]),
+            Route("/docs", _docs, methods=["GET"]),
         ],
         exception_handlers={RequestError: _refuse, HTTPException: _http_error, Exception: _failure},
     )
@@ -62,8 +95,8 @@ def create_app(serving: Serving) -> AsgiApp:
         if scope["type"] != "http":
             await app(scope, receive, send)
             return
-        engine = serving.engine
-        scope.setdefault("state", {}).update(engine=engine, limits=serving.limits)
+        engine, arrived = serving.engine, time.monotonic()
+        scope.setdefault("state", {}).update(serving=serving, engine=engine, arrived=arrived)
         headers = [(b"x-request-id", _request_id(scope).encode())]
         if engine is not None:
             headers += [
@@ -74,10 +107,16 @@ def create_app(serving: Serving) -> AsgiApp:
 
         async def send_identified(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *headers]
+                closing = [(b"connection", b"close")] if serving.draining else []
+                message["headers"] = [*message.get("headers", ()), *headers, *closing]
             await send(message)
 
-        await app(scope, receive, send_identified)
+        if serving.admits(Request(scope).headers.get("authorization", "")):
+            await app(scope, receive, send_identified)
+            return
+        error = {"error": "an API key is needed: Authorization: Bearer KEY", "details": []}
+        refusal = JSONResponse(error, status_code=401, headers={"WWW-Authenticate": "Bearer"})
+        await refusal(scope, receive, send_identified)
 
     return identified
 
@@ -93,54 +132,95 @@ def _request_id(scope: Message) -> str:
 def _engine(request: Request) -> Engine:
     engine: Engine | None = request.state.engine
     if engine is None:
-        raise HTTPException(503, "the model is not loaded yet; ask /readyz and try again")
+        raise HTTPException(503, "the model is not loaded yet; ask /readyz and try again", {"Retry-After": "5"})
     return engine
 
 
 async def _score(request: Request) -> Response:
-    engine = _engine(request)
-    _check_media_types(request)
-    limits: Limits = request.state.limits
-    try:
-        body = await _read_body(request, limits.max_body_bytes)
-    except ClientDisconnect:
-        return Response(status_code=400)
+    return await _answer(request, _rows_work)
 
-    def answer() -> bytes:
-        return encode_answer(engine.score(parse_rows(body, limits)))
 
-    return Response(await anyio.to_thread.run_sync(answer), media_type=JSON)
+async def _score_sequence(request: Request) -> Response:
+    return await _answer(request, _sequence_work)
 
 
 async def _model(request: Request) -> Response:
     return JSONResponse(_engine(request).describe())
 
 
-def encode_answer(probabilities: NDArray[np.float32]) -> bytes:
-    """Probabilities (n, 3) as `{"rows": [{"donor": p, "acceptor": p, "neither": p}, ...]}`."""
-    rows = [dict(zip(CLASSES, row, strict=True)) for row in probabilities.tolist()]
-    return json.dumps({"rows": rows}, separators=(",", ":"), allow_nan=False).encode()
+async def _openapi(request: Request) -> Response:
+    return JSONResponse(document(request.state.serving.settings))
 
 
-def _check_media_types(request: Request) -> None:
-    """Refuse what cannot be read (415) or written (406)."""
-    given = request.headers.get("content-type", "")
-    kind, *parameters = [part.strip().lower() for part in given.split(";")]
-    charset = next((p.partition("=")[2].strip('" ') for p in parameters if p.startswith("charset=")), "utf-8")
-    if kind != JSON or charset not in ("utf-8", "utf8"):
-        raise RequestError(f"Content-Type {given!r}; supported is {JSON} (UTF-8)", 415)
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
-    if coding != "identity":
-        raise RequestError(f"Content-Encoding {coding!r}; supported is identity", 415)
-    accept = request.headers.get("accept", "*/*")
-    if not any(_accepts(item) for item in accept.split(",")):
-        raise RequestError(f"Accept {accept!r}; answers come as {JSON}", 406)
+async def _docs(request: Request) -> Response:
+    return HTMLResponse(page(document(request.state.serving.settings)))
 
 
-def _accepts(item: str) -> bool:
-    kind, *parameters = [part.strip().lower() for part in item.split(";")]
-    refused = any(re.fullmatch(r"q=0(\.0*)?", parameter) for parameter in parameters)
-    return kind in ("*/*", "application/*", JSON) and not refused
+async def _answer(request: Request, work: Work) -> Response:
+    """Read the body, then do the work block by block, within the limits and the deadline."""
+    serving: Serving = request.state.serving
+    settings = serving.settings
+    engine = _engine(request)
+    form, coding = body_form(request.headers), body_coding(request.headers)
+    wanted = answer_form(request.headers, form)
+    if serving.in_hand >= settings.max_concurrent:
+        INTERRUPTED.labels("busy").inc()
+        message = f"{serving.in_hand} requests are in hand, the most that are; try again in {RETRY_AFTER_S} s"
+        raise HTTPException(429, message, {"Retry-After": str(RETRY_AFTER_S)})
+    serving.in_hand += 1
+    try:
+        with anyio.fail_after(settings.deadline_s):
+            body = await _read_body(request, settings.max_body_bytes)
+
+        def steps() -> Iterator[bytes | None]:
+            return work(engine, decode(body, coding, settings.max_body_bytes), form, wanted, settings.limits)
+
+        iterator, answer = await anyio.to_thread.run_sync(steps, limiter=serving.turns), None
+        while answer is None:
+            if time.monotonic() - request.state.arrived > settings.deadline_s:
+                INTERRUPTED.labels("deadline").inc()
+                raise HTTPException(504, f"not done within {settings.deadline_s:g} s: send fewer rows, or letters")
+            answer = await anyio.to_thread.run_sync(next, iterator, limiter=serving.turns)
+    except TimeoutError:
+        INTERRUPTED.labels("slow body").inc()
+        raise HTTPException(408, f"the body was not there within {settings.deadline_s:g} s") from None
+    except ClientDisconnect:
+        INTERRUPTED.labels("disconnect").inc()
+        return Response(status_code=400)
+    finally:
+        serving.in_hand -= 1
+    return Response(answer, media_type=wanted)
+
+
+def _rows_work(engine: Engine, body: bytes, form: str, wanted: str, limits: Limits) -> Iterator[bytes | None]:
+    rows = parse_rows(body, limits) if form == JSON else arrow.read_rows(body, limits)
+    blocks = []
+    for block in engine.score(rows):
+        blocks.append(block)
+        yield None
+    ROWS.inc(len(rows))
+    yield encode_answer(np.concatenate(blocks), CLASSES, wanted)
+
+
+def _sequence_work(engine: Engine, body: bytes, form: str, wanted: str, limits: Limits) -> Iterator[bytes | None]:
+    given = parse_sequence(body, limits) if form == JSON else arrow.read_sequence(body, limits)
+    blocks = []
+    for block in engine.score_sequence(given):
+        blocks.append(block)
+        yield None
+    LETTERS.inc(len(given))
+    yield encode_answer(np.concatenate(blocks), SEQUENCE_COLUMNS, wanted)
+
+
+def encode_answer(answers: NDArray[np.float32], names: Sequence[str], form: str = JSON) -> bytes:
+    """Answers (n, k) as `{"rows": [{name: p, ...}, ...]}`, or as an Arrow stream of k columns."""
+    if form != JSON:
+        return arrow.encode(answers, names)
+    parts = []
+    for start in range(0, len(answers), _JSON_ROWS):  # Python numbers of all rows at once would take much memory
+        rows = [dict(zip(names, row, strict=True)) for row in answers[start : start + _JSON_ROWS].tolist()]
+        parts.append(json.dumps(rows, separators=(",", ":"), allow_nan=False)[1:-1])
+    return f'{{"rows":[{",".join(parts)}]}}'.encode()
 
 
 async def _read_body(request: Request, limit: int) -> bytes:
@@ -156,8 +236,7 @@ async def _read_body(request: Request, limit: int) -> bytes:
                 break
             parts.append(part)
     if size > limit:
-        detail = {"row": None, "field": "body", "given": f"{size} bytes or more", "allowed": f"up to {limit} bytes"}
-        raise RequestError(f"the body is larger than {limit} bytes: split the request", 413, [detail])
+        raise too_large("the body", limit)
     return b"".join(parts)
 
 
@@ -168,11 +247,16 @@ async def _refuse(_: Request, error: RequestError) -> Response:
 async def _http_error(request: Request, error: HTTPException) -> Response:
     message = error.detail
     if error.status_code == 404:
-        message = f"no {request.url.path}; there are POST /v1/score and GET /v1/model"
+        message = f"no {request.url.path}; there are {', '.join(_paths(request))}"
     elif error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         message = f"{request.method} on {request.url.path}; allowed: {allowed}"
     return JSONResponse({"error": message, "details": []}, status_code=error.status_code, headers=error.headers)
+
+
+def _paths(request: Request) -> list[str]:
+    paths = document(request.state.serving.settings)["paths"]
+    return [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
 
 
 async def _failure(_: Request, __: Exception) -> Response:

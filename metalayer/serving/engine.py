@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,23 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from metalayer.base.protocol import load_base_model
 from metalayer.data.windows import encode_windows
 from metalayer.errors import ModelError
 from metalayer.inference import Predictor
-from metalayer.schema import CLASSES
+from metalayer.inference.predictor import sequence_track
+from metalayer.schema import BASE_SCORES, CLASSES
 from metalayer.serving.release import GOLDEN, read_facts
-from metalayer.serving.schemas import FIELDS, REQUIRED, RequestError, Rows, validate_columns
+from metalayer.serving.schemas import FIELDS, REQUIRED, RequestError, Rows, SequenceInput, validate_columns
 
 GOLDEN_TOLERANCE = 1e-6
 """Largest allowed difference of a golden row's probability from the expected one."""
+
+BLOCK_ROWS = 256
+"""Rows between two looks at the clock, a multiple of the chunk of a forward pass; requests take turns by block."""
+SEQUENCE_COLUMNS = tuple(f"{system}_{name}" for system in ("base", "meta") for name in CLASSES)
+BUNDLED_BASES = ("pwm",)
+"""Base models that need no files of their own."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,17 +53,50 @@ class Engine:
         self._predictor = Predictor.load(directory, device)
         self.name, self.version = str(self._facts["name"]), str(self._facts["version"])
         self.digest = self._predictor.digest
+        base = self._predictor.info.get("base_model")
+        self._base = load_base_model(base) if base in BUNDLED_BASES else None
         self._check(directory / GOLDEN)
         logger.info("model %s version %s (%s) is ready", self.name, self.version, self.digest[:12])
 
-    def score(self, rows: Rows) -> NDArray[np.float32]:
-        """Calibrated probabilities; a row's bytes do not depend on the rows beside it.
+    def score(self, rows: Rows) -> Iterator[NDArray[np.float32]]:
+        """Calibrated probabilities, block by block; a row's bytes do not depend on the rows beside it.
 
-        Returns:
-            float32 (n, 3): donor, acceptor, neither.
+        Yields:
+            float32 (n, 3): donor, acceptor, neither; n at most `BLOCK_ROWS`.
         """
-        windows = encode_windows(rows.sequences, rows.index, self._predictor.schema.window_bp)
-        return self._predictor.predict_rows(rows.row_scores, windows)
+        for start in range(0, len(rows), BLOCK_ROWS):
+            part = slice(start, start + BLOCK_ROWS)
+            windows = encode_windows(rows.sequences[part], rows.index[part], self._predictor.schema.window_bp)
+            yield self._predictor.predict_rows(rows.row_scores[part], windows)
+
+    def score_sequence(self, given: SequenceInput) -> Iterator[NDArray[np.float32]]:
+        """Base and calibrated probabilities at every position of a sequence, block by block.
+
+        Yields:
+            float32 (n, 6): `SEQUENCE_COLUMNS`, at exon bases.
+
+        Raises:
+            RequestError: no base scores, and no base model that could give them.
+        """
+        scores = given.base_scores
+        if scores is None:
+            if self._base is None:
+                name = self._predictor.info.get("base_model")
+                detail = {
+                    "row": None,
+                    "field": "+".join(BASE_SCORES),
+                    "given": "missing",
+                    "allowed": f"the scores of {name}, one a letter",
+                }
+                raise RequestError(
+                    f"this server holds no base model {name!r}: give its {', '.join(BASE_SCORES)}", 422, [detail]
+                )
+            scores = self._base.score(given.sequence)
+        start = 0
+        for block in self._predictor.log_probability_blocks(sequence_track(given.sequence, scores)):
+            end = start + len(block)
+            yield np.concatenate([scores[start:end], self._predictor.calibrated(block)], axis=1)
+            start = end
 
     def describe(self) -> dict[str, Any]:
         """What is served and where it comes from, JSON-ready."""
@@ -74,7 +116,7 @@ class Engine:
 
     def _check(self, golden: Path) -> None:
         rows, expected = read_golden(golden)
-        difference = float(np.abs(self.score(rows) - expected).max())
+        difference = float(np.abs(np.concatenate(list(self.score(rows))) - expected).max())
         if not difference <= GOLDEN_TOLERANCE:  # NaN fails too
             raise ModelError(
                 f"model {self.name} version {self.version}: golden rows differ by {difference:.2g} from the expected "

@@ -159,7 +159,7 @@ def _bentofile(name: str, version: int | str, requirements: Sequence[str]) -> di
         "python": {
             # Locking resolves online, and pins CUDA.
             "lock_packages": False,
-            "packages": release.pinned(*requirements, "bentoml", "starlette"),
+            "packages": release.pinned(*requirements, "bentoml", "prometheus_client", "starlette"),
         },
     }
 

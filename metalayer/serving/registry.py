@@ -2,7 +2,8 @@
 
 One registered name per base model. A version is the model directory with its golden rows as an
 MLflow pyfunc model, without pickle, with signature and input example. `champion` moves only to a
-model that passed the gate. The only file of the library that imports mlflow, beside
+model that passed the gate, and by hand (`promote`, `rollback`) only after its golden rows came out
+right on this machine. The only file of the library that imports mlflow, beside
 `mlflow_model.py`, which MLflow itself runs.
 """
 
@@ -18,7 +19,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +40,18 @@ from mlflow.types import ColSpec, Schema
 from sqlalchemy.exc import SQLAlchemyError
 
 from metalayer.config import state_dir
-from metalayer.errors import ModelError, RegistryError
+from metalayer.errors import InputError, ModelError, RegistryError
 from metalayer.files import publish_directory
 from metalayer.models.bundle import DESCRIPTION, WEIGHTS, digest, read_description
 from metalayer.schema import CLASSES, ROW_SCORES
 from metalayer.serving import release
-from metalayer.serving.engine import GOLDEN_TOLERANCE
+from metalayer.serving.engine import GOLDEN_TOLERANCE, Engine
 from metalayer.serving.schemas import INDEX, SEQUENCE
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "metalayer"
-BENTO_TAG = "bento_tag"
+BENTO_TAG, DECISION_TAG, PREVIOUS_TAG = "bento_tag", "decision", "previous_champion"
+PROMOTED, REJECTED = "promoted", "rejected"
 NAME_PREFIX = "metalayer-"
 EXAMPLE_ROWS = 3
 _BUNDLE = "bundle"
@@ -67,6 +69,7 @@ class ModelVersion:
     version: int
     run_id: str | None
     tags: dict[str, str] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ def register(
         "base_model": base_model,
         "schema_hash": info["schema_hash"],
         "digest": digest(bundle),
-        "decision": "promoted" if promoted else "rejected",
+        DECISION_TAG: PROMOTED if promoted else REJECTED,
         "reasons": json.dumps(list(reasons)),
     }
     for key in ("data_hash", "git_commit"):
@@ -163,7 +166,7 @@ def register(
         model_uri = _log_model(client, run, bundle, golden, metrics or {})
         previous = _by_alias(client, name, CHAMPION)
         if promoted and previous is not None:
-            all_tags["previous_champion"] = str(previous.version)
+            all_tags[PREVIOUS_TAG] = str(previous.version)
         _create_name(client, name, base_model)
         version = client.create_model_version(
             name,
@@ -197,13 +200,149 @@ def champions(tracking_uri: str | None = None) -> list[ModelVersion]:
     Raises:
         RegistryError: the service cannot be reached or refuses.
     """
+    return [version for version in versions(tracking_uri) if CHAMPION in version.aliases]
+
+
+def versions(tracking_uri: str | None = None) -> list[ModelVersion]:
+    """Every version of every model of ours, by name and then number.
+
+    Raises:
+        RegistryError: the service cannot be reached or refuses.
+    """
     uri = tracking_uri or default_tracking_uri()
     if _not_made_yet(uri):
         return []
+    found: list[ModelVersion] = []
     with _service(uri) as client:
-        models = client.search_registered_models(filter_string=f"name LIKE '{NAME_PREFIX}%'")
-        found = [_by_alias(client, model.name, CHAMPION) for model in models]
-    return sorted((version for version in found if version is not None), key=lambda version: version.name)
+        for model in client.search_registered_models(filter_string=f"name LIKE '{NAME_PREFIX}%'"):
+            aliases: dict[int, list[str]] = {}
+            for alias, number in sorted(model.aliases.items()):
+                aliases.setdefault(int(number), []).append(alias)
+            page = client.search_model_versions(f"name='{model.name}'")
+            found += [replace(_model_version(one), aliases=tuple(aliases.get(int(one.version), ()))) for one in page]
+    return sorted(found, key=lambda version: (version.name, version.version))
+
+
+def only_name(wanted: str | None = None, tracking_uri: str | None = None) -> str:
+    """The registered name that is meant: the one given, with or without prefix, or the only one there is.
+
+    Raises:
+        InputError: none, several and none given, or one that is not there.
+        RegistryError: the service cannot be reached or refuses.
+    """
+    names = sorted({version.name for version in versions(tracking_uri)})
+    listed = ", ".join(names) or "none"
+    if wanted is None:
+        if len(names) != 1:
+            raise InputError(f"registered models: {listed}; name one with --model")
+        return names[0]
+    for name in (wanted, registered_name(wanted)):
+        if name in names:
+            return name
+    raise InputError(f"--model {wanted}: no registered model of that name; there are: {listed}")
+
+
+def promote(name: str, version: int, tracking_uri: str | None = None) -> ModelVersion:
+    """Move `champion` to a version that passed the gate, once it answers its golden rows here.
+
+    Args:
+        name: registered name.
+        version: of it.
+        tracking_uri: of the service; None takes `default_tracking_uri`.
+
+    Raises:
+        InputError: no such version, one that the gate rejected, or one that is the champion already.
+        ModelError: damaged files, or golden rows that come out otherwise; the alias stays.
+        RegistryError: the service cannot be reached or refuses.
+    """
+    wanted = _known(name, version, tracking_uri)
+    if wanted.tags.get(DECISION_TAG) != PROMOTED:
+        raise InputError(
+            f"{name} version {version}: the gate's decision was {wanted.tags.get(DECISION_TAG)!r}; only a version that "
+            f"it {PROMOTED} may become {CHAMPION}: train and evaluate again"
+        )
+    standing = find_champion(name, tracking_uri)
+    if standing is not None and standing.version == version:
+        raise InputError(f"{name} version {version} is the {CHAMPION} already")
+    check_golden(wanted, tracking_uri)
+    with _service(tracking_uri or default_tracking_uri()) as client:
+        if standing is not None:
+            client.set_model_version_tag(name, str(version), PREVIOUS_TAG, str(standing.version))
+        client.set_registered_model_alias(name, CHAMPION, str(version))
+    logger.info("%s: version %d is %s", name, version, CHAMPION)
+    return wanted
+
+
+def rollback(name: str, tracking_uri: str | None = None) -> ModelVersion:
+    """Move `champion` back to the version that was it before, once that answers its golden rows here.
+
+    Args:
+        name: registered name.
+        tracking_uri: of the service; None takes `default_tracking_uri`.
+
+    Raises:
+        InputError: no champion, or none before it.
+        ModelError: damaged files, or golden rows that come out otherwise; the alias stays.
+        RegistryError: the service cannot be reached or refuses.
+    """
+    standing = find_champion(name, tracking_uri)
+    if standing is None:
+        raise InputError(f"{name} has no {CHAMPION}: nothing to go back from; see `metalayer registry list`")
+    if PREVIOUS_TAG not in standing.tags:
+        raise InputError(f"{name} version {standing.version} is its first {CHAMPION}: there is none to go back to")
+    wanted = _known(name, int(standing.tags[PREVIOUS_TAG]), tracking_uri)
+    check_golden(wanted, tracking_uri)
+    with _service(tracking_uri or default_tracking_uri()) as client:
+        client.set_registered_model_alias(name, CHAMPION, str(wanted.version))
+    logger.info("%s: version %d is %s again, after %d", name, wanted.version, CHAMPION, standing.version)
+    return wanted
+
+
+def check_golden(version: ModelVersion, tracking_uri: str | None = None) -> None:
+    """Load a version as a server would and compare its answers with its golden rows.
+
+    Raises:
+        ModelError: damaged files, or golden rows that come out otherwise.
+        SchemaError: a model of another feature schema.
+        RegistryError: the service cannot be reached or refuses.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        Engine(fetch_release(version, tracking_uri, Path(scratch)))
+
+
+def fetch_release(version: ModelVersion, tracking_uri: str | None, folder: Path) -> Path:
+    """The release directory of a version, made in `folder`.
+
+    Raises:
+        RegistryError: the service cannot be reached or refuses.
+        ModelError: the stored model is damaged.
+    """
+    local = fetch(version.name, version.version, tracking_uri, folder)
+    metrics: dict[str, float] = {}
+    if version.run_id is not None:
+        with _service(tracking_uri or default_tracking_uri()) as client:
+            metrics = client.get_run(version.run_id).data.metrics
+    facts: dict[str, Any] = {
+        "name": version.name,
+        "version": str(version.version),
+        "alias": CHAMPION,
+        "metrics": metrics,
+        "run_id": version.run_id,
+    }
+    facts |= {key: version.tags[key] for key in ("data_hash", "git_commit") if key in version.tags}
+    directory = local.bundle.with_name("release")
+    directory.mkdir(exist_ok=True)
+    release.write_release(directory, local.bundle, local.golden, facts)
+    return directory
+
+
+def _known(name: str, version: int, tracking_uri: str | None) -> ModelVersion:
+    found = [one for one in versions(tracking_uri) if one.name == name]
+    for one in found:
+        if one.version == version:
+            return one
+    there = ", ".join(str(one.version) for one in found) or "none"
+    raise InputError(f"{name} has no version {version}; there are: {there}")
 
 
 def fetch(name: str, version: int, tracking_uri: str | None, download_to: Path) -> LocalModel:
@@ -239,7 +378,7 @@ def fetch(name: str, version: int, tracking_uri: str | None, download_to: Path) 
                     raise damaged from None
     if not _is(directory, found.tags.get("digest")):
         raise damaged
-    return LocalModel(name, found.version, found.run_id, found.tags, directory / _BUNDLE, directory / release.GOLDEN)
+    return LocalModel(**vars(found), bundle=directory / _BUNDLE, golden=directory / release.GOLDEN)
 
 
 def set_bento_tag(name: str, version: int, tag: str, tracking_uri: str | None = None) -> None:

@@ -1,8 +1,8 @@
-"""The row contract of the score endpoint: what a row holds, and every message about one that does not.
+"""The contract of the score endpoints: what a row or a sequence holds, and every message about one that does not.
 
-`parse_rows` reads JSON, `validate_columns` checks columns wherever they come from (JSON, MLflow,
-golden rows), so all of them have one schema and one set of messages. Nothing is defaulted in
-silence but `index`, whose default is part of the contract.
+`parse_rows` and `parse_sequence` read JSON; `validate_columns` and `validate_sequence` check values
+wherever they come from (JSON, Arrow, MLflow, golden rows), so all of them have one schema and one set
+of messages. Nothing is defaulted in silence but `index`, whose default is part of the contract.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from metalayer.schema import BASE_SCORES, PROBABILITY_SUM_TOLERANCE, ROW_SCORES
 SEQUENCE, INDEX = "sequence", "index"
 REQUIRED: tuple[str, ...] = (SEQUENCE, *ROW_SCORES)
 FIELDS: tuple[str, ...] = (*REQUIRED, INDEX)
+SEQUENCE_FIELDS: tuple[str, ...] = (SEQUENCE, *BASE_SCORES)
+"""Of a sequence whose every position is scored; the scores, one a letter each, all or none."""
 
 MAX_DETAILS = 100
 """Mistakes listed in one answer; the message counts all of them."""
@@ -33,6 +35,10 @@ _ALLOWED_SEQUENCE = "text of one or more of A, C, G, T, N"
 _ALLOWED_SCORE = "a number in [0, 1]"
 _ALLOWED_INDEX = "a whole number, 0 <= index < length of the sequence; left out: length // 2"
 _ALLOWED_BODY = 'a JSON object {"rows": [{...}, ...]} or {"columns": {"sequence": [...], ...}}'
+_ALLOWED_SEQUENCE_BODY = (
+    f'a JSON object {{"sequence": "..."}}, and a list of numbers for each of {", ".join(BASE_SCORES)} or for none'
+)
+_ALLOWED_SCORES = "a list of numbers in [0, 1], one a letter; all three lists or none"
 _ALLOWED_ROW = f"an object with {', '.join(REQUIRED)} and optionally {INDEX}"
 _SUM_FIELD = "+".join(BASE_SCORES)
 _DEFAULT = object()  # stands for an `index` that was left out; None is a given null
@@ -61,6 +67,8 @@ class Limits:
     """Bytes of the body."""
     max_rows: int = 65_536
     """Rows."""
+    max_sequence_bp: int = 1_000_000
+    """Letters of a sequence of which every position is scored."""
 
 
 @dataclass(frozen=True)
@@ -81,16 +89,38 @@ class Rows:
         return len(self.index)
 
 
-class _Mistakes:
+@dataclass(frozen=True)
+class SequenceInput:
+    """A validated sequence.
+
+    Attributes:
+        sequence: letters (L), ACGTN in either case, transcript sense.
+        base_scores: float32 (L, 3), donor, acceptor, neither at exon bases; None where none were given.
+    """
+
+    sequence: str
+    base_scores: NDArray[np.float32] | None
+
+    def __len__(self) -> int:
+        return len(self.sequence)
+
+
+class Mistakes:
     """Collects mistakes and raises them together."""
 
     def __init__(self) -> None:
         self._found: list[tuple[int | None, str, Any, str]] = []
 
     def add(self, row: int | None, field: str, given: Any, allowed: str) -> None:
+        """Note a mistake; `row` is None where it is not in one row."""
         self._found.append((row, field, given, allowed))
 
     def raise_if_any(self) -> None:
+        """Raise the 422 of what was noted.
+
+        Raises:
+            RequestError: with the details of at most `MAX_DETAILS` mistakes.
+        """
         if not self._found:
             return
         order = {name: place for place, name in enumerate(FIELDS)}
@@ -117,8 +147,9 @@ def parse_rows(body: bytes, limits: Limits | None = None) -> Rows:
         RequestError: 422 with all mistakes, 413 with too many rows.
     """
     limits = limits or Limits()
-    document = _load(body)
-    mistakes = _Mistakes()
+    # In rows each value but the first follows a comma; a column more or a few mistakes may follow too.
+    document = _load(body, _ALLOWED_BODY, (limits.max_rows + 16) * (len(FIELDS) + 1))
+    mistakes = Mistakes()
     if not isinstance(document, dict) or len(document) != 1 or not document.keys() <= {"rows", "columns"}:
         given = sorted(document) if isinstance(document, dict) else document
         mistakes.add(None, "body", f"keys {given}" if isinstance(given, list) else given, _ALLOWED_BODY)
@@ -142,8 +173,8 @@ def validate_columns(columns: Mapping[str, Any], limits: Limits | None = None) -
         RequestError: 422 with all mistakes, 413 with too many rows.
     """
     limits = limits or Limits()
-    mistakes = _Mistakes()
-    _check_names(None, columns.keys(), mistakes)
+    mistakes = Mistakes()
+    check_names(None, columns.keys(), mistakes)
     for name, values in columns.items():
         if not isinstance(values, list):
             mistakes.add(None, name, values, "a list with one value a row")
@@ -155,19 +186,81 @@ def validate_columns(columns: Mapping[str, Any], limits: Limits | None = None) -
     if not count:
         mistakes.add(None, "rows", [], f"1 to {limits.max_rows} rows")
     mistakes.raise_if_any()
-    _check_count(count, limits)
+    check_count(count, limits)
     lengths = _check_sequences(columns[SEQUENCE], mistakes)
     scores = np.stack([_check_scores(name, columns[name], mistakes) for name in ROW_SCORES], axis=1)
-    total = scores[:, : len(BASE_SCORES)].sum(axis=1)  # NaN where a score is wrong already
-    for row in np.flatnonzero(np.abs(total - 1.0) > PROBABILITY_SUM_TOLERANCE).tolist():
-        mistakes.add(row, _SUM_FIELD, float(total[row]), f"scores that sum to 1 within {PROBABILITY_SUM_TOLERANCE}")
+    _check_sums(scores[:, : len(BASE_SCORES)], mistakes)
     index = _check_index(columns.get(INDEX), lengths, mistakes)
     mistakes.raise_if_any()
     return Rows(scores.astype(np.float32), pl.Series(SEQUENCE, columns[SEQUENCE], dtype=pl.String), index)
 
 
-def _load(body: bytes) -> Any:
-    """JSON, keeping NaN and Infinity (reported by row later), refusing a field given twice."""
+def parse_sequence(body: bytes, limits: Limits | None = None) -> SequenceInput:
+    """Read and check the JSON body of a request for every position of a sequence.
+
+    Args:
+        body: UTF-8 JSON, {"sequence": "...", "donor_score": [...], "acceptor_score": [...], "neither_score": [...]},
+            the three scores all or none.
+        limits: bounds on the length.
+
+    Raises:
+        RequestError: 422 with all mistakes, 413 of a sequence that is too long.
+    """
+    limits = limits or Limits()
+    document = _load(body, _ALLOWED_SEQUENCE_BODY, (limits.max_sequence_bp + 16) * len(BASE_SCORES))
+    if not isinstance(document, dict):
+        mistakes = Mistakes()
+        mistakes.add(None, "body", document, _ALLOWED_SEQUENCE_BODY)
+        mistakes.raise_if_any()
+    return validate_sequence(document, limits)
+
+
+def validate_sequence(fields: Mapping[str, Any], limits: Limits | None = None) -> SequenceInput:
+    """Check the fields of a sequence, plain Python values; rows count its letters.
+
+    Raises:
+        RequestError: 422 with all mistakes, 413 of a sequence that is too long.
+    """
+    limits = limits or Limits()
+    mistakes = Mistakes()
+    check_sequence_names(None, fields.keys(), mistakes)
+    for name in BASE_SCORES:
+        if name in fields and not isinstance(fields[name], list):
+            mistakes.add(None, name, fields[name], _ALLOWED_SCORES)
+    sequence = fields.get(SEQUENCE)
+    if SEQUENCE in fields and (not isinstance(sequence, str) or not sequence):
+        mistakes.add(None, SEQUENCE, sequence, _ALLOWED_SEQUENCE)
+    mistakes.raise_if_any()
+    assert isinstance(sequence, str)
+    length = len(sequence)
+    if length > limits.max_sequence_bp:
+        allowed = f"1 to {limits.max_sequence_bp} letters"
+        detail = {"row": None, "field": SEQUENCE, "given": f"{length} letters", "allowed": allowed}
+        raise RequestError(
+            f"a sequence of {length} letters; allowed are at most {limits.max_sequence_bp}: score parts", 413, [detail]
+        )
+    given = [name for name in BASE_SCORES if name in fields]
+    for name in given:
+        if len(fields[name]) != length:
+            mistakes.add(None, name, f"{len(fields[name])} values", f"{length} values, one a letter of {SEQUENCE}")
+    _check_letters(sequence, mistakes)
+    mistakes.raise_if_any()
+    if not given:
+        return SequenceInput(sequence, None)
+    scores = np.stack([_check_scores(name, fields[name], mistakes) for name in BASE_SCORES], axis=1)
+    _check_sums(scores, mistakes)
+    mistakes.raise_if_any()
+    return SequenceInput(sequence, scores.astype(np.float32))
+
+
+def _load(body: bytes, allowed: str, max_values: int) -> Any:
+    """JSON, keeping NaN and Infinity (reported by row later), refusing a field given twice.
+
+    A value takes up to thirty times its bytes once it is read, so values are counted before.
+    """
+    if body.count(b",") + body.count(b"[") + body.count(b"{") > max_values:
+        detail = {"row": None, "field": "body", "given": f"more than {max_values} values", "allowed": allowed}
+        raise RequestError(f"the body holds more than {max_values} values: split the request", 413, [detail])
     try:
         return json.loads(body.decode("utf-8"), object_pairs_hook=_unique)
     except RequestError:
@@ -178,7 +271,7 @@ def _load(body: bytes) -> Any:
         reason = "nested too deeply"
     except ValueError as error:
         reason = str(error)
-    detail = {"row": None, "field": "body", "given": _text(reason), "allowed": _ALLOWED_BODY}
+    detail = {"row": None, "field": "body", "given": _text(reason), "allowed": allowed}
     raise RequestError(f"the body is not JSON: {_text(reason)}", 422, [detail])
 
 
@@ -192,18 +285,18 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _transpose(rows: Any, limits: Limits, mistakes: _Mistakes) -> dict[str, list[Any]]:
+def _transpose(rows: Any, limits: Limits, mistakes: Mistakes) -> dict[str, list[Any]]:
     """Rows to columns, checking that each row has the fields."""
     if not isinstance(rows, list) or not rows:
         mistakes.add(None, "rows", rows, f"a list of 1 to {limits.max_rows} rows")
         mistakes.raise_if_any()
-    _check_count(len(rows), limits)
+    check_count(len(rows), limits)
     required, full = set(REQUIRED), set(FIELDS)
     for number, row in enumerate(rows):
         if not isinstance(row, dict):
             mistakes.add(number, "row", row, _ALLOWED_ROW)
         elif row.keys() != required and row.keys() != full:
-            _check_names(number, row.keys(), mistakes)
+            check_names(number, row.keys(), mistakes)
     mistakes.raise_if_any()
     columns = {name: [row[name] for row in rows] for name in REQUIRED}
     if any(len(row) > len(REQUIRED) for row in rows):
@@ -211,13 +304,33 @@ def _transpose(rows: Any, limits: Limits, mistakes: _Mistakes) -> dict[str, list
     return columns
 
 
-def _check_count(count: int, limits: Limits) -> None:
+def check_sequence_names(row: int | None, given: Iterable[Any], mistakes: Mistakes) -> None:
+    """Note fields of a sequence that are missing or unknown."""
+    names = list(given)
+    if SEQUENCE not in names:
+        mistakes.add(row, SEQUENCE, "missing", _ALLOWED_SEQUENCE)
+    if any(name in names for name in BASE_SCORES):
+        for name in BASE_SCORES:
+            if name not in names:
+                mistakes.add(row, name, "missing", _ALLOWED_SCORES)
+    for name in names:
+        if name not in SEQUENCE_FIELDS:
+            mistakes.add(row, str(name), "an unknown field", f"the fields {', '.join(SEQUENCE_FIELDS)}")
+
+
+def check_count(count: int, limits: Limits) -> None:
+    """Refuse more rows than a request may hold.
+
+    Raises:
+        RequestError: 413.
+    """
     if count > limits.max_rows:
         detail = {"row": None, "field": "rows", "given": count, "allowed": f"1 to {limits.max_rows} rows"}
         raise RequestError(f"{count} rows; a request holds at most {limits.max_rows}: split it", 413, [detail])
 
 
-def _check_names(row: int | None, given: Iterable[Any], mistakes: _Mistakes) -> None:
+def check_names(row: int | None, given: Iterable[Any], mistakes: Mistakes) -> None:
+    """Note fields of a row that are missing or unknown."""
     names = list(given)
     for name in REQUIRED:
         if name not in names:
@@ -231,7 +344,14 @@ def _allowed(name: str) -> str:
     return {SEQUENCE: _ALLOWED_SEQUENCE, INDEX: _ALLOWED_INDEX}.get(name, _ALLOWED_SCORE)
 
 
-def _check_sequences(values: list[Any], mistakes: _Mistakes) -> NDArray[np.int64]:
+def _check_letters(sequence: str, mistakes: Mistakes) -> None:
+    """Each letter of a sequence is a row."""
+    letters = np.frombuffer(sequence.encode("ascii", "replace"), dtype=np.uint8)
+    for at in np.flatnonzero(token_table()[letters] == 255).tolist():
+        mistakes.add(at, SEQUENCE, sequence[at], "A, C, G, T or N")
+
+
+def _check_sequences(values: list[Any], mistakes: Mistakes) -> NDArray[np.int64]:
     """Lengths (n,); 0 where a value is no text."""
     texts = values
     if not set(map(type, values)) <= {str}:
@@ -255,7 +375,7 @@ def _check_sequences(values: list[Any], mistakes: _Mistakes) -> NDArray[np.int64
     return lengths
 
 
-def _check_scores(name: str, values: list[Any], mistakes: _Mistakes) -> NDArray[np.float64]:
+def _check_scores(name: str, values: list[Any], mistakes: Mistakes) -> NDArray[np.float64]:
     """float64 (n,), NaN where a value is not allowed."""
     if set(map(type, values)) <= {float, int}:
         try:
@@ -270,12 +390,19 @@ def _check_scores(name: str, values: list[Any], mistakes: _Mistakes) -> NDArray[
     return np.where(bad, math.nan, numbers)
 
 
+def _check_sums(scores: NDArray[np.float64], mistakes: Mistakes) -> None:
+    """Donor, acceptor and neither (n, 3) add up; NaN where a score is wrong already."""
+    total = scores.sum(axis=1)
+    for row in np.flatnonzero(np.abs(total - 1.0) > PROBABILITY_SUM_TOLERANCE).tolist():
+        mistakes.add(row, _SUM_FIELD, float(total[row]), f"scores that sum to 1 within {PROBABILITY_SUM_TOLERANCE}")
+
+
 def _clip(value: float) -> float:
     """A number that float64 holds, on the same side of 0 and 1."""
     return value if isinstance(value, float) else float(max(-1, min(2, value)))
 
 
-def _check_index(values: list[Any] | None, lengths: NDArray[np.int64], mistakes: _Mistakes) -> NDArray[np.int64]:
+def _check_index(values: list[Any] | None, lengths: NDArray[np.int64], mistakes: Mistakes) -> NDArray[np.int64]:
     """Labelled base of each row, int64 (n,)."""
     index = lengths // 2
     if values is None:

@@ -11,23 +11,34 @@ import bentoml
 import torch
 
 from metalayer.serving.app import Serving, create_app
+from metalayer.serving.drain import drain_on_sigterm
 from metalayer.serving.engine import Engine
+from metalayer.serving.settings import ServingSettings
 
 RELEASE = Path(__file__).resolve().parents[2] / "release"
 
-_serving = Serving()
+_settings = ServingSettings.from_environment()
+_serving = Serving(settings=_settings)
+# Without keys anyone who reaches the port is answered: this machine only, unless `--host` or BENTOML_HOST says other.
+_host = "0.0.0.0" if _settings.all_keys() else "127.0.0.1"  # noqa: S104
 
 
 @bentoml.asgi_app(create_app(_serving))
-@bentoml.service(name="metalayer", workers=1, traffic={"timeout": 300})
+@bentoml.service(
+    name="metalayer",
+    workers=_settings.workers or "cpu_count",
+    http={"host": _host},
+    traffic={"timeout": _settings.deadline_s + 60},  # ours comes first, and answers in JSON
+)
 class MetaLayerService:
-    """Scores rows with the release of its Bento; each worker loads it once."""
+    """Scores with the release of its Bento; each worker loads it once."""
 
     def __init__(self) -> None:
         # Requests are scored in threads; OpenMP teams of several threads there get in each other's way,
         # which halves the throughput of two cores.
         torch.set_num_threads(1)
         _serving.engine = Engine(RELEASE)
+        drain_on_sigterm(_serving)
 
     def __is_ready__(self) -> bool:
-        return _serving.engine is not None
+        return _serving.engine is not None and not _serving.draining

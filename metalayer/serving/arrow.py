@@ -1,0 +1,232 @@
+"""Arrow IPC streams in and out.
+
+A stream is read message by message: what it would become in memory is known from its metadata and
+checked before anything is decompressed, only flat columns are taken (no dictionaries, no nesting but
+the lists of a sequence's scores), and each batch is validated before a value is touched. A stream
+without its end marker was cut off and is refused. Values then go through the checks of JSON.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from metalayer.serving.schemas import (
+    SEQUENCE,
+    Limits,
+    Mistakes,
+    RequestError,
+    Rows,
+    SequenceInput,
+    check_count,
+    check_names,
+    check_sequence_names,
+    validate_columns,
+    validate_sequence,
+)
+
+MEDIA_TYPE = "application/vnd.apache.arrow.stream"
+
+_END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
+_MAX_BATCHES = 4096
+_RECORD_BATCH = 3  # of the union MessageHeader
+
+
+def read_rows(body: bytes, limits: Limits) -> Rows:
+    """Rows of a score request.
+
+    Args:
+        body: a stream with a column for each field, one row a row.
+        limits: bounds on rows and on bytes in memory.
+
+    Raises:
+        RequestError: 422 with all mistakes, 413 with too much.
+    """
+    mistakes = Mistakes()
+    batches = _read(body, limits, mistakes, limits.max_rows, lists=False)
+    return validate_columns(_values(batches), limits)
+
+
+def read_sequence(body: bytes, limits: Limits) -> SequenceInput:
+    """The sequence of a request, and its base scores where it has them.
+
+    Args:
+        body: a stream of one row: `sequence`, and a list a class of scores.
+        limits: bounds on letters and on bytes in memory.
+
+    Raises:
+        RequestError: 422 with all mistakes, 413 with too much.
+    """
+    mistakes = Mistakes()
+    batches = _read(body, limits, mistakes, 1, lists=True)
+    columns = _values(batches)
+    if len(columns[SEQUENCE]) != 1:
+        mistakes.add(None, "rows", len(columns[SEQUENCE]), "one row: a request holds one sequence")
+        mistakes.raise_if_any()
+    return validate_sequence({name: values[0] for name, values in columns.items()}, limits)
+
+
+def encode(answers: NDArray[np.float32], names: Sequence[str]) -> bytes:
+    """Answers (n, k) as a stream with a float32 column for each name."""
+    batch = pa.record_batch([pa.array(column) for column in answers.T], names=list(names))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    stream: bytes = sink.getvalue().to_pybytes()
+    return stream
+
+
+def _read(body: bytes, limits: Limits, mistakes: Mistakes, max_rows: int, *, lists: bool) -> list[pa.RecordBatch]:
+    """Validated batches of at most `max_rows` rows in all."""
+    if not body.endswith(_END):
+        raise _malformed("the stream has no end marker: it was cut off")
+    try:
+        source = pa.BufferReader(body)
+        messages = pa.ipc.MessageReader.open_stream(source)
+        schema = pa.ipc.read_schema(messages.read_next_message())
+        _check_schema(schema, mistakes, lists=lists)
+        batches: list[pa.RecordBatch] = []
+        rows = size = 0
+        for message in messages:
+            if message.type != "record batch":
+                raise _malformed(f"a message of type {message.type!r}; needed are record batches")
+            count, decoded = _announced(message, 4 * len(schema))
+            rows, size = rows + count, size + decoded
+            if lists and rows > max_rows:
+                mistakes.add(None, "rows", rows, "one row: a request holds one sequence")
+                mistakes.raise_if_any()
+            check_count(rows, limits)
+            if size > limits.max_body_bytes:
+                raise too_large("the Arrow stream", limits.max_body_bytes)
+            if len(batches) == _MAX_BATCHES:
+                raise _malformed(f"more than {_MAX_BATCHES} batches; put more rows into each")
+            batch = pa.ipc.read_record_batch(message, schema)
+            batch.validate(full=True)
+            batches.append(batch)
+        if source.tell() != len(body):
+            raise _malformed("bytes behind the end marker")
+    except RequestError:
+        raise
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        struct.error,
+        EOFError,
+        StopIteration,
+        NotImplementedError,
+    ) as error:
+        raise _malformed(str(error)) from None
+    if not batches:
+        batches.append(pa.RecordBatch.from_pylist([], schema=schema))
+    letters = sum(_letters(batch.column(SEQUENCE)) for batch in batches)
+    if letters > limits.max_body_bytes:  # views may name the same letters again and again
+        raise too_large("the sequences of the Arrow stream", limits.max_body_bytes)
+    return batches
+
+
+def _check_schema(schema: pa.Schema, mistakes: Mistakes, *, lists: bool) -> None:
+    twice = sorted({name for name in schema.names if schema.names.count(name) > 1}) if len(schema) < 1000 else []
+    for name in twice:
+        mistakes.add(None, name, "the column twice", "each column once")
+    (check_sequence_names if lists else check_names)(None, schema.names, mistakes)
+    for column in schema:
+        kind = column.type
+        if lists and column.name != SEQUENCE and _is_list(kind):
+            kind = kind.value_type
+            known = pa.types.is_floating(kind) or pa.types.is_integer(kind)
+        else:
+            known = _is_flat(kind)
+        if not known:
+            mistakes.add(None, column.name, f"Arrow type {column.type}", "text for sequence, numbers for all else")
+    mistakes.raise_if_any()
+
+
+def _is_flat(kind: pa.DataType) -> bool:
+    types = pa.types
+    tests = (
+        types.is_string,
+        types.is_large_string,
+        types.is_string_view,
+        types.is_floating,
+        types.is_integer,
+        types.is_boolean,
+        types.is_null,
+    )
+    return any(test(kind) for test in tests)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
+
+
+def _values(batches: list[pa.RecordBatch]) -> dict[str, list[Any]]:
+    table = pa.Table.from_batches(batches)
+    return {name: table[name].to_pylist() for name in table.column_names}
+
+
+def _letters(column: pa.Array) -> int:
+    """Letters that a column of text comes to as Python text; 0 of a column that is no text."""
+    if pa.types.is_string_view(column.type):
+        views = np.frombuffer(column.buffers()[1], dtype=np.int32).reshape(-1, 4)
+        return int(views[column.offset : column.offset + len(column), 0].sum(dtype=np.int64))
+    return int(column.nbytes) if _is_flat(column.type) else 0
+
+
+def _announced(message: pa.ipc.Message, max_buffers: int) -> tuple[int, int]:
+    """Rows of a record batch and the bytes that its buffers come to, read from its metadata.
+
+    Layout: https://arrow.apache.org/docs/format/Columnar.html and Message.fbs; pyarrow has verified that
+    the tables of the metadata lie within it.
+    """
+    metadata = message.metadata.to_pybytes()
+
+    def u32(at: int) -> int:
+        return int(struct.unpack_from("<I", metadata, at)[0])
+
+    def field(table: int, slot: int) -> int:
+        """Where a field of a table is, 0 where it is left out."""
+        vtable = table - struct.unpack_from("<i", metadata, table)[0]
+        size = struct.unpack_from("<H", metadata, vtable)[0]
+        place = 4 + 2 * slot
+        offset = struct.unpack_from("<H", metadata, vtable + place)[0] if place < size else 0
+        return table + offset if offset else 0
+
+    root = u32(0)
+    kind, header = field(root, 1), field(root, 2)
+    if not kind or metadata[kind] != _RECORD_BATCH or not header:
+        raise _malformed("a record batch without its header")
+    batch = header + u32(header)
+    rows_at, buffers_at = field(batch, 0), field(batch, 2)
+    rows = struct.unpack_from("<q", metadata, rows_at)[0] if rows_at else 0
+    if rows < 0 or not buffers_at:
+        return max(rows, 0), 0
+    vector = buffers_at + u32(buffers_at)
+    count = u32(vector)
+    if count > max_buffers:
+        raise _malformed(f"{count} buffers in a batch")
+    compressed = bool(field(batch, 3))
+    size = 0
+    for place in range(count):
+        offset, length = struct.unpack_from("<qq", metadata, vector + 4 + 16 * place)
+        size += max(length, 0)
+        if compressed and length >= 8:
+            size += max(struct.unpack_from("<q", message.body, offset)[0], 0)
+    return rows, size
+
+
+def too_large(what: str, limit: int) -> RequestError:
+    """The 413 of a body that is, or becomes, larger than allowed."""
+    detail = {"row": None, "field": "body", "given": f"more than {limit} bytes", "allowed": f"up to {limit} bytes"}
+    return RequestError(f"{what} is larger than {limit} bytes: split the request", 413, [detail])
+
+
+def _malformed(reason: str) -> RequestError:
+    first = reason.splitlines()[0] if reason else "unreadable"
+    detail = {"row": None, "field": "body", "given": first, "allowed": f"an Arrow IPC stream ({MEDIA_TYPE})"}
+    return RequestError(f"the body is not an Arrow IPC stream: {first}", 422, [detail])

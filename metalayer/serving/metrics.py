@@ -1,0 +1,12 @@
+"""What the service counts, beside BentoML's own requests and seconds; BentoML's /metrics shows both.
+
+The only file that imports prometheus_client, which gathers the counts of all workers.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter
+
+ROWS = Counter("metalayer_rows", "Rows scored by /v1/score.")
+LETTERS = Counter("metalayer_letters", "Letters scored by /v1/score_sequence.")
+INTERRUPTED = Counter("metalayer_interrupted", "Requests that were not finished, by reason.", ["reason"])

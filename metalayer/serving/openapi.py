@@ -1,0 +1,170 @@
+"""The OpenAPI document of the service, and the page /docs that shows it without anything from elsewhere."""
+
+from __future__ import annotations
+
+import html
+import json
+from typing import Any
+
+import metalayer
+from metalayer.schema import BASE_SCORES, CLASSES, ROW_SCORES
+from metalayer.serving.engine import SEQUENCE_COLUMNS
+from metalayer.serving.media import ARROW, CODINGS, JSON
+from metalayer.serving.schemas import FIELDS, INDEX, REQUIRED, SEQUENCE, SEQUENCE_FIELDS
+from metalayer.serving.settings import ServingSettings
+
+_PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
+_LETTERS = {"type": "string", "pattern": "^[ACGTNacgtn]+$", "minLength": 1}
+_INDEX = {"type": "integer", "minimum": 0, "description": "0-based labelled base; left out: length // 2"}
+_REASONS = {
+    400: "the request is no HTTP, or the client left",
+    401: "an API key is needed",
+    406: "no form that Accept asks for",
+    408: "the body did not come in time",
+    413: "larger than the limit that is named",
+    415: "a media type or coding that is not supported",
+    422: "input that breaks the contract, all mistakes listed; nothing was scored",
+    429: "too many requests in hand; see Retry-After",
+    500: "a fault of the server",
+    503: "the model is not loaded yet",
+    504: "not done within the deadline",
+}
+_HEADERS = ("X-Model-Name", "X-Model-Version", "X-Model-Digest", "X-Request-Id")
+
+
+def document(settings: ServingSettings) -> dict[str, Any]:
+    """OpenAPI 3.1 of all paths, with the limits of this server."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "metalayer",
+            "version": metalayer.__version__,
+            "description": "Recalibrated splice-site probabilities. Bodies may be coded with "
+            f"{' or '.join(CODINGS[1:])}; the same row gives the same bytes whatever it is sent with.",
+        },
+        "paths": {
+            "/v1/score": {"post": _post("score", "Probabilities of rows", "ScoreRequest", CLASSES)},
+            "/v1/score_sequence": {
+                "post": _post(
+                    "score_sequence",
+                    "Base and meta probabilities at every position of a transcript-sense sequence",
+                    "SequenceRequest",
+                    SEQUENCE_COLUMNS,
+                )
+            },
+            "/v1/model": {"get": _get("model", "The model that answers", JSON, {"type": "object"}, (401, 503))},
+            "/openapi.json": {"get": _get("openapi", "This document", JSON, {"type": "object"}, (401,))},
+            "/docs": {"get": _get("docs", "This document as a page", "text/html", {"type": "string"}, (401,))},
+            **{
+                f"/{name}": {"get": {**_get(name, text, "text/plain", {"type": "string"}, codes), "security": []}}
+                for name, text, codes in (
+                    ("livez", "Whether the process lives", ()),
+                    ("healthz", "Whether the process lives", ()),
+                    ("readyz", "Whether requests are welcome", (503,)),
+                    ("metrics", "Counts for Prometheus", ()),
+                )
+            },
+        },
+        "components": {
+            "schemas": _schemas(settings),
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"key": []}],
+    }
+
+
+def page(described: dict[str, Any]) -> str:
+    """The document as HTML."""
+    parts = []
+    for path, methods in described["paths"].items():
+        for method, call in methods.items():
+            detail = html.escape(json.dumps(call, indent=1))
+            title = html.escape(f"{method.upper()} {path}: {call['summary']}")
+            parts.append(f"<details><summary>{title}</summary><pre>{detail}</pre></details>")
+    schemas = html.escape(json.dumps(described["components"]["schemas"], indent=1))
+    return (
+        "<!DOCTYPE html><html lang=en><meta charset=utf-8><title>metalayer</title><h1>metalayer</h1>"
+        f"<p>{html.escape(described['info']['description'])} <a href=openapi.json>openapi.json</a></p>"
+        f"{''.join(parts)}<h2>Schemas</h2><pre>{schemas}</pre></html>"
+    )
+
+
+def _schemas(settings: ServingSettings) -> dict[str, Any]:
+    row_fields = {SEQUENCE: _LETTERS, **dict.fromkeys(ROW_SCORES, _PROBABILITY), INDEX: _INDEX}
+
+    def column(kind: dict[str, Any], most: int) -> dict[str, Any]:
+        return {"type": "array", "items": kind, "minItems": 1, "maxItems": most}
+
+    row = {"type": "object", "properties": row_fields, "required": list(REQUIRED), "additionalProperties": False}
+    columns = {name: column(row_fields[name], settings.max_rows) for name in FIELDS}
+    scores = {name: column(_PROBABILITY, settings.max_sequence_bp) for name in BASE_SCORES}
+    return {
+        "ScoreRequest": {
+            "description": "Rows or columns. Donor, acceptor and neither add up to 1 within 0.01. In Arrow: a column "
+            "a field.",
+            "oneOf": [
+                _object({"rows": column(row, settings.max_rows)}),
+                _object({"columns": {**row, "properties": columns}}),
+            ],
+        },
+        "SequenceRequest": {
+            "description": "A sequence, and the scores of its base model, one a letter, all three or none. In Arrow: "
+            "one row, the scores as lists.",
+            "type": "object",
+            "properties": {SEQUENCE: {**_LETTERS, "maxLength": settings.max_sequence_bp}, **scores},
+            "required": [SEQUENCE],
+            "dependentRequired": {name: [other for other in SEQUENCE_FIELDS if other != name] for name in BASE_SCORES},
+            "additionalProperties": False,
+        },
+        "Error": _object(
+            {
+                "error": {"type": "string"},
+                "details": {
+                    "type": "array",
+                    "items": _object(
+                        {"row": {"type": ["integer", "null"]}, "field": {"type": "string"}, "given": {}, "allowed": {}}
+                    ),
+                },
+            }
+        ),
+    }
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _post(name: str, summary: str, request: str, columns: tuple[str, ...]) -> dict[str, Any]:
+    rows = {"type": "array", "items": _object(dict.fromkeys(columns, _PROBABILITY))}
+    codes = (400, 401, 406, 408, 413, 415, 422, 429, 500, 503, 504)
+    return {
+        **_get(name, summary, JSON, _object({"rows": rows}), codes, ARROW),
+        "requestBody": {
+            "required": True,
+            "content": {
+                JSON: {"schema": {"$ref": f"#/components/schemas/{request}"}},
+                ARROW: {"schema": {"type": "string", "format": "binary"}},
+            },
+        },
+    }
+
+
+def _get(
+    name: str, summary: str, media: str, schema: dict[str, Any], codes: tuple[int, ...], *others: str
+) -> dict[str, Any]:
+    headers = {header: {"schema": {"type": "string"}} for header in _HEADERS}
+    content = {media: {"schema": schema}} | {other: {"schema": {"type": "string"}} for other in others}
+    error = {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}
+    return {
+        "operationId": name,
+        "summary": summary,
+        "responses": {
+            "200": {"description": "the answer", "headers": headers, "content": content},
+            **{str(code): {"description": _REASONS[code], "headers": headers, "content": error} for code in codes},
+        },
+    }

@@ -1,0 +1,81 @@
+"""The settings of a server, from environment variables: a Bento is configured where it runs.
+
+`METALAYER_SERVE_<NAME>`, as in METALAYER_SERVE_DEADLINE_S=30; an unknown name is an error.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from metalayer.config import Section
+from metalayer.errors import ConfigError
+from metalayer.serving.schemas import Limits
+
+PREFIX = "METALAYER_SERVE_"
+
+
+class ServingSettings(Section):
+    """What one worker of a server allows."""
+
+    section: ClassVar[str] = "serve"
+
+    workers: int | None = Field(None, ge=1)
+    """Processes that answer, each with the model and one thread; None is one a core."""
+    max_body_bytes: int = Field(Limits.max_body_bytes, ge=1)
+    """Bytes of a body, as sent and as decoded."""
+    max_rows: int = Field(Limits.max_rows, ge=1)
+    """Rows of a request."""
+    max_sequence_bp: int = Field(Limits.max_sequence_bp, ge=1)
+    """Letters of a sequence of which every position is scored."""
+    max_concurrent: int = Field(32, ge=1)
+    """Requests that a worker has in hand; one more is answered 429."""
+    threads: int = Field(1, ge=1)
+    """Requests that a worker computes at the same moment; the others take turns."""
+    deadline_s: float = Field(120.0, gt=0)
+    """Seconds from a request's arrival to its answer; later it is answered 504."""
+    drain_s: float = Field(5.0, ge=0)
+    """Seconds between SIGTERM, when /readyz turns 503, and the end of listening."""
+    api_keys: str = ""
+    """Keys that clients may give as `Authorization: Bearer KEY`, separated by commas; none: no key is asked for."""
+    api_keys_file: Path | None = None
+    """File with further keys, one a line."""
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> ServingSettings:
+        """Settings from `os.environ`, or from another mapping.
+
+        Raises:
+            ConfigError: all mistakes.
+        """
+        given = os.environ if environment is None else environment
+        return cls(
+            **{name.removeprefix(PREFIX).lower(): value for name, value in given.items() if name.startswith(PREFIX)}
+        )
+
+    @property
+    def limits(self) -> Limits:
+        """What one request may hold."""
+        return Limits(self.max_body_bytes, self.max_rows, self.max_sequence_bp)
+
+    def all_keys(self) -> tuple[str, ...]:
+        """All API keys.
+
+        Raises:
+            ConfigError: a file that cannot be read or holds no key.
+        """
+        keys = [key.strip() for key in self.api_keys.split(",") if key.strip()]
+        if self.api_keys_file is not None:
+            try:
+                lines = self.api_keys_file.read_text(encoding="utf-8").splitlines()
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"serve.api_keys_file {self.api_keys_file}: {error}") from None
+            found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+            if not found:
+                raise ConfigError(f"serve.api_keys_file {self.api_keys_file}: holds no key; write one a line")
+            keys += found
+        return tuple(keys)
