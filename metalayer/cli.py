@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +16,7 @@ from metalayer.errors import MetalayerError
 
 if TYPE_CHECKING:
     from metalayer.core.config import MetaLayerConfig
+    from metalayer.serving.client import MetaLayerClient
     from metalayer.serving.registry import ModelVersion
 
 
@@ -106,11 +109,18 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--resume", action="store_true", help="go on from last_model.pt of a run that was cut off")
     train.set_defaults(run=_train)
 
-    score = commands.add_parser("score", help="score rows of a file with a model directory")
+    score = commands.add_parser(
+        "score",
+        help="score rows of a file with a model directory or by a server",
+        description="By a server, a run that was cut off goes on where it was, and waits while the server restarts. A "
+        "key for it is read from METALAYER_API_KEY.",
+    )
     score.add_argument("rows", type=Path, help="artifact rows: .parquet, or tab-separated text")
-    score.add_argument("--model", type=Path, required=True, help="model directory, or output folder of a training run")
-    score.add_argument("--output", type=Path, required=True, help="file to write: .parquet or .tsv")
-    score.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
+    scorer = score.add_mutually_exclusive_group(required=True)
+    scorer.add_argument("--model", type=Path, help="model directory, or output folder of a training run")
+    scorer.add_argument("--url", help="server, as in http://127.0.0.1:3000")
+    score.add_argument("--output", type=Path, required=True, help="file to write: .parquet, or with --model .tsv")
+    score.add_argument("--device", default="auto", help="auto, cpu, cuda or mps, with --model (default auto)")
     score.set_defaults(run=_score)
 
     evaluate = commands.add_parser("evaluate", help="compare a model with its base on every position of labelled genes")
@@ -195,6 +205,19 @@ def _parser() -> argparse.ArgumentParser:
     for action, command in ((promote, _registry_promote), (rollback, _registry_rollback)):
         action.add_argument("--model", help="registered name, where there are several")
         action.set_defaults(run=command)
+
+    client = commands.add_parser(
+        "client", help="ask a server", description="A key for it is read from METALAYER_API_KEY."
+    )
+    requests = client.add_subparsers(dest="client_command", required=True, metavar="COMMAND")
+    facts = requests.add_parser("model", help="which model answers, as JSON")
+    facts.set_defaults(run=_client_model)
+    sequence = requests.add_parser("sequence", help="score every position of a transcript-sense sequence")
+    sequence.add_argument("sequence", type=Path, help="FASTA file of one sequence")
+    sequence.add_argument("--output", type=Path, required=True, help=".parquet file to write, one row a letter")
+    sequence.set_defaults(run=_client_sequence)
+    for request in (facts, sequence):
+        request.add_argument("--url", default="http://127.0.0.1:3000", help="server (default http://127.0.0.1:3000)")
 
     doctor = commands.add_parser("doctor", help="check the installation and say what is missing")
     doctor.set_defaults(run=_doctor)
@@ -308,11 +331,45 @@ def _genes_config(values: dict[str, Any]) -> MetaLayerConfig:
     return MetaLayerConfig(**values)
 
 
+def _client(options: argparse.Namespace) -> MetaLayerClient:
+    from metalayer.serving.client import MetaLayerClient
+
+    return MetaLayerClient(options.url, api_key=os.environ.get("METALAYER_API_KEY"))
+
+
+def _client_model(options: argparse.Namespace) -> int:
+    with _client(options) as client:
+        print(json.dumps(client.model(), indent=1))
+    return 0
+
+
+def _client_sequence(options: argparse.Namespace) -> int:
+    from metalayer.errors import InputError
+    from metalayer.files import publish_file
+
+    try:
+        lines = options.sequence.read_text(encoding="ascii").split()
+    except (OSError, ValueError) as error:
+        raise InputError(f"{options.sequence}: {error}") from None
+    if sum(line.startswith(">") for line in lines) > 1:
+        raise InputError(f"{options.sequence}: several sequences; score one file a sequence")
+    with _client(options) as client:
+        table = client.score_sequence("".join(line for line in lines if not line.startswith(">")))
+    with publish_file(options.output) as draft:
+        table.write_parquet(draft)
+    print(f"{len(table):,} letters scored into {options.output}")
+    return 0
+
+
 def _score(options: argparse.Namespace) -> int:
     from metalayer.device import resolve_device
-    from metalayer.workflows.score import score_rows
+    from metalayer.workflows.score import score_rows, score_rows_by_server
 
-    rows = score_rows(options.rows, options.model, options.output, resolve_device(options.device))
+    if options.url:
+        with _client(options) as client:
+            rows = score_rows_by_server(options.rows, client, options.output)
+    else:
+        rows = score_rows(options.rows, options.model, options.output, resolve_device(options.device))
     print(f"{rows:,} rows scored into {options.output}")
     return 0
 

@@ -61,3 +61,7 @@ class EvaluationError(MetalayerError):
 
 class RegistryError(MetalayerError):
     """The model registry or the package store refused or could not be reached."""
+
+
+class ServiceError(MetalayerError):
+    """A server of the model that does not answer, or fails."""

@@ -57,11 +57,16 @@ class Serving:
 
     def __init__(self, engine: Engine | None = None, settings: ServingSettings | None = None) -> None:
         self.engine = engine
+        self.previous: Engine | None = None
         self.settings = settings or ServingSettings()
         self.draining = False
         self.in_hand = 0
         self.turns = anyio.CapacityLimiter(self.settings.threads)
         self._keys = [_digest(key) for key in self.settings.all_keys()]
+
+    def swap(self, engine: Engine) -> None:
+        """Answer with another engine from the next request on; the one before stays loaded."""
+        self.previous, self.engine = self.engine, engine
 
     def admits(self, authorization: str) -> bool:
         """Whether a request with this header may enter; the time it takes says nothing about the keys."""

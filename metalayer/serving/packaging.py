@@ -23,6 +23,7 @@ from metalayer.errors import InputError, RegistryError
 from metalayer.files import publish_directory
 from metalayer.models.bundle import digest
 from metalayer.serving import release
+from metalayer.serving.settings import PREFIX
 
 SERVICE = "metalayer.serving.service:MetaLayerService"
 _BUILD_TIMEOUT_S = 300
@@ -103,7 +104,7 @@ def serve_command(tag: str, host: str = "127.0.0.1", port: int = 3000) -> list[s
 
 
 def serve(name: str | None = None, *, host: str = "127.0.0.1", port: int = 3000) -> NoReturn:
-    """Become the server of the champion's Bento; does not return.
+    """Become the server of the champion's Bento, which then follows the champion; does not return.
 
     Args:
         name: registered name, or the base model's; None where only one model has a champion.
@@ -114,10 +115,13 @@ def serve(name: str | None = None, *, host: str = "127.0.0.1", port: int = 3000)
         InputError: no champion, several and none named, or one named that has none.
         RegistryError: the registry cannot be reached, or the champion was not packaged here.
     """
+    from metalayer.serving import registry
+
     tag = champion_bento(name)
     command = serve_command(tag, host, port)
     logger.info("serving %s on http://%s:%d", tag, host, port)
-    os.execve(command[0], command, bento_environment())  # noqa: S606
+    followed = {f"{PREFIX}REGISTRY_URI": registry.default_tracking_uri()}
+    os.execve(command[0], command, followed | bento_environment())  # noqa: S606
 
 
 def champion_bento(name: str | None = None) -> str:
@@ -159,7 +163,7 @@ def _bentofile(name: str, version: int | str, requirements: Sequence[str]) -> di
         "python": {
             # Locking resolves online, and pins CUDA.
             "lock_packages": False,
-            "packages": release.pinned(*requirements, "bentoml", "prometheus_client", "starlette"),
+            "packages": release.pinned(*requirements, "bentoml", "mlflow", "prometheus_client", "starlette"),
         },
     }
 

@@ -13,6 +13,7 @@ import torch
 from metalayer.serving.app import Serving, create_app
 from metalayer.serving.drain import drain_on_sigterm
 from metalayer.serving.engine import Engine
+from metalayer.serving.follow import Follower
 from metalayer.serving.settings import ServingSettings
 
 RELEASE = Path(__file__).resolve().parents[2] / "release"
@@ -38,6 +39,8 @@ class MetaLayerService:
         # which halves the throughput of two cores.
         torch.set_num_threads(1)
         _serving.engine = Engine(RELEASE)
+        if _settings.registry_uri:
+            Follower(_serving, _settings.registry_uri).start()
         drain_on_sigterm(_serving)
 
     def __is_ready__(self) -> bool:

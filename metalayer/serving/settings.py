@@ -40,6 +40,10 @@ class ServingSettings(Section):
     """Seconds from a request's arrival to its answer; later it is answered 504."""
     drain_s: float = Field(5.0, ge=0)
     """Seconds between SIGTERM, when /readyz turns 503, and the end of listening."""
+    registry_uri: str | None = None
+    """MLflow service whose alias `champion` the server follows; None stays with the version it was packaged with."""
+    follow_every_s: float = Field(10.0, gt=0)
+    """Seconds between two looks at that alias."""
     api_keys: str = ""
     """Keys that clients may give as `Authorization: Bearer KEY`, separated by commas; none: no key is asked for."""
     api_keys_file: Path | None = None

@@ -1,9 +1,15 @@
-"""Scoring rows of a file with a model directory, without a server; one contract with the server."""
+"""Scoring rows of a file, with a model directory or by a server; one contract for both.
+
+By a server, answers are kept in parts beside the output, so that a run that was cut off goes on where
+it was; all parts are of one model, or the run ends.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from metalayer.data.windows import encode_windows
-from metalayer.errors import ArtifactError, InputError
-from metalayer.files import publish_file
+from metalayer.errors import ArtifactError, InputError, ServiceError
+from metalayer.files import only_one, publish_file
 from metalayer.inference import Predictor
 from metalayer.schema import CLASSES, ROW_SCORES
+from metalayer.serving.client import MetaLayerClient
 from metalayer.serving.schemas import INDEX, SEQUENCE, Limits, RequestError, validate_columns
 
 logger = logging.getLogger(__name__)
@@ -43,8 +50,7 @@ def score_rows(rows: Path, model: Path, output: Path, device: str = "cpu") -> in
         ArtifactError: a file or row that cannot be used, naming it (rows count from 0).
         InputError: an output of another kind.
     """
-    if output.suffix not in (".parquet", ".tsv"):
-        raise InputError(f"--output: given {output}; the name must end in .parquet or .tsv")
+    _check_name(output, (".parquet", ".tsv"))
     predictor = Predictor.load(model, device)
     if predictor.masked_rows:
         logger.warning("%s", predictor.masked_rows)
@@ -66,6 +72,110 @@ def score_rows(rows: Path, model: Path, output: Path, device: str = "cpu") -> in
             raise ArtifactError(f"{rows}: no rows")
     logger.info("scored %d rows into %s", done, output)
     return done
+
+
+def score_rows_by_server(rows: Path, client: MetaLayerClient, output: Path) -> int:
+    """As `score_rows`, by a server; a run that was cut off goes on where it was.
+
+    Args:
+        rows: `.parquet`, as of `score_rows`.
+        client: of the server; tries again while that restarts.
+        output: `.parquet`; appears whole or not at all. Answers are kept in `<output>.parts` until then.
+
+    Returns:
+        Number of rows.
+
+    Raises:
+        ArtifactError: a file or row that cannot be used, naming it (rows count from 0).
+        InputError: an output of another kind, or parts of another input or model.
+        ServiceError: the server does not answer.
+        MetalayerError: another run writes this output.
+    """
+    _check_name(output, (".parquet",))
+    if rows.suffix != ".parquet":  # whose batches are the same each time
+        raise InputError(f"{rows}: rows for a server are read from .parquet; convert it first")
+    parts = output.with_name(output.name + ".parts")
+    with only_one(parts / "lock", "write to another --output"):
+        done, files = 0, []
+        for number, batch in enumerate(_read(rows)):
+            part = parts / f"{number:08d}.parquet"
+            if not part.exists():
+                named = batch.select([name for name in _NAMES if name in batch.columns])
+                answers = named.hstack(_ask(batch, client, rows, done))
+                _check_run(parts / "run.json", rows, client.digest)
+                with publish_file(part) as draft:
+                    answers.write_parquet(draft)
+            elif not number:
+                client.model()
+                _check_run(parts / "run.json", rows, client.digest)
+            files.append(part)
+            done += len(batch)
+        if not done:
+            raise ArtifactError(f"{rows}: no rows")
+        with (
+            publish_file(output) as draft,
+            pq.ParquetWriter(draft, pq.read_schema(files[0]), compression="zstd") as out,
+        ):
+            for part in files:
+                out.write_table(pq.read_table(part).cast(out.schema))
+    shutil.rmtree(parts)
+    logger.info("scored %d rows into %s", done, output)
+    return done
+
+
+def _check_run(record: Path, rows: Path, digest: str) -> None:
+    """All parts are of one input and one model.
+
+    Raises:
+        InputError: they would not be.
+    """
+    state = rows.stat()
+    run = {
+        "rows": str(rows.resolve()),
+        "bytes": state.st_size,
+        "modified_ns": state.st_mtime_ns,
+        "batch_rows": _BATCH_ROWS,
+        "model": digest,
+    }
+    if not record.exists():
+        with publish_file(record) as draft:
+            draft.write_text(json.dumps(run), encoding="utf-8")
+    before = json.loads(record.read_text(encoding="utf-8"))
+    other = [name for name in run if before[name] != run[name]]
+    if other:
+        raise InputError(
+            f"{record.parent} holds answers of another run: {', '.join(other)} differ (before: "
+            f"{', '.join(str(before[name]) for name in other)}). Remove it to begin anew"
+        )
+
+
+def _ask(batch: pl.DataFrame, client: MetaLayerClient, path: Path, first: int) -> pl.DataFrame:
+    columns = batch.select(SEQUENCE, *ROW_SCORES)
+    if INDEX in batch.columns:
+        columns = columns.with_columns(batch[INDEX])
+    elif {"position", "window_start"} <= set(batch.columns):
+        columns = columns.with_columns((batch["position"] - batch["window_start"]).alias(INDEX))
+    try:
+        answers = client.score(columns)
+    except RequestError as error:
+        if error.status in (401, 404):
+            raise ServiceError(f"{error}; see METALAYER_API_KEY and --url") from None
+        raise _bad_rows(path, error, first) from None
+    return answers
+
+
+def _check_name(output: Path, endings: tuple[str, ...]) -> None:
+    if output.suffix not in endings:
+        raise InputError(f"--output: given {output}; the name must end in {' or '.join(endings)}")
+
+
+def _bad_rows(path: Path, error: RequestError, first: int) -> ArtifactError:
+    """The mistakes of a batch, by their rows in the file."""
+    told = [
+        f"row {first + (d['row'] or 0)}: {d['field']} {d['given']!r}; allowed: {d['allowed']}"
+        for d in error.details[:5]
+    ]
+    return ArtifactError(f"{path}: {error}\n" + "\n".join(told))
 
 
 def _read(path: Path) -> Iterator[pl.DataFrame]:
@@ -105,10 +215,7 @@ def _score(batch: pl.DataFrame, predictor: Predictor, path: Path, first: int) ->
     try:
         rows = validate_columns(columns, Limits(max_rows=_BATCH_ROWS))
     except RequestError as error:
-        told = [
-            f"row {first + d['row']}: {d['field']} {d['given']!r}; allowed: {d['allowed']}" for d in error.details[:5]
-        ]
-        raise ArtifactError(f"{path}: {error}\n" + "\n".join(told)) from None
+        raise _bad_rows(path, error, first) from None
     windows = encode_windows(rows.sequences, rows.index, predictor.schema.window_bp)
     answers = predictor.predict_rows(rows.row_scores, windows)
     named = batch.select([name for name in _NAMES if name in batch.columns])

@@ -1,0 +1,162 @@
+"""A client of the service: rows and sequences as Arrow, tried again where the server is busy or restarts.
+
+Scoring changes nothing on the server, so that a request can be sent again without harm. The only
+file that imports httpx.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import httpx
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from metalayer.errors import ServiceError
+from metalayer.schema import BASE_SCORES
+from metalayer.serving.arrow import MEDIA_TYPE
+from metalayer.serving.schemas import SEQUENCE, RequestError
+
+_AGAIN = (429, 502, 503)
+_LONGEST_WAIT_S = 15.0
+
+logger = logging.getLogger(__name__)
+
+
+class MetaLayerClient:
+    """Asks one server; use it as a context manager, or call `close`.
+
+    Attributes:
+        digest: of the model that gave the last answer; empty before the first.
+    """
+
+    def __init__(
+        self, url: str, *, api_key: str | None = None, timeout_s: float = 150.0, patience_s: float = 120.0
+    ) -> None:
+        """Connects at the first request.
+
+        Args:
+            url: of the server, as in http://127.0.0.1:3000.
+            api_key: sent as bearer token.
+            timeout_s: for one answer.
+            patience_s: how long a request is tried again while the server is busy, restarts or cannot be reached.
+
+        Raises:
+            ServiceError: a URL that is none.
+        """
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        try:
+            self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise ServiceError(f"server {url}: {error}; needed is a URL as in http://127.0.0.1:3000") from None
+        self._url, self._patience_s = url, patience_s
+        self.digest = ""
+
+    def __enter__(self) -> MetaLayerClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Give up the connections."""
+        self._http.close()
+
+    def model(self) -> dict[str, Any]:
+        """What answers: name, version, digest, feature schema, metrics ...
+
+        Raises:
+            ServiceError: the server does not answer.
+            RequestError: the server refuses.
+        """
+        answer: dict[str, Any] = self._send("GET", "/v1/model").json()
+        return answer
+
+    def score(self, rows: pl.DataFrame | pa.Table | Sequence[Mapping[str, Any]]) -> pl.DataFrame:
+        """Calibrated probabilities of rows.
+
+        Args:
+            rows: columns of the score contract (`metalayer.serving.schemas`), n rows.
+
+        Returns:
+            Float32 columns donor, acceptor, neither, n rows in the same order.
+
+        Raises:
+            ServiceError: the server does not answer.
+            RequestError: rows that break the contract, with all mistakes in `details`.
+        """
+        if not isinstance(rows, pl.DataFrame | pa.Table):
+            rows = pa.Table.from_pylist([dict(row) for row in rows])
+        return self._ask("/v1/score", rows.to_arrow() if isinstance(rows, pl.DataFrame) else rows)
+
+    def score_sequence(self, sequence: str, base_scores: NDArray[np.floating] | None = None) -> pl.DataFrame:
+        """Base and calibrated probabilities at every position of a transcript-sense sequence.
+
+        Args:
+            sequence: letters (L), ACGTN.
+            base_scores: (L, 3), donor, acceptor, neither of the base model at exon bases; None asks the server's own.
+
+        Returns:
+            Float32 columns base_donor to meta_neither, L rows, at exon bases.
+
+        Raises:
+            ServiceError: the server does not answer.
+            RequestError: input that breaks the contract, with all mistakes in `details`.
+        """
+        columns = {SEQUENCE: [sequence]}
+        if base_scores is not None:
+            columns |= {name: [column] for name, column in zip(BASE_SCORES, np.asarray(base_scores).T, strict=True)}
+        return self._ask("/v1/score_sequence", pa.table(columns))
+
+    def _ask(self, path: str, table: pa.Table) -> pl.DataFrame:
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        answer = self._send("POST", path, sink.getvalue().to_pybytes()).content
+        return pl.DataFrame(pl.from_arrow(pa.ipc.open_stream(answer).read_all()))
+
+    def _send(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
+        """One answer, tried for again with growing pauses."""
+        headers = {"Content-Type": MEDIA_TYPE, "Accept": MEDIA_TYPE} if body is not None else {}
+        until, pause = time.monotonic() + self._patience_s, 0.25
+        while True:
+            asked = 0.0
+            try:
+                response = self._http.request(method, path, content=body, headers=headers)
+            except httpx.TransportError as error:
+                what = f"server {self._url}: {error or type(error).__name__}"
+            else:
+                if response.is_success:
+                    self.digest = response.headers.get("x-model-digest", "")
+                    return response
+                what, details = _refusal(response)
+                if response.status_code not in _AGAIN:
+                    if response.is_client_error:
+                        raise RequestError(what, response.status_code, details)
+                    raise ServiceError(f"server {self._url}: {response.status_code}: {what}")
+                after = response.headers.get("retry-after", "")
+                asked = float(after) if after.isdecimal() else 0.0
+            wait = max(asked, pause * random.uniform(0.5, 1.0))  # noqa: S311
+            if time.monotonic() + wait > until:
+                raise ServiceError(f"{what}; gave up after {self._patience_s:g} s. Check that it runs: GET /readyz")
+            logger.info("%s; trying again in %.1f s", what, wait)
+            time.sleep(wait)
+            pause = min(2 * pause, _LONGEST_WAIT_S)
+
+
+def _refusal(response: httpx.Response) -> tuple[str, list[dict[str, Any]]]:
+    """Message and details of an error, whoever wrote it."""
+    try:
+        found = response.json()
+        return str(found["error"]), list(found["details"])
+    except (ValueError, KeyError, TypeError):
+        return f"status {response.status_code}: {response.text[:200]}", []

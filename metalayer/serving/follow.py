@@ -1,0 +1,85 @@
+"""Following the registry: when the alias `champion` moves, the server answers with that version.
+
+A thread looks at the alias. A new version is loaded beside the one that answers, checked on its golden
+rows, and takes over in one step; requests in hand end with the version they began with. The one before
+stays loaded, so that going back costs nothing. A version that fails its check is refused, counted in
+`metalayer_swaps_total{outcome="refused"}`, and not tried again until the alias moves.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from metalayer.errors import ModelError, RegistryError, SchemaError
+from metalayer.serving.app import Serving
+from metalayer.serving.engine import Engine
+from metalayer.serving.metrics import SWAPS
+
+logger = logging.getLogger(__name__)
+
+
+class Follower:
+    """Keeps a server on the champion of the model that it serves."""
+
+    def __init__(self, serving: Serving, registry_uri: str) -> None:
+        """Nothing is asked before `look`.
+
+        Args:
+            serving: its engine is set.
+            registry_uri: of the MLflow service.
+        """
+        self._serving, self._uri = serving, registry_uri
+        self._refused: tuple[str, str | None] | None = None
+
+    def start(self) -> threading.Thread:
+        """Look now and then, in a thread, until the server drains."""
+        thread = threading.Thread(target=self._run, name="follow-champion", daemon=True)
+        thread.start()
+        return thread
+
+    def _run(self) -> None:
+        while not self._serving.draining:
+            time.sleep(self._serving.settings.follow_every_s)
+            try:
+                self.look()
+            except Exception:  # the thread goes on, whatever a registry or a model comes up with
+                SWAPS.labels("failed").inc()
+                logger.exception("following %s failed; the model that answers goes on", self._uri)
+
+    def look(self) -> None:
+        """Look once, and swap if the alias has moved."""
+        from metalayer.serving import registry
+
+        now = self._serving.engine
+        if now is None:
+            return
+        try:
+            champion = registry.find_champion(now.name, self._uri)
+            if champion is None:
+                return
+            wanted = (str(champion.version), champion.tags.get("digest"))
+            if wanted in ((now.version, now.digest), self._refused):
+                return
+            before = self._serving.previous
+            if before is not None and wanted == (before.version, before.digest):
+                engine = before
+            else:
+                with tempfile.TemporaryDirectory() as scratch:
+                    engine = Engine(registry.fetch_release(champion, self._uri, Path(scratch)))
+        except RegistryError as error:
+            SWAPS.labels("unreachable").inc()
+            logger.warning("%s; version %s goes on", error, now.version)
+            return
+        except (ModelError, SchemaError) as error:
+            self._refused = wanted
+            SWAPS.labels("refused").inc()
+            logger.error("version %s is refused, %s goes on: %s", wanted[0], now.version, error)
+            return
+        self._serving.swap(engine)
+        self._refused = None
+        SWAPS.labels("done").inc()
+        logger.info("version %s answers from now on, after %s", engine.version, now.version)

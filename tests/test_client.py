@@ -1,0 +1,234 @@
+"""The client against a real server of the application on a socket of this machine."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import numpy as np
+import polars as pl
+import pytest
+from releases import expected, make_release, score_rows
+
+from metalayer import cli
+from metalayer.errors import ServiceError
+from metalayer.inference import Predictor
+from metalayer.schema import CLASSES
+from metalayer.serving.client import MetaLayerClient
+from metalayer.serving.schemas import RequestError
+from metalayer.workflows import score
+
+PROGRAM = """
+import sys, time, torch, uvicorn
+from metalayer.serving.app import Serving, create_app
+from metalayer.serving.engine import Engine
+from metalayer.serving.settings import ServingSettings
+torch.set_num_threads(1)
+serving = Serving(Engine(sys.argv[1]), ServingSettings.from_environment())
+uvicorn.run(create_app(serving), port=int(sys.argv[2]), log_level="error", lifespan="off")
+"""
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_release(tmp_path_factory.mktemp("released"))
+
+
+def start(released: Path, port: int = 0, **settings: str) -> tuple[subprocess.Popen, str]:
+    if not port:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+    root = str(Path(__file__).parents[1])
+    environment = {**os.environ, "PYTHONPATH": root, **{f"METALAYER_SERVE_{k.upper()}": v for k, v in settings.items()}}
+    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(released), str(port)], env=environment)
+    url, until = f"http://127.0.0.1:{port}", time.monotonic() + 60
+    while time.monotonic() < until:
+        try:
+            httpx.get(f"{url}/v1/model")
+            return process, url
+        except httpx.TransportError:
+            time.sleep(0.1)
+    raise AssertionError("no server")
+
+
+@pytest.fixture(scope="module")
+def url(released: Path) -> Iterator[str]:
+    process, url = start(released)
+    yield url
+    process.kill()
+    process.wait()
+
+
+def test_rows_and_sequences(url: str, released: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = score_rows(20)
+    with MetaLayerClient(url) as client:
+        for given in (rows, pl.DataFrame(rows), pl.DataFrame(rows).to_arrow()):
+            answers = client.score(given)
+            assert answers.columns == list(CLASSES)
+            assert np.array_equal(answers.to_numpy(), expected(released, rows))
+        assert client.digest == client.model()["digest"]
+        base = np.tile(np.array([0.2, 0.1, 0.7]), (50, 1))
+        table = client.score_sequence("ACGTN" * 10, base)
+        meta = Predictor.load(released).predict_tracks("ACGTN" * 10, base)
+        assert np.array_equal(table.select(pl.selectors.starts_with("meta_")).to_numpy(), meta)
+        with pytest.raises(RequestError) as caught:
+            client.score([rows[0] | {"donor_score": 4.0}])
+        assert caught.value.details[0]["field"] == "donor_score"
+    (tmp_path / "one.fa").write_text(">gene\nACGTACGT\nACGT\n")
+    output = tmp_path / "one.parquet"
+    assert cli.main(["client", "sequence", str(tmp_path / "one.fa"), "--url", url, "--output", str(output)]) == 0
+    assert pl.read_parquet(output).shape == (12, 6)
+    (tmp_path / "one.fa").write_text(">a\nA\n>b\nC\n")
+    assert cli.main(["client", "sequence", str(tmp_path / "one.fa"), "--url", url, "--output", str(output)]) == 2
+    capsys.readouterr()
+    assert cli.main(["client", "model", "--url", url]) == 0
+    assert json.loads(capsys.readouterr().out)["version"] == "3"
+
+
+def flaky(answers: list[int | Exception], client: MetaLayerClient) -> list[float]:
+    """Let the server of a client answer so, and then as it does."""
+    real, times = client._http.request, []
+
+    def request(*arguments: object, **options: object) -> httpx.Response:
+        times.append(time.monotonic())
+        if answers:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            headers = {"retry-after": "1"} if answer == 429 else {}
+            return httpx.Response(answer, json={"error": "busy", "details": []}, headers=headers)
+        return real(*arguments, **options)
+
+    client._http.request = request
+    return times
+
+
+def test_busy_and_broken_servers_are_asked_again(url: str) -> None:
+    with MetaLayerClient(url) as client:
+        times = flaky([429, 503, httpx.ConnectError("refused"), httpx.ReadError("gone")], client)
+        assert len(client.score(score_rows(1))) == 1
+    pauses = np.diff(times)
+    assert len(pauses) == 4
+    assert pauses[0] >= 1  # as the server asked
+    with MetaLayerClient(url, patience_s=0.5) as client:
+        flaky([503] * 100, client)
+        with pytest.raises(ServiceError, match=r"busy; gave up after 0\.5 s"):
+            client.model()
+    with MetaLayerClient(url) as client:
+        times = flaky([500], client)
+        with pytest.raises(ServiceError, match="500: busy"):
+            client.model()
+        assert len(times) == 1
+    with pytest.raises(ServiceError, match="needed is a URL"):
+        MetaLayerClient("http://a:b:c")
+
+
+@pytest.fixture
+def rows_file(tmp_path: Path) -> Path:
+    table = pl.DataFrame(score_rows(900)).with_columns(gene_id=pl.format("g{}", pl.int_range(900)))
+    table.write_parquet(tmp_path / "in.parquet")
+    return tmp_path / "in.parquet"
+
+
+def test_a_file_by_a_server_is_the_file_by_the_model(
+    url: str, released: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "_BATCH_ROWS", 128)
+    by_server, by_model = tmp_path / "server.parquet", tmp_path / "model.parquet"
+    assert cli.main(["score", str(rows_file), "--url", url, "--output", str(by_server)]) == 0
+    assert cli.main(["score", str(rows_file), "--model", str(released), "--output", str(by_model)]) == 0
+    assert pl.read_parquet(by_server).equals(pl.read_parquet(by_model))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "model.parquet", "server.parquet"]
+
+
+def test_a_run_that_was_cut_off_goes_on(
+    url: str, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "_BATCH_ROWS", 128)
+    output = tmp_path / "out.parquet"
+    with MetaLayerClient(url, patience_s=0.1) as client:
+        times = flaky([], client)
+        real, left = client.score, [3]
+
+        def some(rows: pl.DataFrame) -> pl.DataFrame:
+            left[0] -= 1
+            if left[0] < 0:
+                raise ServiceError("gone")
+            return real(rows)
+
+        monkeypatch.setattr(client, "score", some)
+        with pytest.raises(ServiceError):
+            score.score_rows_by_server(rows_file, client, output)
+        assert not output.exists()
+        left[0] = 100
+        assert score.score_rows_by_server(rows_file, client, output) == 900
+        assert len(times) == 8 + 1  # batches, and one look at which model it is
+        table = pl.read_parquet(output)
+        assert table["gene_id"].to_list() == [f"g{i}" for i in range(900)]
+
+        # Parts of another input or model are never mixed.
+        output.unlink()
+        left[0] = 3
+        with pytest.raises(ServiceError):
+            score.score_rows_by_server(rows_file, client, output)
+        record = tmp_path / "out.parquet.parts" / "run.json"
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"model": "other"}))
+        with pytest.raises(Exception, match=r"another run: model differ .*Remove it"):
+            score.score_rows_by_server(rows_file, client, output)
+
+
+def test_bad_rows_are_named_by_their_place_in_the_file(
+    url: str, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(score, "_BATCH_ROWS", 128)
+    table = pl.read_parquet(rows_file)
+    table.with_columns(donor_score=pl.when(pl.int_range(900) == 300).then(2.0).otherwise("donor_score")).write_parquet(
+        rows_file
+    )
+    out = ["--output", str(tmp_path / "out.parquet")]
+    assert cli.main(["score", str(rows_file), "--url", url, *out]) == 2
+    assert "row 300: donor_score 2.0" in capsys.readouterr().err
+    assert cli.main(["score", str(rows_file), "--url", url, "--output", str(tmp_path / "out.tsv")]) == 2
+    assert cli.main(["score", str(rows_file.with_suffix(".tsv")), "--url", url, *out]) == 2
+    assert "rows for a server are read from .parquet" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_server_restarts_in_between(
+    released: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "_BATCH_ROWS", 64)
+    monkeypatch.setenv("METALAYER_API_KEY", "mine")
+    process, url = start(released, api_keys="mine")
+    command = [
+        sys.executable,
+        "-c",
+        "from metalayer.cli import main; from metalayer.workflows import score; import sys; ",
+    ]
+    command[-1] += "score._BATCH_ROWS = 8; sys.exit(main())"
+    output = tmp_path / "out.parquet"
+    scoring = subprocess.Popen([*command, "score", str(rows_file), "--url", url, "--output", str(output)])
+    parts = tmp_path / "out.parquet.parts"
+    until = time.monotonic() + 60
+    while len(list(parts.glob("0*.parquet"))) < 5 and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert scoring.poll() is None
+    time.sleep(1)
+    process, _ = start(released, int(url.rsplit(":", 1)[1]), api_keys="mine")
+    try:
+        assert scoring.wait(90) == 0
+        with MetaLayerClient(url, api_key="mine") as client:
+            answers = client.score(pl.read_parquet(rows_file).drop("gene_id"))
+        assert pl.read_parquet(output).select(CLASSES).equals(answers)
+    finally:
+        process.kill()
+        process.wait()
