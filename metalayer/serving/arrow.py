@@ -1,9 +1,9 @@
 """Arrow IPC streams in and out.
 
-A stream is read message by message: what it would become in memory is known from its metadata and
-checked before anything is decompressed, only flat columns are taken (no dictionaries, no nesting but
-the lists of a sequence's scores), and each batch is validated before a value is touched. A stream
-without its end marker was cut off and is refused. Values then go through the checks of JSON.
+What a stream would become in memory is known from its metadata and checked before anything is
+decompressed, only flat columns are taken (no dictionaries, no nesting but the lists of a sequence's
+scores), and each batch is validated before a value is touched. A stream without its end marker was
+cut off and is refused. Values then go through the checks of JSON.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 
 _END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _MAX_BATCHES = 4096
+_ALLOWED_ONE_ROW = "one row: a request holds one sequence"
 _RECORD_BATCH = 3  # of the union MessageHeader
 
 
@@ -48,7 +49,7 @@ def read_rows(body: bytes, limits: Limits) -> Rows:
         RequestError: 422 with all mistakes, 413 with too much.
     """
     mistakes = Mistakes()
-    batches = _read(body, limits, mistakes, limits.max_rows, lists=False)
+    batches = _read(body, limits, mistakes, lists=False)
     return validate_columns(_values(batches), limits)
 
 
@@ -63,10 +64,10 @@ def read_sequence(body: bytes, limits: Limits) -> SequenceInput:
         RequestError: 422 with all mistakes, 413 with too much.
     """
     mistakes = Mistakes()
-    batches = _read(body, limits, mistakes, 1, lists=True)
+    batches = _read(body, limits, mistakes, lists=True)
     columns = _values(batches)
     if len(columns[SEQUENCE]) != 1:
-        mistakes.add(None, "rows", len(columns[SEQUENCE]), "one row: a request holds one sequence")
+        mistakes.add(None, "rows", len(columns[SEQUENCE]), _ALLOWED_ONE_ROW)
         mistakes.raise_if_any()
     return validate_sequence({name: values[0] for name, values in columns.items()}, limits)
 
@@ -81,46 +82,21 @@ def encode(answers: NDArray[np.float32], names: Sequence[str]) -> bytes:
     return stream
 
 
-def _read(body: bytes, limits: Limits, mistakes: Mistakes, max_rows: int, *, lists: bool) -> list[pa.RecordBatch]:
-    """Validated batches of at most `max_rows` rows in all."""
+def _read(body: bytes, limits: Limits, mistakes: Mistakes, *, lists: bool) -> list[pa.RecordBatch]:
+    """Validated batches, of one sequence (`lists`) or of rows."""
     if not body.endswith(_END):
         raise _malformed("the stream has no end marker: it was cut off")
     try:
-        source = pa.BufferReader(body)
-        messages = pa.ipc.MessageReader.open_stream(source)
-        schema = pa.ipc.read_schema(messages.read_next_message())
-        _check_schema(schema, mistakes, lists=lists)
-        batches: list[pa.RecordBatch] = []
-        rows = size = 0
-        for message in messages:
-            if message.type != "record batch":
-                raise _malformed(f"a message of type {message.type!r}; needed are record batches")
-            count, decoded = _announced(message, 4 * len(schema))
-            rows, size = rows + count, size + decoded
-            if lists and rows > max_rows:
-                mistakes.add(None, "rows", rows, "one row: a request holds one sequence")
-                mistakes.raise_if_any()
-            check_count(rows, limits)
-            if size > limits.max_body_bytes:
-                raise too_large("the Arrow stream", limits.max_body_bytes)
-            if len(batches) == _MAX_BATCHES:
-                raise _malformed(f"more than {_MAX_BATCHES} batches; put more rows into each")
-            batch = pa.ipc.read_record_batch(message, schema)
+        with pa.ipc.open_stream(body) as reader:
+            _check_schema(reader.schema, mistakes, lists=lists)
+            _check_announced(body, 4 * len(reader.schema), limits, mistakes, lists=lists)
+            batches = list(reader)
+            schema = reader.schema
+        for batch in batches:
             batch.validate(full=True)
-            batches.append(batch)
-        if source.tell() != len(body):
-            raise _malformed("bytes behind the end marker")
     except RequestError:
         raise
-    except (
-        pa.ArrowException,
-        OSError,
-        ValueError,
-        struct.error,
-        EOFError,
-        StopIteration,
-        NotImplementedError,
-    ) as error:
+    except (pa.ArrowException, OSError, ValueError, IndexError, struct.error) as error:
         raise _malformed(str(error)) from None
     if not batches:
         batches.append(pa.RecordBatch.from_pylist([], schema=schema))
@@ -128,6 +104,33 @@ def _read(body: bytes, limits: Limits, mistakes: Mistakes, max_rows: int, *, lis
     if letters > limits.max_body_bytes:  # views may name the same letters again and again
         raise too_large("the sequences of the Arrow stream", limits.max_body_bytes)
     return batches
+
+
+def _check_announced(body: bytes, max_buffers: int, limits: Limits, mistakes: Mistakes, *, lists: bool) -> None:
+    """Check what a stream would become, from its metadata alone.
+
+    pyarrow's functions that take a message (`read_schema`, `read_record_batch`) are no use here: they
+    crash on a message of another kind, which a stream reader refuses.
+    """
+    source = pa.BufferReader(body)
+    rows = size = 0
+    for number, message in enumerate(pa.ipc.MessageReader.open_stream(source)):
+        if number == 0:  # the schema, which the stream reader has read
+            continue
+        if message.type != "record batch":
+            raise _malformed(f"a message of type {message.type!r}; needed are record batches")
+        count, decoded = _announced(message, max_buffers)
+        rows, size = rows + count, size + decoded
+        if lists and rows > 1:
+            mistakes.add(None, "rows", rows, _ALLOWED_ONE_ROW)
+            mistakes.raise_if_any()
+        check_count(rows, limits)
+        if size > limits.max_body_bytes:
+            raise too_large("the Arrow stream", limits.max_body_bytes)
+        if number > _MAX_BATCHES:
+            raise _malformed(f"more than {_MAX_BATCHES} batches; put more rows into each")
+    if source.tell() != len(body):
+        raise _malformed("bytes behind the end marker")
 
 
 def _check_schema(schema: pa.Schema, mistakes: Mistakes, *, lists: bool) -> None:
