@@ -6,10 +6,14 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from metalayer.config import DataConfig
+
+if TYPE_CHECKING:
+    from metalayer.serving.engine import Engine
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: tests need no network
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
@@ -54,3 +58,19 @@ def data_config() -> Callable[..., DataConfig]:
 def artifact_files(folder: Path) -> list[Path]:
     """The artifact chunks of a base layer."""
     return sorted(folder.glob("data/*/*/*/meta_models/analysis_sequences_*.tsv"))
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A release to serve."""
+    from tests.releases import make_release
+
+    return make_release(tmp_path_factory.mktemp("released"))
+
+
+@pytest.fixture(scope="module")
+def engine(released: Path) -> Engine:
+    """Its engine."""
+    from metalayer.serving.engine import Engine
+
+    return Engine(released)

@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 import torch
 
 _HEAD = """
@@ -51,3 +52,10 @@ def train_in_one_and_two(folder: Path, body: str) -> list[Trained]:
         weights = torch.load(place / "last_model.pt", weights_only=True)["model"]
         found.append(Trained(json.loads((place / "losses.json").read_text()), weights))
     return found
+
+
+def assert_same(one: Trained, two: Trained) -> None:
+    """Losses and weights are alike to 1e-5."""
+    assert one.losses == pytest.approx(two.losses, abs=1e-5)
+    for key, value in one.weights.items():
+        assert torch.allclose(value, two.weights[key], atol=1e-5), key

@@ -3,7 +3,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -23,6 +22,8 @@ from metalayer.errors import RegistryError
 from metalayer.models.bundle import digest
 from metalayer.schema import CLASSES
 from metalayer.serving.packaging import bento_environment, build_bento, find_bento, serve_command
+from metalayer.serving.release import RUNTIME
+from tests.servers import free_port, wait_until_ready
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 NAME = "metalayer-pwm"
@@ -53,29 +54,10 @@ def running(bento: str, log: Path, **settings: str) -> subprocess.Popen:
     )
 
 
-def wait_until_ready(process: subprocess.Popen, url: str, log: Path) -> None:
-    until = time.monotonic() + 120
-    while True:
-        try:
-            if httpx.get(f"{url}/readyz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < until, log.read_text()
-        time.sleep(0.2)
-
-
 def listens_at(process: subprocess.Popen) -> set[str]:
     port = int(process.args[-1])
     sockets = psutil.Process(process.pid).net_connections()
     return {one.laddr.ip for one in sockets if one.status == "LISTEN" and one.laddr.port == port}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +103,8 @@ def test_a_bento_holds_the_release_the_source_and_pinned_packages(home: Path, be
     assert {Path(f).suffix for f in files if f.startswith("metalayer/")} == {".py"}
     packages = yaml.safe_load((root / "bento.yaml").read_text())["image"]["python_requirements"].split("\n")
     assert any(line.startswith("torch==") and "+" not in line for line in packages)
-    assert not any(line.startswith(("zenml", "--index", "https:")) for line in packages)
+    needed = {*RUNTIME, "bentoml", "mlflow", "prometheus_client", "starlette"}  # mlflow follows the champion
+    assert {line.split("==")[0] for line in packages if line} == needed  # no zenml, no index, no address
     assert not any("../" in line for line in (root / "src" / "bentofile.yaml").read_text().splitlines())
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,7 +13,7 @@ import httpx
 import numpy as np
 import polars as pl
 import pytest
-from releases import expected, make_release, score_rows
+from releases import expected, score_rows
 
 from metalayer import cli
 from metalayer.errors import ServiceError
@@ -23,6 +22,7 @@ from metalayer.schema import CLASSES
 from metalayer.serving.client import MetaLayerClient
 from metalayer.serving.schemas import RequestError
 from metalayer.workflows import score
+from tests.servers import free_port
 
 PROGRAM = """
 import sys, time, torch, uvicorn
@@ -35,16 +35,8 @@ uvicorn.run(create_app(serving), port=int(sys.argv[2]), log_level="error", lifes
 """
 
 
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_release(tmp_path_factory.mktemp("released"))
-
-
 def start(released: Path, port: int = 0, **settings: str) -> tuple[subprocess.Popen, str]:
-    if not port:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+    port = port or free_port()
     root = str(Path(__file__).parents[1])
     environment = {**os.environ, "PYTHONPATH": root, **{f"METALAYER_SERVE_{k.upper()}": v for k, v in settings.items()}}
     process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(released), str(port)], env=environment)

@@ -19,7 +19,14 @@ from metalayer.schema import ACCEPTOR, DONOR, NEITHER
 from metalayer.training.trainer import Trainer, seed_everything
 from tests.processes import train_in_one_and_two
 
-NEAR = {"members": 2, "stages": 1, "channels": 8, "local_channels": 4, "distances": [1, 20, 95, 105, 160]}
+NEAR = {
+    "dilated_members": 0,
+    "members": 2,
+    "stages": 1,
+    "channels": 8,
+    "local_channels": 4,
+    "distances": [1, 20, 95, 105, 160],
+}
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,7 @@ from metalayer.training import frozen
 from metalayer.training.distributed import World
 from metalayer.training.trainer import Trainer, seed_everything
 from tests import checkpoints, test_crops
-from tests.processes import train_in_one_and_two
+from tests.processes import assert_same, train_in_one_and_two
 from tests.test_models import perturbed
 from tests.test_resume import Stop, same, stop_after
 from tests.test_training import planted
@@ -252,6 +252,4 @@ def test_two_processes_share_the_work_and_train_the_model_of_one(tmp_path: Path)
         history = it.train()
         """,
     )
-    assert one.losses == pytest.approx(two.losses, abs=1e-5)
-    for key, value in one.weights.items():
-        assert torch.allclose(value, two.weights[key], atol=1e-5), key
+    assert_same(one, two)

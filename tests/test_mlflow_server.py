@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import http.client
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -19,17 +18,11 @@ from pathlib import Path
 import pytest
 
 from metalayer.errors import ConfigError
+from tests.servers import free_port
 from tests.test_pipeline import FAILING, QUICK, RUN, command
 
 TOKEN, USER, PASSWORD = "t0ken-of-the-test", "ada", "l0velace"
 ALLOWED = {f"Bearer {TOKEN}", "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @pytest.fixture(scope="module")

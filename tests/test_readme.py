@@ -3,14 +3,14 @@
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
 import pytest
+
+from tests.servers import free_port, wait_until_ready
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -62,25 +62,15 @@ def test_the_demo_prints_the_table_and_the_promoted_model_answers(tmp_path: Path
 
 def serve_and_query(folder: Path, environment: dict[str, str], state: Path) -> None:
     """The README's own curl command, at a free port, gives what the evaluation gave."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port, log = free_port(), folder / "serve.log"
     serve = [str(Path(sys.executable).with_name("metalayer")), "serve", "--port", str(port)]
     curl = next(command for command in COMMANDS if command.startswith("curl")).replace(":3000", f":{port}")
-    with subprocess.Popen(
-        serve, env=environment, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as server:
+    with (
+        log.open("w") as told,
+        subprocess.Popen(serve, env=environment, cwd=folder, stdout=told, stderr=subprocess.STDOUT) as server,
+    ):
         try:
-            until = time.monotonic() + 90
-            while True:
-                try:
-                    if httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200:
-                        break
-                except httpx.TransportError:
-                    pass
-                assert server.poll() is None, "the server ended"
-                assert time.monotonic() < until, "the server is not ready"
-                time.sleep(0.3)
+            wait_until_ready(server, f"http://127.0.0.1:{port}", log)
             answer = subprocess.run(shlex.split(curl), cwd=folder, capture_output=True, check=True, timeout=60)
             assert answer.stdout.count(b'"donor"') == 3
             check_golden(state, f"http://127.0.0.1:{port}")

@@ -21,7 +21,7 @@ from metalayer.data.dataset import BatchSampler, RowLoader
 from metalayer.errors import ConfigError, ModelError, SchemaError, TrainingError
 from metalayer.models import MetaSpliceModel
 from metalayer.training.trainer import Trainer, best_epoch, seed_everything
-from tests.processes import train_in_one_and_two
+from tests.processes import assert_same, train_in_one_and_two
 from tests.test_training import SMALL, planted
 
 TRAIN, VALID = planted(150, 0), planted(100, 1)
@@ -287,6 +287,4 @@ def test_two_processes_train_the_model_of_one(tmp_path: Path) -> None:
         history = it.train()
         """,
     )
-    assert one.losses == pytest.approx(two.losses, abs=1e-5)
-    for key, value in one.weights.items():
-        assert torch.allclose(value, two.weights[key], atol=1e-5), key
+    assert_same(one, two)

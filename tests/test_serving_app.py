@@ -8,7 +8,7 @@ import httpx
 import numpy as np
 import polars as pl
 import pytest
-from releases import expected, make_bundle, make_release, score_rows
+from releases import expected, make_bundle, score_rows
 
 from metalayer.errors import ModelError
 from metalayer.schema import CLASSES
@@ -18,16 +18,6 @@ from metalayer.serving.schemas import Rows
 from metalayer.serving.settings import ServingSettings
 
 HEADERS = ("x-model-name", "x-model-version", "x-model-digest", "x-request-id")
-
-
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_release(tmp_path_factory.mktemp("released"))
-
-
-@pytest.fixture(scope="module")
-def engine(released: Path) -> Engine:
-    return Engine(released)
 
 
 @pytest.fixture

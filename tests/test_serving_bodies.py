@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 import pytest
-from releases import make_release, score_rows
+from releases import score_rows
 
 from metalayer.base.pwm import PwmModel
 from metalayer.errors import ConfigError
@@ -31,16 +31,6 @@ ARROW = "application/vnd.apache.arrow.stream"
 JSON = "application/json"
 END = b"\xff\xff\xff\xff\0\0\0\0"
 SEQUENCE = "".join(random.Random(3).choices("ACGT", k=9000))  # more than one block
-
-
-@pytest.fixture(scope="module")
-def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_release(tmp_path_factory.mktemp("released"))
-
-
-@pytest.fixture(scope="module")
-def engine(released: Path) -> Engine:
-    return Engine(released)
 
 
 def send(serving: Serving, path: str, content: object, **headers: str) -> httpx.Response:

@@ -20,7 +20,7 @@ from metalayer.models.encoders import crop
 from metalayer.models.tracks import TrackEncoder, maxima, track_channels
 from tests.dense import dense_rows, windowed_rows
 
-NEAR = {"stages": 2, "channels": 8, "local_channels": 4, "distances": [1, 3, 10, 40]}
+NEAR = {"dilated_members": 0, "stages": 2, "channels": 8, "local_channels": 4, "distances": [1, 3, 10, 40]}
 LETTERS = {"kernel_sizes": [5], "num_filters": 8, "output_dim": 8, "levels": 3}
 PARTS = [
     {"sequence_encoder": "none", "score_encoder": False},
@@ -109,7 +109,7 @@ def test_real_genes_by_window_and_whole(shared: Path, tmp_path: Path, name: str)
 
 @pytest.mark.parametrize(("kind", "radius_bp"), [(0, 2 * 39), (1, 5 * (1 + 4 + 16 + 40))], ids=["stages", "dilated"])
 def test_it_sees_its_radius_and_no_further(kind: int, radius_bp: int) -> None:
-    member = TrackEncoder(dilated_members=1, **NEAR).members[kind]
+    member = TrackEncoder(**{**NEAR, "dilated_members": 1}).members[kind]
     with torch.no_grad():
         for name, parameter in member.named_parameters():
             parameter.copy_(parameter.abs() + (20.0 if parameter.ndim == 1 else 0.0))  # no ReLU cuts anything off
@@ -127,7 +127,7 @@ def test_it_sees_its_radius_and_no_further(kind: int, radius_bp: int) -> None:
 
 def test_members_share_the_crops_in_training_and_are_averaged_after() -> None:
     torch.manual_seed(0)
-    encoder = TrackEncoder(members=2, dilated_members=1, **NEAR)
+    encoder = TrackEncoder(**{**NEAR, "members": 2, "dilated_members": 1})
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.normal_(std=0.2)

@@ -201,7 +201,7 @@ class TrackEncoder(nn.Module):
     def __init__(
         self,
         members: int = 1,
-        dilated_members: int = 0,
+        dilated_members: int = 1,
         stages: int = 2,
         channels: int = 24,
         local_channels: int = 12,

@@ -199,22 +199,25 @@ async def _answer(request: Request, work: Work) -> Response:
 
 def _rows_work(engine: Engine, body: bytes, form: str, wanted: str, limits: Limits) -> Iterator[bytes | None]:
     rows = parse_rows(body, limits) if form == JSON else arrow.read_rows(body, limits)
-    blocks = []
-    for block in engine.score(rows):
-        blocks.append(block)
-        yield None
-    ROWS.inc(len(rows))
-    yield encode_answer(np.concatenate(blocks), CLASSES, wanted)
+    return _by_block(engine.score(rows), CLASSES, wanted, ROWS.inc)
 
 
 def _sequence_work(engine: Engine, body: bytes, form: str, wanted: str, limits: Limits) -> Iterator[bytes | None]:
     given = parse_sequence(body, limits) if form == JSON else arrow.read_sequence(body, limits)
-    blocks = []
-    for block in engine.score_sequence(given):
-        blocks.append(block)
+    return _by_block(engine.score_sequence(given), SEQUENCE_COLUMNS, wanted, LETTERS.inc)
+
+
+def _by_block(
+    blocks: Iterator[NDArray[np.float32]], names: Sequence[str], wanted: str, count: Callable[[float], None]
+) -> Iterator[bytes | None]:
+    """None for each block done, the answer last."""
+    done = []
+    for block in blocks:
+        done.append(block)
         yield None
-    LETTERS.inc(len(given))
-    yield encode_answer(np.concatenate(blocks), SEQUENCE_COLUMNS, wanted)
+    answers = np.concatenate(done)
+    count(len(answers))
+    yield encode_answer(answers, names, wanted)
 
 
 def encode_answer(answers: NDArray[np.float32], names: Sequence[str], form: str = JSON) -> bytes:

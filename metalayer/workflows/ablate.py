@@ -51,7 +51,7 @@ _SCORES_ALONE: Settings = {
     "track_encoder_config": {},
 }
 """What a variant reads unless its own settings say otherwise."""
-_TRACKS: Settings = {"track_encoder": "stages", "track_encoder_config": {"members": 1, "dilated_members": 1}}
+_TRACKS: Settings = {"track_encoder": "stages"}
 _ENCODERS: Mapping[str, Settings] = {
     "none": {},
     "cnn": {"sequence_encoder": "cnn"},
