@@ -317,6 +317,9 @@ class TrainConfig(Section):
     """Crops a batch, over all processes."""
     easy_share: float = Field(0.25, gt=0.0, le=1.0)
     """Share of the crops without site or hard negative that an epoch takes; they weigh as much more."""
+    augment_tracks: bool = False
+    """Show the tracks in other guises each epoch, see `data/augment.py`: genes joined anew inside introns, mirrored,
+    scores shaken. Only training on genes has it, of a model that reads the tracks alone."""
     exon_loss: float = Field(0.5, ge=0.0, le=100.0)
     """Weight of telling exon from intron positions beside the sites, which shows crops where sites are wanted; only
     training on genes with a track encoder has it."""

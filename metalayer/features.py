@@ -31,6 +31,8 @@ from metalayer.schema import (
 )
 
 EPSILON = 1e-10
+FEATURE_REACH_BP = ARTIFACT_WINDOW_BP // 2 + 3
+"""Bases on either side of a row that its features read: half the window, and three of the context."""
 _G, _A, _T, _N = 2, 0, 3, 4
 
 
@@ -191,7 +193,6 @@ def stretch_feature_matrix(
     tokens: NDArray[np.uint8],
     start: int,
     end: int,
-    window_bp: int = ARTIFACT_WINDOW_BP,
 ) -> NDArray[np.float32]:
     """All 50 features at the row positions [start, end) of a gene: as of the whole gene, at the cost of the stretch.
 
@@ -200,14 +201,12 @@ def stretch_feature_matrix(
         tokens: uint8 (L,), transcript sense.
         start: first row position.
         end: behind the last one.
-        window_bp: width of the window that `gc_fraction` and `n_fraction` see.
 
     Returns:
         float32 (end - start, 50), columns `FEATURES`.
     """
-    spare = window_bp // 2 + 3  # the context reads three bases to either side
-    low, high = max(0, start - spare), min(len(tokens), end + spare)
-    found = gene_feature_matrix(gene_row_scores(tracks[low:high]), tokens[low:high], window_bp)
+    low, high = max(0, start - FEATURE_REACH_BP), min(len(tokens), end + FEATURE_REACH_BP)
+    found = gene_feature_matrix(gene_row_scores(tracks[low:high]), tokens[low:high])
     return found[start - low : end - low]
 
 

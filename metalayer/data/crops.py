@@ -2,7 +2,8 @@
 
 Genes lie one after the other in flat arrays (in memory, or mapped from disk), 15 bytes a position. An
 epoch takes every crop that has a site or a hard negative, and a share of the others, each of which
-then stands for as many positions as were left out: the expected loss is that of whole genes.
+then stands for as many positions as were left out: the expected loss is that of whole genes. A model that reads
+the tracks alone may see the genes in other guises each epoch (`augment.py`).
 Axes: B crops, n positions, C classes, F features.
 """
 
@@ -21,10 +22,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metalayer.data.augment import MIRROR_SHARE, Arrangement, introns, join_anew, mirrored, mirrored_labels, shaken
 from metalayer.data.states import GeneStates
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import ConfigError, TrainingError
-from metalayer.features import gene_feature_matrix, gene_row_scores, stretch_feature_matrix
+from metalayer.features import FEATURE_REACH_BP, gene_feature_matrix, gene_row_scores, stretch_feature_matrix
 from metalayer.genome import N_TOKEN
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, FEATURES, NEITHER
 
@@ -32,6 +34,10 @@ UNKNOWN = 255
 """Whether such a position is of an exon is not known."""
 HARD_SCORE = 0.1
 """A position that is no site is a hard negative if the base says donor or acceptor with this or more."""
+ONLY_TRACKS = (
+    "augment_tracks is for training a model that reads the tracks alone (sequence_encoder none, score_encoder false, "
+    "track_encoder stages): letters and features have no other guise. Leave it off, or leave them out"
+)
 _FEATURE_SAMPLE = 200_000
 """Positions from which a model's normalisation is fitted, beside the sites and hard negatives."""
 
@@ -127,6 +133,38 @@ class GeneArrays:
         return np.flatnonzero((self.labels != NEITHER) | (self.scores[:, :NEITHER].max(axis=1) >= HARD_SCORE))
 
 
+@dataclass(frozen=True)
+class _Crops:
+    """Where the crops of an arrangement of genes are: their own ends, those of their genes, and which are hard."""
+
+    arrangement: Arrangement
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    gene: NDArray[np.int64]
+    hard: NDArray[np.int64]
+    easy: NDArray[np.int64]
+
+    @classmethod
+    def cut(cls, arrangement: Arrangement, hard: NDArray[np.int64], crop_bp: int, offset: int = 0) -> _Crops:
+        """Crops of `crop_bp` positions, each gene's first one of `offset` where that is not 0, its last what is left.
+
+        Args:
+            arrangement: of the genes.
+            hard: positions in the arrangement, ascending.
+            crop_bp: positions a crop.
+            offset: from 0 to crop_bp - 1.
+        """
+        starts = [
+            np.concatenate([[start] if offset else [], np.arange(start + offset, end, crop_bp)]).astype(np.int64)
+            for start, end in pairwise(arrangement.gene_starts.tolist())
+        ]
+        start = np.concatenate(starts)
+        gene = np.repeat(np.arange(len(starts)), [len(one) for one in starts])
+        end = np.append(start[1:], arrangement.gene_starts[-1])
+        is_hard = np.searchsorted(hard, start) < np.searchsorted(hard, end)
+        return cls(arrangement, start, end, gene, np.flatnonzero(is_hard), np.flatnonzero(~is_hard))
+
+
 class CropLoader:
     """Batches of crops: all hard ones and a share of the others each epoch, or every crop in order.
 
@@ -136,6 +174,7 @@ class CropLoader:
     Attributes:
         genes: where the crops are.
         reach_bp: letters and scores on either side of a row position that the model reads.
+        augmented: whether the tracks come in other guises each epoch.
     """
 
     def __init__(
@@ -149,6 +188,7 @@ class CropLoader:
         shuffle: bool = False,
         seed: int = 42,
         with_features: bool = True,
+        augmented: bool = False,
     ) -> None:
         """Cut genes into crops.
 
@@ -161,6 +201,7 @@ class CropLoader:
             shuffle: draw crops and their order anew each epoch.
             seed: draws them.
             with_features: compute the score features; a model without score encoder reads none.
+            augmented: show the tracks in other guises each epoch; for a model that reads nothing else.
 
         Raises:
             TrainingError: no position, or neither donor nor acceptor.
@@ -168,6 +209,8 @@ class CropLoader:
         """
         if crop_bp < 1 or batch_crops < 1:
             raise ConfigError(f"crop_bp {crop_bp}, batch_crops {batch_crops}: each at least 1")
+        if augmented and (with_features or not shuffle):
+            raise ConfigError(f"augmented: with_features {with_features}, shuffle {shuffle}; {ONLY_TRACKS}")
         sites = int((genes.labels != NEITHER).sum())
         if not sites:
             raise TrainingError(
@@ -176,25 +219,23 @@ class CropLoader:
             )
         self.genes, self.reach_bp, self.with_features = genes, reach_bp, with_features
         self.crop_bp, self.batch_crops, self.seed, self.shuffle = crop_bp, batch_crops, seed, shuffle
-        self.rank, self.world_size, self.epoch = 0, 1, 0
+        self.rank, self.world_size, self.epoch, self.augmented = 0, 1, 0, augmented
         self._states: GeneStates | None = None
-        cuts = [np.arange(start, end, crop_bp) for start, end in pairwise(genes.starts.tolist())]
-        self._start = np.concatenate(cuts)
-        gene = np.repeat(np.arange(len(cuts)), [len(cut) for cut in cuts])
-        self._gene, self._gene_start, self._gene_end = gene, genes.starts[gene], genes.starts[gene + 1]
-        self._end = np.minimum(self._start + crop_bp, self._gene_end)
-        hard = genes.hard_positions()
-        is_hard = np.searchsorted(hard, self._start) < np.searchsorted(hard, self._end)
-        self._hard, self._easy = np.flatnonzero(is_hard), np.flatnonzero(~is_hard)
+        self._hard_positions = genes.hard_positions()
+        in_order = Arrangement.of([[one] for one in pairwise(genes.starts.tolist())])
+        self._in_order = _Crops.cut(in_order, self._hard_positions, crop_bp)
+        self._introns = introns(genes.starts, genes.exons) if augmented else None
+        easy = self._in_order.easy
         share = easy_share if shuffle else 1.0
-        self._drawn = min(len(self._easy), max(1, round(share * len(self._easy))))
-        taken = np.concatenate([self._hard, self._easy[: self._drawn]])
-        self.loss_scale = float((self._end - self._start)[taken].sum()) / sites
+        drawn = min(len(easy), max(1, round(share * len(easy))))
+        taken = np.concatenate([self._in_order.hard, easy[:drawn]])
+        self._taken = len(taken)
+        self.loss_scale = float((self._in_order.end - self._in_order.start)[taken].sum()) / sites
         """Positions of an epoch a site: losses are scaled to about one a site, whatever the prevalence."""
 
     def __len__(self) -> int:
-        """Batches an epoch."""
-        return math.ceil((len(self._hard) + self._drawn) / self.batch_crops)
+        """Batches an epoch, at most."""
+        return math.ceil(self._taken / self.batch_crops)
 
     def set_epoch(self, epoch: int) -> None:
         """The next pass is that of this epoch."""
@@ -253,44 +294,79 @@ class CropLoader:
 
     def __iter__(self) -> Iterator[CropBatch]:
         rng = np.random.default_rng([self.seed, self.epoch])
+        epoch, crops = self.epoch, self._in_order
         self.epoch += 1
+        if self._introns is not None:
+            arrangement = join_anew(self.genes.starts, self._introns, rng)
+            offset = int(rng.integers(self.crop_bp))
+            crops = _Crops.cut(arrangement, arrangement.moved(self._hard_positions), self.crop_bp, offset)
+        order = np.arange(len(crops.start))
+        stands_for = np.ones(len(order), dtype=np.float32)
         if self.shuffle:
-            drawn = rng.choice(self._easy, self._drawn, replace=False)
-            crops = rng.permutation(np.concatenate([self._hard, drawn]))
-        else:
-            crops = np.arange(len(self._start))
-        stands_for = np.ones(len(self._start), dtype=np.float32)
-        if self.shuffle and self._drawn:
-            stands_for[self._easy] = len(self._easy) / self._drawn
-        for first in range(0, len(crops), self.batch_crops):
-            mine = crops[first : first + self.batch_crops][self.rank :: self.world_size]
-            yield self._batch(mine, stands_for[mine])
+            # Cut otherwise, genes may have more or fewer hard crops: the epoch is as long.
+            hard = rng.permutation(crops.hard)[: self._taken]
+            easy = rng.choice(crops.easy, min(self._taken - len(hard), len(crops.easy)), replace=False)
+            for drawn, all_of_them in ((hard, crops.hard), (easy, crops.easy)):
+                stands_for[drawn] = len(all_of_them) / max(1, len(drawn))
+            order = rng.permutation(np.concatenate([hard, easy]))
+        for first in range(0, len(order), self.batch_crops):
+            mine = slice(first + self.rank, first + self.batch_crops, self.world_size)
+            guises = [np.random.default_rng([self.seed, epoch, number]) for number in range(len(order))[mine]]
+            chosen = order[mine]
+            yield self._batch(crops, chosen, stands_for[chosen], guises if self.augmented else [])
 
-    def _batch(self, crops: NDArray[np.int64], stands_for: NDArray[np.float32]) -> CropBatch:
-        if not len(crops):  # this process's share of a short last batch
-            one = self._batch(np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.float32))
+    def _batch(
+        self,
+        crops: _Crops,
+        chosen: NDArray[np.int64],
+        stands_for: NDArray[np.float32],
+        guises: Sequence[np.random.Generator],
+    ) -> CropBatch:
+        if not len(chosen):  # this process's share of a short last batch
+            one = self._batch(crops, np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.float32), [])
             return CropBatch(*(getattr(one, name)[:0] for name in one.__dataclass_fields__))
-        n = self.crop_bp
-        labels = np.full((len(crops), n), NEITHER, dtype=np.int64)
-        weights = np.zeros((len(crops), n), dtype=np.float32)
-        exons = np.full((len(crops), n), UNKNOWN, dtype=np.uint8)
+        n, reach = self.crop_bp, self.reach_bp
+        spare = reach + 1 + (FEATURE_REACH_BP if self.with_features else 0)
+        labels = np.full((len(chosen), n), NEITHER, dtype=np.int64)
+        weights = np.zeros((len(chosen), n), dtype=np.float32)
+        exons = np.full((len(chosen), n), UNKNOWN, dtype=np.uint8)
         parts: list[tuple[NDArray[Any], ...]] = []
-        for i, crop in enumerate(crops):
-            gene = slice(int(self._gene_start[crop]), int(self._gene_end[crop]))
-            start, end = int(self._start[crop]), int(self._end[crop])
-            first = start - gene.start
-            tokens, scores = self.genes.tokens[gene], self.genes.scores[gene]
+        for i, crop in enumerate(chosen):
+            gene, start, end = int(crops.gene[crop]), int(crops.start[crop]), int(crops.end[crop])
+            gene_start, gene_end = crops.arrangement.gene_starts[gene : gene + 2].tolist()
+            low, high = max(gene_start, start - spare), min(gene_end, start + n + spare)
+            tokens = crops.arrangement.take(self.genes.tokens, low, high)
+            scores = crops.arrangement.take(self.genes.scores, low, high)
             inputs: tuple[NDArray[Any], ...] = stretch_inputs(
-                tokens, scores, first, first + n, self.reach_bp, self.with_features
+                tokens, scores, start - low, start - low + n, reach, self.with_features
             )
             if self._states is not None:
-                inputs = (self._states.stretch(int(self._gene[crop]), first, n + 2), *inputs[1:])
+                inputs = (self._states.stretch(gene, start - gene_start, n + 2), *inputs[1:])
             parts.append(inputs)
-            labels[i, : end - start] = self.genes.labels[start:end]
+            labels[i, : end - start] = crops.arrangement.take(self.genes.labels, start, end)
             weights[i, : end - start] = stands_for[i]
-            exons[i, : end - start] = self.genes.exons[start:end]
+            exons[i, : end - start] = crops.arrangement.take(self.genes.exons, start, end)
+            if guises:
+                self._disguise(guises[i], *parts[-1][1::2], labels[i], weights[i], exons[i])
         arrays = [np.stack(part) for part in zip(*parts, strict=True)]
         return CropBatch(*(torch.from_numpy(array) for array in (*arrays, labels, weights, exons)))
+
+    def _disguise(
+        self,
+        guise: np.random.Generator,
+        tracks: NDArray[np.float32],
+        base: NDArray[np.float32],
+        *of_positions: NDArray[Any],
+    ) -> None:
+        """Give a crop another guise in place: tracks (m, C), base (n, C), and labels, weights and exon states (n,)."""
+        tracks[:] = shaken(tracks, guise)
+        inner = tracks[self.reach_bp + 1 :][: self.crop_bp]
+        np.copyto(base, inner, where=inner.any(axis=-1, keepdims=True))
+        if guise.random() < MIRROR_SHARE:
+            labels, *others = of_positions
+            tracks[:], base[:], labels[:] = mirrored(tracks), mirrored(base), mirrored_labels(labels)
+            for values in others:
+                values[:] = values[::-1].copy()
 
 
 def exon_states(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:

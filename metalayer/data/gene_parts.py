@@ -43,6 +43,7 @@ def gene_loaders(
 
     Raises:
         TrainingError: a part without sites.
+        ConfigError: `augment_tracks` of a model that reads score features.
     """
     loaders = []
     for name, part in (("train", train), ("valid", valid)):
@@ -58,6 +59,7 @@ def gene_loaders(
                 shuffle=name == "train",
                 seed=config.seed,
                 with_features=with_features,
+                augmented=config.augment_tracks and name == "train",
             )
         )
     return loaders[0], loaders[1]
