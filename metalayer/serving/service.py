@@ -10,6 +10,7 @@ from pathlib import Path
 import bentoml
 import torch
 
+from metalayer.serving.allocator import keep_memory
 from metalayer.serving.app import Serving, create_app
 from metalayer.serving.drain import drain_on_sigterm
 from metalayer.serving.engine import Engine
@@ -18,6 +19,7 @@ from metalayer.serving.settings import ServingSettings
 
 RELEASE = Path(__file__).resolve().parents[2] / "release"
 
+keep_memory()
 _settings = ServingSettings.from_environment()
 _serving = Serving(settings=_settings)
 # Without keys anyone who reaches the port is answered: this machine only, unless `--host` or BENTOML_HOST says other.
@@ -38,7 +40,7 @@ class MetaLayerService:
         # Requests are scored in threads; OpenMP teams of several threads there get in each other's way,
         # which halves the throughput of two cores.
         torch.set_num_threads(1)
-        _serving.engine = Engine(RELEASE)
+        _serving.engine = Engine(RELEASE, _settings.device)
         if _settings.registry_uri:
             Follower(_serving, _settings.registry_uri).start()
         drain_on_sigterm(_serving)
