@@ -24,7 +24,7 @@ from metalayer.serving.schemas import FIELDS, REQUIRED, RequestError, Rows, Sequ
 GOLDEN_TOLERANCE = 1e-6
 """Largest allowed difference of a golden row's probability from the expected one."""
 
-BLOCK_ROWS = 256
+BLOCK_ROWS = 512
 """Rows between two looks at the clock, a multiple of the chunk of a forward pass; requests take turns by block."""
 SEQUENCE_COLUMNS = tuple(f"{system}_{name}" for system in ("base", "meta") for name in CLASSES)
 BUNDLED_BASES = ("pwm",)

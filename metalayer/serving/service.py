@@ -32,6 +32,9 @@ _host = "0.0.0.0" if _settings.all_keys() else "127.0.0.1"  # noqa: S104
     workers=_settings.workers or "cpu_count",
     http={"host": _host},
     traffic={"timeout": _settings.deadline_s + 60},  # ours comes first, and answers in JSON
+    # BentoML's log line and trace of each request, which nobody samples by default, take a third of a short one.
+    logging={"access": {"enabled": False}},
+    tracing={"excluded_urls": ["/v1/"]},
 )
 class MetaLayerService:
     """Scores with the release of its Bento; each worker loads it once."""
