@@ -229,8 +229,9 @@ def _load(calls: list[Call], seconds: float = float("inf"), rate: float = 0.0, c
                 taken.append(time.perf_counter() - due)
 
     threads = [threading.Thread(target=work) for _ in range(CONNECTIONS)]
-    for thread in threads:
+    for thread in threads:  # connections made at one moment may all be taken by one worker
         thread.start()
+        time.sleep(0.02)
     for thread in threads:
         thread.join()
     return taken
