@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 
 from metalayer.base.protocol import load_base_model
@@ -64,6 +65,7 @@ class Engine:
         self._onnx: OnnxRows | None = None
         if self._predictor.device.type != "cpu":
             self.runs_in = f"torch on {self._predictor.device}"
+            torch.backends.cudnn.allow_tf32 = False  # whose rounding golden rows would not forgive
         elif (directory / ONNX).is_file():
             self._onnx, self.runs_in = OnnxRows(directory / ONNX, self.digest), "ONNX Runtime"
         else:
