@@ -8,7 +8,10 @@ The only file that imports onnxruntime, and with `prepare` alone onnxscript.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -111,10 +114,7 @@ class _CalibratedRows(nn.Module):
 def _export(predictor: Predictor, path: Path) -> None:
     row_scores, windows = _made_up(predictor.model.window_bp)
     features = feature_matrix(row_scores[:ROW_CHUNK], windows[:ROW_CHUNK])
-    exporter = logging.getLogger("torch.onnx")
-    level = exporter.level
-    exporter.setLevel(logging.ERROR)  # it warns of packages that it does without
-    try:
+    with _quiet():
         program: Any = torch.onnx.export(
             _CalibratedRows(predictor.model).eval(),
             (torch.from_numpy(windows[:ROW_CHUNK]), torch.from_numpy(features)),
@@ -124,10 +124,22 @@ def _export(predictor: Predictor, path: Path) -> None:
             custom_translation_table={torch.ops.aten.conv1d.default: _conv1d},
             verbose=False,
         )
-    finally:
-        exporter.setLevel(level)
     program.model.metadata_props[_DIGEST] = predictor.digest
     program.save(path)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's warnings, of packages that it does without and of torch's own deprecated calls."""
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            yield
+    finally:
+        exporter.setLevel(level)
 
 
 def _conv1d(
