@@ -70,9 +70,9 @@ def run(data: Path) -> list[Result]:
         torch.set_num_threads(1)  # as in a worker
         keep_memory()
         tag, logged = _packaged(folder)
-        one, two = (servers.enter_context(_served(tag, folder, workers)) for workers in (1, 2))
+        (one, _), (two, pid) = (servers.enter_context(_served(tag, folder, workers)) for workers in (1, 2))
         mlflow = servers.enter_context(_served_by_mlflow(logged, folder))
-        return [*_large(tag, one), *_loaded(one, two, mlflow), _latency(two), _memory(two)]
+        return [*_large(tag, one), *_loaded(one, two, mlflow), _latency(two), _memory(two, pid)]
 
 
 def _packaged(folder: Path) -> tuple[str, str]:
@@ -106,12 +106,13 @@ def _process(command: list[str], environment: dict[str, str], log: Path) -> Iter
 
 
 @contextlib.contextmanager
-def _served(tag: str, folder: Path, workers: int) -> Iterator[int]:
+def _served(tag: str, folder: Path, workers: int) -> Iterator[tuple[int, int]]:
+    """Port and process id of a server."""
     port, log = free_port(), folder / f"server-{workers}.log"
     settings = {"METALAYER_SERVE_WORKERS": str(workers), "METALAYER_SERVE_DRAIN_S": "0"}
     with _process(serve_command(tag, port=port), bento_environment() | settings, log) as process:
         wait_until_ready(process, f"http://127.0.0.1:{port}", log)
-        yield port
+        yield port, process.pid
 
 
 def _columns(n: int) -> dict[str, list[float] | list[str]]:
@@ -320,10 +321,10 @@ def _latency(port: int) -> Result:
     return Result("p99 at half of saturation", high, "ms", note=note)
 
 
-def _memory(port: int) -> Result:
+def _memory(port: int, pid: int) -> Result:
     """Resident memory of all processes of a server over many requests of one row, and some of 64."""
-    listening = [one for one in psutil.net_connections() if one.status == "LISTEN" and one.laddr.port == port]
-    processes = [psutil.Process(pid) for pid in {one.pid for one in listening}]
+    arbiter = psutil.Process(pid)
+    processes = [arbiter, *arbiter.children(recursive=True)]
     calls = [
         Call(port, "/v1/score", _body(pl.DataFrame(_columns(n)), form), form) for n in (1, 64) for form in (JSON, ARROW)
     ]
