@@ -69,7 +69,8 @@ class Follower:
                 engine = before
             else:
                 with tempfile.TemporaryDirectory() as scratch:
-                    engine = Engine(registry.fetch_release(champion, self._uri, Path(scratch)))
+                    directory = registry.fetch_release(champion, self._uri, Path(scratch))
+                    engine = Engine(directory, self._serving.settings.device)
         except RegistryError as error:
             SWAPS.labels("unreachable").inc()
             logger.warning("%s; version %s goes on", error, now.version)
