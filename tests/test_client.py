@@ -36,7 +36,7 @@ from metalayer.serving.engine import Engine
 from metalayer.serving.settings import ServingSettings
 torch.set_num_threads(1)
 serving = Serving(Engine(sys.argv[1]), ServingSettings.from_environment())
-uvicorn.run(create_app(serving), port=int(sys.argv[2]), log_level="error", lifespan="off")
+uvicorn.run(create_app(serving), port=int(sys.argv[2]), log_level="error")
 """
 
 
