@@ -82,6 +82,7 @@ class Serving:
         self.turns = anyio.CapacityLimiter(self.settings.threads)
         self.log = _request_log(self.settings)
         self._keys = [_digest(key) for key in self.settings.all_keys()]
+        self.document = document(self.settings, keys=bool(self._keys))
 
     def swap(self, engine: Engine) -> None:
         """Answer with another engine from the next request on; the one before stays loaded."""
@@ -196,11 +197,11 @@ async def _model(request: Request) -> Response:
 
 
 async def _openapi(request: Request) -> Response:
-    return JSONResponse(document(request.state.serving.settings))
+    return JSONResponse(request.state.serving.document)
 
 
 async def _docs(request: Request) -> Response:
-    return HTMLResponse(page(document(request.state.serving.settings)))
+    return HTMLResponse(page(request.state.serving.document))
 
 
 async def _answer(request: Request, work: Work) -> Response:
@@ -245,7 +246,7 @@ def _rows_work(asked: Asked, body: bytes) -> Iterator[bytes | None]:
 
     def note(answers: NDArray[np.float32]) -> None:
         ROWS.inc(len(answers))
-        _log(asked, rows.sequences, index=rows.index, row_scores=rows.row_scores, answers=answers)
+        _log(asked, rows.sequences, rows.index, rows.row_scores, answers)
 
     return _by_block(asked.engine.score(rows), CLASSES, asked.wanted, note)
 
@@ -260,10 +261,17 @@ def _sequence_work(asked: Asked, body: bytes) -> Iterator[bytes | None]:
     return _by_block(asked.engine.score_sequence(given), SEQUENCE_COLUMNS, asked.wanted, note)
 
 
-def _log(asked: Asked, sequences: pl.Series, **rows: NDArray[Any]) -> None:
+def _log(
+    asked: Asked,
+    sequences: pl.Series,
+    index: NDArray[np.int64] | None = None,
+    row_scores: NDArray[np.float32] | None = None,
+    answers: NDArray[np.float32] | None = None,
+) -> None:
     if asked.log is not None:
         engine = asked.engine
-        asked.log.put(Answered(asked.request_id, engine.name, engine.version, engine.digest, sequences, **rows))
+        model = (engine.name, engine.version, engine.digest)
+        asked.log.put(Answered(asked.request_id, *model, sequences, index, row_scores, answers))
 
 
 def _by_block(
@@ -316,18 +324,16 @@ async def _refuse(_: Request, error: RequestError) -> Response:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    message = error.detail
-    if error.status_code == 404:
-        message = f"no {request.url.path}; there are {', '.join(_paths(request))}"
-    elif error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        message = f"{request.method} on {request.url.path}; allowed: {allowed}"
-    return JSONResponse({"error": message, "details": []}, status_code=error.status_code, headers=error.headers)
-
-
-def _paths(request: Request) -> list[str]:
-    paths = document(request.state.serving.settings)["paths"]
-    return [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
+    message, status, headers = error.detail, error.status_code, dict(error.headers or {})
+    paths, path = request.state.serving.document["paths"], request.url.path
+    if status == 404 and path in paths:  # a probe, which BentoML answers, by another method
+        status, headers["Allow"] = 405, ", ".join(paths[path]).upper()
+    if status == 404:
+        there = [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
+        message = f"no {path}; there are {', '.join(there)}"
+    elif status == 405:
+        message = f"{request.method} on {path}; allowed: {headers['Allow']}"
+    return JSONResponse({"error": message, "details": []}, status_code=status, headers=headers)
 
 
 async def _failure(_: Request, __: Exception) -> Response:
