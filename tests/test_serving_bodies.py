@@ -13,6 +13,7 @@ import httpx
 import jsonschema
 import numpy as np
 import polars as pl
+import psutil
 import pyarrow as pa
 import pytest
 from releases import score_rows
@@ -23,6 +24,8 @@ from metalayer.inference import Predictor
 from metalayer.schema import BASE_SCORES, CLASSES
 from metalayer.serving.app import Serving, create_app
 from metalayer.serving.engine import SEQUENCE_COLUMNS, Engine
+from metalayer.serving.media import decode
+from metalayer.serving.schemas import RequestError
 from metalayer.serving.settings import ServingSettings
 from tests.damaged import ARROW, END, JSON, ONE, stream
 
@@ -87,6 +90,21 @@ def test_coded_bodies(post, coding: str) -> None:
     response = post(coded, settings=ServingSettings(max_body_bytes=2_000_000), content_encoding=coding)
     assert response.status_code == 413
     assert "decoded body is larger than 2000000" in response.json()["error"]
+
+
+@pytest.mark.parametrize("coding", ["gzip", "zstd"])
+def test_damaged_coded_bodies_leave_no_memory_behind(coding: str) -> None:
+    body = b"x" * 3_000_000
+    coded = gzip.compress(body) if coding == "gzip" else pa.Codec("zstd").compress(body).to_pybytes()
+
+    def refused(times: int) -> int:
+        for _ in range(times):
+            with pytest.raises(RequestError, match=f"not {coding}"):
+                decode(coded[:-6], coding, 10_000_000)
+        return psutil.Process().memory_info().rss
+
+    before = refused(100)
+    assert refused(300) - before < 50_000_000
 
 
 def test_every_position_of_a_sequence(post, released: Path) -> None:
