@@ -1,6 +1,10 @@
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import polars as pl
 import pytest
@@ -12,6 +16,7 @@ from metalayer.models.bundle import digest
 from metalayer.schema import CLASSES
 from metalayer.serving import packaging
 from metalayer.serving.release import read_facts
+from tests.servers import free_port, wait_until_ready
 
 pytestmark = pytest.mark.integration
 NAME = "metalayer-pwm"
@@ -238,6 +243,40 @@ def test_the_champion_moves_by_hand_and_back(
     assert (facts["name"], facts["version"], facts["alias"]) == (NAME, "1", "champion")
     assert facts["metrics"] == {"pr_auc_splice": 0.9}
     assert facts["git_commit"] == "c0ffee"
+
+
+@pytest.mark.slow
+def test_serve_answers_with_the_promoted_version_and_follows_a_rollback(
+    home: Path, model: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from metalayer.serving import registry
+
+    second = make_bundle(home / "second", seed=1)
+    registry.register(second, make_golden(second, home / "golden2.parquet"), base_model="pwm", promoted=True)
+    registry.register(*model, base_model="pwm", promoted=True)
+    assert cli.main(["registry", "promote", "1"]) == 0
+    monkeypatch.setenv("METALAYER_SERVE_FOLLOW_EVERY_S", "0.3")
+    monkeypatch.setenv("METALAYER_SERVE_WORKERS", "1")
+    port, log, rows = free_port(), home / "server.log", score_rows(2)
+    command = [sys.executable, "-m", "metalayer", "serve", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_ready(process, url, log)
+        until = time.monotonic() + 60
+        for version, bundle in (("1", second), ("2", model[0])):
+            while (response := httpx.post(f"{url}/v1/score", json={"rows": rows})).headers[
+                "x-model-version"
+            ] != version:
+                assert time.monotonic() < until, log.read_text()
+                time.sleep(0.1)
+            answers = [list(row.values()) for row in response.json()["rows"]]
+            assert np.array_equal(np.array(answers, dtype=np.float32), expected(bundle, rows))
+            if version == "1":
+                assert cli.main(["registry", "rollback"]) == 0
+    finally:
+        process.terminate()
+        process.wait(60)
 
 
 def test_a_history_ends_with_the_champion_whatever_moved_the_alias(home: Path, model: tuple[Path, Path]) -> None:
