@@ -177,6 +177,11 @@ def test_a_file_by_a_server_is_the_file_by_the_model(
     assert cli.main(["score", str(rows_file), "--model", str(released), "--output", str(by_model)]) == 0
     assert pl.read_parquet(by_server).equals(pl.read_parquet(by_model))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "model.parquet", "server.parquet"]
+    named = pl.read_parquet(by_server)
+    pl.read_parquet(rows_file).drop("gene_id").write_parquet(rows_file)  # rows without a name
+    for output, where in ((by_server, ["--url", url]), (by_model, ["--model", str(released)])):
+        assert cli.main(["score", str(rows_file), *where, "--output", str(output)]) == 0
+        assert pl.read_parquet(output).equals(named.drop("gene_id"))
 
 
 def test_a_run_that_was_cut_off_goes_on(

@@ -130,8 +130,7 @@ def _part_by_part(rows: Path, client: MetaLayerClient, parts: Path) -> Iterator[
 
     def score(batch: pl.DataFrame, part: Path, first: int) -> tuple[Path, int]:
         if not part.exists():
-            named = batch.select([name for name in _NAMES if name in batch.columns])
-            answers = named.hstack(_ask(batch, client, rows, first))
+            answers = _named(batch, _ask(batch, client, rows, first))
             with checking:
                 _check_run(parts / "run.json", rows, client.digest)
             with publish_file(part) as draft:
@@ -263,5 +262,9 @@ def _score(batch: pl.DataFrame, predictor: Predictor, path: Path, first: int) ->
         raise _bad_rows(path, error, first) from None
     windows = encode_windows(rows.sequences, rows.index, predictor.schema.window_bp)
     answers = predictor.predict_rows(rows.row_scores, windows)
-    named = batch.select([name for name in _NAMES if name in batch.columns])
-    return named.hstack([pl.Series(name, answers[:, i]) for i, name in enumerate(CLASSES)])
+    return _named(batch, pl.DataFrame(answers, schema=CLASSES))
+
+
+def _named(batch: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
+    """The columns that name a row, where there are any, then the answers."""
+    return pl.DataFrame([batch[name] for name in _NAMES if name in batch.columns] + answers.get_columns())
