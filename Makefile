@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: run test serve check bench install clean
+.PHONY: run test serve check bench bench-serving install clean
 
 run: $(INSTALLED)  ## train, evaluate, gate, register and package on the built-in demo
 	$(BIN)/python pipelines/run.py --stack local
@@ -25,6 +25,9 @@ check: $(INSTALLED)  ## what CI checks before the tests
 
 bench: $(INSTALLED)  ## measured here and now, as ratios against a stated baseline
 	$(BIN)/python -m benchmarks
+
+bench-serving: $(INSTALLED)  ## the service over a socket: throughput, latency, memory
+	$(BIN)/python -m benchmarks serving
 
 install: $(INSTALLED)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from benchmarks import base_layer, frozen, hyenadna, inference, metrics, reading, training
+from benchmarks import base_layer, frozen, hyenadna, inference, metrics, reading, serving, training
 from benchmarks.measure import Result
 from metalayer.workflows.simulate import simulate
 
@@ -22,6 +22,7 @@ BENCHMARKS = {
     "inference": inference.run,
     "metrics": metrics.run,
     "base_layer": base_layer.run,
+    "serving": serving.run,
 }
 
 

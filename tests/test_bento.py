@@ -97,13 +97,21 @@ def test_a_bento_holds_the_release_the_source_and_pinned_packages(home: Path, be
         "bentofile.yaml",
         "release/golden.parquet",
         "release/model.json",
+        "release/model.onnx",
         "release/model.safetensors",
         "release/release.json",
     }
     assert {Path(f).suffix for f in files if f.startswith("metalayer/")} == {".py"}
     packages = yaml.safe_load((root / "bento.yaml").read_text())["image"]["python_requirements"].split("\n")
     assert any(line.startswith("torch==") and "+" not in line for line in packages)
-    needed = {*RUNTIME, "bentoml", "mlflow", "prometheus_client", "starlette"}  # mlflow follows the champion
+    needed = {
+        *RUNTIME,
+        "bentoml",
+        "mlflow",
+        "onnxruntime",
+        "prometheus_client",
+        "starlette",
+    }  # mlflow follows the champion
     assert {line.split("==")[0] for line in packages if line} == needed  # no zenml, no index, no address
     assert not any("../" in line for line in (root / "src" / "bentofile.yaml").read_text().splitlines())
 

@@ -187,7 +187,7 @@ def test_no_request_fails_while_the_champion_moves(
                 assert response.status_code == 200, response.text
                 version = response.headers["x-model-version"]
                 given = np.array([[row[name] for name in CLASSES] for row in response.json()["rows"]], dtype=np.float32)
-                assert np.array_equal(given, answers[version])
+                assert np.abs(given - answers[version]).max() <= 1e-6
                 seen.append(version)
         return seen
 

@@ -12,7 +12,10 @@ from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
 from metalayer.models.encoders import build_encoder
 from metalayer.models.hyenadna import load_hyenadna
+from metalayer.serving import onnx_rows
+from metalayer.serving.engine import Engine
 from tests import checkpoints, test_crops, test_frozen
+from tests.releases import make_release
 from tests.test_resume import trainer
 
 pytestmark = [
@@ -122,3 +125,9 @@ def test_tokens_of_a_gpu_are_aligned_there(tmp_path: Path) -> None:
         exact = encoder.dense(stretch)
         found = encoder.cuda().dense(stretch.cuda()).cpu()
     assert (found - exact).abs().max() < 1e-2
+
+
+def test_a_release_answers_its_golden_rows_on_a_gpu(tmp_path: Path) -> None:
+    release = make_release(tmp_path)
+    assert onnx_rows.prepare(release) == ""
+    assert Engine(release, "cuda").describe()["rows_run_in"] == "torch on cuda:0"

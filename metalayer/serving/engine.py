@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import torch
 from numpy.typing import NDArray
 
 from metalayer.base.protocol import load_base_model
@@ -17,13 +18,14 @@ from metalayer.errors import ModelError
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import sequence_track
 from metalayer.schema import BASE_SCORES, CLASSES
-from metalayer.serving.release import GOLDEN, read_facts
+from metalayer.serving.onnx_rows import OnnxRows
+from metalayer.serving.release import GOLDEN, ONNX, read_facts
 from metalayer.serving.schemas import FIELDS, REQUIRED, RequestError, Rows, SequenceInput, validate_columns
 
 GOLDEN_TOLERANCE = 1e-6
 """Largest allowed difference of a golden row's probability from the expected one."""
 
-BLOCK_ROWS = 256
+BLOCK_ROWS = 512
 """Rows between two looks at the clock, a multiple of the chunk of a forward pass; requests take turns by block."""
 SEQUENCE_COLUMNS = tuple(f"{system}_{name}" for system in ("base", "meta") for name in CLASSES)
 BUNDLED_BASES = ("pwm",)
@@ -39,10 +41,15 @@ class Engine:
         name: registered name.
         version: registered version, as text.
         digest: SHA-256 of the model.
+        runs_in: what rows run in, and why where that is torch.
     """
 
     def __init__(self, directory: Path, device: str = "cpu") -> None:
-        """Load a release, warm it up and check it on its golden rows.
+        """Load a release, check it on its golden rows and warm it up.
+
+        Args:
+            directory: the release.
+            device: `cpu`, or one on which torch runs all of the model.
 
         Raises:
             ModelError: missing or damaged files, or answers that differ from those expected.
@@ -55,8 +62,21 @@ class Engine:
         self.digest = self._predictor.digest
         base = self._predictor.info.get("base_model")
         self._base = load_base_model(base) if base in BUNDLED_BASES else None
+        self._onnx: OnnxRows | None = None
+        if self._predictor.device.type != "cpu":
+            self.runs_in = f"torch on {self._predictor.device}"
+            torch.backends.cudnn.allow_tf32 = False  # whose rounding golden rows would not forgive
+        elif (directory / ONNX).is_file():
+            self._onnx, self.runs_in = OnnxRows(directory / ONNX, self.digest), "ONNX Runtime"
+        else:
+            why = self._predictor.model.encoder.eager_because or f"the release has no {ONNX}"
+            self.runs_in = f"torch: {why}"
         self._check(directory / GOLDEN)
-        logger.info("model %s version %s (%s) is ready", self.name, self.version, self.digest[:12])
+        self._warm_up()
+        logger.info(
+            "model %s version %s (%s) is ready; rows run in %s",
+            *(self.name, self.version, self.digest[:12], self.runs_in),
+        )
 
     def score(self, rows: Rows) -> Iterator[NDArray[np.float32]]:
         """Calibrated probabilities, block by block; a row's bytes do not depend on the rows beside it.
@@ -67,7 +87,7 @@ class Engine:
         for start in range(0, len(rows), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)
             windows = encode_windows(rows.sequences[part], rows.index[part], self._predictor.schema.window_bp)
-            yield self._predictor.predict_rows(rows.row_scores[part], windows)
+            yield self._predictor.predict_rows(rows.row_scores[part], windows, self._onnx)
 
     def score_sequence(self, given: SequenceInput) -> Iterator[NDArray[np.float32]]:
         """Base and calibrated probabilities at every position of a sequence, block by block.
@@ -109,10 +129,16 @@ class Engine:
             "base_model": info.get("base_model"),
             "feature_schema": {**self._predictor.schema.to_dict(), "hash": self._predictor.schema.hash},
             "rows": self._predictor.masked_rows or "answered from all that the model reads",
+            "rows_run_in": self.runs_in,
             "metrics": self._facts.get("metrics", {}),
             "data_hash": self._facts.get("data_hash", info.get("data_hash")),
             "git_commit": self._facts.get("git_commit", info.get("git_commit")),
         }
+
+    def _warm_up(self) -> None:
+        """One sequence; rows have been through the golden ones."""
+        scores = np.full((BLOCK_ROWS, len(CLASSES)), 1 / len(CLASSES), dtype=np.float32)
+        list(self.score_sequence(SequenceInput("ACGT" * (BLOCK_ROWS // 4), scores)))
 
     def _check(self, golden: Path) -> None:
         rows, expected = read_golden(golden)

@@ -98,7 +98,8 @@ class Follower:
         self._tried = wanted
         try:
             with tempfile.TemporaryDirectory() as scratch:
-                return Engine(registry.fetch_release(champion, self._uri, Path(scratch)))
+                directory = registry.fetch_release(champion, self._uri, Path(scratch))
+                return Engine(directory, self._serving.settings.device)
         finally:
             self._pause_s = min(self._pause_s, LONGEST_PAUSE_S)
             self._again_at = time.monotonic() + self._pause_s

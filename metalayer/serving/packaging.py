@@ -23,7 +23,7 @@ from metalayer.config import state_dir
 from metalayer.errors import InputError, RegistryError
 from metalayer.files import publish_directory
 from metalayer.models.bundle import digest
-from metalayer.serving import release
+from metalayer.serving import onnx_rows, release
 from metalayer.serving.engine import Engine
 from metalayer.serving.settings import PREFIX
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 SERVICE = "metalayer.serving.service:MetaLayerService"
 _BUILD_TIMEOUT_S = 300
 _DIGEST_DIGITS = 8
+_SERVER_PACKAGES = ("bentoml", "mlflow", "onnxruntime", "prometheus_client", "starlette")
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ def build_bento(bundle: Path, golden: Path, *, name: str, version: int | str, fa
 
     Raises:
         RegistryError: BentoML failed, or a file is missing; nothing was published.
+        ModelError: ONNX Runtime's answers differ from torch's; likewise.
     """
     bento_name, bento_version = name.lower(), f"{version}-{digest(Path(bundle))[:_DIGEST_DIGITS]}"
     tag = f"{bento_name}:{bento_version}"
@@ -80,7 +82,8 @@ def build_bento(bundle: Path, golden: Path, *, name: str, version: int | str, fa
             context / "release", Path(bundle), Path(golden), {**facts, "name": name, "version": str(version)}
         )
         release.copy_source(context)
-        bentofile = _bentofile(name, version, release.runtime(Path(bundle)))
+        why_torch = onnx_rows.prepare(context / "release")
+        bentofile = _bentofile(name, version, release.runtime(Path(bundle)), why_torch)
         (context / "bentofile.yaml").write_text(yaml.safe_dump(bentofile), encoding="utf-8")
         _run_build(context, store, bento_name, bento_version)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -182,16 +185,17 @@ def _directory(home: Path, tag: str) -> Path:
     return home / "bentos" / name / version
 
 
-def _bentofile(name: str, version: int | str, requirements: Sequence[str]) -> dict[str, Any]:
+def _bentofile(name: str, version: int | str, requirements: Sequence[str], why_torch: str) -> dict[str, Any]:
+    runs_in = f"torch: {why_torch}" if why_torch else "ONNX Runtime; on a GPU in torch"
     return {
         "service": SERVICE,
-        "description": f"{name} version {version}\n",
-        "labels": {"model": name, "model_version": str(version)},
+        "description": f"{name} version {version}. Rows run in {runs_in}.\n",
+        "labels": {"model": name, "model_version": str(version), "engine": "torch" if why_torch else "onnxruntime"},
         "include": ["metalayer/**/*.py", "release/*"],
         "python": {
             # Locking resolves online, and pins CUDA.
             "lock_packages": False,
-            "packages": release.pinned(*requirements, "bentoml", "mlflow", "prometheus_client", "starlette"),
+            "packages": release.pinned(*requirements, *_SERVER_PACKAGES),
         },
     }
 

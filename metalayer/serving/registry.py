@@ -43,7 +43,7 @@ from metalayer.errors import InputError, ModelError, RegistryError
 from metalayer.files import publish_directory
 from metalayer.models.bundle import DESCRIPTION, WEIGHTS, digest, read_description
 from metalayer.schema import CLASSES, ROW_SCORES
-from metalayer.serving import release
+from metalayer.serving import onnx_rows, release
 from metalayer.serving.engine import GOLDEN_TOLERANCE
 from metalayer.serving.schemas import INDEX, SEQUENCE
 
@@ -145,7 +145,7 @@ def register(
     Raises:
         RegistryError: the service cannot be reached or refuses, or the logged model does not score its
             golden rows as expected.
-        ModelError: a damaged model directory.
+        ModelError: a damaged model directory, or ONNX Runtime's answers differ from torch's.
     """
     bundle, golden = Path(bundle), Path(golden)
     uri, name = tracking_uri or default_tracking_uri(), registered_name(base_model)
@@ -376,10 +376,12 @@ def _log_model(
         Schema([ColSpec("double", name) for name in CLASSES]),
     )
     with tempfile.TemporaryDirectory() as scratch, _in_run(run):
+        prepared = Path(shutil.copytree(bundle, Path(scratch) / _BUNDLE))
+        onnx_rows.prepare(prepared)  # servers that follow the champion take it from here
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("mlflow_model.py")),
-            artifacts={_BUNDLE: str(bundle), "golden": str(golden)},
+            artifacts={_BUNDLE: str(prepared), "golden": str(golden)},
             code_paths=[str(release.copy_source(Path(scratch)))],
             signature=signature,
             input_example=example.head(EXAMPLE_ROWS),

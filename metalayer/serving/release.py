@@ -1,8 +1,9 @@
 """A release: the directory that is served, and nothing else is needed to serve it.
 
-`model.safetensors` and `model.json` (the model directory), `golden.parquet` (rows with the answers
-expected of them) and `release.json` (name, version, alias, metrics at promotion, data hash, git
-commit). The package's own source and pinned requirements travel beside it.
+`model.safetensors` and `model.json` (the model directory), `model.onnx` (what servers on a CPU run, of
+models that have it), `golden.parquet` (rows with the answers expected of them) and `release.json`
+(name, version, alias, metrics at promotion, data hash, git commit). The package's own source and
+pinned requirements travel beside it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import metalayer
 from metalayer.errors import ModelError, RegistryError
 from metalayer.models.bundle import DESCRIPTION, WEIGHTS, read_description
 
-GOLDEN, FACTS = "golden.parquet", "release.json"
+GOLDEN, FACTS, ONNX = "golden.parquet", "release.json", "model.onnx"
 RUNTIME = ("numpy", "polars", "pyarrow", "pydantic", "PyYAML", "safetensors", "scipy", "torch")
 """Distributions that every model needs to answer."""
 
@@ -40,6 +41,8 @@ def write_release(directory: Path, bundle: Path, golden: Path, facts: Mapping[st
         if not source.is_file():
             raise RegistryError(f"release of {facts.get('name')}: {source} is missing; run the pipeline again")
         shutil.copyfile(source, directory / name)
+    if (bundle / ONNX).is_file():
+        shutil.copyfile(bundle / ONNX, directory / ONNX)
     (directory / FACTS).write_text(json.dumps(_finite(dict(facts)), indent=1, sort_keys=True), encoding="utf-8")
 
 

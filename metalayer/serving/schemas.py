@@ -364,8 +364,8 @@ def _check_sequences(values: list[Any], mistakes: Mistakes) -> NDArray[np.int64]
         if isinstance(values[row], str):
             mistakes.add(row, SEQUENCE, "", _ALLOWED_SEQUENCE)
     # One byte a letter: what is not ASCII becomes "?", which is no letter either.
-    letters = np.frombuffer("".join(texts).encode("ascii", "replace"), dtype=np.uint8)
-    bad = np.flatnonzero(token_table()[letters] == 255)
+    tokens = "".join(texts).encode("ascii", "replace").translate(token_table().tobytes())
+    bad = np.flatnonzero(np.frombuffer(tokens, dtype=np.uint8) == 255)
     if bad.size:
         ends = np.cumsum(lengths)
         rows, first = np.unique(np.searchsorted(ends, bad, side="right"), return_index=True)

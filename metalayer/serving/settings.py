@@ -25,7 +25,9 @@ class ServingSettings(Section):
     section: ClassVar[str] = "serve"
 
     workers: int | None = Field(None, ge=1)
-    """Processes that answer, each with the model and one thread; None is one a core."""
+    """Processes that answer, each with the model and one thread; None is one a core. With a GPU, 1 is enough."""
+    device: str = "cpu"
+    """Where the model runs: `cpu`, `cuda`, `cuda:1` ..., `mps`, or `auto`."""
     max_body_bytes: int = Field(Limits.max_body_bytes, ge=1)
     """Bytes of a body, as sent and as decoded."""
     max_rows: int = Field(Limits.max_rows, ge=1)
