@@ -17,7 +17,7 @@ from metalayer.errors import MetalayerError
 if TYPE_CHECKING:
     from metalayer.core.config import MetaLayerConfig
     from metalayer.serving.client import MetaLayerClient
-    from metalayer.serving.registry import ModelVersion
+    from metalayer.serving.promotion import Move
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -201,7 +201,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     promote = actions.add_parser("promote", help="make a version that passed the gate the champion")
     promote.add_argument("version", type=int, help="registered version")
-    rollback = actions.add_parser("rollback", help="make the champion before this one the champion again")
+    rollback = actions.add_parser("rollback", help="undo the last promotion: the champion before it stands again")
     for action, command in ((promote, _registry_promote), (rollback, _registry_rollback)):
         action.add_argument("--model", help="registered name, where there are several")
         action.set_defaults(run=command)
@@ -437,21 +437,24 @@ def _registry_list(_: argparse.Namespace) -> int:
 
 
 def _registry_promote(options: argparse.Namespace) -> int:
-    from metalayer.serving import registry
+    from metalayer.serving import promotion, registry
 
-    _print_champion(registry.promote(registry.only_name(options.model), options.version))
+    _print_move(promotion.promote(registry.only_name(options.model), options.version))
     return 0
 
 
 def _registry_rollback(options: argparse.Namespace) -> int:
-    from metalayer.serving import registry
+    from metalayer.serving import promotion, registry
 
-    _print_champion(registry.rollback(registry.only_name(options.model)))
+    _print_move(promotion.rollback(registry.only_name(options.model)))
     return 0
 
 
-def _print_champion(version: ModelVersion) -> None:
-    print(f"{version.name} version {version.version} is the champion; its golden rows came out as expected")
+def _print_move(move: Move) -> None:
+    instead = "" if move.instead_of is None else f", instead of {move.instead_of}"
+    print(f"{move.name} version {move.version} is the champion{instead}; its golden rows came out as expected")
+    print(f"packaged as {move.bento}; servers that follow the registry take it up, `metalayer serve` starts with it")
+    print("nothing to roll back to" if move.before is None else f"`rollback` would go to version {move.before}")
 
 
 def _doctor(options: argparse.Namespace) -> int:

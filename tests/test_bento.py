@@ -219,9 +219,9 @@ def test_probes_are_bentomls(server: tuple[subprocess.Popen, str], probe: str) -
 
 
 def test_a_server_with_keys_drains(home: Path, bento: str) -> None:
-    """Long requests in flight are answered, /readyz says 503 meanwhile, and what still comes is served."""
+    """Long requests in flight are answered and logged, /readyz says 503 meanwhile, and what still comes is served."""
     log = home / "drain.log"
-    process = running(bento, log, api_keys="k1,k2", drain_s="3", workers="1")
+    process = running(bento, log, api_keys="k1,k2", drain_s="3", workers="1", log_dir=str(home / "requests"))
     url = f"http://127.0.0.1:{process.args[-1]}"
     try:
         wait_until_ready(process, url, log)
@@ -247,6 +247,8 @@ def test_a_server_with_keys_drains(home: Path, bento: str) -> None:
     finally:
         process.kill()
         process.wait()
+    (part,) = (home / "requests").iterdir()  # all that was answered is in the request log
+    assert sorted(pl.read_parquet(part).group_by("request_id").len()["len"]) == [1, 64 * 150, 64 * 150]
 
 
 def test_a_served_bento_follows_the_champion(home: Path, bento: str) -> None:

@@ -2,11 +2,16 @@
 
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import httpx
@@ -31,7 +36,7 @@ from metalayer.serving.engine import Engine
 from metalayer.serving.settings import ServingSettings
 torch.set_num_threads(1)
 serving = Serving(Engine(sys.argv[1]), ServingSettings.from_environment())
-uvicorn.run(create_app(serving), port=int(sys.argv[2]), log_level="error", lifespan="off")
+uvicorn.run(create_app(serving), port=int(sys.argv[2]), log_level="error")
 """
 
 
@@ -84,7 +89,7 @@ def test_rows_and_sequences(url: str, released: Path, tmp_path: Path, capsys: py
     assert json.loads(capsys.readouterr().out)["version"] == "3"
 
 
-def flaky(answers: list[int | Exception], client: MetaLayerClient) -> list[float]:
+def flaky(answers: list[int | httpx.Response | Exception], client: MetaLayerClient) -> list[float]:
     """Let the server of a client answer so, and then as it does."""
     real, times = client._http.request, []
 
@@ -94,6 +99,8 @@ def flaky(answers: list[int | Exception], client: MetaLayerClient) -> list[float
             answer = answers.pop(0)
             if isinstance(answer, Exception):
                 raise answer
+            if isinstance(answer, httpx.Response):
+                return answer
             headers = {"retry-after": "1"} if answer == 429 else {}
             return httpx.Response(answer, json={"error": "busy", "details": []}, headers=headers)
         return real(*arguments, **options)
@@ -109,6 +116,11 @@ def test_busy_and_broken_servers_are_asked_again(url: str) -> None:
     pauses = np.diff(times)
     assert len(pauses) == 4
     assert pauses[0] >= 1  # as the server asked
+    tomorrow = format_datetime(datetime.now(UTC) + timedelta(days=1), usegmt=True)
+    with MetaLayerClient(url) as client:
+        flaky([httpx.Response(503, text="away", headers={"retry-after": tomorrow})], client)
+        with pytest.raises(ServiceError, match="status 503: away; gave up"):  # rather than asked again too early
+            client.model()
     with MetaLayerClient(url, patience_s=0.5) as client:
         flaky([503] * 100, client)
         with pytest.raises(ServiceError, match=r"busy; gave up after 0\.5 s"):
@@ -120,6 +132,33 @@ def test_busy_and_broken_servers_are_asked_again(url: str) -> None:
         assert len(times) == 1
     with pytest.raises(ServiceError, match="needed is a URL"):
         MetaLayerClient("http://a:b:c")
+
+
+def test_a_server_that_is_full_says_when_to_come_back(released: Path) -> None:
+    process, url = start(released, max_concurrent="1")
+    rows = score_rows(512) * 8
+    try:
+        statuses = []
+
+        def ask(_: int) -> pl.DataFrame:
+            with MetaLayerClient(url) as client:
+                real = client._http.request
+
+                def request(*arguments: object, **options: object) -> httpx.Response:
+                    response = real(*arguments, **options)
+                    statuses.append((response.status_code, response.headers.get("retry-after")))
+                    return response
+
+                client._http.request = request
+                return client.score(rows)
+
+        with ThreadPoolExecutor(4) as pool:
+            answers = list(pool.map(ask, range(4)))
+    finally:
+        process.kill()
+        process.wait()
+    assert all(one.equals(answers[0]) for one in answers)
+    assert set(statuses) == {(200, None), (429, "1")}
 
 
 @pytest.fixture
@@ -138,6 +177,11 @@ def test_a_file_by_a_server_is_the_file_by_the_model(
     assert cli.main(["score", str(rows_file), "--model", str(released), "--output", str(by_model)]) == 0
     assert pl.read_parquet(by_server).equals(pl.read_parquet(by_model))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.parquet", "model.parquet", "server.parquet"]
+    named = pl.read_parquet(by_server)
+    pl.read_parquet(rows_file).drop("gene_id").write_parquet(rows_file)  # rows without a name
+    for output, where in ((by_server, ["--url", url]), (by_model, ["--model", str(released)])):
+        assert cli.main(["score", str(rows_file), *where, "--output", str(output)]) == 0
+        assert pl.read_parquet(output).equals(named.drop("gene_id"))
 
 
 def test_a_run_that_was_cut_off_goes_on(
@@ -176,6 +220,47 @@ def test_a_run_that_was_cut_off_goes_on(
             score.score_rows_by_server(rows_file, client, output)
 
 
+def test_four_batches_are_under_way_and_come_out_in_order(
+    url: str, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "_BATCH_ROWS", 75)
+    together, now, most = threading.Barrier(4), threading.Semaphore(4), []
+    with MetaLayerClient(url) as client:
+        real = client.score
+
+        def slow(rows: pl.DataFrame) -> pl.DataFrame:
+            most.append(now.acquire(blocking=False))
+            together.wait(timeout=30)  # passes where four are here
+            time.sleep(random.Random(len(rows) + len(most)).random() / 10)
+            answers = real(rows)
+            now.release()
+            return answers
+
+        monkeypatch.setattr(client, "score", slow)
+        assert score.score_rows_by_server(rows_file, client, tmp_path / "out.parquet") == 900
+        assert most == [True] * 12  # never a fifth
+        whole = real(pl.read_parquet(rows_file).drop("gene_id"))
+    table = pl.read_parquet(tmp_path / "out.parquet")
+    assert table["gene_id"].to_list() == [f"g{i}" for i in range(900)]
+    assert table.select(CLASSES).equals(whole)
+
+
+def test_an_interrupted_run_does_not_wait_for_a_server_that_is_away(
+    rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(score, "_BATCH_ROWS", 75)
+    port, started = free_port(), time.monotonic()
+    command = [sys.executable, "-m", "metalayer", "score", str(rows_file), "--url", f"http://127.0.0.1:{port}"]
+    command += ["--output", str(tmp_path / "out.parquet")]
+    scoring = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    for line in scoring.stderr:
+        if "trying again" in line:
+            break
+    scoring.send_signal(signal.SIGINT)
+    assert scoring.wait(30) == 130
+    assert time.monotonic() - started < 60  # patience is 120 s
+
+
 def test_bad_rows_are_named_by_their_place_in_the_file(
     url: str, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,12 +284,11 @@ def test_the_server_restarts_in_between(
     monkeypatch.setattr(score, "_BATCH_ROWS", 64)
     monkeypatch.setenv("METALAYER_API_KEY", "mine")
     process, url = start(released, api_keys="mine")
-    command = [
-        sys.executable,
-        "-c",
-        "from metalayer.cli import main; from metalayer.workflows import score; import sys; ",
-    ]
-    command[-1] += "score._BATCH_ROWS = 8; sys.exit(main())"
+    program = (
+        "from metalayer.cli import main; from metalayer.workflows import score; import sys; "
+        "score._BATCH_ROWS = 8; sys.exit(main())"
+    )
+    command = [sys.executable, "-c", program]
     output = tmp_path / "out.parquet"
     scoring = subprocess.Popen([*command, "score", str(rows_file), "--url", url, "--output", str(output)])
     parts = tmp_path / "out.parquet.parts"

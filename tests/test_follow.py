@@ -1,27 +1,32 @@
 """The server follows the alias: over MLflow's own registry, and over a socket while it moves."""
 
-import socket
+import contextlib
+import re
+import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import mlflow
 import numpy as np
 import polars as pl
 import pytest
-import uvicorn
 from releases import expected, make_bundle, make_golden, score_rows
 
 from metalayer.models.bundle import digest
 from metalayer.schema import CLASSES
-from metalayer.serving import registry
-from metalayer.serving.app import Serving, create_app
+from metalayer.serving import follow, registry
+from metalayer.serving.app import Serving
 from metalayer.serving.engine import Engine
 from metalayer.serving.follow import Follower
 from metalayer.serving.metrics import SWAPS
+from metalayer.serving.packaging import bento_environment, package_version, serve_command
 from metalayer.serving.settings import ServingSettings
+from tests.servers import free_port, wait_until_ready
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 NAME = "metalayer-pwm"
@@ -89,7 +94,7 @@ def test_the_alias_is_followed_and_a_bad_version_refused(
     follower.look()
     follower.look()
     assert serving.engine is first
-    assert loaded == [3]  # tried once
+    assert loaded == [3]  # not again before its pause is over
     assert outcome("refused") == refused + 1
     move(uri, 2)
     follower.look()
@@ -101,51 +106,115 @@ def test_the_alias_is_followed_and_a_bad_version_refused(
     assert outcome("unreachable") == unreachable + 1
 
 
-def test_no_request_fails_while_the_champion_moves(registered: tuple[str, list[Path]], tmp_path: Path) -> None:
+def test_a_version_that_fails_is_tried_again_after_growing_pauses(
+    registered: tuple[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri, _ = registered
+    move(uri, 1)
+    serving = Serving(engine_of(uri, 1, tmp_path), ServingSettings(follow_every_s=10))
+    follower, clock, attempts = Follower(serving, uri), [0.0], []
+    monkeypatch.setattr(follow, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    real = registry.fetch_release
+
+    def broken(*arguments: object) -> Path:
+        attempts.append(clock[0])
+        raise KeyError("an artifact store that answers nonsense")
+
+    monkeypatch.setattr(registry, "fetch_release", broken)
+    move(uri, 2)
+    for look in range(600):  # 100 minutes
+        clock[0] = 10.0 * look
+        with contextlib.suppress(KeyError):
+            follower.look()
+    assert attempts == [0, 10, 30, 70, 150, 310, 630, 1270, 2170, 3070, 3970, 4870, 5770]
+    move(uri, 1)
+    follower.look()
+    move(uri, 3)  # another version has nothing to wait for
+    with pytest.raises(KeyError):
+        follower.look()
+    monkeypatch.setattr(registry, "fetch_release", real)
+    clock[0] += 10
+    follower.look()
+    assert serving.engine.version == "3"
+
+
+@pytest.fixture
+def served(registered: tuple[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Version 1 as `bentoml serve` serves it, with two workers that follow the registry."""
+    uri, _ = registered
+    move(uri, 1)
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    for name, value in (("REGISTRY_URI", uri), ("FOLLOW_EVERY_S", "0.3"), ("WORKERS", "2")):
+        monkeypatch.setenv(f"METALAYER_SERVE_{name}", value)
+    port, log = free_port(), tmp_path / "server.log"
+    command = serve_command(package_version(registry.find_champion(NAME, uri), uri), port=port)
+    process = subprocess.Popen(command, env=bento_environment(), stdout=log.open("w"), stderr=subprocess.STDOUT)
+    try:
+        wait_until_ready(process, f"http://127.0.0.1:{port}", log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def swaps(url: str, outcome: str) -> float:
+    """What all workers together have counted."""
+    found = re.search(rf'^metalayer_swaps_total{{outcome="{outcome}"}} (\S+)$', httpx.get(f"{url}/metrics").text, re.M)
+    return float(found[1]) if found else 0.0
+
+
+def wait_for(url: str, outcome: str, count: float) -> None:
+    until = time.monotonic() + 60
+    while swaps(url, outcome) < count:
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_no_request_fails_while_the_champion_moves(
+    registered: tuple[str, list[Path]], served: str, tmp_path: Path
+) -> None:
     """1,000 requests over 16 connections across 20 swaps; each answer is that of the version in its header."""
     uri, bundles = registered
-    move(uri, 1)
     rows = score_rows(2)
     answers = {str(number + 1): expected(bundle, rows) for number, bundle in enumerate(bundles)}
-    serving = Serving(engine_of(uri, 1, tmp_path), ServingSettings(follow_every_s=0.05))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(create_app(serving), port=port, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    swaps, over = outcome("done"), threading.Event()
-    following = Follower(serving, uri).start()
+    over = threading.Event()
 
-    def ask(_: int) -> tuple[list[str], int]:
-        seen, count = [], 0
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
-            while count < 63 or not over.is_set():
+    def ask(_: int) -> list[str]:
+        seen: list[str] = []
+        with httpx.Client(base_url=served, timeout=60) as client:
+            while len(seen) < 63 or not over.is_set():
                 response = client.post("/v1/score", json={"rows": rows})
                 assert response.status_code == 200, response.text
                 version = response.headers["x-model-version"]
                 given = np.array([[row[name] for name in CLASSES] for row in response.json()["rows"]], dtype=np.float32)
                 assert np.abs(given - answers[version]).max() <= 1e-6
                 seen.append(version)
-                count += 1
-        return seen, count
+        return seen
 
     with ThreadPoolExecutor(16) as pool:
         asked = [pool.submit(ask, number) for number in range(16)]
-        for number in range(20):
-            version = 1 + (number + 1) % 3  # never the one before, so that each is loaded anew
-            move(uri, version)
-            until = time.monotonic() + 60
-            while serving.engine.version != str(version):
-                assert time.monotonic() < until
-                time.sleep(0.01)
-        over.set()
-        found = [one.result() for one in asked]
-    serving.draining = server.should_exit = True
-    following.join(20)
-    thread.join(20)
-    assert sum(count for _, count in found) >= 1000
-    assert outcome("done") >= swaps + 20
-    assert {version for seen, _ in found for version in seen} == {"1", "2", "3"}
+        try:
+            for number in range(20):
+                move(uri, 1 + (number + 1) % 3)  # never the one before, so that each is loaded anew
+                wait_for(served, "done", 2 * (number + 1))
+        finally:
+            over.set()
+        seen = [version for one in asked for version in one.result()]
+    assert len(seen) >= 1000
+    assert set(seen) == {"1", "2", "3"}
+    assert swaps(served, "done") == 40
+
+    # A version that misses its golden rows never answers, and is not fetched at every look.
+    bundle = make_bundle(tmp_path / "bad", seed=9)
+    registry.register(
+        bundle, make_golden(bundle, tmp_path / "bad.parquet"), base_model="pwm", promoted=False, tracking_uri=uri
+    )
+    (golden,) = Path(uri.removeprefix("sqlite:///")).parent.rglob("mlartifacts/**/bad.parquet")
+    pl.read_parquet(golden).with_columns(pl.col("donor") + 1e-3).write_parquet(golden)
+    move(uri, 4)
+    wait_for(served, "refused", 4)
+    time.sleep(6)
+    assert swaps(served, "refused") <= 14  # 40 at every look
+    assert {httpx.get(f"{served}/v1/model").headers["x-model-version"] for _ in range(10)} == {seen[-1]}
+    move(uri, 1)
+    wait_for(served, "done", 42)

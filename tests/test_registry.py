@@ -1,6 +1,10 @@
 import json
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import httpx
 import numpy as np
 import polars as pl
 import pytest
@@ -12,6 +16,7 @@ from metalayer.models.bundle import digest
 from metalayer.schema import CLASSES
 from metalayer.serving import packaging
 from metalayer.serving.release import read_facts
+from tests.servers import free_port, wait_until_ready
 
 pytestmark = pytest.mark.integration
 NAME = "metalayer-pwm"
@@ -102,19 +107,18 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     assert not [name for name in stored if name.endswith((".pkl", ".pyc"))]
     assert "metalayer" in stored
 
-    # The next champion names the one before it, which stays there.
+    # The next champion stands after the one before it, which stays there.
     second = registry.register(bundle, golden, base_model="pwm", promoted=True, run_id=first.run_id)
     assert second.run_id == first.run_id
     now = registry.find_champion(NAME)
     assert now is not None
-    assert (now.version, now.tags["previous_champion"]) == (3, "2")
+    assert now.version == 3
+    assert registry.champion_history(NAME) == [2, 3]
     assert registry.fetch(NAME, 2, None, home / "downloads").tags["pipeline_run"] == "r1"
     assert [version.version for version in registry.champions()] == [3]
 
     registry.set_bento_tag(NAME, 3, "metalayer-pwm:3-abc")
     assert registry.find_champion(NAME).tags["bento_tag"] == "metalayer-pwm:3-abc"
-    with pytest.raises(RegistryError, match="has no Bento"):
-        packaging.champion_bento("pwm")
     with pytest.raises(InputError, match="metalayer-pwm"):
         packaging.champion_bento("other")
 
@@ -175,33 +179,52 @@ def test_a_damaged_bundle_is_not_registered(home: Path, model: tuple[Path, Path]
         registry.register(bundle, golden, base_model="pwm", promoted=True)
 
 
+@pytest.mark.slow
 def test_the_champion_moves_by_hand_and_back(
     home: Path, model: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import mlflow
+
     from metalayer.serving import registry
 
-    assert cli.main(["registry", "list"]) == 0
-    assert capsys.readouterr().out == ""
+    def run(*arguments: str) -> str:
+        assert cli.main(["registry", *arguments]) == 0
+        return capsys.readouterr().out
+
+    assert run("list") == ""
     assert cli.main(["registry", "rollback"]) == 2
     assert "registered models: none" in capsys.readouterr().err
     second = make_bundle(home / "second", seed=1)
     registry.register(*model, base_model="pwm", promoted=True, metrics={"pr_auc_splice": 0.9})
     assert cli.main(["registry", "rollback"]) == 2
-    assert "is its first champion" in capsys.readouterr().err
+    assert "is the first champion" in capsys.readouterr().err
     registry.register(second, make_golden(second, home / "golden2.parquet"), base_model="pwm", promoted=True)
     registry.register(*model, base_model="pwm", promoted=False)
 
-    assert cli.main(["registry", "rollback"]) == 0
-    assert capsys.readouterr().out.startswith(f"{NAME} version 1 is the champion")
-    assert registry.find_champion(NAME).version == 1
-    assert cli.main(["registry", "promote", "2", "--model", "pwm"]) == 0
-    assert registry.find_champion(NAME).version == 2
-    assert cli.main(["registry", "rollback", "--model", NAME]) == 0
+    # Whatever is champion is packaged, so that `metalayer serve` starts with it; else that packages it.
+    out = run("rollback")
+    assert out.startswith(f"{NAME} version 1 is the champion, instead of 2; its golden rows came out")
+    assert out.endswith("nothing to roll back to\n")
+    assert packaging.find_bento(NAME, 1) == f"{NAME}:1-{digest(model[0])[:8]}"
+    assert packaging.find_bento(NAME, 2) is None
+    client = mlflow.MlflowClient(registry.default_tracking_uri())
+    client.set_registered_model_alias(NAME, "champion", "2")
+    assert packaging.champion_bento() == packaging.find_bento(NAME, 2) == f"{NAME}:2-{digest(second)[:8]}"
+    client.set_registered_model_alias(NAME, "champion", "1")
+    assert registry.find_champion(NAME).tags["bento_tag"] == packaging.champion_bento()
+    assert run("promote", "2", "--model", "pwm").endswith("`rollback` would go to version 1\n")
+    assert packaging.champion_bento() == packaging.find_bento(NAME, 2)
+    assert "instead of 2" in run("promote", "1")
+
+    # Each rollback undoes one promotion more, and then there is none left: it never flips back and forth.
+    assert registry.champion_history(NAME) == [1, 2, 1]
+    assert run("rollback", "--model", NAME).startswith(f"{NAME} version 2 is the champion, instead of 1")
+    assert run("rollback").startswith(f"{NAME} version 1 is the champion, instead of 2")
+    assert cli.main(["registry", "rollback"]) == 2
+    assert "version 1 is the first champion: there is none to go back to" in capsys.readouterr().err
     assert registry.find_champion(NAME).version == 1
 
-    capsys.readouterr()
-    assert cli.main(["registry", "list"]) == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    lines = [line.split() for line in run("list").splitlines()]
     assert [line[:4] for line in lines] == [
         [NAME, "1", "champion", "promoted"],
         [NAME, "2", "-", "promoted"],
@@ -222,24 +245,78 @@ def test_the_champion_moves_by_hand_and_back(
     assert facts["git_commit"] == "c0ffee"
 
 
-def test_the_champion_stays_where_golden_rows_come_out_otherwise(home: Path, model: tuple[Path, Path]) -> None:
+@pytest.mark.slow
+def test_serve_answers_with_the_promoted_version_and_follows_a_rollback(
+    home: Path, model: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from metalayer.serving import registry
+
+    second = make_bundle(home / "second", seed=1)
+    registry.register(second, make_golden(second, home / "golden2.parquet"), base_model="pwm", promoted=True)
+    registry.register(*model, base_model="pwm", promoted=True)
+    assert cli.main(["registry", "promote", "1"]) == 0
+    monkeypatch.setenv("METALAYER_SERVE_FOLLOW_EVERY_S", "0.3")
+    monkeypatch.setenv("METALAYER_SERVE_WORKERS", "1")
+    port, log, rows = free_port(), home / "server.log", score_rows(2)
+    command = [sys.executable, "-m", "metalayer", "serve", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        wait_until_ready(process, url, log)
+        until = time.monotonic() + 60
+        for version, bundle in (("1", second), ("2", model[0])):
+            while (response := httpx.post(f"{url}/v1/score", json={"rows": rows})).headers[
+                "x-model-version"
+            ] != version:
+                assert time.monotonic() < until, log.read_text()
+                time.sleep(0.1)
+            answers = np.array([list(row.values()) for row in response.json()["rows"]])
+            assert np.abs(answers - expected(bundle, rows)).max() <= 1e-6
+            if version == "1":
+                assert cli.main(["registry", "rollback"]) == 0
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def test_a_history_ends_with_the_champion_whatever_moved_the_alias(home: Path, model: tuple[Path, Path]) -> None:
+    import mlflow
+
+    from metalayer.serving import registry
+
+    for _ in range(3):
+        registry.register(*model, base_model="pwm", promoted=True)
+    assert registry.champion_history(NAME) == [1, 2, 3]
+    uri = registry.default_tracking_uri()
+    client = mlflow.MlflowClient(uri, uri)
+    client.set_registered_model_alias(NAME, "champion", "2")
+    assert registry.champion_history(NAME) == [1, 2]
+    registry.set_champion(NAME, [1])
+    client.set_registered_model_alias(NAME, "champion", "3")
+    assert registry.champion_history(NAME) == [1, 3]
+    client.delete_registered_model_alias(NAME, "champion")
+    assert registry.champion_history(NAME) == []
+
+
+def test_the_champion_stays_where_golden_rows_come_out_otherwise(home: Path, model: tuple[Path, Path]) -> None:
+    from metalayer.serving import promotion, registry
 
     registry.register(*model, base_model="pwm", promoted=True)
     registry.register(*model, base_model="pwm", promoted=True)
     for golden in (home / "state" / "mlartifacts").rglob("golden.parquet"):
         pl.read_parquet(golden).with_columns(pl.col("donor") + 1e-3).write_parquet(golden)
     with pytest.raises(ModelError, match="golden rows differ"):
-        registry.rollback(NAME)
-    assert registry.find_champion(NAME).version == 2
+        promotion.rollback(NAME)
+    assert registry.champion_history(NAME) == [1, 2]
     with pytest.raises(ModelError, match="golden rows differ"):
-        registry.promote(NAME, 1)
-    assert registry.find_champion(NAME).version == 2
+        promotion.promote(NAME, 1)
+    assert registry.champion_history(NAME) == [1, 2]
+    assert packaging.find_bento(NAME, 1) is None
 
 
 def test_nothing_to_roll_back(home: Path, model: tuple[Path, Path]) -> None:
-    from metalayer.serving import registry
+    from metalayer.serving import promotion, registry
 
     registry.register(*model, base_model="pwm", promoted=False)
     with pytest.raises(InputError, match="has no champion"):
-        registry.rollback(NAME)
+        promotion.rollback(NAME)

@@ -39,6 +39,12 @@ def test_rows_and_columns_are_read_alike() -> None:
     assert one.index.tolist() == two.index.tolist() == columns["index"]
 
 
+def test_a_whole_number_may_be_written_as_a_fraction() -> None:
+    """As JSON has it, and pandas writes a column with gaps."""
+    rows = parse_rows(json.dumps({"rows": [row(index=2.0), row(index=3), row()]}).encode())
+    assert rows.index.tolist() == [2, 3, 5]
+
+
 def test_index_defaults_to_the_middle_row_by_row() -> None:
     rows = parse_rows(json.dumps({"rows": [row(), row(index=3), row(sequence="acgtn")]}).encode())
     assert rows.index.tolist() == [5, 3, 2]
@@ -70,7 +76,8 @@ BAD_ROWS = [
     (row(sequence=None), "sequence", None),
     (row(index=10), "index", 10),
     (row(index=-1), "index", -1),
-    (row(index=2.0), "index", 2.0),
+    (row(index=2.5), "index", 2.5),
+    (row(index=1e300), "index", 1e300),
     (row(index=True), "index", True),
     (row(index=None), "index", None),
     (row(index="2"), "index", "2"),

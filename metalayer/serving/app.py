@@ -8,6 +8,7 @@ answer meanwhile and the deadline is kept between blocks; what takes a few milli
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -15,12 +16,14 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import anyio.to_thread
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -28,12 +31,13 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
+from metalayer.monitoring.request_log import Answered, RequestLog
 from metalayer.schema import CLASSES
 from metalayer.serving import arrow
 from metalayer.serving.arrow import too_large
 from metalayer.serving.engine import SEQUENCE_COLUMNS, Engine
 from metalayer.serving.media import JSON, answer_form, body_coding, body_form, decode
-from metalayer.serving.metrics import INTERRUPTED, LETTERS, ROWS
+from metalayer.serving.metrics import INTERRUPTED, LETTERS, LOGGED, ROWS
 from metalayer.serving.openapi import document, page
 from metalayer.serving.schemas import Limits, RequestError, parse_rows, parse_sequence
 from metalayer.serving.settings import ServingSettings
@@ -42,8 +46,22 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 AsgiApp = Callable[[Message, Receive, Send], Awaitable[None]]
-Work = Callable[[Engine, bytes, str, str, Limits], Iterator[bytes | None]]
-"""Engine, body, its form and that of the answer, limits: None for each block done, the answer last."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request whose body is there: the engine that answers, the form of the answer, and who wants to know."""
+
+    engine: Engine
+    form: str
+    wanted: str
+    limits: Limits
+    request_id: str
+    log: RequestLog | None
+
+
+Work = Callable[[Asked, bytes], Iterator[bytes | None]]
+"""Request and its decoded body: None for each block done, the answer last."""
 
 RETRY_AFTER_S = 1
 INLINE_BYTES = 32 * 2**10
@@ -64,17 +82,34 @@ class Serving:
         self.draining = False
         self.in_hand = 0
         self.turns = anyio.CapacityLimiter(self.settings.threads)
+        self.log = _request_log(self.settings)
         self._keys = [_digest(key) for key in self.settings.all_keys()]
+        self.document = document(self.settings, keys=bool(self._keys))
 
     def swap(self, engine: Engine) -> None:
         """Answer with another engine from the next request on; the one before stays loaded."""
         self.previous, self.engine = self.engine, engine
+
+    def close(self) -> None:
+        """Write what the request log still holds; nothing is answered after this."""
+        if self.log is not None:
+            self.log.close()
 
     def admits(self, authorization: str) -> bool:
         """Whether a request with this header may enter; the time it takes says nothing about the keys."""
         scheme, _, key = authorization.partition(" ")
         given = _digest(key.strip() if scheme.lower() == "bearer" else "")
         return not self._keys or any([hmac.compare_digest(given, known) for known in self._keys])
+
+
+def _request_log(settings: ServingSettings) -> RequestLog | None:
+    if settings.log_dir is None:
+        return None
+
+    def count(outcome: str, rows: int) -> None:
+        LOGGED.labels(outcome).inc(rows)
+
+    return RequestLog(settings.log_dir, count, queue_bytes=settings.log_queue_bytes, every_s=settings.log_every_s)
 
 
 def _digest(key: str) -> bytes:
@@ -87,7 +122,14 @@ def create_app(serving: Serving) -> AsgiApp:
     It is a plain ASGI callable on purpose: BentoML lets a mounted Starlette application fall through
     to its own pages, and unknown paths would not be answered in JSON.
     """
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:  # of servers that tell; BentoML has its own hook
+        yield
+        serving.close()
+
     app = Starlette(
+        lifespan=lifespan,
         routes=[
             Route("/v1/score", _score, methods=["POST"]),
             Route("/v1/score_sequence", _score_sequence, methods=["POST"]),
@@ -103,8 +145,9 @@ def create_app(serving: Serving) -> AsgiApp:
             await app(scope, receive, send)
             return
         engine, arrived = serving.engine, time.monotonic()
-        scope.setdefault("state", {}).update(serving=serving, engine=engine, arrived=arrived)
-        headers = [(b"x-request-id", _request_id(scope).encode())]
+        request_id = _request_id(scope)
+        scope.setdefault("state", {}).update(serving=serving, engine=engine, arrived=arrived, request_id=request_id)
+        headers = [(b"x-request-id", request_id.encode())]
         if engine is not None:
             headers += [
                 (b"x-model-name", engine.name.encode()),
@@ -156,11 +199,11 @@ async def _model(request: Request) -> Response:
 
 
 async def _openapi(request: Request) -> Response:
-    return JSONResponse(document(request.state.serving.settings))
+    return JSONResponse(request.state.serving.document)
 
 
 async def _docs(request: Request) -> Response:
-    return HTMLResponse(page(document(request.state.serving.settings)))
+    return HTMLResponse(page(request.state.serving.document))
 
 
 async def _answer(request: Request, work: Work) -> Response:
@@ -170,6 +213,7 @@ async def _answer(request: Request, work: Work) -> Response:
     engine = _engine(request)
     form, coding = body_form(request.headers), body_coding(request.headers)
     wanted = answer_form(request.headers, form)
+    asked = Asked(engine, form, wanted, settings.limits, request.state.request_id, serving.log)
     if serving.in_hand >= settings.max_concurrent:
         INTERRUPTED.labels("busy").inc()
         message = f"{serving.in_hand} requests are in hand, the most that are; try again in {RETRY_AFTER_S} s"
@@ -180,7 +224,7 @@ async def _answer(request: Request, work: Work) -> Response:
             body = await _read_body(request, settings.max_body_bytes)
 
         def steps() -> Iterator[bytes | None]:
-            yield from work(engine, decode(body, coding, settings.max_body_bytes), form, wanted, settings.limits)
+            yield from work(asked, decode(body, coding, settings.max_body_bytes))
 
         short = work is _rows_work and form == JSON and coding == "identity" and len(body) <= INLINE_BYTES
         iterator, answer = steps(), None
@@ -204,18 +248,44 @@ async def _answer(request: Request, work: Work) -> Response:
     return Response(answer, media_type=wanted)
 
 
-def _rows_work(engine: Engine, body: bytes, form: str, wanted: str, limits: Limits) -> Iterator[bytes | None]:
-    rows = parse_rows(body, limits) if form == JSON else arrow.read_rows(body, limits)
-    return _by_block(engine.score(rows), CLASSES, wanted, ROWS.inc)
+def _rows_work(asked: Asked, body: bytes) -> Iterator[bytes | None]:
+    rows = (parse_rows if asked.form == JSON else arrow.read_rows)(body, asked.limits)
+
+    def note(answers: NDArray[np.float32]) -> None:
+        ROWS.inc(len(answers))
+        _log(asked, rows.sequences, rows.index, rows.row_scores, answers)
+
+    return _by_block(asked.engine.score(rows), CLASSES, asked.wanted, note)
 
 
-def _sequence_work(engine: Engine, body: bytes, form: str, wanted: str, limits: Limits) -> Iterator[bytes | None]:
-    given = parse_sequence(body, limits) if form == JSON else arrow.read_sequence(body, limits)
-    return _by_block(engine.score_sequence(given), SEQUENCE_COLUMNS, wanted, LETTERS.inc)
+def _sequence_work(asked: Asked, body: bytes) -> Iterator[bytes | None]:
+    given = (parse_sequence if asked.form == JSON else arrow.read_sequence)(body, asked.limits)
+
+    def note(answers: NDArray[np.float32]) -> None:
+        LETTERS.inc(len(answers))
+        _log(asked, pl.Series([given.sequence]))
+
+    return _by_block(asked.engine.score_sequence(given), SEQUENCE_COLUMNS, asked.wanted, note)
+
+
+def _log(
+    asked: Asked,
+    sequences: pl.Series,
+    index: NDArray[np.int64] | None = None,
+    row_scores: NDArray[np.float32] | None = None,
+    answers: NDArray[np.float32] | None = None,
+) -> None:
+    if asked.log is not None:
+        engine = asked.engine
+        model = (engine.name, engine.version, engine.digest)
+        asked.log.put(Answered(asked.request_id, *model, sequences, index, row_scores, answers))
 
 
 def _by_block(
-    blocks: Iterator[NDArray[np.float32]], names: Sequence[str], wanted: str, count: Callable[[float], None]
+    blocks: Iterator[NDArray[np.float32]],
+    names: Sequence[str],
+    wanted: str,
+    note: Callable[[NDArray[np.float32]], None],
 ) -> Iterator[bytes | None]:
     """None for each block done, the answer last."""
     done = []
@@ -223,8 +293,9 @@ def _by_block(
         done.append(block)
         yield None
     answers = np.concatenate(done)
-    count(len(answers))
-    yield encode_answer(answers, names, wanted)
+    encoded = encode_answer(answers, names, wanted)
+    note(answers)
+    yield encoded
 
 
 def encode_answer(answers: NDArray[np.float32], names: Sequence[str], form: str = JSON) -> bytes:
@@ -260,18 +331,16 @@ async def _refuse(_: Request, error: RequestError) -> Response:
 
 
 async def _http_error(request: Request, error: HTTPException) -> Response:
-    message = error.detail
-    if error.status_code == 404:
-        message = f"no {request.url.path}; there are {', '.join(_paths(request))}"
-    elif error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        message = f"{request.method} on {request.url.path}; allowed: {allowed}"
-    return JSONResponse({"error": message, "details": []}, status_code=error.status_code, headers=error.headers)
-
-
-def _paths(request: Request) -> list[str]:
-    paths = document(request.state.serving.settings)["paths"]
-    return [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
+    message, status, headers = error.detail, error.status_code, dict(error.headers or {})
+    paths, path = request.state.serving.document["paths"], request.url.path
+    if status == 404 and path in paths:  # a probe, which BentoML answers, by another method
+        status, headers["Allow"] = 405, ", ".join(paths[path]).upper()
+    if status == 404:
+        there = [f"{method.upper()} {path}" for path, methods in paths.items() for method in methods]
+        message = f"no {path}; there are {', '.join(there)}"
+    elif status == 405:
+        message = f"{request.method} on {path}; allowed: {headers['Allow']}"
+    return JSONResponse({"error": message, "details": []}, status_code=status, headers=headers)
 
 
 async def _failure(_: Request, __: Exception) -> Response:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import random
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
 
@@ -31,11 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class MetaLayerClient:
-    """Asks one server; use it as a context manager, or call `close`.
-
-    Attributes:
-        digest: of the model that gave the last answer; empty before the first.
-    """
+    """Asks one server; use it as a context manager, or call `close`. Threads may share it."""
 
     def __init__(
         self, url: str, *, api_key: str | None = None, timeout_s: float = 150.0, patience_s: float = 120.0
@@ -57,7 +55,13 @@ class MetaLayerClient:
         except (httpx.InvalidURL, ValueError) as error:
             raise ServiceError(f"server {url}: {error}; needed is a URL as in http://127.0.0.1:3000") from None
         self._url, self._patience_s = url, patience_s
-        self.digest = ""
+        self._closed = threading.Event()
+        self._last = threading.local()
+
+    @property
+    def digest(self) -> str:
+        """Of the model that gave the last answer in this thread; empty before the first."""
+        return getattr(self._last, "digest", "")
 
     def __enter__(self) -> MetaLayerClient:
         return self
@@ -68,7 +72,8 @@ class MetaLayerClient:
         self.close()
 
     def close(self) -> None:
-        """Give up the connections."""
+        """Give up the connections; a thread that waits for the server to come back ends with ServiceError."""
+        self._closed.set()
         self._http.close()
 
     def model(self) -> dict[str, Any]:
@@ -136,21 +141,32 @@ class MetaLayerClient:
                 what = f"server {self._url}: {error or type(error).__name__}"
             else:
                 if response.is_success:
-                    self.digest = response.headers.get("x-model-digest", "")
+                    self._last.digest = response.headers.get("x-model-digest", "")
                     return response
                 what, details = _refusal(response)
                 if response.status_code not in _AGAIN:
                     if response.is_client_error:
                         raise RequestError(what, response.status_code, details)
                     raise ServiceError(f"server {self._url}: {response.status_code}: {what}")
-                after = response.headers.get("retry-after", "")
-                asked = float(after) if after.isdecimal() else 0.0
+                asked = _retry_after_s(response)
             wait = max(asked, pause * random.uniform(0.5, 1.0))  # noqa: S311
             if time.monotonic() + wait > until:
                 raise ServiceError(f"{what}; gave up after {self._patience_s:g} s. Check that it runs: GET /readyz")
             logger.info("%s; trying again in %.1f s", what, wait)
-            time.sleep(wait)
+            if self._closed.wait(wait):
+                raise ServiceError(f"{what}; the client was closed")
             pause = min(2 * pause, _LONGEST_WAIT_S)
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    """Seconds that the server asks to wait, given as such or as a date; 0 where it asks for nothing."""
+    after = response.headers.get("retry-after", "")
+    if after.isdecimal():
+        return float(after)
+    try:
+        return parsedate_to_datetime(after).timestamp() - time.time()
+    except ValueError:
+        return 0.0
 
 
 def _refusal(response: httpx.Response) -> tuple[str, list[dict[str, Any]]]:

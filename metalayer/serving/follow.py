@@ -2,8 +2,9 @@
 
 A thread looks at the alias. A new version is loaded beside the one that answers, checked on its golden
 rows, and takes over in one step; requests in hand end with the version they began with. The one before
-stays loaded, so that going back costs nothing. A version that fails its check is refused, counted in
-`metalayer_swaps_total{outcome="refused"}`, and not tried again until the alias moves.
+stays loaded, so that going back costs nothing. A version that fails its check, or cannot be loaded, is
+counted in `metalayer_swaps_total` by outcome, and tried again after pauses that double, up to
+`LONGEST_PAUSE_S`, or at once where the alias has moved on and come back.
 """
 
 from __future__ import annotations
@@ -13,11 +14,17 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metalayer.errors import ModelError, RegistryError, SchemaError
 from metalayer.serving.app import Serving
 from metalayer.serving.engine import Engine
 from metalayer.serving.metrics import SWAPS
+
+if TYPE_CHECKING:
+    from metalayer.serving.registry import ModelVersion
+
+LONGEST_PAUSE_S = 900.0
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +40,8 @@ class Follower:
             registry_uri: of the MLflow service.
         """
         self._serving, self._uri = serving, registry_uri
-        self._refused: tuple[str, str | None] | None = None
+        self._tried: tuple[str, str | None] | None = None
+        self._pause_s = self._again_at = 0.0
 
     def start(self) -> threading.Thread:
         """Look now and then, in a thread, until the server drains."""
@@ -54,7 +62,7 @@ class Follower:
         """Look once, and swap if the alias has moved."""
         from metalayer.serving import registry
 
-        now = self._serving.engine
+        now, before = self._serving.engine, self._serving.previous
         if now is None:
             return
         try:
@@ -62,25 +70,36 @@ class Follower:
             if champion is None:
                 return
             wanted = (str(champion.version), champion.tags.get("digest"))
-            if wanted in ((now.version, now.digest), self._refused):
+            if wanted == (now.version, now.digest):
                 return
-            before = self._serving.previous
             if before is not None and wanted == (before.version, before.digest):
                 engine = before
+            elif wanted == self._tried and time.monotonic() < self._again_at:
+                return
             else:
-                with tempfile.TemporaryDirectory() as scratch:
-                    directory = registry.fetch_release(champion, self._uri, Path(scratch))
-                    engine = Engine(directory, self._serving.settings.device)
+                engine = self._load(champion, wanted)
         except RegistryError as error:
             SWAPS.labels("unreachable").inc()
             logger.warning("%s; version %s goes on", error, now.version)
             return
         except (ModelError, SchemaError) as error:
-            self._refused = wanted
             SWAPS.labels("refused").inc()
             logger.error("version %s is refused, %s goes on: %s", wanted[0], now.version, error)
             return
         self._serving.swap(engine)
-        self._refused = None
         SWAPS.labels("done").inc()
         logger.info("version %s answers from now on, after %s", engine.version, now.version)
+
+    def _load(self, champion: ModelVersion, wanted: tuple[str, str | None]) -> Engine:
+        """The engine of a version; should it fail, the pause after each attempt is twice the one before."""
+        from metalayer.serving import registry
+
+        self._pause_s = 2 * self._pause_s if wanted == self._tried else self._serving.settings.follow_every_s
+        self._tried = wanted
+        try:
+            with tempfile.TemporaryDirectory() as scratch:
+                directory = registry.fetch_release(champion, self._uri, Path(scratch))
+                return Engine(directory, self._serving.settings.device)
+        finally:
+            self._pause_s = min(self._pause_s, LONGEST_PAUSE_S)
+            self._again_at = time.monotonic() + self._pause_s

@@ -76,11 +76,11 @@ def decode(body: bytes, coding: str, limit: int) -> bytes:
     """
     if coding == "identity":
         return body
-    parts: list[bytes] = []
+    parts: list[pa.Buffer] = []
     size = 0
     try:
         with pa.CompressedInputStream(pa.BufferReader(body), coding) as stream:
-            while part := stream.read(_PART_BYTES):
+            while part := stream.read_buffer(_PART_BYTES):  # `read` never frees its part of a damaged stream
                 size += len(part)
                 if size > limit:
                     raise too_large("the decoded body", limit)

@@ -15,6 +15,7 @@ from metalayer.serving.settings import ServingSettings
 
 _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 _LETTERS = {"type": "string", "pattern": "^[ACGTNacgtn]+$", "minLength": 1}
+_BINARY = {"type": "string", "format": "binary"}
 _INDEX = {"type": "integer", "minimum": 0, "description": "0-based labelled base; left out: length // 2"}
 _REASONS = {
     400: "the request is no HTTP, or the client left",
@@ -32,8 +33,8 @@ _REASONS = {
 _HEADERS = ("X-Model-Name", "X-Model-Version", "X-Model-Digest", "X-Request-Id")
 
 
-def document(settings: ServingSettings) -> dict[str, Any]:
-    """OpenAPI 3.1 of all paths, with the limits of this server."""
+def document(settings: ServingSettings, *, keys: bool) -> dict[str, Any]:
+    """OpenAPI 3.1 of all paths, with the limits of this server, and whether it asks for keys."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -69,7 +70,7 @@ def document(settings: ServingSettings) -> dict[str, Any]:
             "schemas": _schemas(settings),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
-        "security": [{}, {"key": []}],
+        "security": [{"key": []}] if keys else [],
     }
 
 
@@ -148,7 +149,7 @@ def _post(name: str, summary: str, request: str, columns: tuple[str, ...]) -> di
             "required": True,
             "content": {
                 JSON: {"schema": {"$ref": f"#/components/schemas/{request}"}},
-                ARROW: {"schema": {"type": "string", "format": "binary"}},
+                ARROW: {"schema": _BINARY},
             },
         },
     }
@@ -158,7 +159,7 @@ def _get(
     name: str, summary: str, media: str, schema: dict[str, Any], codes: tuple[int, ...], *others: str
 ) -> dict[str, Any]:
     headers = {header: {"schema": {"type": "string"}} for header in _HEADERS}
-    content = {media: {"schema": schema}} | {other: {"schema": {"type": "string"}} for other in others}
+    content = {media: {"schema": schema}} | {other: {"schema": _BINARY} for other in others}
     error = {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}
     return {
         "operationId": name,

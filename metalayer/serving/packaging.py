@@ -12,9 +12,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
@@ -23,7 +24,11 @@ from metalayer.errors import InputError, RegistryError
 from metalayer.files import publish_directory
 from metalayer.models.bundle import digest
 from metalayer.serving import onnx_rows, release
+from metalayer.serving.engine import Engine
 from metalayer.serving.settings import PREFIX
+
+if TYPE_CHECKING:
+    from metalayer.serving.registry import ModelVersion
 
 SERVICE = "metalayer.serving.service:MetaLayerService"
 _BUILD_TIMEOUT_S = 300
@@ -101,6 +106,34 @@ def find_bento(name: str, version: int | str) -> str | None:
     return f"{name.lower()}:{found[-1].parent.name}" if found else None
 
 
+def package_version(version: ModelVersion, tracking_uri: str | None = None) -> str:
+    """Check a registered version as a server would, and build its Bento; one that is there already is kept.
+
+    Args:
+        version: of the registry.
+        tracking_uri: of the registry; None takes its default.
+
+    Returns:
+        The tag.
+
+    Raises:
+        ModelError: damaged files, or golden rows that come out otherwise.
+        SchemaError: a model of another feature schema.
+        RegistryError: the registry cannot be reached, or BentoML failed.
+    """
+    from metalayer.serving import registry
+
+    with tempfile.TemporaryDirectory() as scratch:
+        directory = registry.fetch_release(version, tracking_uri, Path(scratch))
+        Engine(directory)
+        facts = release.read_facts(directory)
+        tag = build_bento(
+            directory, directory / release.GOLDEN, name=version.name, version=version.version, facts=facts
+        )
+    registry.set_bento_tag(version.name, version.version, tag, tracking_uri)
+    return tag
+
+
 def serve_command(tag: str, host: str = "127.0.0.1", port: int = 3000) -> list[str]:
     """The command that serves a Bento; it needs `bento_environment`."""
     return [sys.executable, "-m", "bentoml", "serve", tag, "--host", host, "--port", str(port)]
@@ -116,7 +149,8 @@ def serve(name: str | None = None, *, host: str = "127.0.0.1", port: int = 3000)
 
     Raises:
         InputError: no champion, several and none named, or one named that has none.
-        RegistryError: the registry cannot be reached, or the champion was not packaged here.
+        RegistryError: the registry cannot be reached, or the champion cannot be packaged.
+        ModelError: the champion is not on this machine, and its registered files are damaged.
     """
     from metalayer.serving import registry
 
@@ -128,7 +162,7 @@ def serve(name: str | None = None, *, host: str = "127.0.0.1", port: int = 3000)
 
 
 def champion_bento(name: str | None = None) -> str:
-    """The tag of the champion's Bento; arguments and errors as of `serve`."""
+    """The tag of the champion's Bento, built where it was not packaged here; arguments and errors as of `serve`."""
     from metalayer.serving import registry
 
     found = {version.name: version for version in registry.champions()}
@@ -143,13 +177,7 @@ def champion_bento(name: str | None = None) -> str:
     version = found.get(wanted) or found.get(registry.registered_name(wanted))
     if version is None:
         raise InputError(f"--model {wanted}: no champion of that name; there are: {names}")
-    tag = find_bento(version.name, version.version)
-    if tag is None:
-        raise RegistryError(
-            f"{version.name} version {version.version} has no Bento in {bentoml_home()}; run the pipeline again, or "
-            "set BENTOML_HOME to the store it was built in"
-        )
-    return tag
+    return find_bento(version.name, version.version) or package_version(version)
 
 
 def _directory(home: Path, tag: str) -> Path:

@@ -1,10 +1,9 @@
 """The model registry: MLflow runs, registered versions and the aliases `champion` and `challenger`.
 
 One registered name per base model. A version is the model directory with its golden rows as an
-MLflow pyfunc model, without pickle, with signature and input example. `champion` moves only to a
-model that passed the gate, and by hand (`promote`, `rollback`) only after its golden rows came out
-right on this machine. The only file of the library that imports mlflow, beside
-`mlflow_model.py`, which MLflow itself runs.
+MLflow pyfunc model, without pickle, with signature and input example. Which versions were champion,
+and in which order, stands in the tag `champions` of the name; `promotion.py` moves the alias by hand.
+The only file of the library that imports mlflow, beside `mlflow_model.py`, which MLflow itself runs.
 """
 
 from __future__ import annotations
@@ -45,18 +44,19 @@ from metalayer.files import publish_directory
 from metalayer.models.bundle import DESCRIPTION, WEIGHTS, digest, read_description
 from metalayer.schema import CLASSES, ROW_SCORES
 from metalayer.serving import onnx_rows, release
-from metalayer.serving.engine import GOLDEN_TOLERANCE, Engine
+from metalayer.serving.engine import GOLDEN_TOLERANCE
 from metalayer.serving.schemas import INDEX, SEQUENCE
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "metalayer"
-BENTO_TAG, DECISION_TAG, PREVIOUS_TAG = "bento_tag", "decision", "previous_champion"
+BENTO_TAG, DECISION_TAG, HISTORY_TAG = "bento_tag", "decision", "champions"
 PROMOTED, REJECTED = "promoted", "rejected"
 NAME_PREFIX = "metalayer-"
 EXAMPLE_ROWS = 3
 _BUNDLE = "bundle"
 _SQLITE = "sqlite:///"
 _TAG_LENGTH = 100_000  # what MLflow takes of a tag
+_HISTORY_LENGTH = 1000
 
 logger = logging.getLogger(__name__)
 
@@ -164,9 +164,6 @@ def register(
     with _service(uri) as client:
         run = client.get_run(run_id) if run_id else client.create_run(_experiment(client, EXPERIMENT, uri))
         model_uri = _log_model(client, run, bundle, golden, metrics or {})
-        previous = _by_alias(client, name, CHAMPION)
-        if promoted and previous is not None:
-            all_tags[PREVIOUS_TAG] = str(previous.version)
         _create_name(client, name, base_model)
         version = client.create_model_version(
             name,
@@ -176,7 +173,10 @@ def register(
             model_id=model_uri.removeprefix("models:/"),
         )
         alias = CHAMPION if promoted else CHALLENGER
-        client.set_registered_model_alias(name, alias, version.version)
+        if promoted:
+            _set_champion(client, name, [*_history(client, name), int(version.version)])
+        else:
+            client.set_registered_model_alias(name, alias, version.version)
     logger.info("registered %s version %s as %s", name, version.version, alias)
     return Registration(name, int(version.version), alias, run.info.run_id, model_uri)
 
@@ -242,72 +242,42 @@ def only_name(wanted: str | None = None, tracking_uri: str | None = None) -> str
     raise InputError(f"--model {wanted}: no registered model of that name; there are: {listed}")
 
 
-def promote(name: str, version: int, tracking_uri: str | None = None) -> ModelVersion:
-    """Move `champion` to a version that passed the gate, once it answers its golden rows here.
-
-    Args:
-        name: registered name.
-        version: of it.
-        tracking_uri: of the service; None takes `default_tracking_uri`.
+def known_version(name: str, version: int, tracking_uri: str | None = None) -> ModelVersion:
+    """A registered version.
 
     Raises:
-        InputError: no such version, one that the gate rejected, or one that is the champion already.
-        ModelError: damaged files, or golden rows that come out otherwise; the alias stays.
+        InputError: there is none of that name and number.
         RegistryError: the service cannot be reached or refuses.
     """
-    wanted = _known(name, version, tracking_uri)
-    if wanted.tags.get(DECISION_TAG) != PROMOTED:
-        raise InputError(
-            f"{name} version {version}: the gate's decision was {wanted.tags.get(DECISION_TAG)!r}; only a version that "
-            f"it {PROMOTED} may become {CHAMPION}: train and evaluate again"
-        )
-    standing = find_champion(name, tracking_uri)
-    if standing is not None and standing.version == version:
-        raise InputError(f"{name} version {version} is the {CHAMPION} already")
-    check_golden(wanted, tracking_uri)
+    found = [one for one in versions(tracking_uri) if one.name == name]
+    for one in found:
+        if one.version == version:
+            return one
+    there = ", ".join(str(one.version) for one in found) or "none"
+    raise InputError(f"{name} has no version {version}; there are: {there}")
+
+
+def champion_history(name: str, tracking_uri: str | None = None) -> list[int]:
+    """The versions that were promoted, one after the other, up to the champion; empty where there is none.
+
+    Where something else moved the alias, its version is where the history ends: cut there, or one longer.
+
+    Raises:
+        RegistryError: the service cannot be reached or refuses.
+    """
     with _service(tracking_uri or default_tracking_uri()) as client:
-        if standing is not None:
-            client.set_model_version_tag(name, str(version), PREVIOUS_TAG, str(standing.version))
-        client.set_registered_model_alias(name, CHAMPION, str(version))
-    logger.info("%s: version %d is %s", name, version, CHAMPION)
-    return wanted
+        return _history(client, name)
 
 
-def rollback(name: str, tracking_uri: str | None = None) -> ModelVersion:
-    """Move `champion` back to the version that was it before, once that answers its golden rows here.
-
-    Args:
-        name: registered name.
-        tracking_uri: of the service; None takes `default_tracking_uri`.
+def set_champion(name: str, history: Sequence[int], tracking_uri: str | None = None) -> None:
+    """Move `champion` to the last version of a history, and keep the history.
 
     Raises:
-        InputError: no champion, or none before it.
-        ModelError: damaged files, or golden rows that come out otherwise; the alias stays.
         RegistryError: the service cannot be reached or refuses.
     """
-    standing = find_champion(name, tracking_uri)
-    if standing is None:
-        raise InputError(f"{name} has no {CHAMPION}: nothing to go back from; see `metalayer registry list`")
-    if PREVIOUS_TAG not in standing.tags:
-        raise InputError(f"{name} version {standing.version} is its first {CHAMPION}: there is none to go back to")
-    wanted = _known(name, int(standing.tags[PREVIOUS_TAG]), tracking_uri)
-    check_golden(wanted, tracking_uri)
     with _service(tracking_uri or default_tracking_uri()) as client:
-        client.set_registered_model_alias(name, CHAMPION, str(wanted.version))
-    logger.info("%s: version %d is %s again, after %d", name, wanted.version, CHAMPION, standing.version)
-    return wanted
-
-
-def check_golden(version: ModelVersion, tracking_uri: str | None = None) -> None:
-    """Load a version as a server would and compare its answers with its golden rows.
-
-    Raises:
-        ModelError: damaged files, or golden rows that come out otherwise.
-        SchemaError: a model of another feature schema.
-        RegistryError: the service cannot be reached or refuses.
-    """
-    with tempfile.TemporaryDirectory() as scratch:
-        Engine(fetch_release(version, tracking_uri, Path(scratch)))
+        _set_champion(client, name, history)
+    logger.info("%s: version %d is %s", name, history[-1], CHAMPION)
 
 
 def fetch_release(version: ModelVersion, tracking_uri: str | None, folder: Path) -> Path:
@@ -334,15 +304,6 @@ def fetch_release(version: ModelVersion, tracking_uri: str | None, folder: Path)
     directory.mkdir(exist_ok=True)
     release.write_release(directory, local.bundle, local.golden, facts)
     return directory
-
-
-def _known(name: str, version: int, tracking_uri: str | None) -> ModelVersion:
-    found = [one for one in versions(tracking_uri) if one.name == name]
-    for one in found:
-        if one.version == version:
-            return one
-    there = ", ".join(str(one.version) for one in found) or "none"
-    raise InputError(f"{name} has no version {version}; there are: {there}")
 
 
 def fetch(name: str, version: int, tracking_uri: str | None, download_to: Path) -> LocalModel:
@@ -478,6 +439,21 @@ def _by_alias(client: mlflow.MlflowClient, name: str, alias: str) -> ModelVersio
         if error.error_code in absent and re.search(r"not found", str(error), re.IGNORECASE):
             return None
         raise
+
+
+def _history(client: mlflow.MlflowClient, name: str) -> list[int]:
+    standing = _by_alias(client, name, CHAMPION)
+    if standing is None:
+        return []
+    kept: list[int] = json.loads(client.get_registered_model(name).tags.get(HISTORY_TAG, "[]"))
+    if standing.version not in kept:
+        return [*kept, standing.version]
+    return kept[: len(kept) - kept[::-1].index(standing.version)]
+
+
+def _set_champion(client: mlflow.MlflowClient, name: str, history: Sequence[int]) -> None:
+    client.set_registered_model_alias(name, CHAMPION, str(history[-1]))
+    client.set_registered_model_tag(name, HISTORY_TAG, json.dumps(list(history[-_HISTORY_LENGTH:])))
 
 
 def _model_version(found: Any) -> ModelVersion:

@@ -410,7 +410,8 @@ def _check_index(values: list[Any] | None, lengths: NDArray[np.int64], mistakes:
     for row, value in enumerate(values):
         if value is _DEFAULT:
             continue
-        if type(value) is not int or value < 0 or (value >= lengths[row] and lengths[row] > 0):
+        whole = type(value) is int or (type(value) is float and value.is_integer())  # 7.0 is 7, in JSON as in pandas
+        if not whole or value < 0 or (value >= lengths[row] and lengths[row] > 0):
             mistakes.add(row, INDEX, value, _ALLOWED_INDEX)
         elif lengths[row] > 0:
             index[row] = value

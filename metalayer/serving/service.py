@@ -48,5 +48,10 @@ class MetaLayerService:
             Follower(_serving, _settings.registry_uri).start()
         drain_on_sigterm(_serving)
 
+    @bentoml.on_shutdown  # type: ignore[untyped-decorator]
+    def close(self) -> None:
+        """After the last answer: write what the request log still holds."""
+        _serving.close()
+
     def __is_ready__(self) -> bool:
         return _serving.engine is not None and not _serving.draining

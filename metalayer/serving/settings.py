@@ -46,6 +46,12 @@ class ServingSettings(Section):
     """MLflow service whose alias `champion` the server follows; None stays with the version it was packaged with."""
     follow_every_s: float = Field(10.0, gt=0)
     """Seconds between two looks at that alias."""
+    log_dir: Path | None = None
+    """Folder for the request log (`monitoring/request_log.py`); None keeps none."""
+    log_queue_bytes: int = Field(2**26, ge=1)
+    """Bytes of requests that wait to be logged in a worker; what comes beyond is dropped and counted."""
+    log_every_s: float = Field(60.0, gt=0)
+    """Seconds until a request is in a file of that folder."""
     api_keys: str = ""
     """Keys that clients may give as `Authorization: Bearer KEY`, separated by commas; none: no key is asked for."""
     api_keys_file: Path | None = None

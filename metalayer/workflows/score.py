@@ -1,17 +1,22 @@
 """Scoring rows of a file, with a model directory or by a server; one contract for both.
 
-By a server, answers are kept in parts beside the output, so that a run that was cut off goes on where
-it was; all parts are of one model, or the run ends.
+By a server, a few batches are under way at a time and answers are kept in parts beside the output, so
+that a run that was cut off goes on where it was; all parts are of one model, or the run ends.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import logging
 import shutil
-from collections.abc import Iterator
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -27,7 +32,10 @@ from metalayer.serving.schemas import INDEX, SEQUENCE, Limits, RequestError, val
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 _BATCH_ROWS = 8192
+_IN_FLIGHT = 4
 _NAMES = ("gene_id", "transcript_id", "gene_name", "chrom", "strand", "position")
 """Columns that name a row: handed on as they are."""
 
@@ -79,7 +87,7 @@ def score_rows_by_server(rows: Path, client: MetaLayerClient, output: Path) -> i
 
     Args:
         rows: `.parquet`, as of `score_rows`.
-        client: of the server; tries again while that restarts.
+        client: of the server; tries again while that restarts, and is closed on KeyboardInterrupt.
         output: `.parquet`; appears whole or not at all. Answers are kept in `<output>.parts` until then.
 
     Returns:
@@ -96,20 +104,13 @@ def score_rows_by_server(rows: Path, client: MetaLayerClient, output: Path) -> i
         raise InputError(f"{rows}: rows for a server are read from .parquet; convert it first")
     parts = output.with_name(output.name + ".parts")
     with only_one(parts / "lock", "write to another --output"):
+        if any(parts.glob("*.parquet")):
+            client.model()
+            _check_run(parts / "run.json", rows, client.digest)
         done, files = 0, []
-        for number, batch in enumerate(_read(rows)):
-            part = parts / f"{number:08d}.parquet"
-            if not part.exists():
-                named = batch.select([name for name in _NAMES if name in batch.columns])
-                answers = named.hstack(_ask(batch, client, rows, done))
-                _check_run(parts / "run.json", rows, client.digest)
-                with publish_file(part) as draft:
-                    answers.write_parquet(draft)
-            elif not number:
-                client.model()
-                _check_run(parts / "run.json", rows, client.digest)
+        for part, count in _in_flight(_part_by_part(rows, client, parts), client):
             files.append(part)
-            done += len(batch)
+            done += count
         if not done:
             raise ArtifactError(f"{rows}: no rows")
         with (
@@ -121,6 +122,49 @@ def score_rows_by_server(rows: Path, client: MetaLayerClient, output: Path) -> i
     shutil.rmtree(parts)
     logger.info("scored %d rows into %s", done, output)
     return done
+
+
+def _part_by_part(rows: Path, client: MetaLayerClient, parts: Path) -> Iterator[Callable[[], tuple[Path, int]]]:
+    """For each batch what makes its part, where that is not there, and gives its path and its number of rows."""
+    first, checking = 0, threading.Lock()
+
+    def score(batch: pl.DataFrame, part: Path, first: int) -> tuple[Path, int]:
+        if not part.exists():
+            answers = _named(batch, _ask(batch, client, rows, first))
+            with checking:
+                _check_run(parts / "run.json", rows, client.digest)
+            with publish_file(part) as draft:
+                answers.write_parquet(draft)
+        return part, len(batch)
+
+    for number, batch in enumerate(_read(rows)):
+        yield functools.partial(score, batch, parts / f"{number:08d}.parquet", first)
+        first += len(batch)
+
+
+def _in_flight(calls: Iterator[Callable[[], T]], client: MetaLayerClient) -> Iterator[T]:
+    """What the calls give, in their order, at most `_IN_FLIGHT` at a time; none begins after one failed."""
+    pool = ThreadPoolExecutor(_IN_FLIGHT, "score")
+    running: deque[Future[T]] = deque()
+    try:
+        for call in calls:
+            running.append(pool.submit(call))
+            if len(running) == _IN_FLIGHT:
+                yield _result(running.popleft())
+        while running:
+            yield _result(running.popleft())
+    except (KeyboardInterrupt, GeneratorExit):
+        client.close()  # else the end would wait for a server that is away
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _result(call: Future[T]) -> T:
+    """What a call gives; by looks at it, because polars lets Ctrl-C interrupt no wait without an end."""
+    while not call.done():
+        wait([call], timeout=0.5)
+    return call.result()
 
 
 def _check_run(record: Path, rows: Path, digest: str) -> None:
@@ -218,5 +262,9 @@ def _score(batch: pl.DataFrame, predictor: Predictor, path: Path, first: int) ->
         raise _bad_rows(path, error, first) from None
     windows = encode_windows(rows.sequences, rows.index, predictor.schema.window_bp)
     answers = predictor.predict_rows(rows.row_scores, windows)
-    named = batch.select([name for name in _NAMES if name in batch.columns])
-    return named.hstack([pl.Series(name, answers[:, i]) for i, name in enumerate(CLASSES)])
+    return _named(batch, pl.DataFrame(answers, schema=CLASSES))
+
+
+def _named(batch: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
+    """The columns that name a row, where there are any, then the answers."""
+    return pl.DataFrame([batch[name] for name in _NAMES if name in batch.columns] + answers.get_columns())
