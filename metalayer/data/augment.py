@@ -1,7 +1,7 @@
 """Genes in other guises, for a model that reads the base's tracks alone: more to learn from than a few hundred sites.
 
 What makes a site true is how it lies to other sites, and that holds too
-- in a gene joined anew from parts of others, cut inside introns;
+- in a gene joined anew from parts of others, cut inside introns, so often that what lies there is shuffled too;
 - in a mirror: exons read backwards, donors and acceptors swapped, are exons;
 - for a base that is somewhat surer or less sure of everything, and of each position.
 Axes: n positions, C classes.
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER
 
-JOIN_SHARE = 0.5
-"""Of the introns, cut in an epoch."""
+CUT_EVERY_BP = 700
+"""Of an intron, on average: chance sites then lie by others each epoch, and cannot be known by their neighbours."""
 MIRROR_SHARE = 0.5
 """Of the crops."""
 SURENESS_SD = 0.2
@@ -101,16 +101,16 @@ def join_anew(
     Args:
         gene_starts: int64 (G + 1,).
         cuts: of `introns`.
-        rng: draws introns, cuts and parts.
+        rng: draws cuts and parts.
     """
     whole: list[list[tuple[int, int]]] = []
     begun: list[list[tuple[int, int]]] = []
     middles: list[tuple[int, int]] = []
     ends: list[tuple[int, int]] = []
     for (start, end), ranges in zip(pairwise(gene_starts.tolist()), cuts, strict=True):
-        drawn = ranges[rng.random(len(ranges)) < JOIN_SHARE]
-        at = [start, *rng.integers(drawn[:, 0], drawn[:, 1]).tolist(), end] if len(drawn) else [start, end]
-        first, *others = pairwise(at)
+        counts = rng.poisson((ranges[:, 1] - ranges[:, 0]) / CUT_EVERY_BP)
+        at = rng.integers(*np.repeat(ranges, counts, axis=0).T)
+        first, *others = pairwise([start, *np.unique(at).tolist(), end])
         if not others:
             whole.append([first])
             continue
