@@ -221,7 +221,7 @@ class ModelConfig(Section):
     """Encoder of the base's scores far around a position: `stages` or `none`. Rows that come without tracks are
     answered with the tracks masked."""
     track_encoder_config: dict[str, Any] = Field(default_factory=dict)
-    """Options of the track encoder, the arguments of `TrackEncoder`: `members`, `dilated_members`, `stages` ..."""
+    """Options of the track encoder, the arguments of `TrackEncoder`: `stages`, `channels`, `letters` ..."""
     track_dropout: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of crops whose tracks are masked in training, so that rows without tracks are answered well too."""
     context_bp: int | None = Field(None, ge=1, le=1_000_000)
@@ -318,8 +318,8 @@ class TrainConfig(Section):
     easy_share: float = Field(0.25, gt=0.0, le=1.0)
     """Share of the crops without site or hard negative that an epoch takes; they weigh as much more."""
     augment_tracks: bool = False
-    """Show the tracks in other guises each epoch, see `data/augment.py`: genes joined anew inside introns, mirrored,
-    scores shaken. Only training on genes has it, of a model that reads the tracks alone."""
+    """Show genes in other guises each epoch, see `data/augment.py`: joined anew inside introns, the base's scores
+    shaken. Only training on genes has it, of a model without score encoder and frozen language model."""
     exon_loss: float = Field(0.5, ge=0.0, le=100.0)
     """Weight of telling exon from intron positions beside the sites, which shows crops where sites are wanted; only
     training on genes with a track encoder has it."""

@@ -149,14 +149,13 @@ ENCODER_OPTIONS: dict[str, dict[str, Check]] = {
 
 TRACK_OPTIONS: dict[str, dict[str, Check]] = {
     "stages": {
-        "members": _integer(1, 64),
-        "dilated_members": _integer(0, 64),
         "stages": _integer(1, 8),
         "channels": _integer(1, MAX_CHANNELS),
         "local_channels": _integer(1, MAX_CHANNELS),
-        "stack_channels": _integer(1, MAX_CHANNELS),
         "distances": _distances,
         "dropout": _share,
+        "letters": _boolean,
+        "both_ways": _boolean,
     },
     "none": {},
 }

@@ -29,6 +29,8 @@ def windowed_rows(model: MetaSpliceModel, track: GeneTrack, at: np.ndarray) -> n
     """float32 (len(at), 3): a window of letters and one of tracks for each row position."""
     windows = _around(track.tokens, at, 500, 4)
     features = feature_matrix(gene_row_scores(track.scores)[at], windows)
+    if model.track_letters_bp:
+        windows = _around(track.tokens, at, model.context_bp, 4)
     tracks = _around(track.scores, at, model.context_bp, 0.0) if model.tracks is not None else None
     out = []
     for i in range(0, len(at), 512):

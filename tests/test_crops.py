@@ -20,8 +20,7 @@ from metalayer.training.trainer import Trainer, seed_everything
 from tests.processes import train_in_one_and_two
 
 NEAR = {
-    "dilated_members": 0,
-    "members": 2,
+    "both_ways": False,
     "stages": 1,
     "channels": 8,
     "local_channels": 4,
@@ -70,12 +69,11 @@ def crops(genes: GeneArrays, reach: int = 160, **options: object) -> CropLoader:
     return CropLoader(genes, reach, **{"crop_bp": 500, "batch_crops": 8, "with_features": False, **options})
 
 
-def trainer(folder: Path | None = None, members: int = 2, **changes: object) -> Trainer:
+def trainer(folder: Path | None = None, **changes: object) -> Trainer:
     settings = {"max_epochs": 6, "learning_rate": 5e-3, "device": "cpu", "patience": 50, "threads": 1}
     config = TrainConfig(**{**settings, "weight_average": 0.9, **changes})
     seed_everything(config.seed)
-    options = {**NEAR, "members": members}
-    model = MetaSpliceModel("none", score_encoder=False, track_encoder="stages", track_encoder_config=options)
+    model = MetaSpliceModel("none", score_encoder=False, track_encoder="stages", track_encoder_config=NEAR)
     return Trainer(model, *pair(), config, folder)
 
 
@@ -224,7 +222,7 @@ def test_two_processes_train_the_model_of_one(tmp_path: Path) -> None:
         tmp_path,
         """
         from tests.test_crops import trainer
-        history = trainer(folder, members=1, max_epochs=2, gradient_accumulation_steps=2).train()
+        history = trainer(folder, max_epochs=2, gradient_accumulation_steps=2).train()
         """,
     )
     assert one.losses == pytest.approx(two.losses, rel=1e-4)

@@ -16,18 +16,18 @@ from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
 from metalayer.models.build import build_model
 from metalayer.models.bundle import load_model, save_model
-from metalayer.models.encoders import crop
-from metalayer.models.tracks import TrackEncoder, maxima, track_channels
+from metalayer.models.tracks import TrackEncoder, maxima
 from tests.dense import dense_rows, windowed_rows
 
-NEAR = {"dilated_members": 0, "stages": 2, "channels": 8, "local_channels": 4, "distances": [1, 3, 10, 40]}
+NEAR = {"stages": 2, "channels": 8, "local_channels": 4, "distances": [1, 3, 10, 40]}
 LETTERS = {"kernel_sizes": [5], "num_filters": 8, "output_dim": 8, "levels": 3}
 PARTS = [
     {"sequence_encoder": "none", "score_encoder": False},
     {"sequence_encoder": "none", "score_encoder": True},
     {"sequence_encoder": "cnn", "sequence_encoder_config": LETTERS, "score_encoder": False},
     {"sequence_encoder": "cnn", "sequence_encoder_config": LETTERS, "fusion": "cross_attention"},
-    {"sequence_encoder": "none", "score_encoder": False, "track_encoder_config": {**NEAR, "dilated_members": 2}},
+    {"sequence_encoder": "none", "score_encoder": False, "track_encoder_config": {**NEAR, "letters": True}},
+    {"sequence_encoder": "none", "score_encoder": False, "track_encoder_config": {**NEAR, "both_ways": False}},
 ]
 
 
@@ -45,6 +45,8 @@ def randomised(model: MetaSpliceModel) -> MetaSpliceModel:
         for parameter in model.parameters():
             if not parameter.any():
                 parameter.normal_(std=0.3)
+        if model.tracks is not None and model.tracks.coding is not None:
+            model.tracks.coding.hexamers.normal_()
     return model.eval()
 
 
@@ -99,7 +101,7 @@ def test_real_genes_by_window_and_whole(shared: Path, tmp_path: Path, name: str)
 
     file = ScoreFile.read([shared / "real" / "nucleotide_scores" / f"{name}.parquet"], tmp_path / "t.parquet", {})
     genes = sorted(file.store.genes().values(), key=len)[:2]
-    model = randomised(build(PARTS[2], track_encoder_config={}))
+    model = randomised(build(PARTS[2], track_encoder_config={"letters": True}))
     for gene in genes:
         track = file.store.read(gene.gene_id)
         track.tokens[2000:2300] = N_TOKEN
@@ -107,47 +109,46 @@ def test_real_genes_by_window_and_whole(shared: Path, tmp_path: Path, name: str)
         np.testing.assert_allclose(windowed_rows(model, track, at), dense_rows(model, track)[at], atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize(("kind", "radius_bp"), [(0, 2 * 39), (1, 5 * (1 + 4 + 16 + 40))], ids=["stages", "dilated"])
-def test_it_sees_its_radius_and_no_further(kind: int, radius_bp: int) -> None:
-    member = TrackEncoder(**{**NEAR, "dilated_members": 1}).members[kind]
+def test_it_sees_its_radius_and_no_further() -> None:
+    encoder = TrackEncoder(**NEAR, both_ways=False)
     with torch.no_grad():
-        for name, parameter in member.named_parameters():
+        for name, parameter in encoder.named_parameters():
             parameter.copy_(parameter.abs() + (20.0 if parameter.ndim == 1 else 0.0))  # no ReLU cuts anything off
             if "out.weight" in name:
                 parameter.fill_(0.5)
-    assert member.radius_bp == radius_bp
-    tracks = torch.tensor([1e-4, 1e-4, 1 - 2e-4], dtype=torch.float64).repeat(1, 2 * radius_bp + 41, 1)
-    member.double()
-    before = member(*track_channels(tracks))[1]
+    assert encoder.radius_bp == 2 * 39
+    tracks = torch.tensor([1e-4, 1e-4, 1 - 2e-4], dtype=torch.float64).repeat(1, 2 * encoder.radius_bp + 41, 1)
+    encoder.double()
+    before = encoder(tracks)[1]
     tracks[0, 0] = torch.tensor([0.9, 0.05, 0.05])
-    changed = (member(*track_channels(tracks))[1] != before).any(dim=1)[0]
+    changed = (encoder(tracks)[1] != before).any(dim=2)[0]
     assert changed[0]
     assert not changed[1:].any()
 
 
-def test_members_share_the_crops_in_training_and_are_averaged_after() -> None:
-    torch.manual_seed(0)
-    encoder = TrackEncoder(**{**NEAR, "members": 2, "dilated_members": 1})
+def test_read_both_ways_a_mirror_is_answered_in_the_mirror() -> None:
+    encoder = build({"sequence_encoder": "none", "score_encoder": False}).tracks
+    assert encoder is not None
     with torch.no_grad():
         for parameter in encoder.parameters():
             parameter.normal_(std=0.2)
-    tracks = torch.rand(7, 2 * encoder.radius_bp + 5, 3)
-    alone = [
-        [
-            part.clone()
-            for part in member(*(crop(x, encoder.radius_bp - member.radius_bp) for x in track_channels(tracks)))
-        ]
-        for member in encoder.members
-    ]
+    encoder.requires_grad_(False)
+    tracks = torch.rand(6, 2 * encoder.radius_bp + 5, 3)
+    swapped = tracks.flip(1)[..., [1, 0, 2]]
     encoder.eval()
-    torch.testing.assert_close(encoder(tracks)[1], sum(m[1] for m in alone).transpose(1, 2) / 3)
+    correction, back = encoder(tracks)[1], encoder(swapped)[1]
+    torch.testing.assert_close(back.flip(1).flip(2), correction)
+    encoder.both_ways = False
+    one, other = encoder(tracks)[1], encoder(swapped)[1].flip(1).flip(2)
+    assert (one - other).abs().max() > 0.01
+    torch.testing.assert_close((one + other) / 2, correction)
+    encoder.both_ways = True
     encoder.train()
-    correction = encoder(tracks)[1]
-    for i in range(7):
-        torch.testing.assert_close(correction[i], alone[i % 3][1][i].T)
-    correction[1].sum().backward()
-    trained = [any(p.grad is not None and p.grad.any() for p in member.parameters()) for member in encoder.members]
-    assert trained == [False, True, False]
+    torch.manual_seed(0)
+    read = encoder(tracks)[1]
+    either = [min(float((read[i] - kind[i]).abs().max()) for kind in (one, other)) for i in range(len(tracks))]
+    assert max(either) < 1e-6
+    assert not torch.allclose(read, one) and not torch.allclose(read, other)
 
 
 @pytest.mark.parametrize("parts", PARTS)
@@ -174,7 +175,7 @@ def test_rows_without_tracks_are_answered_from_the_rest() -> None:
 
 def test_masking_in_training_masks_whole_crops() -> None:
     track = gene_track(300)
-    model = randomised(build(PARTS[1], track_dropout=0.5)).train()
+    model = randomised(build(PARTS[1], track_dropout=0.5, track_encoder_config={**NEAR, "both_ways": False})).train()
     reach = model.reach_bp
     tokens = torch.full((64, 20 + 2 * reach), 4, dtype=torch.uint8)
     tracks = torch.from_numpy(track.scores[: 20 + 2 * reach]).expand(64, -1, -1)

@@ -278,7 +278,7 @@ def test_rows_leave_a_track_encoder_as_it_is_and_say_so(
     model = Predictor.load(tmp_path / "model").model
     assert model.head.weight.any()
     last = [weight for name, weight in model.tracks.named_parameters() if name.endswith("out.weight")]
-    assert len(last) == 3  # two stages and a dilated stack
+    assert len(last) == 2  # stages
     assert not any(weight.any() for weight in last)
 
 

@@ -1,9 +1,8 @@
-"""Genes in other guises, for a model that reads the base's tracks alone: more to learn from than a few hundred sites.
+"""Genes in other guises: more to learn from than a few hundred sites.
 
-What makes a site true is how it lies to other sites, and that holds too
+What makes a site true is how it lies to other sites, and that holds too (beside the mirror of `models/tracks.py`)
 - in a gene joined anew from parts of others, cut inside introns, so often that what lies there is shuffled too;
-- in a mirror: exons read backwards, donors and acceptors swapped, are exons;
-- for a base that is somewhat surer or less sure of everything, and of each position.
+- for a base that is somewhat surer or less sure of each position.
 Axes: n positions, C classes.
 """
 
@@ -17,21 +16,16 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metalayer.schema import ACCEPTOR, DONOR, NEITHER
+from metalayer.schema import NEITHER
 
 CUT_EVERY_BP = 700
 """Of an intron, on average: chance sites then lie by others each epoch, and cannot be known by their neighbours."""
-MIRROR_SHARE = 0.5
-"""Of the crops."""
-SURENESS_SD = 0.2
-"""Of the factor, one a crop, on the log-odds against neither."""
-NOISE_SD = 1.0
+NOISE_SD = 0.5
 """Of what each position's log-odds against neither get added, in nats."""
 INTRON_END_BP = 60
 """Of an intron that stay with the site: what the base says there is of the site."""
 Scalar = TypeVar("Scalar", bound=np.generic)
 _FLOOR = 1e-10
-_SWAPPED = np.array([ACCEPTOR, DONOR, NEITHER])
 
 
 @dataclass(frozen=True)
@@ -124,21 +118,10 @@ def join_anew(
     return Arrangement.of([*whole, *begun])
 
 
-def mirrored(values: NDArray[Scalar]) -> NDArray[Scalar]:
-    """Scores (n, C) backwards with donor and acceptor swapped."""
-    return values[::-1, _SWAPPED]
-
-
-def mirrored_labels(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Classes (n,) backwards with donor and acceptor swapped."""
-    return _SWAPPED[labels[::-1]]
-
-
 def shaken(tracks: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Base scores (n, C) of a base that is otherwise sure; 0 stays 0."""
+    """Base scores (n, C) of a base that is otherwise sure, float32 (n, C); 0 stays 0."""
     logarithm = np.log(np.maximum(tracks, np.float32(_FLOOR)))
     odds = logarithm[..., :NEITHER] - logarithm[..., NEITHER:]
-    odds *= 1 + np.float32(SURENESS_SD * rng.standard_normal())
     odds += np.float32(NOISE_SD) * rng.standard_normal(odds.shape, dtype=np.float32)
     power = np.exp(odds)
     total = 1 + power.sum(axis=-1, keepdims=True)

@@ -3,7 +3,7 @@
 Genes lie one after the other in flat arrays (in memory, or mapped from disk), 15 bytes a position. An
 epoch takes every crop that has a site or a hard negative, and a share of the others, each of which
 then stands for as many positions as were left out: the expected loss is that of whole genes. A model that reads
-the tracks alone may see the genes in other guises each epoch (`augment.py`).
+the tracks may see the genes in other guises each epoch (`augment.py`).
 Axes: B crops, n positions, C classes, F features.
 """
 
@@ -22,7 +22,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metalayer.data.augment import MIRROR_SHARE, Arrangement, introns, join_anew, mirrored, mirrored_labels, shaken
+from metalayer.data.augment import Arrangement, introns, join_anew, shaken
 from metalayer.data.states import GeneStates
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import ConfigError, TrainingError
@@ -34,10 +34,6 @@ UNKNOWN = 255
 """Whether such a position is of an exon is not known."""
 HARD_SCORE = 0.1
 """A position that is no site is a hard negative if the base says donor or acceptor with this or more."""
-ONLY_TRACKS = (
-    "augment_tracks is for training a model that reads the tracks alone (sequence_encoder none, score_encoder false, "
-    "track_encoder stages): letters and features have no other guise. Leave it off, or leave them out"
-)
 _FEATURE_SAMPLE = 200_000
 """Positions from which a model's normalisation is fitted, beside the sites and hard negatives."""
 
@@ -174,7 +170,7 @@ class CropLoader:
     Attributes:
         genes: where the crops are.
         reach_bp: letters and scores on either side of a row position that the model reads.
-        augmented: whether the tracks come in other guises each epoch.
+        augmented: whether the genes come in other guises each epoch.
     """
 
     def __init__(
@@ -201,7 +197,7 @@ class CropLoader:
             shuffle: draw crops and their order anew each epoch.
             seed: draws them.
             with_features: compute the score features; a model without score encoder reads none.
-            augmented: show the tracks in other guises each epoch; for a model that reads nothing else.
+            augmented: show the genes in other guises each epoch.
 
         Raises:
             TrainingError: no position, or neither donor nor acceptor.
@@ -210,7 +206,10 @@ class CropLoader:
         if crop_bp < 1 or batch_crops < 1:
             raise ConfigError(f"crop_bp {crop_bp}, batch_crops {batch_crops}: each at least 1")
         if augmented and (with_features or not shuffle):
-            raise ConfigError(f"augmented: with_features {with_features}, shuffle {shuffle}; {ONLY_TRACKS}")
+            raise ConfigError(
+                f"augment_tracks: with_features {with_features}, shuffle {shuffle}; it is for training, without the "
+                "score features, which are of the scores as they are: leave it off, or score_encoder false"
+            )
         sites = int((genes.labels != NEITHER).sum())
         if not sites:
             raise TrainingError(
@@ -246,7 +245,13 @@ class CropLoader:
         self.rank, self.world_size = rank, world_size
 
     def use_states(self, states: GeneStates | None) -> None:
-        """Give states of a frozen language model in place of letters from now on; or letters."""
+        """Give states of a frozen language model in place of letters from now on; or letters.
+
+        Raises:
+            ConfigError: states of augmented genes, which they are not of.
+        """
+        if self.augmented and states is not None:
+            raise ConfigError("augment_tracks: a frozen language model read the genes as they are; leave it off")
         self._states = states
 
     def balance(self, on: bool = True) -> None:
@@ -347,26 +352,12 @@ class CropLoader:
             weights[i, : end - start] = stands_for[i]
             exons[i, : end - start] = crops.arrangement.take(self.genes.exons, start, end)
             if guises:
-                self._disguise(guises[i], *parts[-1][1::2], labels[i], weights[i], exons[i])
+                tracks, base = parts[-1][1], parts[-1][3]
+                tracks[:] = shaken(tracks, guises[i])
+                inner = tracks[reach + 1 :][:n]
+                np.copyto(base, inner, where=inner.any(axis=-1, keepdims=True))
         arrays = [np.stack(part) for part in zip(*parts, strict=True)]
         return CropBatch(*(torch.from_numpy(array) for array in (*arrays, labels, weights, exons)))
-
-    def _disguise(
-        self,
-        guise: np.random.Generator,
-        tracks: NDArray[np.float32],
-        base: NDArray[np.float32],
-        *of_positions: NDArray[Any],
-    ) -> None:
-        """Give a crop another guise in place: tracks (m, C), base (n, C), and labels, weights and exon states (n,)."""
-        tracks[:] = shaken(tracks, guise)
-        inner = tracks[self.reach_bp + 1 :][: self.crop_bp]
-        np.copyto(base, inner, where=inner.any(axis=-1, keepdims=True))
-        if guise.random() < MIRROR_SHARE:
-            labels, *others = of_positions
-            tracks[:], base[:], labels[:] = mirrored(tracks), mirrored(base), mirrored_labels(labels)
-            for values in others:
-                values[:] = values[::-1].copy()
 
 
 def exon_states(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:

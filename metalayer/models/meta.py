@@ -16,10 +16,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from metalayer.errors import ConfigError
+from metalayer.errors import ConfigError, InputError
 from metalayer.model_options import check_track_options, fusion_name
 from metalayer.models.encoders import build_encoder
 from metalayer.models.fusion import build_fusion
+from metalayer.models.language import LanguageEncoder
 from metalayer.models.scores import FeatureNormaliser, NoScores, ScoreEncoder
 from metalayer.models.tracks import TrackEncoder
 from metalayer.schema import ACCEPTOR, ARTIFACT_WINDOW_BP, CLASSES, DONOR, FEATURES, NEITHER
@@ -132,13 +133,20 @@ class MetaSpliceModel(nn.Module):
             raise ConfigError("the model reads nothing: give it a score, sequence or track encoder")
         # A row reads the correction of the exon bases on either side of it.
         self.track_reach_bp = 0 if self.tracks is None else self.tracks.radius_bp + 1
-        self.context_bp = 0 if self.tracks is None else context_bp or 2 * self.track_reach_bp + 1
-        if self.tracks is not None and 2 * self.track_reach_bp + 1 > self.context_bp:
+        self.track_letters_bp = self.tracks.letters_bp + 1 if self.tracks and self.tracks.letters_bp else 0
+        if self.track_letters_bp and isinstance(self.encoder, LanguageEncoder):
             raise ConfigError(
-                f"context_bp: given {context_bp}; the track encoder reads {self.track_reach_bp} bp on either side, so "
-                f"{2 * self.track_reach_bp + 1} at least. Give more, or fewer stages or shorter distances"
+                "track_encoder_config.letters: given true beside a language model, whose states may stand in place of "
+                "letters; leave one of them out"
             )
-        self.reach_bp = max(self.radius_bp, self.track_reach_bp)
+        wide = max(self.track_reach_bp, self.track_letters_bp)
+        self.context_bp = 0 if self.tracks is None else context_bp or 2 * wide + 1
+        if self.tracks is not None and 2 * wide + 1 > self.context_bp:
+            raise ConfigError(
+                f"context_bp: given {context_bp}; the track encoder reads {wide} bp on either side, so {2 * wide + 1} "
+                "at least. Give more, or fewer stages or shorter distances"
+            )
+        self.reach_bp = max(self.radius_bp, wide)
         self.track_dropout = track_dropout
         self.fuse: nn.Sequential | None = None
         if joined:
@@ -171,10 +179,13 @@ class MetaSpliceModel(nn.Module):
         delta = self.head(self.fuse(torch.cat([joined, seen.features], dim=-1)))
         return delta + seen.correction
 
-    def _look(self, tracks: Tensor) -> tuple[TrackView, Tensor]:
-        """What the tracks (B, n + 2 * track_reach_bp, C) say of n rows, and the exon logits (B, n)."""
+    def _look(self, tracks: Tensor, tokens: Tensor, spare: int) -> tuple[TrackView, Tensor]:
+        """What the tracks (B, n + 2 * spare, C) and as many letters say of n rows, and the exon logits (B, n)."""
         assert self.tracks is not None
-        features, correction, exon = self.tracks(tracks)
+        features, correction, exon = self.tracks(
+            _cropped(tracks, spare - self.track_reach_bp),
+            _cropped(tokens, spare - self.track_letters_bp) if self.track_letters_bp else None,
+        )
         rows = torch.stack(
             [correction[:, :-2, DONOR], correction[:, 2:, ACCEPTOR], torch.zeros_like(correction[:, 1:-1, DONOR])],
             dim=-1,
@@ -194,7 +205,7 @@ class MetaSpliceModel(nn.Module):
 
         Args:
             windows: uint8 (B, W), the labelled base at W // 2, N (4) outside the gene; or the states of a frozen
-                language model, float (B, D).
+                language model, float (B, D). With tracks whose encoder reads letters, W is `context_bp` too.
             features: float32 (B, F), raw, columns `FEATURES`.
             tracks: float32 (B, `context_bp`, C), base scores at exon bases, the labelled base at
                 context_bp // 2, 0 outside the gene; None: masked, the model answers from what else it reads.
@@ -207,8 +218,14 @@ class MetaSpliceModel(nn.Module):
         tokens = windows if windows.is_floating_point() else spared
         seen = self._masked(features)
         if self.tracks is not None and tracks is not None:
-            middle, spare = tracks.shape[1] // 2, self.track_reach_bp
-            view, _ = self._look(tracks[:, middle - spare : middle + spare + 1])
+            middle, spare = tracks.shape[1] // 2, max(self.track_reach_bp, self.track_letters_bp)
+            if self.track_letters_bp and windows.shape[1] != tracks.shape[1]:
+                raise InputError(
+                    f"windows of {windows.shape[1]} letters beside {tracks.shape[1]} positions of tracks; the track "
+                    f"encoder reads letters, so both are as wide as context_bp, {self.context_bp}"
+                )
+            near = slice(middle - spare, middle + spare + 1)
+            view, _ = self._look(tracks[:, near], windows[:, near], spare)
             seen = TrackView(view.features.squeeze(1), view.correction.squeeze(1))
         scores = self._scores(features)
         if reach is None:
@@ -231,8 +248,7 @@ class MetaSpliceModel(nn.Module):
         seen: TrackView | None = None
         exon: Tensor | None = None
         if self.tracks is not None:
-            spare = self.reach_bp - self.track_reach_bp
-            seen, exon = self._look(tracks[:, spare : tracks.shape[1] - spare])
+            seen, exon = self._look(tracks, tokens, self.reach_bp)
             if self.training and self.fuse is not None:  # also at 0: several processes want every parameter used
                 masked = self._masked(seen.correction)
                 assert masked is not None
@@ -284,6 +300,11 @@ class MetaSpliceModel(nn.Module):
     def calibrate(self, log_probabilities: Tensor) -> Tensor:
         """Calibrated probabilities: softmax(scale * log p + bias), float32 (..., C) to (..., C)."""
         return torch.softmax(self.calibration_scale * log_probabilities + self.calibration_bias, dim=-1)
+
+
+def _cropped(values: Tensor, spare: int) -> Tensor:
+    """(B, m, ...) without `spare` positions on either side."""
+    return values[:, spare : values.shape[1] - spare]
 
 
 def _track_encoder(name: str, options: dict[str, Any]) -> TrackEncoder | None:

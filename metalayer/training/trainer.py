@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from metalayer.config import TrainConfig
 from metalayer.core.config import MetaLayerConfig
-from metalayer.data.crops import ONLY_TRACKS, UNKNOWN, CropBatch, CropLoader
+from metalayer.data.crops import UNKNOWN, CropBatch, CropLoader
 from metalayer.data.dataset import Batch, RowLoader
 from metalayer.device import resolve_device, use_threads
 from metalayer.errors import ConfigError, TrainingError
@@ -79,8 +79,7 @@ class Trainer:
             on_epoch: called after each epoch; what it raises ends the run.
 
         Raises:
-            ConfigError: a device that is not there, a class to balance that has no row, or augmented tracks for a
-                model that reads more.
+            ConfigError: a device that is not there, or a class to balance that has no row.
             TrainingError: training rows that all weigh 0.
         """
         self.config = config.model_copy(deep=True)
@@ -99,8 +98,6 @@ class Trainer:
         self._last_weights: dict[str, Tensor] = {}  # `train()` leaves the best ones in the model
         self._random: list[dict[str, Any]] = []  # of a checkpoint, by process
         self._cut_off = False
-        if isinstance(train_loader, CropLoader) and train_loader.augmented and model.fuse is not None:
-            raise ConfigError(f"augmented loader: {ONLY_TRACKS}")
         train_loader.share(self.world.rank, self.world.size)
         train_loader.balance(config.balance_classes)
         if not float(train_loader.weights.sum()) > 0:
@@ -184,6 +181,10 @@ class Trainer:
             torch.manual_seed(self.config.seed + self.world.rank)
             if self.model.reads_features:
                 self.model.normaliser.fit(self.train_loader.features)
+            tracks = self.model.tracks
+            if tracks is not None and tracks.coding is not None and isinstance(self.train_loader, CropLoader):
+                genes = self.train_loader.genes
+                tracks.coding.fit(genes.tokens, genes.exons, genes.starts)
             if self.average is not None:
                 self.average.update_parameters(self.model)  # the first time it copies
             self._end_epoch(
