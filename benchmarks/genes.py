@@ -78,6 +78,7 @@ def stack(scores: Path, weak: str, strong: str, folder: Path) -> None:
         np.log(np.concatenate([gene[2] for gene in train])),
         np.log(np.concatenate([gene[3] for gene in train])),
         np.concatenate([gene[1] for gene in train]),
+        np.repeat(np.arange(len(train)), [len(gene[1]) for gene in train]),
     )
     genes = [
         GeneScores(

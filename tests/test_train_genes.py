@@ -174,9 +174,13 @@ def test_the_share_of_a_correction_is_what_bears_out() -> None:
     right[np.arange(n), labels] += 2.0
     right = mixed(right, right, 1.0)
     wrong = mixed(log_base, np.log(rng.dirichlet([1, 1, 1], n)), 1.0)
-    assert correction_share(log_base, right, labels) == 1.0
-    assert correction_share(log_base, wrong, labels) == 0.0
+    genes = np.arange(n) * 10 // n
+    assert 0.95 < correction_share(log_base, right, labels, genes) < 1.0
+    assert correction_share(log_base, right, labels, np.zeros(n, dtype=int)) == 1.0
+    assert correction_share(log_base, wrong, labels, genes) == 0.0
     too_sure = mixed(log_base, np.where(rng.random((n, 1)) < 0.5, right * 3, wrong), 1.0)
-    assert 0.0 < correction_share(log_base, too_sure, labels) < 1.0
+    assert 0.0 < correction_share(log_base, too_sure, labels, genes) < 0.95
+    one_gene = np.where((genes == 3)[:, None], right, log_base)  # a gain that one gene of ten shows is no evidence
+    assert correction_share(log_base, one_gene, labels, genes) == 0.0
     np.testing.assert_allclose(mixed(log_base, right, 0.0), log_base, atol=1e-12)
     np.testing.assert_allclose(mixed(log_base, right, 1.0), right, atol=1e-12)

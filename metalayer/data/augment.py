@@ -20,7 +20,7 @@ from metalayer.schema import NEITHER
 
 CUT_EVERY_BP = 700
 """Of an intron, on average: chance sites then lie by others each epoch, and cannot be known by their neighbours."""
-NOISE_SD = 0.5
+NOISE_SD = 0.25
 """Of what each position's log-odds against neither get added, in nats."""
 INTRON_END_BP = 60
 """Of an intron that stay with the site: what the base says there is of the site."""

@@ -26,6 +26,7 @@ SHARES = np.linspace(0.0, 1.0, 21)
 """Of a correction; 0 leaves the base as it is."""
 _LIKELIHOOD_RATIO = 1.92
 """Log-likelihood within which a share is not contradicted: half the 95 % point of chi-squared, one degree."""
+_SURE = 2.0
 _TELLING = 1e-4
 """Change of a log-probability below which a position says nothing of a correction's share."""
 
@@ -119,21 +120,36 @@ def mixed(log_base: NDArray[np.floating], log_p: NDArray[np.floating], share: fl
     return out
 
 
-def correction_share(log_base: NDArray[np.floating], log_p: NDArray[np.floating], labels: NDArray[np.integer]) -> float:
-    """The share of a model's correction that validation genes bear out: the largest that they do not contradict.
+def correction_share(
+    log_base: NDArray[np.floating],
+    log_p: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    genes: NDArray[np.integer],
+) -> float:
+    """The share of a model's correction that validation genes bear out.
 
     A base with few errors teaches little, and what was learned from few sites may be too sure of itself. Of
-    `SHARES` it is the largest whose likelihood lies within the 95 % likelihood-ratio bound of the best.
+    `SHARES` it is the largest whose likelihood lies within the 95 % likelihood-ratio bound of the best, less what
+    chance alone may have gained: times 1 - (`_SURE` standard errors over genes / gain in log-likelihood)^2, as James
+    and Stein shrink, and 0 where the gain is no larger. Of one gene there is no standard error, and nothing is shrunk.
 
     Args:
         log_base: (n, 3), of the base.
         log_p: (n, 3), of the model.
         labels: (n,).
+        genes: int (n,), numbers of the genes from 0.
     """
     near = (labels != NEITHER) | (np.abs(log_p - log_base).max(axis=1) > _TELLING)  # elsewhere nothing changes
-    base, model, truth = log_base[near], log_p[near], labels[near].astype(np.intp)
-    losses = [-mixed(base, model, share)[np.arange(len(truth)), truth].sum() for share in SHARES]
-    return float(SHARES[np.flatnonzero(np.array(losses) <= min(losses) + _LIKELIHOOD_RATIO)[-1]])
+    base, model, truth, gene = log_base[near], log_p[near], labels[near].astype(np.intp), genes[near]
+    at, count = np.arange(len(truth)), int(genes.max()) + 1
+    losses = [-mixed(base, model, share)[at, truth].sum() for share in SHARES]
+    share = float(SHARES[np.flatnonzero(np.array(losses) <= min(losses) + _LIKELIHOOD_RATIO)[-1]])
+    gained = (mixed(base, model, share) - base)[at, truth]
+    by_gene = np.bincount(gene, gained, minlength=count)
+    if count == 1 or not share:
+        return share
+    gain, error = by_gene.sum(), by_gene.std(ddof=1) * np.sqrt(count)
+    return share * (1.0 - (_SURE * error / gain) ** 2) if gain > _SURE * error else 0.0
 
 
 def _log(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -177,7 +177,8 @@ def calibrate_on_genes(predictor: Predictor, store: TrackStore, gene_ids: Sequen
         bases.append(np.log(base_probabilities(track.scores)))
         labels.append(track.labels)
     log_p, log_base, truth = np.concatenate(answers), np.concatenate(bases), np.concatenate(labels)
-    share = correction_share(log_base, log_p, truth)
+    genes = np.repeat(np.arange(len(answers)), [len(answer) for answer in answers])
+    share = correction_share(log_base, log_p, truth, genes)
     predictor.model.correction_share.fill_(share)
     calibration = fit(np.exp(mixed(log_base, log_p, share)), truth)
     return {"share": share, **_put(predictor.model, calibration, "positions")}
