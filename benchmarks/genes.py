@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import numpy as np
 
 from metalayer.config import EvaluateConfig
 from metalayer.data.score_files import ScoreFile
-from metalayer.evaluation.calibration import correction_share, mixed
+from metalayer.evaluation.calibration import correction_shares, mixed
 from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import evaluate
 from metalayer.inference.predictor import base_probabilities
@@ -43,8 +44,12 @@ def one_seed(scores: Path, base: str, seed: int, folder: Path) -> dict[str, Any]
     seconds = time.monotonic() - started
     held_out, report = scores / f"{base}_chr3.parquet", folder / "report.json"
     metalayer("evaluate", "--model", folder, "--scores", held_out, "--output", report)
-    share = json.loads((folder / "model" / "model.json").read_text())["calibration"]["share"]
-    return {**json.loads(report.read_text()), "seconds": seconds, "share": share}
+    shares = json.loads((folder / "model" / "model.json").read_text())["calibration"]["shares"]
+    return {**json.loads(report.read_text()), "seconds": seconds, "shares": shares}
+
+
+def _both(shares: Sequence[float]) -> str:
+    return "{:.2f} (donor) and {:.2f} (acceptor)".format(*shares)
 
 
 def told(report: dict[str, Any]) -> str:
@@ -74,7 +79,7 @@ def stack(scores: Path, weak: str, strong: str, folder: Path) -> None:
         ]
 
     train = both("chr1")
-    share = correction_share(
+    shares = correction_shares(
         np.log(np.concatenate([gene[2] for gene in train])),
         np.log(np.concatenate([gene[3] for gene in train])),
         np.concatenate([gene[1] for gene in train]),
@@ -82,11 +87,13 @@ def stack(scores: Path, weak: str, strong: str, folder: Path) -> None:
     )
     genes = [
         GeneScores(
-            name, "3", labels, {"base": a, "meta": np.exp(mixed(np.log(a), np.log(b), share)).astype(np.float32)}
+            name, "3", labels, {"base": a, "meta": np.exp(mixed(np.log(a), np.log(b), shares)).astype(np.float32)}
         )
         for name, labels, a, b in both("chr3")
     ]
-    print(f"stack of {strong} with {share:.2f} of {weak}, against {strong}: {told(evaluate(genes, EvaluateConfig()))}")
+    print(
+        f"stack of {strong} with {_both(shares)} of {weak}, against {strong}: {told(evaluate(genes, EvaluateConfig()))}"
+    )
 
 
 def main() -> int:
@@ -97,7 +104,7 @@ def main() -> int:
             found = []
             for seed in SEEDS:
                 found.append(one_seed(scores, base, seed, Path(name) / f"{base}-{seed}"))
-                print(f"{base}, seed {seed}: {told(found[-1])}; share {found[-1]['share']:.2f}, ", end="")
+                print(f"{base}, seed {seed}: {told(found[-1])}; shares {_both(found[-1]['shares'])}, ", end="")
                 print(f"{found[-1]['seconds']:.0f} s", flush=True)
             medians = [f"{m} {statistics.median(one['meta'][m] for one in found):.4f}" for m in METRICS]
             print(f"{base}, median of {len(SEEDS)}: {', '.join(medians)}", flush=True)

@@ -12,10 +12,10 @@ import pytest
 
 from metalayer import cli
 from metalayer.core import MetaLayerConfig
-from metalayer.evaluation.calibration import correction_share, mixed
+from metalayer.evaluation.calibration import correction_shares, mixed
 from metalayer.inference import Predictor
 from metalayer.models.bundle import load_model
-from metalayer.schema import BASE_SCORES, NEITHER
+from metalayer.schema import ACCEPTOR, BASE_SCORES, NEITHER
 
 QUICK = [
     "--set",
@@ -175,12 +175,17 @@ def test_the_share_of_a_correction_is_what_bears_out() -> None:
     right = mixed(right, right, 1.0)
     wrong = mixed(log_base, np.log(rng.dirichlet([1, 1, 1], n)), 1.0)
     genes = np.arange(n) * 10 // n
-    assert 0.95 < correction_share(log_base, right, labels, genes) < 1.0
-    assert correction_share(log_base, right, labels, np.zeros(n, dtype=int)) == 1.0
-    assert correction_share(log_base, wrong, labels, genes) == 0.0
+    assert all(0.95 < share < 1.0 for share in correction_shares(log_base, right, labels, genes))
+    assert correction_shares(log_base, right, labels, np.zeros(n, dtype=int)) == (1.0, 1.0)
+    assert correction_shares(log_base, wrong, labels, genes) == (0.0, 0.0)
+    donors = mixed(log_base, right, (1.0, 0.0))
+    donors[:, ACCEPTOR] += rng.normal(size=n)  # what is said of acceptors is noise
+    share, nothing = correction_shares(log_base, mixed(donors, donors, 1.0), labels, genes)
+    assert 0.9 < share < 1.0
+    assert nothing < 0.2
     too_sure = mixed(log_base, np.where(rng.random((n, 1)) < 0.5, right * 3, wrong), 1.0)
-    assert 0.0 < correction_share(log_base, too_sure, labels, genes) < 0.95
+    assert all(0.0 < share < 0.95 for share in correction_shares(log_base, too_sure, labels, genes))
     one_gene = np.where((genes == 3)[:, None], right, log_base)  # a gain that one gene of ten shows is no evidence
-    assert correction_share(log_base, one_gene, labels, genes) == 0.0
+    assert correction_shares(log_base, one_gene, labels, genes) == (0.0, 0.0)
     np.testing.assert_allclose(mixed(log_base, right, 0.0), log_base, atol=1e-12)
     np.testing.assert_allclose(mixed(log_base, right, 1.0), right, atol=1e-12)

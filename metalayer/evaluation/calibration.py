@@ -7,6 +7,7 @@ near doing nothing by a normal prior: a few validation genes have too few sites 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,6 @@ SHARES = np.linspace(0.0, 1.0, 21)
 """Of a correction; 0 leaves the base as it is."""
 _LIKELIHOOD_RATIO = 1.92
 """Log-likelihood within which a share is not contradicted: half the 95 % point of chi-squared, one degree."""
-_SURE = 2.0
 _TELLING = 1e-4
 """Change of a log-probability below which a position says nothing of a correction's share."""
 
@@ -107,49 +107,60 @@ def fit(
     return Calibration(float(found.x[0]), (float(found.x[1]), float(found.x[2]), 0.0))
 
 
-def mixed(log_base: NDArray[np.floating], log_p: NDArray[np.floating], share: float) -> NDArray[np.float64]:
-    """Log-probabilities of base and model mixed geometrically: what the model gives with `share` of its correction.
+def mixed(
+    log_base: NDArray[np.floating], log_p: NDArray[np.floating], shares: float | Sequence[float] | NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Log-probabilities of base and model mixed geometrically: what the model gives with a share of its correction.
 
     Args:
         log_base: (n, 3).
         log_p: (n, 3).
-        share: 0 is the base, 1 the model.
+        shares: of donor's and acceptor's log-odds against neither, or one for both; 0 is the base, 1 the model.
     """
-    logits = (1.0 - share) * log_base.astype(np.float64) + share * log_p
+    base = log_base.astype(np.float64)
+    change = log_p - base
+    change -= change[:, NEITHER:]
+    logits = base + np.append(np.broadcast_to(shares, 2), 0.0) * change
     out: NDArray[np.float64] = logits - logsumexp(logits, axis=1, keepdims=True)
     return out
 
 
-def correction_share(
+def correction_shares(
     log_base: NDArray[np.floating],
     log_p: NDArray[np.floating],
     labels: NDArray[np.integer],
     genes: NDArray[np.integer],
-) -> float:
-    """The share of a model's correction that validation genes bear out.
+) -> tuple[float, float]:
+    """The shares of a model's corrections of donors and of acceptors that validation genes bear out.
 
     A base with few errors teaches little, and what was learned from few sites may be too sure of itself. Of
     `SHARES` it is the largest whose likelihood lies within the 95 % likelihood-ratio bound of the best, less what
-    chance alone may have gained: times 1 - (`_SURE` standard errors over genes / gain in log-likelihood)^2, as James
-    and Stein shrink, and 0 where the gain is no larger. Of one gene there is no standard error, and nothing is shrunk.
+    chance alone may have gained: times 1 - (standard error over genes / gain in log-likelihood)^2, as James and Stein
+    shrink, and 0 where the gain is no larger. Each class is judged with the other as the base has it. Of one gene
+    there is no standard error, and nothing is shrunk.
 
     Args:
         log_base: (n, 3), of the base.
         log_p: (n, 3), of the model.
         labels: (n,).
         genes: int (n,), numbers of the genes from 0.
+
+    Returns:
+        Donor and acceptor.
     """
     near = (labels != NEITHER) | (np.abs(log_p - log_base).max(axis=1) > _TELLING)  # elsewhere nothing changes
     base, model, truth, gene = log_base[near], log_p[near], labels[near].astype(np.intp), genes[near]
     at, count = np.arange(len(truth)), int(genes.max()) + 1
-    losses = [-mixed(base, model, share)[at, truth].sum() for share in SHARES]
-    share = float(SHARES[np.flatnonzero(np.array(losses) <= min(losses) + _LIKELIHOOD_RATIO)[-1]])
-    gained = (mixed(base, model, share) - base)[at, truth]
-    by_gene = np.bincount(gene, gained, minlength=count)
-    if count == 1 or not share:
-        return share
-    gain, error = by_gene.sum(), by_gene.std(ddof=1) * np.sqrt(count)
-    return share * (1.0 - (_SURE * error / gain) ** 2) if gain > _SURE * error else 0.0
+    found = []
+    for which in np.eye(2):
+        losses = [-mixed(base, model, share * which)[at, truth].sum() for share in SHARES]
+        share = float(SHARES[np.flatnonzero(np.array(losses) <= min(losses) + _LIKELIHOOD_RATIO)[-1]])
+        by_gene = np.bincount(gene, (mixed(base, model, share * which) - base)[at, truth], minlength=count)
+        if count > 1 and share:
+            gain, error = by_gene.sum(), by_gene.std(ddof=1) * np.sqrt(count)
+            share *= 1.0 - (error / gain) ** 2 if gain > error else 0.0
+        found.append(share)
+    return found[DONOR], found[ACCEPTOR]
 
 
 def _log(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -2,10 +2,10 @@
 
 log p_meta = log_softmax(log p_base + delta), delta = what the tracks correct + head(score features, letters,
 track features), where the last layers start at zero: an untrained model equals its base, and a model that
-learned nothing stays there. Of delta, only the share that validation genes bear out is taken. delta is read at
-row positions (intron bases), and exon bases take it from there (`to_exon_bases`). Every part is optional and
-shift-equivariant: one set of weights serves windows, crops and whole genes. Where the tracks are all that is
-read, their correction is delta, and there is no head.
+learned nothing stays there. Of delta, only the shares of donors and acceptors that validation genes bear
+out are taken. delta is read at row positions (intron bases), and exon bases take it from there
+(`to_exon_bases`). Every part is optional and shift-equivariant: one set of weights serves windows, crops and
+whole genes. Where the tracks are all that is read, their correction is delta, and there is no head.
 Axes: B batch, n positions, W window, F features, C classes (donor, acceptor, neither).
 """
 
@@ -49,7 +49,7 @@ class MetaSpliceModel(nn.Module):
         reads_features: whether there is a score encoder.
     """
 
-    correction_share: Tensor
+    correction_shares: Tensor
     calibration_scale: Tensor
     calibration_bias: Tensor
 
@@ -158,7 +158,7 @@ class MetaSpliceModel(nn.Module):
             self.head = nn.Linear(hidden_dim, num_classes)
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
-        self.register_buffer("correction_share", torch.ones(()))
+        self.register_buffer("correction_shares", torch.ones(num_classes))
         self.register_buffer("calibration_scale", torch.ones(()))
         self.register_buffer("calibration_bias", torch.zeros(num_classes))
 
@@ -290,11 +290,12 @@ class MetaSpliceModel(nn.Module):
         """
         if base is None:
             correction = self.correction(tokens, features, tracks)
-            return recalibrate(features[..., : len(CLASSES)], self.correction_share * correction)
+            against_neither = correction - correction[..., NEITHER:]
+            return recalibrate(features[..., : len(CLASSES)], self.correction_shares * against_neither)
         assert tracks is not None
         rows, exon = self.correction_dense(tokens, features, tracks)
         inside = tracks[:, self.reach_bp : tracks.shape[1] - self.reach_bp].sum(dim=-1, keepdim=True) > 0
-        answer = recalibrate(base, self.correction_share * to_exon_bases(rows * inside))
+        answer = recalibrate(base, self.correction_shares * to_exon_bases(rows * inside))
         return (answer, None if exon is None else exon[:, 1:-1]) if with_exons else answer
 
     def calibrate(self, log_probabilities: Tensor) -> Tensor:

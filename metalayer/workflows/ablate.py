@@ -348,7 +348,7 @@ def _facts(folder: Path) -> dict[str, Any]:
         "genes": {part: len(info["split"][part]) for part in ("train", "valid")},
         "epochs": len(history) - 1,
         "best_epoch": info["best_epoch"],
-        "share": info["calibration"]["share"],
+        "shares": info["calibration"]["shares"],
         "seconds": sum(epoch["seconds"] for epoch in history),
     }
 

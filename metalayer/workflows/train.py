@@ -18,7 +18,7 @@ from metalayer.data.gene_parts import gene_loaders, genes_with_tracks
 from metalayer.data.prevalence import prevalence_weights
 from metalayer.data.tracks import TrackStore
 from metalayer.device import use_threads
-from metalayer.evaluation.calibration import Calibration, correction_share, fit, mixed
+from metalayer.evaluation.calibration import Calibration, correction_shares, fit, mixed
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
 from metalayer.models.build import build_model
@@ -168,7 +168,7 @@ def calibrate_on_genes(predictor: Predictor, store: TrackStore, gene_ids: Sequen
         gene_ids: the validation genes that are there.
 
     Returns:
-        share, scale, bias and what they were fitted on: JSON-ready.
+        shares (donor, acceptor), scale, bias and what they were fitted on: JSON-ready.
     """
     logger.info("calibrating on all positions of %d validation genes", len(gene_ids))
     answers, bases, labels = [], [], []
@@ -178,10 +178,10 @@ def calibrate_on_genes(predictor: Predictor, store: TrackStore, gene_ids: Sequen
         labels.append(track.labels)
     log_p, log_base, truth = np.concatenate(answers), np.concatenate(bases), np.concatenate(labels)
     genes = np.repeat(np.arange(len(answers)), [len(answer) for answer in answers])
-    share = correction_share(log_base, log_p, truth, genes)
-    predictor.model.correction_share.fill_(share)
-    calibration = fit(np.exp(mixed(log_base, log_p, share)), truth)
-    return {"share": share, **_put(predictor.model, calibration, "positions")}
+    shares = correction_shares(log_base, log_p, truth, genes)
+    predictor.model.correction_shares[:2] = predictor.model.correction_shares.new_tensor(shares)
+    calibration = fit(np.exp(mixed(log_base, log_p, shares)), truth)
+    return {"shares": list(shares), **_put(predictor.model, calibration, "positions")}
 
 
 def calibrate_on_rows(
