@@ -189,7 +189,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser("serve", help="serve the promoted model over HTTP")
     chosen = serve.add_mutually_exclusive_group()
     chosen.add_argument("--model", help="registered name, where several models are promoted")
-    chosen.add_argument("--bento", type=Path, help="folder of a Bento to serve instead of the champion's")
+    chosen.add_argument("--bento", help="tag or folder of a Bento to serve instead of the champion's")
     serve.add_argument(
         "--host",
         help="address to listen on (default $BENTOML_HOST, else all with API keys and 127.0.0.1, this machine only, "

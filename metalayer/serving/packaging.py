@@ -142,35 +142,40 @@ def serve_command(tag: str, host: str | None = "127.0.0.1", port: int = 3000) ->
     return command if host is None else [*command, "--host", host]
 
 
-def serve(
-    name: str | None = None, *, bento: Path | None = None, host: str | None = None, port: int = 3000
-) -> NoReturn:
+def serve(name: str | None = None, *, bento: str | None = None, host: str | None = None, port: int = 3000) -> NoReturn:
     """Become the server of a Bento; does not return.
 
     Args:
         name: registered name, or the base model's; None where only one model has a champion.
-        bento: folder of a Bento; None takes the champion's, and then follows the champion.
+        bento: tag of a Bento, or its folder; None takes the champion's, and then follows the champion.
         host: address to bind to; None is `$BENTOML_HOST`, else all addresses with API keys, and this machine
             only without.
         port: to bind to.
 
     Raises:
-        InputError: no such Bento; no champion, several and none named, or one named that has none.
+        InputError: no such Bento; no champion, several and none named, or one named that has none; a state
+            folder that cannot be written.
         RegistryError: the registry cannot be reached, or the champion cannot be packaged.
         ModelError: the champion is not on this machine, and its registered files are damaged.
     """
+    home = bentoml_home()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{home}: {error.strerror}; mount a volume there, or set METALAYER_HOME to a folder that can be written"
+        ) from None
     followed = {}
     if bento is None:
         from metalayer.serving import registry
 
-        served = champion_bento(name)
+        bento = champion_bento(name)
         followed[f"{PREFIX}REGISTRY_URI"] = registry.default_tracking_uri()
-    elif not os.access(bento / "bento.yaml", os.R_OK):
-        raise InputError(f"--bento {bento}: not the folder of a Bento, which holds bento.yaml, or not readable")
-    else:
-        served = str(bento.resolve())
-    logger.info("serving %s", served)
-    command = serve_command(served, host, port)
+    folder = _directory(home, bento) if ":" in bento else Path(bento).resolve()
+    if not os.access(folder / "bento.yaml", os.R_OK):
+        raise InputError(f"Bento {bento}: no bento.yaml in {folder}, or not readable")
+    logger.info("serving %s", bento)
+    command = serve_command(str(folder), host, port)
     os.execve(command[0], command, followed | bento_environment())  # noqa: S606
 
 

@@ -56,11 +56,11 @@ _BUNDLE = "bundle"
 _SQLITE = "sqlite:///"
 _TAG_LENGTH = 100_000  # what MLflow takes of a tag
 _HISTORY_LENGTH = 1000
-_REFUSALS: tuple[type[Exception], ...] = (MlflowException, OSError)
-with contextlib.suppress(ImportError):  # mlflow-skinny knows no databases
+_DATABASE_ERRORS: tuple[type[Exception], ...] = ()
+with contextlib.suppress(ImportError):  # mlflow-skinny comes without, and knows no databases
     from sqlalchemy.exc import SQLAlchemyError
 
-    _REFUSALS = (*_REFUSALS, SQLAlchemyError)
+    _DATABASE_ERRORS = (SQLAlchemyError,)
 
 logger = logging.getLogger(__name__)
 
@@ -472,13 +472,18 @@ def _service(uri: str) -> Iterator[mlflow.MlflowClient]:
     """A client of the service; MLflow's global URIs and `sys.path` are put back afterwards.
 
     Raises:
-        RegistryError: whatever the service or its database raises.
+        RegistryError: whatever the service or its database raises; a database, and no MLflow that knows any.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # MLflow's own default tries for minutes before it says that nobody answers.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     if uri.startswith(_SQLITE):
+        if not _DATABASE_ERRORS:
+            raise RegistryError(
+                f"model registry {uri}: a file needs all of mlflow, and only mlflow-skinny is installed; name an MLflow "
+                "server in MLFLOW_TRACKING_URI, or serve a package: metalayer serve --bento TAG"
+            )
         Path(uri.removeprefix(_SQLITE)).resolve().parent.mkdir(parents=True, exist_ok=True)
     # Setting either also sets an environment variable; only that of the tracking URI goes with None.
     tracking = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
@@ -488,7 +493,7 @@ def _service(uri: str) -> Iterator[mlflow.MlflowClient]:
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         yield mlflow.MlflowClient(uri, uri)
-    except _REFUSALS as error:
+    except (MlflowException, OSError, *_DATABASE_ERRORS) as error:
         message = _safe(str(error).replace(uri, _safe(uri)))
         raise RegistryError(
             f"model registry {_safe(uri)}: {message}. Check that the service runs and that MLFLOW_TRACKING_URI names it"
