@@ -27,7 +27,8 @@ from tests.servers import free_port, mlflow_server
 pytestmark = [pytest.mark.container, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[1]
 NAME, TAG = "metalayer-pwm", "tested"
-CONFINED = ("--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+UNPRIVILEGED = ("--cap-drop", "ALL", "--security-opt", "no-new-privileges")
+CONFINED = ("--read-only", "--tmpfs", "/tmp", *UNPRIVILEGED)
 STATE = ("--tmpfs", "/state:uid=10001")
 INSTALLED = "import importlib.metadata as m, json; print(json.dumps({d.name: d.version for d in m.distributions()}))"
 
@@ -82,8 +83,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 
 @contextmanager
 def running(*arguments: str, url: str = "") -> Iterator[tuple[str, str]]:
-    """Id and address of a container of the serving image, or of another, that is ready."""
-    container = docker("run", "--detach", *CONFINED, *arguments)
+    """Id and address of a server's container that is ready; `url` where its port is not published."""
+    container = docker("run", "--detach", *UNPRIVILEGED, *arguments)
     try:
         if not url:
             published = docker("port", container, "3000/tcp").splitlines()[0]
@@ -158,20 +159,22 @@ def test_a_gpu_is_asked_for_by_its_image_alone() -> None:
 
 
 def test_the_demo_runs_without_a_network_and_its_model_is_served(volume: str) -> None:
-    state = ("--volume", f"{volume}:/state")
-    told = docker("run", "--rm", "--network", "none", *CONFINED, *state, image("pipeline"), timeout=600)
+    """By the commands of the README, with images, volume and port of the test's own."""
+    own = {"metalayer-pipeline": image("pipeline"), "metalayer-serving": image("serving")}
+    own |= {"metalayer:/state": f"{volume}:/state", "127.0.0.1:3000:3000": "127.0.0.1::3000"}
+    lines = re.findall(r"^docker run (.*)$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    demo, serve = ([own.get(word, word) for word in line.split()] for line in lines)
+    assert "none" in demo
+    told = docker("run", *UNPRIVILEGED, *demo, timeout=600)
     assert re.search(r"^PR-AUC splice ", told, re.MULTILINE), told
     tag = re.search(rf"{NAME}:\d+-\w+", told)[0]
-    inside = ("run", "--rm", *CONFINED, *state, image("serving"))
-    query = docker(*inside, "cat", "/state/query.json")
-    keys = ("--env", "METALAYER_SERVE_API_KEYS=k1", "--publish", "127.0.0.1::3000")
-    with running(*state, *keys, image("serving"), "metalayer", "serve", "--bento", tag) as (_, url):
-        headers = {"authorization": "Bearer k1", "content-type": "application/json"}
-        response = httpx.post(f"{url}/v1/score", content=query, headers=headers)
+    state = ("--volume", f"{volume}:/state")
+    query = docker("run", "--rm", *CONFINED, *state, image("serving"), "cat", "/state/query.json")
+    with running(*(tag if word == "TAG" else word for word in serve)) as (_, url):
+        response = httpx.post(f"{url}/v1/score", content=query, headers={"content-type": "application/json"})
         assert response.status_code == 200
         assert len(response.json()["rows"]) == 3
-        assert httpx.get(f"{url}/v1/model", headers=headers).json()["git_commit"] == git_commit()
-        assert httpx.get(f"{url}/v1/model").status_code == 401
+        assert httpx.get(f"{url}/v1/model").json()["git_commit"] == git_commit()
     # The registry is in the volume too, but needs what the serving image is without.
     assert "name an MLflow server in MLFLOW_TRACKING_URI" in refused(1, *state, image("serving"))
 
@@ -188,7 +191,10 @@ def test_a_mounted_bento_is_served_and_drains(model: tuple[Path, Path]) -> None:
         "--env",
         "METALAYER_SERVE_WORKERS=1",
     )
-    with running(*mounted, *settings, image("serving"), "metalayer", "serve", "--bento", "/bento") as (container, url):
+    with running(*CONFINED, *mounted, *settings, image("serving"), "metalayer", "serve", "--bento", "/bento") as (
+        container,
+        url,
+    ):
         assert_scores(url, bundle)
         long = {"rows": score_rows(64) * 150}
         with httpx.Client(timeout=60) as client, ThreadPoolExecutor() as pool:
@@ -224,7 +230,8 @@ def test_an_image_with_its_model_needs_no_volume_but_tmpfs(model: tuple[Path, Pa
     bundle, bento = model
     make("image-model", f"BENTO={bento}")
     settings = ("--env", "METALAYER_SERVE_API_KEYS=k1", "--publish", "127.0.0.1::3000", *STATE)
-    with running(*settings, image("model")) as (_, url):
+    with running(*CONFINED, *settings, image("model")) as (_, url):
+        assert httpx.get(f"{url}/v1/model").status_code == 401
         assert_scores(url, bundle, authorization="Bearer k1")
 
 
@@ -236,7 +243,7 @@ def test_the_champion_of_a_registry_is_served_and_followed(tmp_path: Path) -> No
             registry.register(bundle, golden, base_model="pwm", promoted=True, tracking_uri=uri)
         port = free_port()
         settings = ("--env", f"MLFLOW_TRACKING_URI={uri}", "--env", "METALAYER_SERVE_FOLLOW_EVERY_S=0.3")
-        here = ("--network", "host", *STATE, *settings)
+        here = (*CONFINED, "--network", "host", *STATE, *settings)
         with running(
             *here, image("serving"), "metalayer", "serve", "--port", str(port), url=f"http://127.0.0.1:{port}"
         ) as (

@@ -481,7 +481,7 @@ def _service(uri: str) -> Iterator[mlflow.MlflowClient]:
     if uri.startswith(_SQLITE):
         if not _DATABASE_ERRORS:
             raise RegistryError(
-                f"model registry {uri}: a file needs all of mlflow, and only mlflow-skinny is installed; name an MLflow "
+                f"model registry {uri}: a file needs all of mlflow, and only mlflow-skinny is here; name an MLflow "
                 "server in MLFLOW_TRACKING_URI, or serve a package: metalayer serve --bento TAG"
             )
         Path(uri.removeprefix(_SQLITE)).resolve().parent.mkdir(parents=True, exist_ok=True)
