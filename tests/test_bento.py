@@ -249,6 +249,7 @@ def test_a_served_bento_follows_the_champion(home: Path, bento: str) -> None:
     from metalayer.serving import registry
 
     log, uri = home / "follow.log", f"sqlite:///{home}/registry/mlflow.db"
+    registry.ensure_experiment(tracking_uri=uri)  # else server and test may both make the database
     process = running(bento, log, registry_uri=uri, follow_every_s="0.3", workers="1")
     url = f"http://127.0.0.1:{process.args[-1]}"
     try:
