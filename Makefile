@@ -5,8 +5,13 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+# Of the images (docker/Dockerfile): their tag, what they are built on, and the folder of wheels that they install.
+TAG ?= latest
+BASE ?= python:3.11-slim-bookworm
+WHEELS ?= .wheels
+COMMIT = $(shell git rev-parse HEAD)$(shell git diff --quiet HEAD || echo -dirty)
 
-.PHONY: run test serve check bench bench-serving install clean
+.PHONY: run test serve check bench bench-serving install images image-model clean
 
 run: $(INSTALLED)  ## train, evaluate, gate, register and package on the built-in demo
 	$(BIN)/python pipelines/run.py --stack local
@@ -29,6 +34,23 @@ bench: $(INSTALLED)  ## measured here and now, as ratios against a stated baseli
 bench-serving: $(INSTALLED)  ## the service over a socket: throughput, latency, memory
 	$(BIN)/python -m benchmarks serving
 
+images: image-serving image-pipeline image-pipeline-gpu  ## the container images
+
+image-model:  ## the serving image with a model in it: BENTO=FOLDER, of a Bento
+	DOCKER_BUILDKIT=1 docker build --file docker/model.Dockerfile --tag metalayer-model:$(TAG) \
+		--build-arg SERVING=metalayer-serving:$(TAG) $(BENTO)
+
+image-%: $(WHEELS)/made
+	DOCKER_BUILDKIT=1 docker build --file docker/Dockerfile --target $* --tag metalayer-$*:$(TAG) \
+		--build-arg BASE=$(BASE) --build-arg WHEELS=$(WHEELS) --build-arg COMMIT=$(COMMIT) .
+
+$(WHEELS)/made: constraints.txt pyproject.toml
+	rm -rf $(WHEELS)
+	$(PYTHON) -m pip wheel --disable-pip-version-check --progress-bar off --quiet $(PIP_ARGS) -c constraints.txt \
+		-w $(WHEELS) setuptools '.[language,training,pipeline,serving]'
+	rm -rf build $(WHEELS)/metalayer-*
+	touch $@
+
 install: $(INSTALLED)
 
 # One call from one file of pinned versions: installing extras later would move what is installed.
@@ -37,5 +59,5 @@ $(INSTALLED): constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS) -c constraints.txt -e '.[language,training,pipeline,serving,dev]'
 	touch $@
 
-clean:  ## remove the environment and all runs, models and packages
-	rm -rf $(VENV) .metalayer
+clean:  ## remove the environment, the wheels and all runs, models and packages
+	rm -rf $(VENV) .metalayer .wheels*

@@ -187,9 +187,13 @@ def _parser() -> argparse.ArgumentParser:
     verify.set_defaults(run=_verify)
 
     serve = commands.add_parser("serve", help="serve the promoted model over HTTP")
-    serve.add_argument("--model", help="registered name, where several models are promoted")
+    chosen = serve.add_mutually_exclusive_group()
+    chosen.add_argument("--model", help="registered name, where several models are promoted")
+    chosen.add_argument("--bento", help="tag or folder of a Bento to serve instead of the champion's")
     serve.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (default 127.0.0.1, this machine only)"
+        "--host",
+        help="address to listen on (default $BENTOML_HOST, else all with API keys and 127.0.0.1, this machine only, "
+        "without)",
     )
     serve.add_argument("--port", type=int, default=3000, help="port (default 3000)")
     serve.set_defaults(run=_serve)
@@ -421,7 +425,7 @@ def _verify(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     from metalayer.serving.packaging import serve
 
-    code: int = serve(name=options.model, host=options.host, port=options.port)
+    code: int = serve(name=options.model, bento=options.bento, host=options.host, port=options.port)
     return code
 
 

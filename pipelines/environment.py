@@ -97,7 +97,12 @@ def _source_hash(paths: Iterable[Path]) -> hashlib._Hash:
 
 
 def git_commit() -> str:
-    """Commit of the repository, with `-dirty` where tracked files differ from it; `unknown` without git."""
+    """Commit of the repository, with `-dirty` where tracked files differ from it; `unknown` where nothing tells.
+
+    An image has no repository: there `$METALAYER_GIT_COMMIT` is the commit that it was built from.
+    """
+    if given := os.environ.get("METALAYER_GIT_COMMIT"):
+        return given
     try:
         commit = _git("rev-parse", "HEAD")
         dirty = _git("status", "--porcelain", "--untracked-files=no")

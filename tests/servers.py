@@ -1,8 +1,12 @@
 """Servers in processes of their own."""
 
+import os
 import socket
 import subprocess
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
@@ -26,3 +30,42 @@ def wait_until_ready(process: subprocess.Popen, url: str, log: Path) -> None:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < until, log.read_text()
         time.sleep(0.2)
+
+
+@contextmanager
+def mlflow_server(folder: Path) -> Iterator[str]:
+    """Address of an MLflow server that keeps everything in a folder and asks nobody who they are."""
+    folder.mkdir(exist_ok=True)
+    uri = f"http://127.0.0.1:{free_port()}"
+    program = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        uri.rpartition(":")[2],
+        "--workers",
+        "1",
+    ]
+    stores = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    with subprocess.Popen(
+        [*program, *stores], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            until = time.monotonic() + 60
+            while not _answers(f"{uri}/health"):
+                assert time.monotonic() < until, "the MLflow server does not answer"
+                time.sleep(0.25)
+            yield uri
+        finally:
+            process.terminate()
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=1).status_code == 200
+    except httpx.TransportError:
+        return False

@@ -46,6 +46,12 @@ def test_serve_without_a_promoted_model(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     assert cli.main(["serve"]) == 2
     assert "run the pipeline first" in capsys.readouterr().err
+    for bento in (str(tmp_path), "metalayer-pwm:7-abc"):
+        assert cli.main(["serve", "--bento", bento]) == 2
+        assert f"Bento {bento}: no bento.yaml in {tmp_path}" in capsys.readouterr().err
+    monkeypatch.setenv("BENTOML_HOME", "/proc/bentos")
+    assert cli.main(["serve"]) == 2
+    assert "/proc/bentos: No such file or directory; mount a volume there" in capsys.readouterr().err
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,9 +8,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -18,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from metalayer.errors import ConfigError
-from tests.servers import free_port
+from tests.servers import mlflow_server
 from tests.test_pipeline import FAILING, QUICK, RUN, command
 
 TOKEN, USER, PASSWORD = "t0ken-of-the-test", "ada", "l0velace"
@@ -28,21 +25,8 @@ ALLOWED = {f"Bearer {TOKEN}", "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".e
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Port of a server that asks nobody who they are."""
-    folder, port = tmp_path_factory.mktemp("mlflow"), free_port()
-    program = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    stores = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    with subprocess.Popen(
-        [*program, *stores], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as it:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=1).close()
-                break
-            except OSError:
-                time.sleep(0.25)
-        yield port
-        it.terminate()
+    with mlflow_server(tmp_path_factory.mktemp("mlflow")) as uri:
+        yield int(uri.rpartition(":")[2])
 
 
 @pytest.fixture(scope="module")

@@ -170,6 +170,14 @@ def test_a_service_that_is_not_there(home: Path, model: tuple[Path, Path], monke
         registry.register(*model, base_model="pwm", promoted=True, tracking_uri=f"sqlite:///{home}/not-a-database")
 
 
+def test_a_registry_in_a_file_needs_all_of_mlflow(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from metalayer.serving import registry
+
+    monkeypatch.setattr(registry, "_DATABASE_ERRORS", ())  # as where mlflow-skinny alone is installed
+    with pytest.raises(RegistryError, match=r"mlflow-skinny is here; name an MLflow server in MLFLOW_TRACKING_URI"):
+        registry.ensure_experiment()
+
+
 def test_a_damaged_bundle_is_not_registered(home: Path, model: tuple[Path, Path]) -> None:
     from metalayer.serving import registry
 

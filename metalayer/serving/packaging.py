@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 SERVICE = "metalayer.serving.service:MetaLayerService"
 _BUILD_TIMEOUT_S = 300
 _DIGEST_DIGITS = 8
-_SERVER_PACKAGES = ("bentoml", "mlflow", "onnxruntime", "prometheus_client", "starlette")
+_SERVER_PACKAGES = ("bentoml", "mlflow-skinny", "onnxruntime", "prometheus_client", "starlette")
 
 logger = logging.getLogger(__name__)
 
@@ -87,8 +87,10 @@ def build_bento(bundle: Path, golden: Path, *, name: str, version: int | str, fa
         (context / "bentofile.yaml").write_text(yaml.safe_dump(bentofile), encoding="utf-8")
         _run_build(context, store, bento_name, bento_version)
     target.parent.mkdir(parents=True, exist_ok=True)
+    built = _directory(staged / "home", tag)
+    built.chmod(0o755)  # BentoML lets its owner in only, and a container runs as somebody else
     try:
-        _directory(staged / "home", tag).rename(target)
+        built.rename(target)
     except OSError as error:
         if not target.exists():  # else another run published the same model meanwhile
             raise RegistryError(f"Bento {tag}: cannot be moved to {target}: {error.strerror or error}") from None
@@ -134,30 +136,46 @@ def package_version(version: ModelVersion, tracking_uri: str | None = None) -> s
     return tag
 
 
-def serve_command(tag: str, host: str = "127.0.0.1", port: int = 3000) -> list[str]:
-    """The command that serves a Bento; it needs `bento_environment`."""
-    return [sys.executable, "-m", "bentoml", "serve", tag, "--host", host, "--port", str(port)]
+def serve_command(tag: str, host: str | None = "127.0.0.1", port: int = 3000) -> list[str]:
+    """The command that serves a Bento, a tag or a folder; it needs `bento_environment`."""
+    command = [sys.executable, "-m", "bentoml", "serve", tag, "--port", str(port)]
+    return command if host is None else [*command, "--host", host]
 
 
-def serve(name: str | None = None, *, host: str = "127.0.0.1", port: int = 3000) -> NoReturn:
-    """Become the server of the champion's Bento, which then follows the champion; does not return.
+def serve(name: str | None = None, *, bento: str | None = None, host: str | None = None, port: int = 3000) -> NoReturn:
+    """Become the server of a Bento; does not return.
 
     Args:
         name: registered name, or the base model's; None where only one model has a champion.
-        host: address to bind to; the default is reachable from this machine only.
+        bento: tag of a Bento, or its folder; None takes the champion's, and then follows the champion.
+        host: address to bind to; None is `$BENTOML_HOST`, else all addresses with API keys, and this machine
+            only without.
         port: to bind to.
 
     Raises:
-        InputError: no champion, several and none named, or one named that has none.
+        InputError: no such Bento; no champion, several and none named, or one named that has none; a state
+            folder that cannot be written.
         RegistryError: the registry cannot be reached, or the champion cannot be packaged.
         ModelError: the champion is not on this machine, and its registered files are damaged.
     """
-    from metalayer.serving import registry
+    home = bentoml_home()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{home}: {error.strerror}; mount a volume there, or set METALAYER_HOME to a folder that can be written"
+        ) from None
+    followed = {}
+    if bento is None:
+        from metalayer.serving import registry
 
-    tag = champion_bento(name)
-    command = serve_command(tag, host, port)
-    logger.info("serving %s on http://%s:%d", tag, host, port)
-    followed = {f"{PREFIX}REGISTRY_URI": registry.default_tracking_uri()}
+        bento = champion_bento(name)
+        followed[f"{PREFIX}REGISTRY_URI"] = registry.default_tracking_uri()
+    folder = _directory(home, bento) if ":" in bento else Path(bento).resolve()
+    if not os.access(folder / "bento.yaml", os.R_OK):
+        raise InputError(f"Bento {bento}: no bento.yaml in {folder}, or not readable")
+    logger.info("serving %s", bento)
+    command = serve_command(str(folder), host, port)
     os.execve(command[0], command, followed | bento_environment())  # noqa: S606
 
 

@@ -3,7 +3,9 @@
 One registered name per base model. A version is the model directory with its golden rows as an
 MLflow pyfunc model, without pickle, with signature and input example. Which versions were champion,
 and in which order, stands in the tag `champions` of the name; `promotion.py` moves the alias by hand.
-The only file of the library that imports mlflow, beside `mlflow_model.py`, which MLflow itself runs.
+A server that follows a registry needs mlflow-skinny only, MLflow's client of its servers; registering, and
+a registry in a SQLite file, need all of mlflow. The only file of the library that imports it, beside
+`mlflow_model.py`, which MLflow itself runs.
 """
 
 from __future__ import annotations
@@ -28,15 +30,12 @@ import polars as pl
 import yaml
 from mlflow.entities import Metric, Run
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
 from mlflow.protos.databricks_pb2 import (
     INVALID_PARAMETER_VALUE,
     RESOURCE_ALREADY_EXISTS,
     RESOURCE_DOES_NOT_EXIST,
     ErrorCode,
 )
-from mlflow.types import ColSpec, Schema
-from sqlalchemy.exc import SQLAlchemyError
 
 from metalayer.config import state_dir
 from metalayer.errors import InputError, ModelError, RegistryError
@@ -57,6 +56,11 @@ _BUNDLE = "bundle"
 _SQLITE = "sqlite:///"
 _TAG_LENGTH = 100_000  # what MLflow takes of a tag
 _HISTORY_LENGTH = 1000
+_DATABASE_ERRORS: tuple[type[Exception], ...] = ()
+with contextlib.suppress(ImportError):  # mlflow-skinny comes without, and knows no databases
+    from sqlalchemy.exc import SQLAlchemyError
+
+    _DATABASE_ERRORS = (SQLAlchemyError,)
 
 logger = logging.getLogger(__name__)
 
@@ -363,6 +367,9 @@ def _log_model(
     client: mlflow.MlflowClient, run: Run, bundle: Path, golden: Path, metrics: Mapping[str, float | None]
 ) -> str:
     """Log model and metrics to the run; returns the URI of the logged model, which was seen to score."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, Schema
+
     numbers = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
     client.log_batch(run.info.run_id, metrics=[Metric(name, value, 0, 0) for name, value in numbers.items()])
     table = pl.read_parquet(golden)
@@ -465,13 +472,18 @@ def _service(uri: str) -> Iterator[mlflow.MlflowClient]:
     """A client of the service; MLflow's global URIs and `sys.path` are put back afterwards.
 
     Raises:
-        RegistryError: whatever the service or its database raises.
+        RegistryError: whatever the service or its database raises; a database, and no MLflow that knows any.
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # MLflow's own default tries for minutes before it says that nobody answers.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     if uri.startswith(_SQLITE):
+        if not _DATABASE_ERRORS:
+            raise RegistryError(
+                f"model registry {uri}: a file needs all of mlflow, and only mlflow-skinny is here; name an MLflow "
+                "server in MLFLOW_TRACKING_URI, or serve a package: metalayer serve --bento TAG"
+            )
         Path(uri.removeprefix(_SQLITE)).resolve().parent.mkdir(parents=True, exist_ok=True)
     # Setting either also sets an environment variable; only that of the tracking URI goes with None.
     tracking = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
@@ -481,7 +493,7 @@ def _service(uri: str) -> Iterator[mlflow.MlflowClient]:
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         yield mlflow.MlflowClient(uri, uri)
-    except (MlflowException, SQLAlchemyError, OSError) as error:
+    except (MlflowException, OSError, *_DATABASE_ERRORS) as error:
         message = _safe(str(error).replace(uri, _safe(uri)))
         raise RegistryError(
             f"model registry {_safe(uri)}: {message}. Check that the service runs and that MLFLOW_TRACKING_URI names it"
