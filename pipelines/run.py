@@ -234,13 +234,14 @@ def _finished_run(pipeline: str, settings: RunConfig | BaseConfig, data_hash: st
     """The newest run of a pipeline that finished, whatever its gate said, on the same data with the same settings."""
     from zenml.client import Client
 
-    wanted = settings.model_dump(mode="json")
-    for run in (
-        Client().list_pipeline_runs(pipeline=pipeline, status="completed", size=_LOOKED_BACK, hydrate=True).items
-    ):
-        parameters = run.config.parameters or {}
-        if parameters.get("data_hash") == data_hash and parameters.get("config") == wanted:
-            return str(run.name)
+    runs = Client().list_pipeline_runs(pipeline=pipeline, status="completed", size=_LOOKED_BACK, hydrate=True)
+    for run in runs.items:
+        given = run.config.parameters or {}
+        if given.get("data_hash") != data_hash:
+            continue
+        with contextlib.suppress(ConfigError):  # of an earlier version, with other settings
+            if type(settings)(**given["config"]).model_dump() == settings.model_dump():
+                return str(run.name)
     return None
 
 
