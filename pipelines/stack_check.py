@@ -157,15 +157,19 @@ def _cluster(stack: Stack) -> list[Finding]:
             return [*findings, Finding("orchestrator", "missing", text, _APPLY)]
         findings.append(Finding("orchestrator", "unchecked", f"service accounts: {error}"))
     findings += rights or [Finding("orchestrator", "ok", f"may run Jobs in namespace {namespace}")]
-    pods = {"orchestrator": orchestrator["pod_settings"], "step_operator": operator["pod_settings"]}
-    for path, look in (
-        ("/api/v1/nodes", _nodes),
-        (f"/api/v1/namespaces/{namespace}/resourcequotas", _quotas),
-    ):
+    step, gpu_step = orchestrator["pod_settings"], operator["pod_settings"]
+    together = [orchestrator["orchestrator_pod_settings"], step, gpu_step]  # while a step on the operator runs
+    pods = {"orchestrator": step, "step_operator": gpu_step}
+    for path in ("/api/v1/nodes", f"/api/v1/namespaces/{namespace}/resourcequotas"):
         try:
-            findings += look(cluster.ask("GET", path)["items"], pods)
+            found = cluster.ask("GET", path)["items"]
         except ClusterError as error:
             findings.append(Finding("orchestrator", "unchecked", str(error)))
+            continue
+        if path.endswith("nodes"):
+            findings += [_placed(component, pod, found) for component, pod in pods.items()]
+        else:
+            findings += _quotas(found, together)
     return findings
 
 
@@ -195,12 +199,8 @@ def _denied(cluster: Cluster, namespace: str, account: str | None) -> list[Findi
     return [Finding("orchestrator", "missing", text, fix)]
 
 
-def _nodes(nodes: Sequence[Mapping[str, Any]], pods: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Whether some node could ever take a pod of each kind."""
-    return [_placed(component, settings, nodes) for component, settings in pods.items()]
-
-
 def _placed(component: str, settings: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> Finding:
+    """Whether some node could ever take a pod of a component."""
     selector, tolerations, needs = settings.get("node_selectors", {}), settings.get("tolerations", []), _needs(settings)
     ready = [node for node in nodes if _is_ready(node)]
     chosen = [node for node in ready if selector.items() <= node["metadata"].get("labels", {}).items()]
@@ -260,9 +260,8 @@ def _short(needs: Mapping[str, float], allocatable: Mapping[str, str]) -> list[s
     return [name for name, wanted in needs.items() if amount(allocatable.get(name, "0")) < wanted]
 
 
-def _quotas(quotas: Sequence[Mapping[str, Any]], pods: Mapping[str, Mapping[str, Any]]) -> list[Finding]:
-    """Whether the namespace's quotas leave room: at a step on the operator the pods of run, step and operator stand."""
-    standing = [pods["orchestrator"], pods["orchestrator"], pods["step_operator"]]
+def _quotas(quotas: Sequence[Mapping[str, Any]], standing: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Whether the namespace's quotas leave room for pods that stand at the same time."""
     asked: dict[str, float] = {"pods": len(standing), "count/jobs.batch": len(standing)}
     for settings in standing:
         resources = settings.get("resources", {})
