@@ -56,7 +56,7 @@ install: $(INSTALLED)
 # One call from one file of pinned versions: installing extras later would move what is installed.
 $(INSTALLED): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS) -c constraints.txt -e '.[language,training,pipeline,serving,dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS) -c constraints.txt -e '.[language,training,pipeline,kubeflow,serving,dev]'
 	touch $@
 
 clean:  ## remove the environment, the wheels and all runs, models and packages

@@ -1,5 +1,7 @@
 """Run a pipeline: `python pipelines/run.py --stack local`, with `--pipeline` a search or a base-layer pass.
 
+`python pipelines/run.py stack ...` applies and checks stacks, `... schedule ...` looks after schedules.
+
 Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure, 130 interrupted.
 Configuration and data are checked before ZenML is imported, so a mistake in them is told at once.
 """
@@ -30,13 +32,15 @@ from metalayer.core import ArtifactLoader
 from metalayer.errors import ConfigError, MetalayerError
 from metalayer.files import only_one, publish_file
 from metalayer.schema import ROW_SCORES
-from pipelines import console, environment, mlflow_service, stacks
-from steps import workspace
+from pipelines import commands, console, environment, mlflow_service, schedule, stack_check, stacks
+from steps import inputs, workspace
 
 DEMO = environment.ROOT / "pipelines" / "configs" / "demo.yaml"
 UNGATED = ("search", "base_layer")
 """Pipelines beside training, which end without a decision."""
 REJECTED = 3
+_LOOKED_BACK = 50
+"""Runs that `--if-changed` compares with."""
 INTERRUPTED = 130
 
 logger = logging.getLogger("pipelines.run")
@@ -44,7 +48,10 @@ logger = logging.getLogger("pipelines.run")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the pipeline; returns the exit status."""
-    options = _parser().parse_args(arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given and given[0] in commands.NAMES:
+        return commands.main(given)
+    options = _parser().parse_args(given)
     state = environment.prepare(local=options.stack == "local")
     config_name = (options.config or DEMO).stem
     kind = "" if options.pipeline == "training" else f"{options.pipeline}-"
@@ -54,6 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         console.start(log_file, verbose=options.verbose)
         config = _config(options, state)
+        if options.schedule:
+            return _schedule(config, options, state)
         with _only_run(state):
             environment.drop_half_made(state)
             if _is_demo(options):
@@ -81,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one setting"
     )
+    parser.add_argument("--if-changed", action="store_true", help="do nothing where a finished run saw the same data")
+    parser.add_argument(
+        "--schedule",
+        metavar="CRON",
+        help='run on the cluster at these times, as in "0 3 * * 1", where data have changed',
+    )
+    parser.add_argument("--time-zone", default="Etc/UTC", help="whose times these are (default Etc/UTC)")
     parser.add_argument("--no-cache", action="store_true", help="run every step, also those whose inputs are the same")
     parser.add_argument("--verbose", action="store_true", help="show all that is logged, and tracebacks")
     return parser
@@ -102,10 +118,33 @@ def _config(options: argparse.Namespace, state: Path) -> RunConfig:
             raise ConfigError(f"--data-root: given {options.data_root}; --pipeline base_layer writes to base.output")
         paths = {name: value.resolve() for name, value in config.base if isinstance(value, Path)}
         config.base = config.base.model_copy(update=paths)
-    from metalayer.device import resolve_device
+    if options.stack == "local":
+        from metalayer.device import resolve_device
 
-    resolve_device(config.train.device)
+        resolve_device(config.train.device)
+    elif options.pipeline == "base_layer":
+        raise ConfigError(f"--pipeline base_layer reads and writes files of one machine: given --stack {options.stack}")
     return config
+
+
+def _schedule(config: RunConfig, options: argparse.Namespace, state: Path) -> int:
+    """Make or renew the CronJob that runs this; returns the exit status."""
+    stack = stacks.read(options.stack, _places(state))
+    root = None if _is_demo(options) else config.data.data_root
+    run = schedule.ScheduledRun(
+        pipeline=options.pipeline, config=options.config, data_root=root, overrides=tuple(options.overrides)
+    )
+    name = schedule.apply(stack, run, options.schedule, options.time_zone)
+    console.say(f"scheduled {name}: {options.schedule} {options.time_zone}")
+    console.say(f"suspend, resume or delete it: python pipelines/run.py schedule suspend {name}")
+    return 0
+
+
+def _places(state: Path) -> dict[str, str]:
+    """What `{state}` and `{tracking_uri}` in a stack's file stand for."""
+    from metalayer.serving import registry
+
+    return {"state": str(state), "tracking_uri": registry.default_tracking_uri()}
 
 
 def _is_demo(options: argparse.Namespace) -> bool:
@@ -136,6 +175,9 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
         settings, data_hash, cached = config.base, *_base_layer_inputs(config.base, run_name)
     else:
         data_hash, cached = _artifact_inputs(config, run_name), True
+    stack = stacks.read(options.stack, _places(state))
+    if stack.runs_not:
+        raise ConfigError(f"--stack {stack.name}: {stack.runs_not}")
     facts = {
         "data_hash": data_hash,
         "code_hash": environment.code_hash(),
@@ -152,15 +194,24 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
 
     recipe = importlib.import_module(f"pipelines.{options.pipeline}")
     console.expect_steps(len(recipe.STEPS))
+    if options.stack != "local":
+        stack_check.require(stack)
     tracking_uri = mlflow_service.prepare()
-    definition = stacks.read(options.stack, {"state": str(state), "tracking_uri": tracking_uri})
-    step_options = stacks.step_options(definition, recipe.GPU_STEPS)
+    step_options = stack.step_options(recipe.GPU_STEPS)
     if options.no_cache or not cached:
         for name in recipe.CACHED:
             step_options.setdefault(name, {})["enable_cache"] = False
     with mlflow_service.access(tracking_uri) as credentials:
-        stacks.apply(options.stack, definition, {"experiment_tracker": credentials})
+        stacks.apply(stack, {"experiment_tracker": credentials})
         environment.mark_made(state)
+        if options.if_changed and (seen := _finished_run(options.pipeline, settings, data_hash)):
+            console.say(f"nothing new: run {seen} has seen these data with these settings")
+            console.say("exit status 0: skipped")
+            return 0
+        store = Client().active_stack.artifact_store
+        if "://" in store.path:
+            copied = inputs.stage(config.data, data_hash, store)
+            logger.info("%d input files copied to the artifact store", copied)
         model = zenml.Model(name=registry.registered_name(config.data.base_model), save_models_to_registry=False)
         getattr(recipe, options.pipeline).with_options(
             run_name=run_name,
@@ -168,6 +219,7 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
             extra=facts,
             # A report that fails stops no promoted model from being packaged.
             execution_mode=ExecutionMode.CONTINUE_ON_FAILURE,
+            settings=stack.settings,
             steps=step_options,
         )(config=settings, data_hash=facts["data_hash"], code_hash=facts["code_hash"])
         run = Client().get_pipeline_run(run_name)
@@ -176,6 +228,21 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
         if isinstance(settings, BaseConfig):
             return _finish_base_layer(run, settings, options, log_file)
         return _finish(run, tracking_uri, state, log_file)
+
+
+def _finished_run(pipeline: str, settings: RunConfig | BaseConfig, data_hash: str) -> str | None:
+    """The newest run of a pipeline that finished, whatever its gate said, on the same data with the same settings."""
+    from zenml.client import Client
+
+    runs = Client().list_pipeline_runs(pipeline=pipeline, status="completed", size=_LOOKED_BACK, hydrate=True)
+    for run in runs.items:
+        given = run.config.parameters or {}
+        if given.get("data_hash") != data_hash:
+            continue
+        with contextlib.suppress(ConfigError):  # of an earlier version, with other settings
+            if type(settings)(**given["config"]).model_dump() == settings.model_dump():
+                return str(run.name)
+    return None
 
 
 def _artifact_inputs(config: RunConfig, run_name: str) -> str:

@@ -7,6 +7,7 @@ from zenml import step
 from metalayer.config import DataConfig
 from metalayer.core import ArtifactLoader
 from metalayer.core.loader import GENES, ROWS, TRACKS
+from steps.inputs import local_inputs
 from steps.materializers import TableRef
 from steps.workspace import step_dir
 
@@ -31,6 +32,7 @@ def load_artifacts(
         Rows, per-nucleotide scores and gene table (the last two may be absent), and what was found.
     """
     folder = step_dir("load_artifacts")
-    report = ArtifactLoader(data).load(folder)
+    found = local_inputs(data, data_hash, step_dir("inputs"))
+    report = ArtifactLoader(found).load(folder)
     tables = (TableRef.of(folder / ROWS), TableRef.of(folder / TRACKS), TableRef.of(folder / GENES))
     return *tables, {**report, "data_hash": data_hash}

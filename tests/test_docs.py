@@ -9,8 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from pipelines import stacks
+from tests.test_manifests import SECRETS
+
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+CLUSTER = ROOT / "docs" / "kubernetes.md"
+"""Its blocks need a cluster: what they name is checked, and they are not run."""
+PAGES = sorted(set((ROOT / "docs").glob("*.md")) - {CLUSTER})
 
 
 @pytest.mark.slow
@@ -31,3 +36,21 @@ def test_blocks_run(page: Path, simulation: Path, tmp_path: Path, monkeypatch: p
             command = [str(Path(sys.executable).with_name(program)), *arguments]
             done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
             assert done.returncode == 0, done.stderr
+
+
+def test_commands_for_a_cluster_are_ones_there_are() -> None:
+    from pipelines import commands, run, schedule
+
+    text = CLUSTER.read_text("utf-8").replace("\\\n", "")
+    lines = re.findall(r"^python pipelines/run.py (.*)$", text, re.MULTILINE)
+    assert len(lines) == 5
+    for line in lines:
+        arguments = shlex.split(line, comments=True)
+        parser = commands._parser() if arguments[0] in commands.NAMES else run._parser()
+        parser.parse_args(arguments)
+    made = set(re.findall(r"create secret generic (\S+)", text))
+    assert made == SECRETS | set(schedule._SECRETS)
+    for name in stacks.variables("kubernetes"):
+        assert name in text
+    for path in re.findall(r"`(k8s/[\w/.-]+)`", text):
+        assert (ROOT / path).exists(), path

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-import yaml
 
 from metalayer.config import RunConfig
 from metalayer.serving.schemas import parse_rows
@@ -295,12 +294,3 @@ def test_shipped_configurations(path: Path) -> None:
     text = path.read_text("utf-8")
     assert text.startswith("#")
     assert f"--config pipelines/configs/{path.name}" in text or path.stem == "demo"
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "pipelines" / "stacks").glob("*.yaml")), ids=lambda path: path.stem)
-def test_shipped_stacks(path: Path) -> None:
-    from pipelines import stacks
-
-    definition = stacks.read(path.stem, {"state": "/state", "tracking_uri": "sqlite:////state/mlflow.db"})
-    assert {"orchestrator", "artifact_store", "experiment_tracker"} <= definition["components"].keys()
-    assert "{" not in yaml.safe_dump(definition).replace("{}", "")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,75 +14,160 @@ from metalayer.errors import ConfigError
 FOLDER = Path(__file__).parent
 
 
+@dataclass(frozen=True)
+class Stack:
+    """A stack's file with its `{NAME}`s filled in.
+
+    Attributes:
+        name: of the stack and of each of its components.
+        components: settings by type of component, with the component's flavor.
+        environment: what its plain environment variables are set to.
+        secrets: secrets that ZenML's server keeps, by name.
+        settings: of every pipeline (`docker`).
+        steps: options of single steps.
+        gpu_step: options of the steps that go to the step operator.
+        runs_not: why no pipeline can run on it; empty where one can.
+    """
+
+    name: str
+    components: dict[str, dict[str, Any]]
+    environment: dict[str, str]
+    secrets: dict[str, dict[str, str]]
+    settings: dict[str, Any]
+    steps: dict[str, dict[str, Any]]
+    gpu_step: dict[str, Any]
+    runs_not: str
+
+    def step_options(self, gpu_steps: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Options of single steps: those of the file, and the step operator, where there is one, for GPU steps."""
+        options = {name: dict(given) for name, given in self.steps.items()}
+        if "step_operator" in self.components:
+            for name in gpu_steps:
+                options.setdefault(name, {}).update({**self.gpu_step, "step_operator": True})
+        return options
+
+
 def names() -> list[str]:
     """The stacks there are."""
     return sorted(path.stem for path in FOLDER.glob("*.yaml"))
 
 
-def read(name: str, places: dict[str, str]) -> dict[str, Any]:
-    """A stack's `components` by type and, optional in the file, its `steps` (options of single steps).
-
-    Args:
-        name: one of `names()`.
-        places: what `{state}` and the like in the file stand for.
+def variables(name: str) -> dict[str, str]:
+    """The environment variables that a stack needs, and what each is.
 
     Raises:
         ConfigError: no such stack.
     """
-    if name not in names():
-        raise ConfigError(f"--stack: given {name!r}; there are {', '.join(names())}")
-    definition = read_yaml(FOLDER / f"{name}.yaml")
-    components = {
-        kind: {key: value.format(**places) if isinstance(value, str) else value for key, value in given.items()}
-        for kind, given in definition["components"].items()
-    }
-    return {"components": components, "steps": definition.get("steps") or {}}
+    definition = _file(name)
+    return {**(definition.get("environment") or {}), **(definition.get("secret_environment") or {})}
 
 
-def step_options(definition: dict[str, Any], gpu_steps: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Options of single steps: those of the file, and the step operator, where the stack has one, for GPU steps."""
-    options = {name: dict(given) for name, given in definition["steps"].items()}
-    if "step_operator" in definition["components"]:
-        for name in gpu_steps:
-            options.setdefault(name, {})["step_operator"] = True
-    return options
+def missing(name: str) -> dict[str, str]:
+    """Those of them that are not set."""
+    return {variable: meaning for variable, meaning in variables(name).items() if not os.environ.get(variable)}
 
 
-def apply(name: str, definition: dict[str, Any], more: Mapping[str, Mapping[str, Any]]) -> None:
-    """Register the stack and its components with ZenML, or bring them up to date, and make it active.
+def read(name: str, places: Mapping[str, str]) -> Stack:
+    """A stack as its file and the environment make it.
 
     Args:
-        name: of the stack and of each of its components.
-        definition: as of `read`.
+        name: one of `names()`.
+        places: what `{state}` and `{tracking_uri}` in the file stand for.
+
+    Raises:
+        ConfigError: no such stack, or variables that are not set, all of them.
+    """
+    definition = _file(name)
+    if unset := missing(name):
+        listed = "\n".join(f"{variable}: {meaning}" for variable, meaning in unset.items())
+        raise ConfigError(f"--stack {name}: set these environment variables\n{listed}")
+    values = {**places, **{variable: os.environ[variable] for variable in variables(name)}}
+    filled = _filled({key: value for key, value in definition.items() if not key.endswith("environment")}, values)
+    return Stack(
+        name=name,
+        components=filled["components"],
+        environment={variable: values[variable] for variable in definition.get("environment") or {}},
+        secrets=filled.get("secrets", {}),
+        settings=filled.get("settings", {}),
+        steps=filled.get("steps", {}),
+        gpu_step=filled.get("gpu_step", {}),
+        runs_not=filled.get("runs_not", ""),
+    )
+
+
+def apply(stack: Stack, more: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Register the stack, its secrets and components with ZenML, or bring them up to date, and make it active.
+
+    Args:
+        stack: as of `read`.
         more: further settings by type of component; None removes one.
+
+    Returns:
+        What was made or changed; nothing where all was as it should be.
     """
     from zenml.client import Client
     from zenml.enums import StackComponentType
 
     client = Client()
+    changes = [f"secret {name}" for name, values in stack.secrets.items() if _keep_secret(name, values)]
     ids = {}
-    for kind, given in definition["components"].items():
+    for kind, given in stack.components.items():
         settings = {**given, **more.get(kind, {})}
         flavor = settings.pop("flavor")
         component_type = StackComponentType(kind)
-        found = client.list_stack_components(name=name, type=component_type).items
+        found = client.list_stack_components(name=stack.name, type=component_type).items
         if not found:
             ids[component_type] = client.create_stack_component(
-                name=name,
+                name=stack.name,
                 flavor=flavor,
                 component_type=component_type,
                 configuration={key: value for key, value in settings.items() if value is not None},
             ).id
+            changes.append(f"{kind} created")
             continue
         ids[component_type] = found[0].id
         there = found[0].configuration
         if any(there.get(key) != value for key, value in settings.items()):
             client.update_stack_component(found[0].id, component_type=component_type, configuration=settings)
-    stacks = client.list_stacks(name=name).items
+            changes.append(f"{kind} updated")
+    stacks = client.list_stacks(name=stack.name).items
     if not stacks:
-        client.create_stack(name=name, components=ids)
+        client.create_stack(name=stack.name, components=ids)
+        changes.append("stack created")
     elif {kind: [item.id for item in items] for kind, items in stacks[0].components.items()} != {
         kind: [value] for kind, value in ids.items()
     }:
         client.update_stack(stacks[0].id, component_updates=ids)
-    client.activate_stack(name)
+        changes.append("stack updated")
+    client.activate_stack(stack.name)
+    return changes
+
+
+def _keep_secret(name: str, values: dict[str, str]) -> bool:
+    """Whether ZenML's secret had to be made or changed to hold these values."""
+    from zenml.client import Client
+
+    client = Client()
+    if not client.list_secrets(name=name).items:
+        client.create_secret(name, values)
+        return True
+    if client.get_secret(name).secret_values == values:
+        return False
+    client.update_secret(name, add_or_update_values=values)
+    return True
+
+
+def _file(name: str) -> dict[str, Any]:
+    if name not in names():
+        raise ConfigError(f"--stack: given {name!r}; there are {', '.join(names())}")
+    return read_yaml(FOLDER / f"{name}.yaml")
+
+
+def _filled(value: Any, values: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        return value.format(**values)
+    if isinstance(value, dict):
+        return {key: _filled(item, values) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_filled(item, values) for item in value]
+    return value

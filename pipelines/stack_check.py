@@ -1,0 +1,409 @@
+"""What a run on a stack would miss, component by component, found in seconds instead of by a pod that never starts.
+
+Each check asks the real service, with the credentials that the run will use, and says what to do. What cannot be
+seen from here, as nodes without the right to list them, is said to be unchecked and stops no run.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from metalayer.errors import ConfigError, MetalayerError
+from pipelines import stacks
+from pipelines.cluster import Cluster, ClusterError
+from pipelines.stacks import Stack
+
+_TIMEOUT_S = 5
+_APPLY = "kubectl apply -k k8s/overlays/production, or local"
+_RIGHTS = (
+    ("batch", "jobs", ("create", "get", "list", "patch", "delete")),
+    ("", "pods", ("get", "list")),
+    ("", "secrets", ("create", "patch", "delete")),
+)
+"""What ZenML's orchestrator and step operator call with the account of the pods."""
+_MANIFESTS = (
+    "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, "
+    "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
+)
+_UNITS = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One answer.
+
+    Attributes:
+        component: of the stack.
+        state: `ok`, `missing` (a run would fail) or `unchecked`.
+        text: what was found.
+        fix: what to do.
+    """
+
+    component: str
+    state: Literal["ok", "missing", "unchecked"]
+    text: str
+    fix: str = ""
+
+
+def check(stack: Stack) -> list[Finding]:
+    """All findings, in the order in which a run would meet them."""
+    if stack.components["orchestrator"]["flavor"] == "local":
+        return [_local(stack)]
+    findings = [_zenml_server()]
+    if stack.runs_not:
+        findings.append(Finding("orchestrator", "missing", stack.runs_not))
+    if stack.components["orchestrator"]["flavor"] == "kubernetes":
+        findings += _cluster(stack)
+    findings += [_artifact_store(stack), *_images(stack), _tracker(stack)]
+    return findings
+
+
+def require(stack: Stack) -> None:
+    """Go on only where nothing is missing.
+
+    Raises:
+        ConfigError: what is missing.
+    """
+    findings = check(stack)
+    if exit_code(findings):
+        missing = [finding for finding in findings if finding.state == "missing"]
+        raise ConfigError(f"the stack {stack.name} is not ready:\n" + "\n".join(lines(missing)))
+
+
+def unset_variables(name: str) -> list[Finding]:
+    """A finding for each environment variable of a stack that is not set: before them nothing can be looked at."""
+    return [
+        Finding("environment", "missing", f"{variable} is not set", f"export it: {meaning}")
+        for variable, meaning in stacks.missing(name).items()
+    ]
+
+
+def lines(findings: Sequence[Finding]) -> list[str]:
+    """What to print: a line for each finding, and one for what to do."""
+    text = []
+    for finding in findings:
+        text.append(f"{finding.state:<9} {finding.component:<18} {finding.text}")
+        if finding.fix:
+            text.append(f"{'':<9} {'':<18} -> {finding.fix}")
+    return text
+
+
+def exit_code(findings: Sequence[Finding]) -> int:
+    """0 where a run may start, else 2."""
+    return 2 if any(finding.state == "missing" for finding in findings) else 0
+
+
+def _local(stack: Stack) -> Finding:
+    place = Path(stack.components["artifact_store"]["path"]).parent
+    place.mkdir(parents=True, exist_ok=True)
+    if os.access(place, os.W_OK):
+        return Finding("orchestrator", "ok", f"this machine, files in {place}")
+    return Finding("orchestrator", "missing", f"{place} cannot be written", "set METALAYER_HOME to another folder")
+
+
+def _zenml_server() -> Finding:
+    url = os.environ["ZENML_STORE_URL"].rstrip("/")
+    status, body, _ = _http(f"{url}/api/v1/info")
+    if status != 200:
+        return Finding("zenml server", "missing", f"{url}: {_said(status)}", "start it, or mend ZENML_STORE_URL")
+    version = json.loads(body).get("version")
+    credentials = {
+        "username": os.environ.get("ZENML_STORE_USERNAME", ""),
+        "password": os.environ.get("ZENML_STORE_PASSWORD", ""),
+    }
+    if key := os.environ.get("ZENML_STORE_API_KEY"):
+        credentials = {"grant_type": "zenml-api-key", "password": key}
+    status, _, _ = _http(f"{url}/api/v1/login", urllib.parse.urlencode(credentials).encode())
+    if status != 200:
+        return Finding(
+            "zenml server",
+            "missing",
+            f"{url} does not let us in: {_said(status)}",
+            "set ZENML_STORE_API_KEY (or ZENML_STORE_USERNAME and ZENML_STORE_PASSWORD)",
+        )
+    return Finding("zenml server", "ok", f"{url}, version {version}")
+
+
+def _cluster(stack: Stack) -> list[Finding]:
+    orchestrator, operator = stack.components["orchestrator"], stack.components["step_operator"]
+    namespace, account = orchestrator["kubernetes_namespace"], orchestrator["service_account_name"]
+    try:
+        cluster = Cluster(orchestrator["kubernetes_context"])
+        version = cluster.ask("GET", "/version")["gitVersion"]
+        rights = [*_denied(cluster, namespace, None), *_denied(cluster, namespace, account)]
+    except ConfigError as error:
+        return [Finding("orchestrator", "missing", str(error))]
+    except ClusterError as error:
+        fix = "start the cluster, or choose another context" if not error.status else "log in to the cluster again"
+        return [Finding("orchestrator", "missing", str(error), fix)]
+    findings = [Finding("orchestrator", "ok", f"Kubernetes {version} at {cluster.host}")]
+    try:
+        for name in (account, operator["service_account_name"]):
+            cluster.ask("GET", f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}")
+    except ClusterError as error:
+        if error.status == 404:
+            text = f"namespace {namespace} is not there, or not complete: {error}"
+            return [*findings, Finding("orchestrator", "missing", text, _APPLY)]
+        findings.append(Finding("orchestrator", "unchecked", f"service accounts: {error}"))
+    findings += rights or [Finding("orchestrator", "ok", f"may run Jobs in namespace {namespace}")]
+    step, gpu_step = orchestrator["pod_settings"], operator["pod_settings"]
+    together = [orchestrator["orchestrator_pod_settings"], step, gpu_step]  # while a step on the operator runs
+    pods = {"orchestrator": step, "step_operator": gpu_step}
+    for path in ("/api/v1/nodes", f"/api/v1/namespaces/{namespace}/resourcequotas"):
+        try:
+            found = cluster.ask("GET", path)["items"]
+        except ClusterError as error:
+            findings.append(Finding("orchestrator", "unchecked", str(error)))
+            continue
+        if path.endswith("nodes"):
+            findings += [_placed(component, pod, found) for component, pod in pods.items()]
+        else:
+            findings += _quotas(found, together)
+    return findings
+
+
+def _denied(cluster: Cluster, namespace: str, account: str | None) -> list[Finding]:
+    """What we, or a service account, may not do; a service account's rights are not always ours to see."""
+    kind = "SubjectAccessReview" if account else "SelfSubjectAccessReview"
+    refused = []
+    for group, resource, verbs in _RIGHTS:
+        for verb in verbs:
+            attributes = {"namespace": namespace, "group": group, "resource": resource, "verb": verb}
+            spec: dict[str, Any] = {"resourceAttributes": attributes}
+            if account:
+                spec["user"] = f"system:serviceaccount:{namespace}:{account}"
+            review = {"apiVersion": "authorization.k8s.io/v1", "kind": kind, "spec": spec}
+            try:
+                answer = cluster.ask("POST", f"/apis/authorization.k8s.io/v1/{kind.lower()}s", review)
+            except ClusterError as error:
+                if account and error.status == 403:
+                    return [Finding("orchestrator", "unchecked", f"rights of service account {account}: {error}")]
+                raise
+            if not answer["status"]["allowed"]:
+                refused.append(f"{verb} {resource}")
+    if not refused:
+        return []
+    text = f"{f'service account {account}' if account else 'you'} may not {', '.join(refused)} in namespace {namespace}"
+    fix = _APPLY if account else "ask for a role like that of k8s/base/pipeline.yaml"
+    return [Finding("orchestrator", "missing", text, fix)]
+
+
+def _placed(component: str, settings: Mapping[str, Any], nodes: Sequence[Mapping[str, Any]]) -> Finding:
+    """Whether some node could ever take a pod of a component."""
+    selector, tolerations, needs = settings.get("node_selectors", {}), settings.get("tolerations", []), _needs(settings)
+    ready = [node for node in nodes if _is_ready(node)]
+    chosen = [node for node in ready if selector.items() <= node["metadata"].get("labels", {}).items()]
+    open_ = [node for node in chosen if not _untolerated(node, tolerations)]
+    large = [node for node in open_ if not _short(needs, node["status"]["allocatable"])]
+    if large:
+        names = ", ".join(node["metadata"]["name"] for node in large[:3])
+        return Finding(component, "ok", f"{len(large)} of {len(nodes)} nodes can take its pods, {names}")
+    if not ready:
+        return Finding(component, "missing", "no node is ready and schedulable", "start or uncordon one")
+    if not chosen:
+        wanted = ", ".join(f"{key}={value}" for key, value in selector.items())
+        return Finding(
+            component, "missing", f"no ready node has the label {wanted}", f"kubectl label node NAME {wanted}"
+        )
+    if not open_:
+        taints = ", ".join(sorted({taint for node in chosen for taint in _untolerated(node, tolerations)}))
+        text = f"every node it may use has a taint it does not tolerate: {taints}"
+        return Finding(component, "missing", text, "tolerate it in the stack's pod settings, or add a node without it")
+    lacking = sorted({name for node in open_ for name in _short(needs, node["status"]["allocatable"])})
+    text = "no node has enough " + ", ".join(f"{name} ({needs[name]:g} asked for)" for name in lacking)
+    fix = "ask for less in the stack's pod settings, or add a larger node"
+    if any(name.endswith("/gpu") for name in lacking):
+        fix = "add a GPU node; where there is one, see that its device plugin runs"
+    return Finding(component, "missing", text, fix)
+
+
+def _is_ready(node: Mapping[str, Any]) -> bool:
+    ready = any(item["type"] == "Ready" and item["status"] == "True" for item in node["status"]["conditions"])
+    return ready and not node["spec"].get("unschedulable")
+
+
+def _untolerated(node: Mapping[str, Any], tolerations: Sequence[Mapping[str, Any]]) -> list[str]:
+    def tolerated(taint: Mapping[str, Any], toleration: Mapping[str, Any]) -> bool:
+        if toleration.get("effect") not in (None, taint["effect"]):
+            return False
+        if toleration.get("key") not in (None, taint["key"]):
+            return False
+        return toleration.get("operator") == "Exists" or toleration.get("value", "") == taint.get("value", "")
+
+    return [
+        f"{taint['key']}={taint.get('value', '')}:{taint['effect']}"
+        for taint in node["spec"].get("taints", [])
+        if taint["effect"] != "PreferNoSchedule" and not any(tolerated(taint, one) for one in tolerations)
+    ]
+
+
+def _needs(settings: Mapping[str, Any]) -> dict[str, float]:
+    """What the scheduler reserves for a pod: its requests, and limits where there is none."""
+    resources = settings.get("resources", {})
+    return {
+        name: amount(value) for name, value in {**resources.get("limits", {}), **resources.get("requests", {})}.items()
+    }
+
+
+def _short(needs: Mapping[str, float], allocatable: Mapping[str, str]) -> list[str]:
+    return [name for name, wanted in needs.items() if amount(allocatable.get(name, "0")) < wanted]
+
+
+def _quotas(quotas: Sequence[Mapping[str, Any]], standing: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    """Whether the namespace's quotas leave room for pods that stand at the same time."""
+    asked: dict[str, float] = {"pods": len(standing), "count/jobs.batch": len(standing)}
+    for settings in standing:
+        resources = settings.get("resources", {})
+        for kind in ("requests", "limits"):
+            for name, value in resources.get(kind, {}).items():
+                asked[f"{kind}.{name}"] = asked.get(f"{kind}.{name}", 0.0) + amount(value)
+        for name, value in resources.get("limits", {}).items():
+            if "/" in name:  # of an extended resource the limit is the request
+                asked[f"requests.{name}"] = asked.get(f"requests.{name}", 0.0) + amount(value)
+    asked |= {name: asked[f"requests.{name}"] for name in ("cpu", "memory") if f"requests.{name}" in asked}
+    findings = []
+    for quota in quotas:
+        hard, used = quota["status"].get("hard", {}), quota["status"].get("used", {})
+        for name, value in hard.items():
+            left = amount(value) - amount(used.get(name, "0"))
+            if left < asked.get(name, 0.0):
+                text = f"quota {quota['metadata']['name']}: {left:g} of {name} left, a run needs {asked[name]:g}"
+                findings.append(
+                    Finding("orchestrator", "missing", text, "wait for other runs, or ask for a larger quota")
+                )
+    return findings
+
+
+def amount(text: str) -> float:
+    """A Kubernetes quantity: `500m` is 0.5, `2Gi` is 2147483648."""
+    match = re.fullmatch(r"([0-9.]+(?:[eE][-+]?[0-9]+)?)(Ki|Mi|Gi|Ti|[mkMGT]?)", str(text))
+    if not match:
+        raise MetalayerError(f"{text!r} is not a Kubernetes quantity such as 500m or 2Gi")
+    return float(match[1]) * {**_UNITS, **_BINARY}[match[2]]
+
+
+def _artifact_store(stack: Stack) -> Finding:
+    import boto3
+    from botocore.config import Config
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    store = stack.components["artifact_store"]
+    bucket, _, folder = store["path"].removeprefix("s3://").partition("/")
+    endpoint = store["client_kwargs"]["endpoint_url"]
+    keys = stack.secrets[store["authentication_secret"]]
+    client = boto3.client(
+        "s3",
+        endpoint_url=endpoint,
+        config=Config(connect_timeout=_TIMEOUT_S, read_timeout=_TIMEOUT_S, retries={"max_attempts": 1}),
+        region_name=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"),
+        **keys,
+    )
+    probe = f"{folder}/stack-check" if folder else "stack-check"
+    try:
+        client.put_object(Bucket=bucket, Key=probe, Body=b"")
+        client.delete_object(Bucket=bucket, Key=probe)
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        text = f"{store['path']} at {endpoint} cannot be written: {code}"
+        fix = "make the bucket" if code == "NoSuchBucket" else "see that AWS_ACCESS_KEY_ID may write there"
+        return Finding("artifact_store", "missing", text, fix)
+    except BotoCoreError as error:
+        text = f"no S3 service at {endpoint} ({type(error).__name__})"
+        return Finding("artifact_store", "missing", text, "start it, or mend AWS_ENDPOINT_URL_S3")
+    return Finding("artifact_store", "ok", f"{store['path']} at {endpoint} can be written")
+
+
+def _images(stack: Stack) -> list[Finding]:
+    registry = stack.components["container_registry"]["uri"]
+    images = [stack.settings["docker"]["parent_image"]]
+    if stack.gpu_step:
+        images.append(stack.gpu_step["settings"]["docker"]["parent_image"])
+    host = registry.partition("/")[0]
+    # TLS first; plain HTTP is what a registry on this machine or of a test speaks.
+    base = next((url for url in (f"https://{host}", f"http://{host}") if _http(f"{url}/v2/")[0]), None)
+    if base is None:
+        text = f"no registry at {host}"
+        return [Finding("container_registry", "missing", text, "start it, or mend METALAYER_REGISTRY")]
+    return [_image(base, host, image) for image in images]
+
+
+def _image(base: str, host: str, image: str) -> Finding:
+    name, _, tag = image.removeprefix(f"{host}/").rpartition(":")
+    url = f"{base}/v2/{name}/manifests/{tag}"
+    status, _, headers = _http(url, method="HEAD", accept=_MANIFESTS)
+    if status == 401 and base.startswith("https:"):
+        status = _http(url, method="HEAD", accept=_MANIFESTS, authorization=_login(host, headers))[0]
+    if status == 200:
+        return Finding("container_registry", "ok", f"{image} is there")
+    if status == 404:
+        fix = "make images, and push them under this name; or mend METALAYER_IMAGE_TAG"
+        return Finding("container_registry", "missing", f"{image} is not in the registry", fix)
+    return Finding("container_registry", "unchecked", f"{image}: {_said(status)}", "docker login, to have it checked")
+
+
+def _login(host: str, headers: Mapping[str, str]) -> str:
+    """An Authorization header by the answer of a registry that wants one, with what `docker login` has kept."""
+    file = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
+    kept = json.loads(file.read_text(encoding="utf-8")).get("auths", {}) if file.is_file() else {}
+    basic = kept.get(host, {}).get("auth")
+    wanted = headers.get("www-authenticate", "")
+    basic_header = f"Basic {basic}" if basic and base64.b64decode(basic) else ""
+    if not wanted.lower().startswith("bearer"):
+        return basic_header
+    parts = dict(re.findall(r'(\w+)="([^"]*)"', wanted))
+    query = urllib.parse.urlencode({key: parts[key] for key in ("service", "scope") if key in parts})
+    status, body, _ = _http(f"{parts.get('realm')}?{query}", authorization=basic_header)
+    if status != 200:
+        return ""
+    answer = json.loads(body)
+    return f"Bearer {answer.get('token') or answer.get('access_token')}"
+
+
+def _tracker(stack: Stack) -> Finding:
+    from metalayer.errors import RegistryError
+    from metalayer.serving import registry
+    from pipelines import mlflow_service
+
+    uri = stack.components["experiment_tracker"]["tracking_uri"]
+    if not mlflow_service.is_server(uri):
+        text = f"MLFLOW_TRACKING_URI is {uri}, which pods cannot reach"
+        return Finding("experiment_tracker", "missing", text, "give the URL of an MLflow server")
+    status = _http(f"{uri.rstrip('/')}/version")[0]
+    if not status:
+        return Finding("experiment_tracker", "missing", f"no MLflow server at {uri}", "start it, or mend the URL")
+    try:
+        registry.ensure_experiment(tracking_uri=uri)
+    except RegistryError as error:
+        return Finding("experiment_tracker", "missing", str(error), "see MLFLOW_TRACKING_TOKEN, or user and password")
+    return Finding("experiment_tracker", "ok", f"MLflow at {uri}")
+
+
+def _http(
+    url: str, data: bytes | None = None, *, method: str | None = None, accept: str = "*/*", authorization: str = ""
+) -> tuple[int, bytes, dict[str, str]]:
+    """Status, body and headers (names in lower case); status 0 where nobody answers."""
+    headers = {"Accept": accept, **({"Authorization": authorization} if authorization else {})}
+    try:
+        request = urllib.request.Request(url, data=data, method=method, headers=headers)  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310
+            return response.status, response.read(), {key.lower(): value for key, value in response.headers.items()}
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(), {key.lower(): value for key, value in error.headers.items()}
+    except (OSError, ValueError):
+        return 0, b"", {}
+
+
+def _said(status: int) -> str:
+    return f"HTTP {status}" if status else "nobody answers"

@@ -1,0 +1,112 @@
+"""Input files of a run whose steps are elsewhere: put into the artifact store once, by content.
+
+The process that starts a run sees the base-layer files; a pod does not. On a stack whose artifact store is
+remote the start copies them to `inputs/<data hash>/` of the store, and the steps that read them fetch them.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from metalayer.config import DataConfig
+from metalayer.core import ArtifactLoader
+from metalayer.errors import ArtifactError
+
+_LIST = "files.json"
+
+logger = logging.getLogger(__name__)
+
+
+def stage(data: DataConfig, data_hash: str, store: Any) -> int:
+    """Copy the input files to a remote artifact store, unless they are there; the list of them comes last.
+
+    Args:
+        data: which files.
+        data_hash: of their contents.
+        store: ZenML's artifact store.
+
+    Returns:
+        The number of files copied.
+    """
+    folder = _folder(store, data_hash)
+    if store.exists(_join(folder, _LIST)):
+        return 0
+    files = ArtifactLoader(data).files()
+    beside = [path for path in files.nucleotide_scores if path.suffix == ".tsv"]  # found in the artifacts' folder
+    kinds = {
+        "artifacts": [item.path for item in files.artifacts] + beside,
+        "nucleotide_scores": [path for path in files.nucleotide_scores if path not in beside],
+        "gene_table": [files.gene_table] if files.gene_table else [],
+        "variants": [files.variants] if files.variants else [],
+    }
+    store.makedirs(folder)
+    for kind, paths in kinds.items():
+        for path in paths:
+            with path.open("rb") as reader, store.open(_join(folder, kind, path.name), "wb") as writer:
+                shutil.copyfileobj(reader, writer, 1 << 20)
+    listed = {
+        "genome_build": files.genome_build,
+        "annotation_source": files.annotation_source,
+        **{kind: [path.name for path in paths] for kind, paths in kinds.items()},
+    }
+    with store.open(_join(folder, _LIST), "w") as handle:
+        json.dump(listed, handle)
+    return sum(len(paths) for paths in kinds.values())
+
+
+def local_inputs(data: DataConfig, data_hash: str, folder: Path) -> DataConfig:
+    """`data` where its files are on this machine; else the same with the files of the store, copied to `folder`."""
+    if (data.artifacts_dir or data.data_root).is_dir():
+        return data
+    from zenml.client import Client
+
+    return fetch(data, data_hash, folder, Client().active_stack.artifact_store)
+
+
+def fetch(data: DataConfig, data_hash: str, folder: Path, store: Any) -> DataConfig:
+    """`data` with the files that `stage` put into the store, copied to `folder`.
+
+    Raises:
+        ArtifactError: they are not there, or not what the run was started with.
+    """
+    source = _folder(store, data_hash)
+    if not store.exists(_join(source, _LIST)):
+        where = data.artifacts_dir or data.data_root
+        raise ArtifactError(f"{where} is not on this machine, {source} not in the store; start the run again")
+    with store.open(_join(source, _LIST), "r") as handle:
+        listed = json.load(handle)
+    paths: dict[str, list[Path]] = {}
+    for kind in ("artifacts", "nucleotide_scores", "gene_table", "variants"):
+        (folder / kind).mkdir(parents=True)
+        paths[kind] = [folder / kind / name for name in listed[kind]]
+        for path in paths[kind]:
+            with store.open(_join(source, kind, path.name), "rb") as reader, path.open("wb") as writer:
+                shutil.copyfileobj(reader, writer, 1 << 20)
+    found = data.model_copy(
+        update={
+            "data_root": folder,
+            "genome_build": listed["genome_build"],
+            "annotation_source": listed["annotation_source"],
+            "artifacts_dir": folder / "artifacts",
+            "nucleotide_scores": folder / "nucleotide_scores" if listed["nucleotide_scores"] else None,
+            "gene_table": next(iter(paths["gene_table"]), None),
+            "splicevardb_path": next(iter(paths["variants"]), None),
+        }
+    )
+    if ArtifactLoader(found).fingerprint() != data_hash:
+        raise ArtifactError(f"{source} is not what the run was started with; delete it and start the run again")
+    logger.info("fetched %d input files", sum(len(kept) for kept in paths.values()))
+    return found
+
+
+def _folder(store: Any, data_hash: str) -> str:
+    return _join(store.path, "inputs", data_hash)
+
+
+def _join(*parts: str) -> str:
+    return os.path.join(*parts)  # noqa: PTH118  a URI on remote stores

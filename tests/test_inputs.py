@@ -1,0 +1,71 @@
+"""Input files by way of a remote artifact store: the same files, or an error that says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+
+from metalayer.config import DataConfig
+from metalayer.core import ArtifactLoader
+from metalayer.errors import ArtifactError
+from steps.inputs import fetch, local_inputs, stage
+
+
+class Store:
+    """An artifact store in a folder, which like an object store makes folders by itself."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = str(folder)
+        self.written: list[str] = []
+
+    def exists(self, path: str) -> bool:
+        return Path(path).exists()
+
+    def makedirs(self, path: str) -> None:
+        Path(path).mkdir(parents=True)
+
+    def open(self, path: str, mode: str) -> IO[Any]:
+        if "w" in mode:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self.written.append(Path(path).name)
+        return Path(path).open(mode)
+
+
+@pytest.mark.parametrize("variants", [None, "splicevardb"])
+def test_the_same_files(
+    base_layer: Path, tmp_path: Path, data_config: Callable[..., DataConfig], variants: str | None
+) -> None:
+    store = Store(tmp_path / "store")
+    data = data_config(base_layer, variant_source=variants)
+    data_hash = ArtifactLoader(data).fingerprint()
+    report = ArtifactLoader(data).load(tmp_path / "here")
+    count = len(ArtifactLoader(data).files().all_paths())
+    assert local_inputs(data, data_hash, tmp_path / "unused") is data
+    assert stage(data, data_hash, store) == count
+    assert store.written[-1] == "files.json"
+    assert stage(data, data_hash, store) == 0
+    found = fetch(data, data_hash, tmp_path / "fetched", store)
+    files = ArtifactLoader(found).files()
+    assert all(path.is_relative_to(tmp_path / "fetched") for path in files.all_paths())
+    assert (files.genome_build, files.annotation_source) == ("GRCh38", report["annotation_source"])
+    ArtifactLoader(found).load(tmp_path / "there")
+    for name in sorted(path.name for path in (tmp_path / "here").iterdir()):
+        assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
+def test_files_that_are_not_there_or_changed(
+    base_layer: Path, tmp_path: Path, data_config: Callable[..., DataConfig]
+) -> None:
+    store = Store(tmp_path / "store")
+    data = data_config(base_layer)
+    data_hash = ArtifactLoader(data).fingerprint()
+    with pytest.raises(ArtifactError, match="start the run again"):
+        fetch(data, data_hash, tmp_path / "a", store)
+    stage(data, data_hash, store)
+    (table,) = (tmp_path / "store" / "inputs" / data_hash / "gene_table").iterdir()
+    table.write_text(table.read_text() + "\n")
+    with pytest.raises(ArtifactError, match="is not what the run was started with"):
+        fetch(data, data_hash, tmp_path / "b", store)

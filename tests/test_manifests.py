@@ -1,0 +1,168 @@
+"""k8s/: every overlay against the schemas, and what the schemas do not know."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from metalayer.serving.settings import ServingSettings
+from tests.manifests import K8S, VERSIONS, assert_restricted, kustomize, pod_specs, validate
+
+OVERLAYS = ("local", "production", "bed")
+SECRETS = {"metalayer-api-keys", "metalayer-mlflow-database", "metalayer-s3"}
+"""What docs/kubernetes.md says to make."""
+SERVED_BY_1_20 = {"v1", "apps/v1", "rbac.authorization.k8s.io/v1", "networking.k8s.io/v1"}
+
+
+@pytest.fixture(params=OVERLAYS)
+def overlay(request: pytest.FixtureRequest) -> list[dict[str, Any]]:
+    return kustomize(K8S / "overlays" / request.param)
+
+
+def of_kind(documents: list[dict[str, Any]], kind: str) -> dict[str, dict[str, Any]]:
+    return {document["metadata"]["name"]: document for document in documents if document["kind"] == kind}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_schema(overlay: list[dict[str, Any]], version: str) -> None:
+    for document in overlay:
+        validate(document, version)
+
+
+def test_a_wrong_field_is_found() -> None:
+    from kubernetes_validate import ValidationError
+
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "a"}, "spec": {"prots": []}}
+    with pytest.raises(ValidationError, match="prots"):
+        validate(service, VERSIONS[0])
+
+
+def test_pods_are_restricted(overlay: list[dict[str, Any]]) -> None:
+    specs = pod_specs(overlay)
+    assert {"metalayer-serving", "metalayer-mlflow"} <= set(specs)
+    for spec in specs.values():
+        assert_restricted(spec)
+        assert spec["automountServiceAccountToken"] is False
+        for container in spec["containers"]:
+            assert container["resources"]["limits"]["memory"]
+            assert container["resources"]["requests"]["cpu"]
+    assert specs["metalayer-serving"]["securityContext"]["runAsUser"] == 10001
+
+
+def test_no_secret_is_in_them_and_no_registry(overlay: list[dict[str, Any]]) -> None:
+    assert not of_kind(overlay, "Secret")
+    named = set()
+    for spec in pod_specs(overlay).values():
+        for volume in spec["volumes"]:
+            named |= {volume["secret"]["secretName"]} if "secret" in volume else set()
+        for container in spec["containers"]:
+            assert "/" not in container["image"]
+            named |= (
+                {source["secretRef"]["name"] for source in container["envFrom"] if "secretRef" in source}
+                if ("envFrom" in container)
+                else set()
+            )
+            for variable in container.get("env", []):
+                if "valueFrom" in variable:
+                    named.add(variable["valueFrom"]["secretKeyRef"]["name"])
+                else:
+                    assert "PASSWORD" not in variable["name"]
+    assert named == SECRETS
+
+
+def test_selectors_find_what_they_select(overlay: list[dict[str, Any]]) -> None:
+    templates = [document["spec"]["template"] for document in overlay if "template" in document.get("spec", {})]
+
+    def selected(labels: dict[str, str]) -> list[dict[str, Any]]:
+        return [template for template in templates if labels.items() <= template["metadata"]["labels"].items()]
+
+    services = of_kind(overlay, "Service")
+    for service in services.values():
+        (template,) = selected(service["spec"]["selector"])
+        names = {port["name"] for container in template["spec"]["containers"] for port in container["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= names
+    for document in overlay:
+        if document["kind"] in ("Deployment", "StatefulSet"):
+            assert selected(document["spec"]["selector"]["matchLabels"]) == [document["spec"]["template"]]
+        if document["kind"] == "NetworkPolicy" and document["metadata"]["name"] != "metalayer-pipeline":
+            assert len(selected(document["spec"]["podSelector"]["matchLabels"])) == 1
+    for name, spec in pod_specs(overlay).items():
+        for constraint in spec.get("topologySpreadConstraints", []):
+            assert constraint["labelSelector"]["matchLabels"] == {"app.kubernetes.io/name": name}
+
+
+def test_serving_settings_and_drain(overlay: list[dict[str, Any]]) -> None:
+    spec = pod_specs(overlay)["metalayer-serving"]
+    (container,) = spec["containers"]
+    (config,) = (item for name, item in of_kind(overlay, "ConfigMap").items() if name.startswith("metalayer-serving"))
+    assert container["envFrom"] == [{"configMapRef": {"name": config["metadata"]["name"]}}]
+    settings = ServingSettings.from_environment(config["data"])
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    assert str(settings.api_keys_file.parent) in mounts
+    assert config["data"]["METALAYER_HOME"] in mounts
+    # A Service of the namespace would be a variable METALAYER_SERVE_..., an unknown setting, but for this:
+    assert spec["enableServiceLinks"] is False
+    pre_stop = int(container["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert spec["terminationGracePeriodSeconds"] >= pre_stop + settings.drain_s + settings.deadline_s + 10
+    readiness = container["readinessProbe"]
+    assert settings.drain_s > readiness["periodSeconds"] * readiness["failureThreshold"]
+    assert {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")} == {
+        "startup": "/healthz",
+        "liveness": "/livez",
+        "readiness": "/readyz",
+    }
+    assert container["ports"] == [{"name": "http", "containerPort": 3000}]
+
+
+def test_role_is_worked_out(overlay: list[dict[str, Any]]) -> None:
+    (role,) = of_kind(overlay, "Role").values()
+    (binding,) = of_kind(overlay, "RoleBinding").values()
+    assert not of_kind(overlay, "ClusterRoleBinding")
+    assert [(subject["name"], subject["namespace"]) for subject in binding["subjects"]] == [
+        ("metalayer-pipeline", "metalayer")
+    ]
+    allowed = {(resource, verb) for rule in role["rules"] for resource in rule["resources"] for verb in rule["verbs"]}
+    assert not any("*" in pair for pair in allowed)
+    assert {verb for resource, verb in allowed if resource == "secrets"} == {"create", "patch", "delete"}
+    assert ("pods", "create") not in allowed
+
+
+def test_local_has_a_database_and_production_scales() -> None:
+    local, production = (kustomize(K8S / "overlays" / name) for name in ("local", "production"))
+    assert "metalayer-postgres" in of_kind(local, "StatefulSet")
+    assert not of_kind(production, "StatefulSet")
+    deployment = of_kind(production, "Deployment")["metalayer-serving"]
+    assert "replicas" not in deployment["spec"]
+    target = of_kind(production, "HorizontalPodAutoscaler")["metalayer-serving"]["spec"]["scaleTargetRef"]
+    assert (target["kind"], target["name"]) == ("Deployment", "metalayer-serving")
+    budget = of_kind(production, "PodDisruptionBudget")["metalayer-serving"]["spec"]["selector"]["matchLabels"]
+    assert budget == deployment["spec"]["selector"]["matchLabels"]
+
+
+def test_bed_has_only_kinds_of_1_20() -> None:
+    documents = kustomize(K8S / "overlays" / "bed")
+    assert {document["apiVersion"] for document in documents} <= SERVED_BY_1_20
+
+
+def test_optional_components(tmp_path: Path) -> None:
+    shutil.copytree(K8S, tmp_path / "k8s")
+    overlay = tmp_path / "k8s" / "overlays" / "production"
+    chosen = yaml.safe_load((overlay / "kustomization.yaml").read_text())
+    chosen["components"] += ["../../components/ingress", "../../components/monitoring"]
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(chosen))
+    documents = kustomize(overlay)
+    ingress = of_kind(documents, "Ingress")["metalayer-serving"]
+    for version in VERSIONS:
+        validate(ingress, version)
+    service = of_kind(documents, "Service")["metalayer-serving"]
+    backend = ingress["spec"]["rules"][0]["http"]["paths"][0]["backend"]["service"]
+    ports = {port["name"] for port in service["spec"]["ports"]}
+    assert backend == {"name": "metalayer-serving", "port": {"name": "http"}}
+    # A kind of an operator: no schema ships with Kubernetes.
+    monitor = of_kind(documents, "ServiceMonitor")["metalayer-serving"]["spec"]
+    assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
+    assert {endpoint["port"] for endpoint in monitor["endpoints"]} <= ports

@@ -1,0 +1,229 @@
+"""Runs at set times: the manifests, the commands, and what a scheduled run does with data old and new."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from metalayer.config import RunConfig
+from metalayer.errors import ConfigError
+from pipelines import commands, schedule, stacks
+from pipelines.cluster import ClusterError
+from tests.manifests import K8S, VERSIONS, assert_restricted, kustomize, validate
+from tests.stubs import Stub, stub
+from tests.test_pipeline import CONFIGS, FAILING, QUICK, RUN, command
+from tests.test_stacks import ENVIRONMENT, PLACES, SECRET
+
+MONDAYS = "0 3 * * 1"
+CRON_JOBS = "/apis/batch/v1/namespaces/metalayer/cronjobs"
+CONFIG_MAPS = "/api/v1/namespaces/metalayer/configmaps"
+NAME = "metalayer-training-real-80"
+
+
+@pytest.fixture
+def stack(monkeypatch: pytest.MonkeyPatch) -> stacks.Stack:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    return stacks.read("kubernetes", PLACES)
+
+
+@pytest.fixture
+def run() -> schedule.ScheduledRun:
+    return schedule.ScheduledRun("training", CONFIGS / "real_80.yaml", Path("/data"), ("train.max_epochs=2",))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_schema(stack: stacks.Stack, run: schedule.ScheduledRun, version: str) -> None:
+    for document in schedule.manifests(stack, run, MONDAYS, "Europe/Berlin"):
+        validate(document, version)
+
+
+def test_cron_job(stack: stacks.Stack, run: schedule.ScheduledRun) -> None:
+    config_map, cron_job = schedule.manifests(stack, run, MONDAYS, "Europe/Berlin")
+    assert config_map["metadata"]["name"] == cron_job["metadata"]["name"] == NAME
+    spec = cron_job["spec"]
+    assert (spec["schedule"], spec["timeZone"]) == (MONDAYS, "Europe/Berlin")
+    assert spec["concurrencyPolicy"] == "Forbid"
+    assert spec["startingDeadlineSeconds"] > 0
+    assert spec["successfulJobsHistoryLimit"] == spec["failedJobsHistoryLimit"] == 3
+    assert spec["jobTemplate"]["spec"]["backoffLimit"] == 0
+    pod = spec["jobTemplate"]["spec"]["template"]["spec"]
+    assert_restricted(pod)
+    (container,) = pod["containers"]
+    assert container["image"] == "127.0.0.1:1/metalayer-pipeline:1"
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    sources = {volume["name"]: volume for volume in pod["volumes"]}
+    assert sources[mounts["/data"]]["persistentVolumeClaim"] == {"claimName": "metalayer-data", "readOnly": True}
+    assert sources[mounts["/config"]]["configMap"] == {"name": NAME}
+    assert yaml.safe_load(config_map["data"]["real_80.yaml"]) == yaml.safe_load(run.config.read_text())
+    assert SECRET not in yaml.safe_dump(cron_job)
+    plain = {variable["name"]: variable["value"] for variable in container["env"]}
+    assert set(stacks.variables("kubernetes")) - set(plain) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    assert [source["secretRef"]["name"] for source in container["envFrom"]] == ["metalayer-zenml", "metalayer-s3"]
+
+
+def test_its_command_is_one_that_run_py_takes(stack: stacks.Stack, run: schedule.ScheduledRun) -> None:
+    from pipelines import run as program
+
+    _, cron_job = schedule.manifests(stack, run, MONDAYS, "Etc/UTC")
+    python, script, *arguments = cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"][0]["command"]
+    assert (python, script) == ("python", "pipelines/run.py")
+    options = program._parser().parse_args(arguments)
+    assert (options.stack, options.pipeline, options.if_changed) == ("kubernetes", "training", True)
+    assert (options.config, options.data_root) == (Path("/config/real_80.yaml"), Path("/data"))
+    assert options.overrides == ["train.max_epochs=2"]
+
+
+def test_the_demo_needs_no_volume(stack: stacks.Stack) -> None:
+    (cron_job,) = schedule.manifests(stack, schedule.ScheduledRun("training", None, None, ()), MONDAYS, "Etc/UTC")
+    assert cron_job["metadata"]["name"] == "metalayer-training-demo"
+    assert "persistentVolumeClaim" not in yaml.safe_dump(cron_job)
+
+
+def test_its_account_is_in_the_manifests(stack: stacks.Stack, run: schedule.ScheduledRun) -> None:
+    _, cron_job = schedule.manifests(stack, run, MONDAYS, "Etc/UTC")
+    pod = cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    there = {
+        document["metadata"]["name"] for document in kustomize(K8S / "base") if document["kind"] == "ServiceAccount"
+    }
+    named = {pod["serviceAccountName"], stack.components["step_operator"]["service_account_name"]}
+    assert named | {stack.components["orchestrator"]["step_pod_service_account_name"]} <= there
+
+
+@pytest.mark.parametrize("cron", ["0 3 * * 1", "*/15 0-6,20 1 1-12/2 0,7"])
+def test_times(stack: stacks.Stack, run: schedule.ScheduledRun, cron: str) -> None:
+    assert schedule.manifests(stack, run, cron, "Etc/UTC")[1]["spec"]["schedule"] == cron
+
+
+@pytest.mark.parametrize(
+    "cron", ["", "0 3 * *", "0 3 * * 1 2026", "60 3 * * 1", "0 3 0 * 1", "a b c d e", "5-1 * * * *"]
+)
+def test_impossible_times(stack: stacks.Stack, run: schedule.ScheduledRun, cron: str) -> None:
+    with pytest.raises(ConfigError, match="for Mondays at 3"):
+        schedule.manifests(stack, run, cron, "Etc/UTC")
+
+
+def test_impossible_time_zone(stack: stacks.Stack, run: schedule.ScheduledRun) -> None:
+    with pytest.raises(ConfigError, match="Europe/Berlin"):
+        schedule.manifests(stack, run, MONDAYS, "Mars/Olympus")
+
+
+def test_a_stack_without_a_cluster(run: schedule.ScheduledRun) -> None:
+    with pytest.raises(ConfigError, match="use --stack kubernetes"):
+        schedule.apply(stacks.read("local", PLACES), run, MONDAYS, "Etc/UTC")
+
+
+# ---- against an API
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
+    with stub() as it:
+        for name, value in {**ENVIRONMENT, "KUBECONFIG": str(it.kubeconfig(tmp_path))}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("METALAYER_HOME", str(tmp_path / "state"))
+        yield it
+
+
+def test_applied_and_renewed(api: Stub, run: schedule.ScheduledRun) -> None:
+    stack = stacks.read("kubernetes", PLACES)
+    api.answers.update({f"POST {CRON_JOBS}": (201, {}), f"POST {CONFIG_MAPS}": (201, {})})
+    assert schedule.apply(stack, run, MONDAYS, "Etc/UTC") == NAME
+    assert [key for key, _ in api.asked] == [f"POST {CONFIG_MAPS}", f"POST {CRON_JOBS}"]
+    assert api.asked[1][1] == schedule.manifests(stack, run, MONDAYS, "Etc/UTC")[1]
+    conflict = (409, {"message": "already exists"})
+    api.answers.update({f"POST {CRON_JOBS}": conflict, f"POST {CONFIG_MAPS}": conflict})
+    api.answers.update({f"PATCH {CRON_JOBS}/{NAME}": (200, {}), f"PATCH {CONFIG_MAPS}/{NAME}": (200, {})})
+    schedule.apply(stack, run, "0 4 * * 1", "Etc/UTC")
+    key, renewed = api.asked[-1]
+    assert key == f"PATCH {CRON_JOBS}/{NAME}"
+    assert renewed["spec"]["schedule"] == "0 4 * * 1"
+    assert "suspend" not in renewed["spec"]
+    api.answers[f"POST {CONFIG_MAPS}"] = (403, {"message": "configmaps is forbidden"})
+    with pytest.raises(ClusterError, match="forbidden"):
+        schedule.apply(stack, run, MONDAYS, "Etc/UTC")
+
+
+def test_commands(api: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+    item: dict[str, Any] = {
+        "metadata": {"name": NAME},
+        "spec": {"schedule": MONDAYS, "timeZone": "Etc/UTC", "suspend": True},
+        "status": {"lastScheduleTime": "2026-11-23T03:00:00Z"},
+    }
+    api.answers[f"GET {CRON_JOBS}"] = (200, {"items": [item]})
+    api.answers[f"PATCH {CRON_JOBS}/{NAME}"] = (200, {})
+    api.answers[f"DELETE {CRON_JOBS}/{NAME}"] = (200, {})  # and no ConfigMap, as with the demo
+    assert commands.main(["schedule", "list"]) == 0
+    assert capsys.readouterr().out == f"{NAME}  {MONDAYS}  Etc/UTC  suspended  last 2026-11-23T03:00:00Z\n"
+    for word, suspended in (("suspend", True), ("resume", False)):
+        assert commands.main(["schedule", word, NAME]) == 0
+        assert api.asked[-1] == (f"PATCH {CRON_JOBS}/{NAME}", {"spec": {"suspend": suspended}})
+    assert commands.main(["schedule", "delete", NAME]) == 0
+    assert [key for key, _ in api.asked[-2:]] == [f"DELETE {CRON_JOBS}/{NAME}", f"DELETE {CONFIG_MAPS}/{NAME}"]
+    capsys.readouterr()
+    assert commands.main(["schedule", "suspend", "nonesuch"]) == 1
+    assert "nonesuch" in capsys.readouterr().out
+
+
+def test_scheduled_from_the_command_line(api: Stub, tmp_path: Path) -> None:
+    api.answers.update({f"POST {CRON_JOBS}": (201, {}), f"POST {CONFIG_MAPS}": (201, {})})
+    arguments = ["--stack", "kubernetes", "--config", str(CONFIGS / "real_80.yaml"), "--data-root", "/data"]
+    program = [sys.executable, str(RUN), *arguments, "--schedule", MONDAYS, "--time-zone", "Asia/Tokyo"]
+    done = subprocess.run(program, env=os.environ, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == f"scheduled {NAME}: {MONDAYS} Asia/Tokyo"
+    assert api.asked[-1][1]["spec"]["timeZone"] == "Asia/Tokyo"
+    assert not (tmp_path / "state" / "zenml").exists()
+
+
+# ---- what it starts
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_runs_where_data_have_changed_and_never_past_the_gate(simulation: Path, tmp_path: Path) -> None:
+    from metalayer.serving import registry
+
+    data, state = tmp_path / "data", tmp_path / "state"
+    shutil.copytree(simulation, data)
+
+    def start() -> subprocess.CompletedProcess[str]:
+        arguments = command((*QUICK, *FAILING), ("--data-root", str(data), "--if-changed"))
+        environment = {**os.environ, "METALAYER_HOME": str(state)}
+        return subprocess.run(
+            [sys.executable, str(RUN), *arguments],
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+
+    first = start()
+    assert first.returncode == 3, first.stderr
+    again = start()
+    assert again.returncode == 0, again.stderr
+    assert re.search(r"nothing new: run \S+ has seen these data", again.stdout)
+    assert "gate:" not in again.stdout
+    genes = data / "genes.tsv"
+    lines = genes.read_text().splitlines(keepends=True)
+    genes.write_text("".join([lines[0], *reversed(lines[1:])]))
+    changed = start()
+    assert changed.returncode == 3, changed.stderr
+    assert "load_artifacts" not in re.search(r"^cached +(.+)$", changed.stdout, re.MULTILINE)[1]
+    uri = f"sqlite:///{state / 'mlflow.db'}"
+    assert registry.find_champion("metalayer-pwm", uri) is None
+
+
+def test_configurations_can_be_scheduled() -> None:
+    for path in CONFIGS.glob("*.yaml"):
+        assert RunConfig.load(path, [], Path("/data")).data.data_root == Path("/data")

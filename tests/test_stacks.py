@@ -1,0 +1,442 @@
+"""Stacks: their files, what ZenML makes of them, and what `stack check` says before a run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from metalayer.errors import ConfigError, MetalayerError
+from pipelines import stack_check, stacks
+from pipelines.stack_check import Finding
+from tests.manifests import VERSIONS, assert_restricted, validate
+from tests.stubs import Stub, stub
+
+ROOT = Path(__file__).resolve().parents[1]
+RUN = ROOT / "pipelines" / "run.py"
+PLACES = {"state": "/state", "tracking_uri": "http://127.0.0.1:1"}
+SECRET = "s3cret-of-the-test"
+ENVIRONMENT = {
+    "METALAYER_KUBE_CONTEXT": "here",
+    "METALAYER_REGISTRY": "127.0.0.1:1",
+    "METALAYER_IMAGE_TAG": "1",
+    "METALAYER_BUCKET": "s3://bucket/folder",
+    "AWS_ENDPOINT_URL_S3": "http://127.0.0.1:1",
+    "MLFLOW_TRACKING_URI": "http://127.0.0.1:1",
+    "ZENML_STORE_URL": "http://127.0.0.1:1",
+    "AWS_ACCESS_KEY_ID": "key",
+    "AWS_SECRET_ACCESS_KEY": SECRET,
+}
+NAMESPACE = "/api/v1/namespaces/metalayer"
+COMPONENTS = (
+    "orchestrator",
+    "step_operator",
+    "artifact_store",
+    "container_registry",
+    "image_builder",
+    "experiment_tracker",
+    "model_registry",
+)
+REVIEWS = "/apis/authorization.k8s.io/v1"
+
+
+@pytest.fixture
+def kubernetes(monkeypatch: pytest.MonkeyPatch) -> stacks.Stack:
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    return stacks.read("kubernetes", PLACES)
+
+
+@pytest.mark.parametrize("name", stacks.names())
+def test_shipped_stacks(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable, value in ENVIRONMENT.items():
+        monkeypatch.setenv(variable, value)
+    stack = stacks.read(name, PLACES)
+    assert {"orchestrator", "artifact_store", "experiment_tracker", "image_builder"} <= stack.components.keys()
+    plain = yaml.safe_dump([stack.components, stack.settings, stack.steps, stack.gpu_step])
+    assert "{" not in plain.replace("{}", "")
+    assert SECRET not in plain
+    assert set(stacks.variables(name)) <= set(ENVIRONMENT)
+
+
+def test_all_unset_variables_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("METALAYER_REGISTRY", "r")
+    with pytest.raises(ConfigError) as caught:
+        stacks.read("kubernetes", PLACES)
+    for name in ENVIRONMENT:
+        assert (name in str(caught.value)) == (name != "METALAYER_REGISTRY")
+    with pytest.raises(ConfigError, match="kubeflow, kubernetes, local"):
+        stacks.read("nonesuch", PLACES)
+
+
+def test_gpu_steps_go_to_the_operator(kubernetes: stacks.Stack) -> None:
+    options = kubernetes.step_options(["train"])
+    assert options["train"]["step_operator"] is True
+    assert options["train"]["settings"]["docker"]["parent_image"] == "127.0.0.1:1/metalayer-pipeline-gpu:1"
+    assert stacks.read("local", PLACES).step_options(["train"]) == {}
+
+
+def pod_of(stack: stacks.Stack, component: str) -> dict[str, Any]:
+    """The pod that ZenML makes by a component's settings, as the API server sees it."""
+    from kubernetes.client import ApiClient
+    from zenml.integrations.kubernetes.flavors import kubernetes_orchestrator_flavor, kubernetes_step_operator_flavor
+    from zenml.integrations.kubernetes.manifest_utils import build_pod_manifest
+
+    config = {
+        "orchestrator": kubernetes_orchestrator_flavor.KubernetesOrchestratorConfig,
+        "step_operator": kubernetes_step_operator_flavor.KubernetesStepOperatorConfig,
+    }[component](**{key: value for key, value in stack.components[component].items() if key != "flavor"})
+    pod = build_pod_manifest(
+        pod_name="step",
+        image_name="image",
+        command=["python"],
+        args=[],
+        privileged=False,
+        pod_settings=config.pod_settings,
+        service_account_name=config.service_account_name,
+        env={"ZENML_A": "b"},
+    )
+    return without_nulls(ApiClient().sanitize_for_serialization(pod))
+
+
+def without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    return [without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("component", ["orchestrator", "step_operator"])
+def test_pods_of_steps(kubernetes: stacks.Stack, component: str) -> None:
+    pod = pod_of(kubernetes, component)
+    for version in VERSIONS:
+        validate(pod, version)
+    spec = pod["spec"]
+    assert_restricted(spec)
+    assert spec["enableServiceLinks"] is False
+    assert pod["metadata"]["labels"]["app.kubernetes.io/part-of"] == "metalayer"  # MLflow's network policy
+    (container,) = spec["containers"]
+    mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    assert set(mounted) == {volume["name"] for volume in spec["volumes"]}
+    assert {variable["name"]: variable["value"] for variable in container["env"]}["METALAYER_HOME"] == mounted["state"]
+    on_gpu = component == "step_operator"
+    assert (spec["serviceAccountName"] == "metalayer-gpu-step") == on_gpu
+    assert (container["resources"]["limits"].get("nvidia.com/gpu") == "1") == on_gpu
+    assert (spec.get("nodeSelector") == {"accelerator": "nvidia"}) == on_gpu
+    assert bool(spec.get("tolerations")) == on_gpu
+    assert ({"/dev/shm"} <= set(mounted.values())) == on_gpu
+
+
+APPLY = """
+import os, sys
+sys.path.insert(0, {root!r})
+from pipelines import commands
+for name, changes in (
+    ("kubernetes", {{}}),
+    ("kubernetes", {{}}),
+    ("kubernetes", {{"METALAYER_BUCKET": "s3://other"}}),
+    ("kubernetes", {{"AWS_SECRET_ACCESS_KEY": "other"}}),
+    ("kubeflow", {{}}),
+    ("kubeflow", {{}}),
+):
+    os.environ.update(changes)
+    print("RUN", flush=True)
+    assert commands.main(["stack", "apply", name]) == 0
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_applied_twice_changes_nothing(tmp_path: Path) -> None:
+    environment = {
+        **os.environ,
+        **ENVIRONMENT,
+        "METALAYER_HOME": str(tmp_path / "state"),
+        "ZENML_STORE_URL": f"sqlite:///{tmp_path}/zenml.db",
+        "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", APPLY.format(root=str(ROOT))],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert SECRET not in done.stdout + done.stderr
+    _, first, second, bucket, secret, kubeflow, again = done.stdout.split("RUN\n")
+    created = {"secret metalayer-s3", "stack created", *(f"{kind} created" for kind in COMPONENTS)}
+    assert created <= set(first.splitlines())
+    assert second == "nothing to change\n"
+    assert bucket == "artifact_store updated\n"
+    assert secret == "secret metalayer-s3\n"
+    assert "orchestrator created" in kubeflow
+    assert again == "nothing to change\n"
+
+
+# ---- stack check
+
+
+@pytest.fixture
+def server() -> Iterator[Stub]:
+    with stub() as it:
+        yield it
+
+
+def node(**changes: Any) -> dict[str, Any]:
+    """A GPU node that takes every pod of the stack but those without a toleration."""
+    return {
+        "metadata": {"name": "node1", "labels": {"accelerator": "nvidia"}},
+        "spec": {"taints": []},
+        "status": {
+            "conditions": [{"type": "Ready", "status": "True"}],
+            "allocatable": {"cpu": "8", "memory": "32Gi", "nvidia.com/gpu": "1"},
+        },
+    } | changes
+
+
+@pytest.fixture
+def ready(server: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
+    """Everything that a run on Kubernetes needs, behind one port."""
+    allowed = {"status": {"allowed": True}}
+    server.answers.update(
+        {
+            "GET /version": (200, {"gitVersion": "v1.33.0"}),
+            f"POST {REVIEWS}/selfsubjectaccessreviews": (201, allowed),
+            f"POST {REVIEWS}/subjectaccessreviews": (201, allowed),
+            f"GET {NAMESPACE}/serviceaccounts/metalayer-pipeline": (200, {}),
+            f"GET {NAMESPACE}/serviceaccounts/metalayer-gpu-step": (200, {}),
+            "GET /api/v1/nodes": (200, {"items": [node()]}),
+            f"GET {NAMESPACE}/resourcequotas": (200, {"items": []}),
+            "GET /api/v1/info": (200, {"version": "0.98.0"}),
+            "POST /api/v1/login": (200, {"access_token": "t"}),
+            "PUT /bucket/folder/stack-check": (200, b""),
+            "DELETE /bucket/folder/stack-check": (204, b""),
+            "GET /v2/": (200, {}),
+            "HEAD /v2/metalayer-pipeline/manifests/1": (200, {}),
+            "HEAD /v2/metalayer-pipeline-gpu/manifests/1": (200, {}),
+            "GET /api/2.0/mlflow/experiments/get-by-name": (
+                200,
+                {"experiment": {"experiment_id": "1", "name": "metalayer", "lifecycle_stage": "active"}},
+            ),
+        }
+    )
+    changes = {
+        **ENVIRONMENT,
+        "METALAYER_REGISTRY": f"127.0.0.1:{server.port}",
+        "AWS_ENDPOINT_URL_S3": server.url,
+        "MLFLOW_TRACKING_URI": server.url,
+        "ZENML_STORE_URL": server.url,
+        "KUBECONFIG": str(server.kubeconfig(tmp_path)),
+        "METALAYER_HOME": str(tmp_path / "state"),
+    }
+    for name, value in changes.items():
+        monkeypatch.setenv(name, value)
+    return server
+
+
+def checked(context: str = "here") -> list[Finding]:
+    os.environ["METALAYER_KUBE_CONTEXT"] = context
+    return stack_check.check(
+        stacks.read("kubernetes", {"state": "/s", "tracking_uri": os.environ["MLFLOW_TRACKING_URI"]})
+    )
+
+
+def only_missing(findings: list[Finding]) -> Finding:
+    (found,) = [finding for finding in findings if finding.state == "missing"]
+    assert found.fix or "Set KUBECONFIG" in found.text
+    assert SECRET not in "\n".join(stack_check.lines(findings))
+    return found
+
+
+def test_ready_stack(ready: Stub) -> None:
+    findings = checked()
+    assert [finding for finding in findings if finding.state != "ok"] == []
+    assert stack_check.exit_code(findings) == 0
+    stack_check.require(stacks.read("kubernetes", {"state": "/s", "tracking_uri": ready.url}))
+    assert {finding.component for finding in findings} == {
+        "zenml server", "orchestrator", "step_operator", "artifact_store", "container_registry", "experiment_tracker"
+    }  # fmt: skip
+
+
+QUOTA = {
+    "metadata": {"name": "team"},
+    "status": {"hard": {"requests.nvidia.com/gpu": "1", "pods": "9"}, "used": {"requests.nvidia.com/gpu": "1"}},
+}
+DENIED = {"status": {"allowed": False}}
+
+
+def denied_to_pods(review: dict[str, Any]) -> dict[str, Any]:
+    attributes = review["spec"]["resourceAttributes"]
+    assert review["spec"]["user"] == "system:serviceaccount:metalayer:metalayer-pipeline"
+    return {"status": {"allowed": attributes["verb"] != "create" or attributes["resource"] != "jobs"}}
+
+
+@pytest.mark.parametrize(
+    ("key", "answer", "component", "message"),
+    [
+        ("GET /version", (401, {"message": "Unauthorized"}), "orchestrator", "Unauthorized"),
+        (f"GET {NAMESPACE}/serviceaccounts/metalayer-pipeline", None, "orchestrator", "namespace metalayer is not"),
+        (
+            f"POST {REVIEWS}/selfsubjectaccessreviews",
+            (201, DENIED),
+            "orchestrator",
+            "you may not create jobs, get jobs",
+        ),
+        (
+            f"POST {REVIEWS}/subjectaccessreviews",
+            (201, denied_to_pods),
+            "orchestrator",
+            "service account metalayer-pipeline may not create jobs in namespace metalayer",
+        ),
+        (
+            f"GET {NAMESPACE}/resourcequotas",
+            (200, {"items": [QUOTA]}),
+            "orchestrator",
+            "quota team: 0 of requests.nvidia",
+        ),
+        ("GET /api/v1/info", None, "zenml server", "HTTP 404"),
+        ("POST /api/v1/login", (401, {}), "zenml server", "does not let us in"),
+        ("PUT /bucket/folder/stack-check", (403, b""), "artifact_store", "cannot be written: 403"),
+        (
+            "HEAD /v2/metalayer-pipeline-gpu/manifests/1",
+            None,
+            "container_registry",
+            "metalayer-pipeline-gpu:1 is not in",
+        ),
+        (
+            "GET /api/2.0/mlflow/experiments/get-by-name",
+            (401, {"error_code": "UNAUTHENTICATED", "message": "who?"}),
+            "experiment_tracker",
+            "who",
+        ),
+    ],
+)
+def test_what_is_missing(ready: Stub, key: str, answer: Any, component: str, message: str) -> None:
+    del ready.answers[key]
+    if answer:
+        ready.answers[key] = answer
+    found = only_missing(checked())
+    assert found.component == component
+    assert message in found.text
+    with pytest.raises(ConfigError, match="is not ready"):
+        stack_check.require(stacks.read("kubernetes", {"state": "/s", "tracking_uri": ready.url}))
+
+
+TAINT = {"key": "team", "value": "a", "effect": "NoSchedule"}
+NO_GPU = {
+    "conditions": [{"type": "Ready", "status": "True"}],
+    "allocatable": {"cpu": "8", "memory": "32Gi"},
+}
+
+
+@pytest.mark.parametrize(
+    ("nodes", "component", "message"),
+    [
+        ([node(status=NO_GPU)], "step_operator", "no node has enough nvidia.com/gpu (1 asked for)"),
+        ([node(metadata={"name": "cpu"})], "step_operator", "no ready node has the label accelerator=nvidia"),
+        ([node(spec={"taints": [TAINT]}), node(metadata={"name": "cpu"})], "step_operator", "team=a:NoSchedule"),
+        (
+            [node(spec={"taints": [{"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}]})],
+            "orchestrator",
+            "nvidia.com/gpu=present:NoSchedule",
+        ),
+    ],
+)
+def test_nodes(ready: Stub, nodes: list[dict[str, Any]], component: str, message: str) -> None:
+    ready.answers["GET /api/v1/nodes"] = (200, {"items": nodes})
+    found = only_missing(checked())
+    assert found.component == component
+    assert message in found.text
+
+
+def test_no_node_at_all(ready: Stub) -> None:
+    ready.answers["GET /api/v1/nodes"] = (200, {"items": [node(spec={"unschedulable": True})]})
+    assert {finding.text for finding in checked() if finding.state == "missing"} == {"no node is ready and schedulable"}
+
+
+def test_what_may_not_be_seen_stops_no_run(ready: Stub) -> None:
+    ready.answers["GET /api/v1/nodes"] = (403, {"message": "nodes is forbidden"})
+    ready.answers[f"POST {REVIEWS}/subjectaccessreviews"] = (403, {"message": "forbidden"})
+    findings = checked()
+    assert [finding.state for finding in findings].count("unchecked") == 2
+    assert stack_check.exit_code(findings) == 0
+
+
+def test_no_such_context(ready: Stub) -> None:
+    found = only_missing(checked(context="elsewhere"))
+    assert "'elsewhere'" in found.text
+    assert "kubectl config get-contexts" in found.text
+
+
+@pytest.mark.parametrize(
+    ("variable", "component"),
+    [
+        ("AWS_ENDPOINT_URL_S3", "artifact_store"),
+        ("METALAYER_REGISTRY", "container_registry"),
+        ("MLFLOW_TRACKING_URI", "experiment_tracker"),
+        ("ZENML_STORE_URL", "zenml server"),
+    ],
+)
+def test_unreachable(ready: Stub, variable: str, component: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(variable, ENVIRONMENT[variable])
+    assert only_missing(checked()).component == component
+
+
+def test_cluster_that_is_down(ready: Stub, tmp_path: Path) -> None:
+    file = ready.kubeconfig(tmp_path)
+    file.write_text(file.read_text().replace(str(ready.port), "1"))
+    assert "no API server at http://127.0.0.1:1" in only_missing(checked()).text
+
+
+def test_mlflow_in_a_file(ready: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////state/mlflow.db")
+    assert "pods cannot reach" in only_missing(checked()).text
+
+
+def test_quantities() -> None:
+    assert [stack_check.amount(text) for text in ("500m", "2Gi", "4", "1e3", "2k")] == [0.5, 2.0**31, 4, 1000, 2000]
+    with pytest.raises(MetalayerError, match="quantity"):
+        stack_check.amount("much")
+
+
+def run_command(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(RUN), *arguments],
+        env={**os.environ, **changes},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.slow
+def test_check_as_a_command(ready: Stub) -> None:
+    done = run_command("stack", "check", "kubernetes")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("ok        zenml server")
+    done = run_command("stack", "check", "kubernetes", METALAYER_REGISTRY="")
+    assert done.returncode == 2
+    assert done.stdout.splitlines()[0] == "missing   environment        METALAYER_REGISTRY is not set"
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_a_run_is_refused_before_it_is_submitted(ready: Stub, simulation: Path, tmp_path: Path) -> None:
+    del ready.answers["HEAD /v2/metalayer-pipeline/manifests/1"]
+    done = run_command("--stack", "kubernetes", "--data-root", str(simulation))
+    assert done.returncode == 2, done.stderr
+    assert "the stack kubernetes is not ready" in done.stderr
+    assert "metalayer-pipeline:1 is not in the registry" in done.stderr
+    done = run_command("--stack", "kubeflow", "--data-root", str(simulation))
+    assert done.returncode == 2
+    assert "use --stack kubernetes" in done.stderr
