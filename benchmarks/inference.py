@@ -35,6 +35,7 @@ def _compared(name: str, model: MetaSpliceModel) -> list[Result]:
     sequence, scores = made_up(LENGTH)
     tokens = np.frombuffer(sequence.encode(), np.uint8) % 5 % 4  # any four letters do
     windows = _around(tokens.astype(np.uint8), 500)
+    read = _around(tokens.astype(np.uint8), model.context_bp) if model.track_letters_bp else windows
     tracks = _around(scores, model.context_bp)
     row_scores = gene_row_scores(scores)[:WINDOWED]
 
@@ -43,7 +44,7 @@ def _compared(name: str, model: MetaSpliceModel) -> list[Result]:
         for start in range(0, WINDOWED, CHUNK):
             rows = slice(start, start + CHUNK)
             features = torch.from_numpy(feature_matrix(row_scores[rows], windows[rows]))
-            model.calibrate(model(torch.from_numpy(windows[rows]), features, torch.from_numpy(tracks[rows])))
+            model.calibrate(model(torch.from_numpy(read[rows]), features, torch.from_numpy(tracks[rows])))
 
     times = seconds({"dense": lambda: predictor.predict_tracks(sequence, scores), "windowed": windowed}, repeats=3)
     dense, rate = LENGTH / times["dense"], WINDOWED / times["windowed"]
