@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from metalayer.serving.settings import ServingSettings
+from pipelines import stack_check
 from tests.manifests import K8S, VERSIONS, assert_restricted, kustomize, pod_specs, validate
 
 OVERLAYS = ("local", "production", "bed")
@@ -129,6 +130,7 @@ def test_role_is_worked_out(overlay: list[dict[str, Any]]) -> None:
     assert not any("*" in pair for pair in allowed)
     assert {verb for resource, verb in allowed if resource == "secrets"} == {"create", "patch", "delete"}
     assert ("pods", "create") not in allowed
+    assert {(resource, verb) for _, resource, verbs in stack_check._RIGHTS for verb in verbs} <= allowed
 
 
 def test_local_has_a_database_and_production_scales() -> None:
