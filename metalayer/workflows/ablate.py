@@ -49,6 +49,7 @@ _SCORES_ALONE: Settings = {
     "score_encoder": True,
     "track_encoder": "none",
     "track_encoder_config": {},
+    "augment_tracks": False,
 }
 """What a variant reads unless its own settings say otherwise."""
 _TRACKS: Settings = {"track_encoder": "stages"}
