@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_real_run(shared: Path, tmp_path: Path, config: str, base_donor: float, base_acceptor: float) -> None:
     command = [sys.executable, str(ROOT / "pipelines" / "run.py"), "--stack", "local"]
     command += ["--config", str(ROOT / "pipelines" / "configs" / f"{config}.yaml"), "--data-root", str(shared / "real")]
-    command += ["--set", "train.max_epochs=2"]  # of 48, which take some minutes
+    command += ["--set", "train.max_epochs=2"]  # of 20, which take minutes
     environment = {**os.environ, "METALAYER_HOME": str(tmp_path / "state")}
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
     assert ended.returncode in (0, 3), ended.stderr
