@@ -185,7 +185,7 @@ def test_a_planted_signal_is_found_and_nothing_where_labels_are_shuffled() -> No
     assert max(epoch["val_ap_donor"] for epoch in history) > 0.9
     nothing = trainer(max_epochs=15)
     nothing.train_loader = crops(planted(30, 0, shuffled=True), shuffle=True)
-    nothing.val_loader = crops(planted(10, 1, shuffled=True))
+    nothing.val_loader = crops(planted(80, 1, shuffled=True))  # of few genes, chance gives more
     history = nothing.train()
     assert max(epoch["val_ap_donor"] for epoch in history) < history[0]["val_ap_donor"] + 0.05
 
