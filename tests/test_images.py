@@ -165,7 +165,7 @@ def test_the_demo_runs_without_a_network_and_its_model_is_served(volume: str) ->
     lines = re.findall(r"^docker run (.*)$", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     demo, serve = ([own.get(word, word) for word in line.split()] for line in lines)
     assert "none" in demo
-    told = docker("run", *UNPRIVILEGED, *demo, timeout=600)
+    told = docker("run", *UNPRIVILEGED, *demo, timeout=1200)
     assert re.search(r"^PR-AUC splice ", told, re.MULTILINE), told
     tag = re.search(rf"{NAME}:\d+-\w+", told)[0]
     state = ("--volume", f"{volume}:/state")
