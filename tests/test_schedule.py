@@ -18,10 +18,10 @@ from metalayer.config import RunConfig
 from metalayer.errors import ConfigError
 from pipelines import commands, schedule, stacks
 from pipelines.cluster import ClusterError
+from tests.fakes import FakeServer, fake_server
 from tests.manifests import K8S, VERSIONS, assert_restricted, kustomize, validate
-from tests.stubs import Stub, stub
 from tests.test_pipeline import CONFIGS, FAILING, QUICK, RUN, command
-from tests.test_stacks import ENVIRONMENT, PLACES, SECRET
+from tests.test_stacks import ENVIRONMENT, PLACES, SECRET, read_kubernetes
 
 MONDAYS = "0 3 * * 1"
 CRON_JOBS = "/apis/batch/v1/namespaces/metalayer/cronjobs"
@@ -31,9 +31,7 @@ NAME = "metalayer-training-real-80"
 
 @pytest.fixture
 def stack(monkeypatch: pytest.MonkeyPatch) -> stacks.Stack:
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    return stacks.read("kubernetes", PLACES)
+    return read_kubernetes(monkeypatch)
 
 
 @pytest.fixture
@@ -126,15 +124,15 @@ def test_a_stack_without_a_cluster(run: schedule.ScheduledRun) -> None:
 
 
 @pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stub]:
-    with stub() as it:
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
+    with fake_server() as it:
         for name, value in {**ENVIRONMENT, "KUBECONFIG": str(it.kubeconfig(tmp_path))}.items():
             monkeypatch.setenv(name, value)
         monkeypatch.setenv("METALAYER_HOME", str(tmp_path / "state"))
         yield it
 
 
-def test_applied_and_renewed(api: Stub, run: schedule.ScheduledRun) -> None:
+def test_applied_and_renewed(api: FakeServer, run: schedule.ScheduledRun) -> None:
     stack = stacks.read("kubernetes", PLACES)
     api.answers.update({f"POST {CRON_JOBS}": (201, {}), f"POST {CONFIG_MAPS}": (201, {})})
     assert schedule.apply(stack, run, MONDAYS, "Etc/UTC") == NAME
@@ -153,7 +151,7 @@ def test_applied_and_renewed(api: Stub, run: schedule.ScheduledRun) -> None:
         schedule.apply(stack, run, MONDAYS, "Etc/UTC")
 
 
-def test_commands(api: Stub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands(api: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     item: dict[str, Any] = {
         "metadata": {"name": NAME},
         "spec": {"schedule": MONDAYS, "timeZone": "Etc/UTC", "suspend": True},
@@ -174,7 +172,7 @@ def test_commands(api: Stub, capsys: pytest.CaptureFixture[str]) -> None:
     assert "nonesuch" in capsys.readouterr().out
 
 
-def test_scheduled_from_the_command_line(api: Stub, tmp_path: Path) -> None:
+def test_scheduled_from_the_command_line(api: FakeServer, tmp_path: Path) -> None:
     api.answers.update({f"POST {CRON_JOBS}": (201, {}), f"POST {CONFIG_MAPS}": (201, {})})
     arguments = ["--stack", "kubernetes", "--config", str(CONFIGS / "real_80.yaml"), "--data-root", "/data"]
     program = [sys.executable, str(RUN), *arguments, "--schedule", MONDAYS, "--time-zone", "Asia/Tokyo"]

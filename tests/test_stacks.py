@@ -15,8 +15,8 @@ import yaml
 from metalayer.errors import ConfigError, MetalayerError
 from pipelines import stack_check, stacks
 from pipelines.stack_check import Finding
+from tests.fakes import FakeServer, fake_server
 from tests.manifests import VERSIONS, assert_restricted, validate
-from tests.stubs import Stub, stub
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "pipelines" / "run.py"
@@ -46,11 +46,15 @@ COMPONENTS = (
 REVIEWS = "/apis/authorization.k8s.io/v1"
 
 
-@pytest.fixture
-def kubernetes(monkeypatch: pytest.MonkeyPatch) -> stacks.Stack:
+def read_kubernetes(monkeypatch: pytest.MonkeyPatch) -> stacks.Stack:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     return stacks.read("kubernetes", PLACES)
+
+
+@pytest.fixture
+def kubernetes(monkeypatch: pytest.MonkeyPatch) -> stacks.Stack:
+    return read_kubernetes(monkeypatch)
 
 
 @pytest.mark.parametrize("name", stacks.names())
@@ -186,8 +190,8 @@ def test_applied_twice_changes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def server() -> Iterator[Stub]:
-    with stub() as it:
+def server() -> Iterator[FakeServer]:
+    with fake_server() as it:
         yield it
 
 
@@ -204,7 +208,7 @@ def node(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def ready(server: Stub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
+def ready(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeServer:
     """Everything that a run on Kubernetes needs, behind one port."""
     allowed = {"status": {"allowed": True}}
     server.answers.update(
@@ -257,7 +261,7 @@ def only_missing(findings: list[Finding]) -> Finding:
     return found
 
 
-def test_ready_stack(ready: Stub) -> None:
+def test_ready_stack(ready: FakeServer) -> None:
     findings = checked()
     assert [finding for finding in findings if finding.state != "ok"] == []
     assert stack_check.exit_code(findings) == 0
@@ -320,7 +324,7 @@ def denied_to_pods(review: dict[str, Any]) -> dict[str, Any]:
         ),
     ],
 )
-def test_what_is_missing(ready: Stub, key: str, answer: Any, component: str, message: str) -> None:
+def test_what_is_missing(ready: FakeServer, key: str, answer: Any, component: str, message: str) -> None:
     del ready.answers[key]
     if answer:
         ready.answers[key] = answer
@@ -351,19 +355,19 @@ NO_GPU = {
         ),
     ],
 )
-def test_nodes(ready: Stub, nodes: list[dict[str, Any]], component: str, message: str) -> None:
+def test_nodes(ready: FakeServer, nodes: list[dict[str, Any]], component: str, message: str) -> None:
     ready.answers["GET /api/v1/nodes"] = (200, {"items": nodes})
     found = only_missing(checked())
     assert found.component == component
     assert message in found.text
 
 
-def test_no_node_at_all(ready: Stub) -> None:
+def test_no_node_at_all(ready: FakeServer) -> None:
     ready.answers["GET /api/v1/nodes"] = (200, {"items": [node(spec={"unschedulable": True})]})
     assert {finding.text for finding in checked() if finding.state == "missing"} == {"no node is ready and schedulable"}
 
 
-def test_what_may_not_be_seen_stops_no_run(ready: Stub) -> None:
+def test_what_may_not_be_seen_stops_no_run(ready: FakeServer) -> None:
     ready.answers["GET /api/v1/nodes"] = (403, {"message": "nodes is forbidden"})
     ready.answers[f"POST {REVIEWS}/subjectaccessreviews"] = (403, {"message": "forbidden"})
     findings = checked()
@@ -371,7 +375,7 @@ def test_what_may_not_be_seen_stops_no_run(ready: Stub) -> None:
     assert stack_check.exit_code(findings) == 0
 
 
-def test_no_such_context(ready: Stub) -> None:
+def test_no_such_context(ready: FakeServer) -> None:
     found = only_missing(checked(context="elsewhere"))
     assert "'elsewhere'" in found.text
     assert "kubectl config get-contexts" in found.text
@@ -386,18 +390,18 @@ def test_no_such_context(ready: Stub) -> None:
         ("ZENML_STORE_URL", "zenml server"),
     ],
 )
-def test_unreachable(ready: Stub, variable: str, component: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreachable(ready: FakeServer, variable: str, component: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable, ENVIRONMENT[variable])
     assert only_missing(checked()).component == component
 
 
-def test_cluster_that_is_down(ready: Stub, tmp_path: Path) -> None:
+def test_cluster_that_is_down(ready: FakeServer, tmp_path: Path) -> None:
     file = ready.kubeconfig(tmp_path)
     file.write_text(file.read_text().replace(str(ready.port), "1"))
     assert "no API server at http://127.0.0.1:1" in only_missing(checked()).text
 
 
-def test_mlflow_in_a_file(ready: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mlflow_in_a_file(ready: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////state/mlflow.db")
     assert "pods cannot reach" in only_missing(checked()).text
 
@@ -420,7 +424,7 @@ def run_command(*arguments: str, **changes: str) -> subprocess.CompletedProcess[
 
 
 @pytest.mark.slow
-def test_check_as_a_command(ready: Stub) -> None:
+def test_check_as_a_command(ready: FakeServer) -> None:
     done = run_command("stack", "check", "kubernetes")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("ok        zenml server")
@@ -431,7 +435,7 @@ def test_check_as_a_command(ready: Stub) -> None:
 
 @pytest.mark.integration
 @pytest.mark.slow
-def test_a_run_is_refused_before_it_is_submitted(ready: Stub, simulation: Path, tmp_path: Path) -> None:
+def test_a_run_is_refused_before_it_is_submitted(ready: FakeServer, simulation: Path, tmp_path: Path) -> None:
     del ready.answers["HEAD /v2/metalayer-pipeline/manifests/1"]
     done = run_command("--stack", "kubernetes", "--data-root", str(simulation))
     assert done.returncode == 2, done.stderr

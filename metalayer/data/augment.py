@@ -119,7 +119,7 @@ def join_anew(
 
 
 def shaken(tracks: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Base scores (n, C) of a base that is otherwise sure, float32 (n, C); 0 stays 0."""
+    """Base scores, float32 (n, C), as of a base that is surer or less sure of each position; 0 stays 0."""
     logarithm = np.log(np.maximum(tracks, np.float32(_FLOOR)))
     odds = logarithm[..., :NEITHER] - logarithm[..., NEITHER:]
     odds += np.float32(NOISE_SD) * rng.standard_normal(odds.shape, dtype=np.float32)

@@ -316,9 +316,9 @@ class CropLoader:
             order = rng.permutation(np.concatenate([hard, easy]))
         for first in range(0, len(order), self.batch_crops):
             mine = slice(first + self.rank, first + self.batch_crops, self.world_size)
-            guises = [np.random.default_rng([self.seed, epoch, number]) for number in range(len(order))[mine]]
-            chosen = order[mine]
-            yield self._batch(crops, chosen, stands_for[chosen], guises if self.augmented else [])
+            numbers = range(len(order))[mine] if self.augmented else ()
+            guises = [np.random.default_rng([self.seed, epoch, number]) for number in numbers]
+            yield self._batch(crops, order[mine], stands_for[order[mine]], guises)
 
     def _batch(
         self,

@@ -1,4 +1,4 @@
-"""A server that gives prepared answers: the Kubernetes API, a registry, S3, MLflow and ZenML as a check asks them."""
+"""A fake server with prepared answers: Kubernetes, a registry, S3, MLflow and ZenML, as a check asks them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 
 
 @dataclass
-class Stub:
+class FakeServer:
     """Answers by "METHOD path" (without the query), with status and JSON; what is not there is 404."""
 
     port: int
@@ -42,7 +42,7 @@ class Stub:
 
 
 @contextlib.contextmanager
-def stub() -> Iterator[Stub]:
+def fake_server() -> Iterator[FakeServer]:
     class Handler(BaseHTTPRequestHandler):
         def answer(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -66,7 +66,7 @@ def stub() -> Iterator[Stub]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    it = Stub(server.server_address[1])
+    it = FakeServer(server.server_address[1])
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     yield it
