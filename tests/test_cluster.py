@@ -171,7 +171,9 @@ class TestRuns:
         changes = (*QUICK, *FAILING, "train.threads=1", f"train.max_epochs={CUT_EPOCHS}", "train.patience=100")
         settings = command(changes, ("--data-root", str(simulation)))
         with process_of([*ON_THE_BED, *settings]) as process:
-            first = wait_for("training begins", 400, lambda: training_pod_past(rf"epoch [1-9]\d?/{CUT_EPOCHS}: loss"))
+            begun = rf"epoch [1-9]\d?/{CUT_EPOCHS}: loss"
+            first = wait_for("training begins", 600, lambda: process.poll() is not None or training_pod_past(begun))
+            assert process.poll() is None, process.communicate()[1]
             assert checkpoints(environment)
             kubectl("-n", NAMESPACE, "delete", "pod", first, "--wait=false")
             second = wait_for("another pod goes on", 300, lambda: training_pod_past("going on after", but=first))
