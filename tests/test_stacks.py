@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import sqlite3
 import subprocess
@@ -196,9 +197,11 @@ def test_applied_twice_changes_nothing(tmp_path: Path) -> None:
     assert "orchestrator created" in kubeflow
     assert again == "nothing to change\n"
     with sqlite3.connect(tmp_path / "zenml.db") as database:
-        kept = [base64.b64decode(row[0]) for row in database.execute("SELECT configuration FROM stack_component")]
-    assert any(b"metalayer-gpu-step" in configuration for configuration in kept)
-    assert not any(b"pod_settings" in configuration for configuration in kept)
+        rows = database.execute("SELECT configuration FROM stack_component").fetchall()
+    kept = [json.loads(base64.b64decode(row[0])) for row in rows]
+    ours = {config["service_account_name"]: config for config in kept if "service_account_name" in config}
+    assert ours.keys() == {"metalayer-pipeline", "metalayer-gpu-step"}
+    assert not any(config.get("pod_settings") for config in ours.values())
 
 
 # ---- stack check
