@@ -50,10 +50,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
             patch.setenv(name, value)
         patch.setenv("PATH", f"/usr/bin:{os.environ['PATH']}")  # Debian's docker, which the bed has
         patch.setenv("METALAYER_HOME", str(tmp_path_factory.mktemp("bed") / "state"))
-        try:
-            kubectl("--request-timeout=5s", "get", "--raw", "/readyz")
-        except (AssertionError, FileNotFoundError) as error:
-            pytest.skip(f"the test bed is not up: make test-cluster ({error})")
+        bed.require_up()
         bed.push_images(given["REGISTRY"])
         bed.apply(given, tmp_path_factory.mktemp("overlay"))
         yield given
