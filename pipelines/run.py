@@ -2,7 +2,7 @@
 
 `python pipelines/run.py stack ...` applies and checks stacks, `... schedule ...` looks after schedules.
 
-Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure, 130 interrupted.
+Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure, 130 interrupted (143 by SIGTERM).
 Configuration and data are checked before ZenML is imported, so a mistake in them is told at once.
 """
 
@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `pipelines` and `steps`, from whatever directory this runs
 
@@ -41,7 +41,6 @@ UNGATED = ("search", "base_layer")
 REJECTED = 3
 _LOOKED_BACK = 50
 """Runs that `--if-changed` compares with."""
-INTERRUPTED = 130
 
 logger = logging.getLogger("pipelines.run")
 
@@ -57,7 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kind = "" if options.pipeline == "training" else f"{options.pipeline}-"
     run_name = f"{config_name}-{kind}{time.strftime('%Y%m%d-%H%M%S')}"
     log_file = state / "logs" / f"{run_name}.log"
-    signal.signal(signal.SIGINT, _interrupted)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first process of a container gets neither by default
+        signal.signal(number, _interrupted if options.stack == "local" else _left_alone)
     try:
         console.start(log_file, verbose=options.verbose)
         config = _config(options, state)
@@ -199,7 +199,8 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
     if options.no_cache or not cached:
         for name in recipe.CACHED:
             step_options.setdefault(name, {})["enable_cache"] = False
-    with mlflow_service.access(tracking_uri) as credentials:
+    local = options.stack == "local"
+    with mlflow_service.access(tracking_uri, local=local) as credentials:
         stacks.apply(stack, {"experiment_tracker": credentials})
         environment.mark_made(state)
         if options.if_changed and (seen := _finished_run(options.pipeline, settings, data_hash)):
@@ -219,6 +220,7 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
             execution_mode=ExecutionMode.CONTINUE_ON_FAILURE,
             settings=stack.settings,
             steps=step_options,
+            secrets=[mlflow_service.SECRET] if mlflow_service.credentials() and not local else [],
         )(config=settings, data_hash=facts["data_hash"], code_hash=facts["code_hash"])
         if stack.only_compiles:
             from pipelines.kubeflow import package_file
@@ -388,11 +390,22 @@ def _only_run(state: Path) -> Iterator[None]:
             workspace.clear()
 
 
-def _interrupted(_signal: int, _frame: FrameType | None) -> None:
+def _interrupted(number: int, _frame: FrameType | None) -> None:
     """End at once: ZenML takes a KeyboardInterrupt in a step with retries for a failure, and tries again."""
-    sys.stderr.write("\ninterrupted; run the same command again: finished steps come from the cache\n")
+    _end(number, "run the same command again: finished steps come from the cache")
+
+
+def _left_alone(number: int, _frame: FrameType | None) -> None:
+    """End at once; what was submitted stays with its stack."""
+    _end(
+        number, "a run that was submitted goes on where it is; the same command takes its finished steps from the cache"
+    )
+
+
+def _end(number: int, advice: str) -> NoReturn:
+    sys.stderr.write(f"\ninterrupted; {advice}\n")
     sys.stderr.flush()
-    os._exit(INTERRUPTED)
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":
