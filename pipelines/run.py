@@ -2,7 +2,8 @@
 
 `python pipelines/run.py stack ...` applies and checks stacks, `... schedule ...` looks after schedules.
 
-Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure, 130 interrupted (143 by SIGTERM).
+Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure, 130 interrupted
+(143 by SIGTERM).
 Configuration and data are checked before ZenML is imported, so a mistake in them is told at once.
 """
 
