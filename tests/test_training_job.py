@@ -1,10 +1,15 @@
-"""k8s/training: a Job of several pods, and its command run as two nodes of this machine."""
+"""k8s/training: a Job of several pods, its command run as two nodes of this machine, and its pods on the test bed."""
 
 from __future__ import annotations
 
+import copy
+import json
 import os
+import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +20,11 @@ from metalayer.cli import _parser
 from metalayer.core import MetaLayerConfig
 from tests.manifests import K8S, VERSIONS, assert_restricted, kustomize, pod_specs, validate
 from tests.servers import free_port
+from tests.test_cluster import BED, kubectl
 
 SETTINGS = """
 base_model: pwm
-max_epochs: 2
+max_epochs: {epochs}
 hidden_dim: 32
 batch_size: 32
 dropout: 0.0
@@ -98,7 +104,7 @@ def test_pods(documents: dict[str, dict[str, Any]]) -> None:
 @pytest.mark.slow
 def test_the_command_as_two_nodes(documents: dict[str, dict[str, Any]], simulation: Path, tmp_path: Path) -> None:
     """They end with the model of one process."""
-    (tmp_path / "train.yaml").write_text(SETTINGS)
+    (tmp_path / "train.yaml").write_text(SETTINGS.format(epochs=2))
     (container,) = documents["Job"]["spec"]["template"]["spec"]["containers"]
     port = free_port()
     places = {
@@ -122,11 +128,122 @@ def test_the_command_as_two_nodes(documents: dict[str, dict[str, Any]], simulati
             nodes.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
     for index, node in enumerate(nodes):
         assert node.wait(timeout=200) == 0, (tmp_path / f"{index}.log").read_text()
-    alone = ["train", f"--config={tmp_path}/train.yaml", f"--data-root={simulation}", f"--output-dir={tmp_path}/one"]
-    done = subprocess.run(
-        [sys.executable, "-m", "metalayer", *alone], env=environment, capture_output=True, check=False
-    )
+    assert_model_of_one(tmp_path / "two", tmp_path / "train.yaml", simulation, tmp_path / "one")
+
+
+def assert_model_of_one(trained: Path, settings: Path, data: Path, folder: Path) -> None:
+    """Training in one process of this machine, into `folder`, ends with the same weights to 1e-5."""
+    command = ["train", f"--config={settings}", f"--data-root={data}", f"--output-dir={folder}"]
+    done = subprocess.run([sys.executable, "-m", "metalayer", *command], capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    one, two = (torch.load(tmp_path / name / "last_model.pt", weights_only=True)["model"] for name in ("one", "two"))
+    one, other = (torch.load(path / "last_model.pt", weights_only=True)["model"] for path in (folder, trained))
     for key, value in one.items():
-        assert torch.allclose(value, two[key], atol=1e-5), key
+        assert torch.allclose(value, other[key], atol=1e-5), key
+
+
+# ---- on the test bed
+
+NAMESPACE = "metalayer-training-test"
+KILL = """
+import os, signal
+from pathlib import Path
+for entry in Path("/proc").glob("[0-9]*"):
+    words = (entry / "cmdline").read_bytes().split(b"\\0")
+    if b"--resume" in words and b"torch.distributed.run" not in words:
+        os.kill(int(entry.name), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """One of our own on the bed, gone at the end."""
+    if not (BED / "env").is_file() or shutil.which("kubectl") is None:
+        pytest.skip("no test bed beside this checkout, or no kubectl")
+    if not os.environ.get("METALAYER_IMAGE_TAG"):
+        pytest.skip("METALAYER_IMAGE_TAG does not name images in the bed's registry")
+    lines = subprocess.run([str(BED / "env")], capture_output=True, text=True, check=True).stdout.splitlines()
+    monkeypatch.setenv("KUBECONFIG", next(line.partition("=")[2] for line in lines if "KUBECONFIG=" in line))
+    if kubectl("--request-timeout=5s", "get", "--raw", "/readyz").returncode:
+        pytest.skip(f"the test bed is not up: {BED}/up k8s")
+    kubectl("create", "namespace", NAMESPACE)
+    yield
+    kubectl("delete", "namespace", NAMESPACE)
+
+
+def on_the_bed(documents: dict[str, dict[str, Any]], image: str, settings: str, folder: Path) -> list[dict[str, Any]]:
+    """The Job's pods for Kubernetes 1.20, which has no indexed Jobs, on a CPU, without cluster DNS or a shared claim.
+
+    Pod 0 has an address of its own, and what would be its name is in the pods' /etc/hosts.
+    """
+    address = "10.96.0.77"
+    config, service = (copy.deepcopy(documents[kind]) for kind in ("ConfigMap", "Service"))
+    config["data"]["train.yaml"] = settings
+    service["spec"] |= {"clusterIP": address, "selector": {"index": "0"}}
+    pods = []
+    for index in range(documents["Job"]["spec"]["completions"]):
+        template = copy.deepcopy(documents["Job"]["spec"]["template"])
+        spec = template["spec"]
+        (container,) = spec["containers"]
+        del spec["nodeSelector"], spec["serviceAccountName"], container["resources"]
+        name = f"{documents['Job']['metadata']['name']}-{index}"
+        container["image"] = image
+        container["args"] = [argument.replace("=gpu", "=1") for argument in container["args"]]
+        container["env"] += [{"name": "JOB_COMPLETION_INDEX", "value": str(index)}]
+        meeting = next(argument for argument in container["args"] if "master-addr" in argument).partition("=")[2]
+        spec["hostname"] = name
+        spec["hostAliases"] = [{"ip": address if index else "127.0.0.1", "hostnames": [meeting]}]
+        (data,) = (volume for volume in spec["volumes"] if volume["name"] == "data")
+        del data["persistentVolumeClaim"]
+        data["hostPath"] = {"path": str(folder)}
+        labels = {**template["metadata"]["labels"], "index": str(index)}
+        pods.append({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels}, "spec": spec})
+    for document in (config, service, documents["NetworkPolicy"], *pods):
+        document["metadata"]["namespace"] = NAMESPACE
+    return [config, service, documents["NetworkPolicy"], *pods]
+
+
+def wait_for(what: Callable[[], bool], seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < until, kubectl("-n", NAMESPACE, "describe", "pods").stdout
+        time.sleep(0.5)
+
+
+@pytest.mark.cluster
+@pytest.mark.usefixtures("namespace")
+def test_two_pods_and_one_of_them_lost(documents: dict[str, dict[str, Any]], simulation: Path, tmp_path: Path) -> None:
+    """A process is killed in training: both pods start again, go on from the checkpoint, and end with the same model."""
+    image = f"{os.environ.get('REGISTRY', '127.0.0.1:5000')}/metalayer-pipeline:{os.environ['METALAYER_IMAGE_TAG']}"
+    folder, settings = tmp_path / "data", SETTINGS.format(epochs=40)
+    shutil.copytree(simulation, folder)
+    subprocess.run(["chmod", "-R", "a+rwX", str(folder)], check=True)
+    manifest = tmp_path / "pods.json"
+    manifest.write_text(
+        json.dumps({"apiVersion": "v1", "kind": "List", "items": on_the_bed(documents, image, settings, folder)})
+    )
+    done = kubectl("apply", "--validate=false", "-f", str(manifest))
+    assert done.returncode == 0, done.stderr
+    trained = folder / "models" / "training"
+    names = [f"metalayer-training-{index}" for index in range(2)]
+
+    def epochs() -> int:
+        history = trained / "history.json"
+        return len(json.loads(history.read_text())) - 1 if history.exists() else -1
+
+    wait_for(lambda: epochs() >= 2, 180)
+    done = kubectl("-n", NAMESPACE, "exec", names[1], "--", "python", "-c", KILL)
+    assert done.returncode == 0, done.stderr
+    assert epochs() < 40
+
+    def ended() -> bool:
+        phases = kubectl("-n", NAMESPACE, "get", "pods", "-o", "jsonpath={.items[*].status.phase}").stdout.split()
+        return phases == ["Succeeded", "Succeeded"]
+
+    wait_for(ended, 300)
+    counts = kubectl(
+        "-n", NAMESPACE, "get", "pods", "-o", "jsonpath={.items[*].status.containerStatuses[0].restartCount}"
+    ).stdout.split()
+    assert all(int(count) >= 1 for count in counts), counts
+    assert epochs() == 40
+    (tmp_path / "train.yaml").write_text(settings)
+    assert_model_of_one(trained, tmp_path / "train.yaml", simulation, tmp_path / "one")
