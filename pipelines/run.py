@@ -2,8 +2,8 @@
 
 `python pipelines/run.py stack ...` applies and checks stacks, `... schedule ...` looks after schedules.
 
-Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure, 130 interrupted
-(143 by SIGTERM).
+Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure,
+130 or 143 interrupted by SIGINT or SIGTERM.
 Configuration and data are checked before ZenML is imported, so a mistake in them is told at once.
 """
 
@@ -33,7 +33,7 @@ from metalayer.core import ArtifactLoader
 from metalayer.errors import ConfigError, MetalayerError
 from metalayer.files import only_one, publish_file
 from metalayer.schema import ROW_SCORES
-from pipelines import commands, console, environment, mlflow_service, schedule, stack_check, stacks
+from pipelines import commands, console, environment, mlflow_service, pods, schedule, stack_check, stacks
 from steps import inputs, workspace
 
 DEMO = environment.ROOT / "pipelines" / "configs" / "demo.yaml"
@@ -71,6 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(config, options, run_name, state, log_file)
     except Exception as error:  # noqa: BLE001  the last place: every error becomes its message and an exit status
         step, cause = _failed_step(run_name) or (None, error)
+        if isinstance(error, pods.PodError) and step in (None, error.step):
+            step, cause = error.step, error  # a pod that was killed has left no error with ZenML
         code = cause.exit_code if isinstance(cause, MetalayerError) else 1
         console.failure(cause, step=step, log_file=log_file, state=state, code=code)
         return code
@@ -213,7 +215,7 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
             copied = inputs.stage(config.data, data_hash, store)
             logger.info("%d input files copied to the artifact store", copied)
         model = zenml.Model(name=registry.registered_name(config.data.base_model), save_models_to_registry=False)
-        getattr(recipe, options.pipeline).with_options(
+        prepared = getattr(recipe, options.pipeline).with_options(
             run_name=run_name,
             model=None if options.pipeline == "base_layer" else model,
             extra=facts,
@@ -222,7 +224,9 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
             settings=stack.settings,
             steps=step_options,
             secrets=[mlflow_service.SECRET] if mlflow_service.credentials() and not local else [],
-        )(config=settings, data_hash=facts["data_hash"], code_hash=facts["code_hash"])
+        )
+        with pods.watched(stack, run_name):
+            prepared(config=settings, data_hash=facts["data_hash"], code_hash=facts["code_hash"])
         if stack.only_compiles:
             from pipelines.kubeflow import package_file
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,6 +89,15 @@ def test_gpu_steps_go_to_the_operator(kubernetes: stacks.Stack) -> None:
     assert options["train"]["step_operator"] is True
     assert options["train"]["settings"]["docker"]["parent_image"] == "127.0.0.1:1/metalayer-pipeline-gpu:1"
     assert stacks.read("local", PLACES).step_options(["train"]) == {}
+
+
+def test_pod_settings_go_with_the_run(kubernetes: stacks.Stack) -> None:
+    """ZenML's server, which need not have Kubernetes' library, could not keep them with a component."""
+    for component, names in {
+        "orchestrator": {"pod_settings", "orchestrator_pod_settings"},
+        "step_operator": {"pod_settings"},
+    }.items():
+        assert kubernetes.settings[component] == {name: kubernetes.components[component][name] for name in names}
 
 
 def pod_of(stack: stacks.Stack, component: str) -> dict[str, Any]:
@@ -184,6 +196,12 @@ def test_applied_twice_changes_nothing(tmp_path: Path) -> None:
     assert secret == "secret metalayer-s3\n"
     assert "orchestrator created" in kubeflow
     assert again == "nothing to change\n"
+    with sqlite3.connect(tmp_path / "zenml.db") as database:
+        rows = database.execute("SELECT configuration FROM stack_component").fetchall()
+    kept = [json.loads(base64.b64decode(row[0])) for row in rows]
+    ours = {config["service_account_name"]: config for config in kept if "service_account_name" in config}
+    assert ours.keys() == {"metalayer-pipeline", "metalayer-gpu-step"}
+    assert not any(config.get("pod_settings") for config in ours.values())
 
 
 # ---- stack check

@@ -8,8 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,10 @@ import torch
 
 from metalayer.cli import _parser
 from metalayer.core import MetaLayerConfig
+from tests import bed
+from tests.bed import kubectl, wait_for
 from tests.manifests import K8S, VERSIONS, assert_restricted, kustomize, pod_specs, validate
 from tests.servers import free_port
-from tests.test_cluster import BED, kubectl
 
 SETTINGS = """
 base_model: pwm
@@ -155,18 +155,19 @@ for entry in Path("/proc").glob("[0-9]*"):
 
 
 @pytest.fixture
-def namespace(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """One of our own on the bed, gone at the end."""
-    if not (BED / "env").is_file() or shutil.which("kubectl") is None:
-        pytest.skip("no test bed beside this checkout, or no kubectl")
-    if not os.environ.get("METALAYER_IMAGE_TAG"):
-        pytest.skip("METALAYER_IMAGE_TAG does not name images in the bed's registry")
-    lines = subprocess.run([str(BED / "env")], capture_output=True, text=True, check=True).stdout.splitlines()
-    monkeypatch.setenv("KUBECONFIG", next(line.partition("=")[2] for line in lines if "KUBECONFIG=" in line))
-    if kubectl("--request-timeout=5s", "get", "--raw", "/readyz").returncode:
-        pytest.skip(f"the test bed is not up: {BED}/up k8s")
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The bed's, with our images, and a namespace of our own, gone at the end."""
+    given = bed.variables()
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", f"/usr/bin:{os.environ['PATH']}")  # Debian's docker, which the bed has
+    try:
+        kubectl("--request-timeout=5s", "get", "--raw", "/readyz")
+    except (AssertionError, FileNotFoundError) as error:
+        pytest.skip(f"the test bed is not up: make test-cluster ({error})")
+    bed.push_images(given["REGISTRY"])
     kubectl("create", "namespace", NAMESPACE)
-    yield
+    yield given["REGISTRY"]
     kubectl("delete", "namespace", NAMESPACE)
 
 
@@ -202,48 +203,34 @@ def on_the_bed(documents: dict[str, dict[str, Any]], image: str, settings: str, 
     return [config, service, documents["NetworkPolicy"], *pods]
 
 
-def wait_for(what: Callable[[], bool], seconds: float) -> None:
-    until = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < until, kubectl("-n", NAMESPACE, "describe", "pods").stdout
-        time.sleep(0.5)
-
-
 @pytest.mark.cluster
-@pytest.mark.usefixtures("namespace")
-def test_two_pods_and_one_of_them_lost(documents: dict[str, dict[str, Any]], simulation: Path, tmp_path: Path) -> None:
-    """A process is killed in training: both pods start again, go on from the checkpoint, and end with the same model."""
-    image = f"{os.environ.get('REGISTRY', '127.0.0.1:5000')}/metalayer-pipeline:{os.environ['METALAYER_IMAGE_TAG']}"
+@pytest.mark.slow
+def test_two_pods_and_one_of_them_lost(
+    registry: str, documents: dict[str, dict[str, Any]], simulation: Path, tmp_path: Path
+) -> None:
+    """A process is killed: both pods start again, go on from the checkpoint, and end with the model of one."""
     folder, settings = tmp_path / "data", SETTINGS.format(epochs=40)
     shutil.copytree(simulation, folder)
     subprocess.run(["chmod", "-R", "a+rwX", str(folder)], check=True)
-    manifest = tmp_path / "pods.json"
-    manifest.write_text(
-        json.dumps({"apiVersion": "v1", "kind": "List", "items": on_the_bed(documents, image, settings, folder)})
+    items = on_the_bed(documents, f"{registry}/metalayer-pipeline:{bed.TAG}", settings, folder)
+    kubectl(
+        "apply", "--validate=false", "-f", "-", given=json.dumps({"apiVersion": "v1", "kind": "List", "items": items})
     )
-    done = kubectl("apply", "--validate=false", "-f", str(manifest))
-    assert done.returncode == 0, done.stderr
     trained = folder / "models" / "training"
-    names = [f"metalayer-training-{index}" for index in range(2)]
 
     def epochs() -> int:
         history = trained / "history.json"
         return len(json.loads(history.read_text())) - 1 if history.exists() else -1
 
-    wait_for(lambda: epochs() >= 2, 180)
-    done = kubectl("-n", NAMESPACE, "exec", names[1], "--", "python", "-c", KILL)
-    assert done.returncode == 0, done.stderr
+    wait_for("two epochs", 180, lambda: epochs() >= 2)
+    kubectl("-n", NAMESPACE, "exec", "metalayer-training-1", "--", "python", "-c", KILL)
     assert epochs() < 40
 
-    def ended() -> bool:
-        phases = kubectl("-n", NAMESPACE, "get", "pods", "-o", "jsonpath={.items[*].status.phase}").stdout.split()
-        return phases == ["Succeeded", "Succeeded"]
+    def statuses() -> list[dict[str, Any]]:
+        return [pod["status"] for pod in json.loads(kubectl("-n", NAMESPACE, "get", "pods", "-o", "json"))["items"]]
 
-    wait_for(ended, 300)
-    counts = kubectl(
-        "-n", NAMESPACE, "get", "pods", "-o", "jsonpath={.items[*].status.containerStatuses[0].restartCount}"
-    ).stdout.split()
-    assert all(int(count) >= 1 for count in counts), counts
+    wait_for("the end of both", 300, lambda: {status["phase"] for status in statuses()} == {"Succeeded"})
+    assert [status["containerStatuses"][0]["restartCount"] > 0 for status in statuses()] == [True, True]
     assert epochs() == 40
     (tmp_path / "train.yaml").write_text(settings)
     assert_model_of_one(trained, tmp_path / "train.yaml", simulation, tmp_path / "one")
