@@ -36,11 +36,13 @@ from metalayer.files import publish_file
 
 _SECRET_VARIABLES = frozenset(f"ZENML_STORE_{name}" for name in ("API_KEY", "API_TOKEN", "USERNAME", "PASSWORD"))
 """Never written to a file: pods have theirs from a Secret."""
-_EXPRESSED = frozenset(
-    {"labels", "annotations", "node_selectors", "tolerations", "resources", "env", "volumes", "volume_mounts"}
-    | {"container_security_context", "image_pull_secrets"}
+_TOLD = (
+    *("labels", "annotations", "node_selectors", "tolerations", "resources", "env", "volumes", "volume_mounts"),
+    *("container_security_context", "image_pull_secrets"),
 )
+"""Settings of a pod that are passed on."""
 _IDENTITY = {"runAsUser": "run_as_user", "runAsGroup": "run_as_group", "runAsNonRoot": "run_as_non_root"}
+_AMOUNTS = frozenset({("requests", "cpu"), ("requests", "memory"), ("limits", "cpu"), ("limits", "memory")})
 
 
 class PodSettings(KubeflowOrchestratorSettings):
@@ -83,13 +85,13 @@ class Orchestrator(KubeflowOrchestrator):
         """Compile to `package_file`; with an address, submit that and wait.
 
         Raises:
-            ConfigError: pod settings that Kubeflow Pipelines has no words for.
+            ConfigError: pod settings that are not passed on.
             MetalayerError: Kubeflow refuses, or does not answer.
         """
         name = snapshot.run_name_template
         path = package_file(name)
         pods = {step: cast(PodSettings, self.get_settings(it)).pod for step, it in snapshot.step_configurations.items()}
-        _check_words(pods)
+        _check_pods(pods)
         images = {step: self.get_image(snapshot, step) for step in pods}
 
         def tasks() -> None:
@@ -161,13 +163,27 @@ def zenml_step(arguments: list, run_id: str) -> None:  # type: ignore[type-arg]
     os.execve(sys.executable, [sys.executable, "-m", "zenml.entrypoints.entrypoint", *arguments], environment)  # noqa: S606
 
 
-def _check_words(pods: Mapping[str, KubernetesPodSettings]) -> None:
+def _check_pods(pods: Mapping[str, KubernetesPodSettings]) -> None:
     for step, pod in pods.items():
-        if unknown := {name for name, value in pod if value} - _EXPRESSED:
+        if untold := _untold(pod):
             raise ConfigError(
-                f"pod of step {step}: given {', '.join(sorted(unknown))}; Kubeflow Pipelines can be told "
-                f"{', '.join(sorted(_EXPRESSED))}"
+                f"pod of step {step}: given {', '.join(untold)}, which does not reach Kubeflow; it is told "
+                f"{', '.join(_TOLD)}: cpu, memory and one resource with a / in its name, variables with a value or a "
+                f"secretKeyRef, volumes that are emptyDir, {', '.join(_IDENTITY)}"
             )
+
+
+def _untold(pod: KubernetesPodSettings) -> list[str]:
+    amounts = [(kind, name) for kind, given in pod.resources.items() for name in given]
+    return [
+        *(name for name, value in pod if value and name not in _TOLD),
+        *(f"resources.{kind}.{name}" for kind, name in amounts if "/" not in name and (kind, name) not in _AMOUNTS),
+        *(f"resources.{kind}.{name}" for kind, name in [pair for pair in amounts if "/" in pair[1]][1:]),
+        *(f"env.{it['name']}" for it in pod.env if "value" not in it and "secretKeyRef" not in it.get("valueFrom", {})),
+        *(f"volumes.{volume['name']}" for volume in pod.volumes if "emptyDir" not in volume),
+        *(f"volume_mounts.{key}" for mount in pod.volume_mounts for key in mount if key not in ("name", "mountPath")),
+        *(f"container_security_context.{key}" for key in pod.container_security_context if key not in _IDENTITY),
+    ]
 
 
 def _task(step: str, snapshot_id: str, image: str) -> Any:

@@ -279,13 +279,28 @@ def test_refused(kubeflow: Kubeflow, simulation: Path) -> None:
     assert "not yours" in done.err
 
 
-def test_pods_that_kubeflow_has_no_words_for() -> None:
+@pytest.mark.parametrize(
+    ("given", "named"),
+    [
+        ({"host_ipc": True, "scheduler_name": "mine"}, "host_ipc, scheduler_name"),
+        (
+            {"resources": {"limits": {"memory": "1Gi", "ephemeral-storage": "1Gi"}}},
+            "resources.limits.ephemeral-storage",
+        ),
+        ({"resources": {"limits": {"a/b": "1", "c/d": "1"}}}, "resources.limits.c/d"),
+        ({"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}]}, "env.A"),
+        ({"volumes": [{"name": "data", "persistentVolumeClaim": {"claimName": "c"}}]}, "volumes.data"),
+        ({"volume_mounts": [{"name": "v", "mountPath": "/v", "readOnly": True}]}, "volume_mounts.readOnly"),
+        ({"container_security_context": {"readOnlyRootFilesystem": True}}, r"container_security_context\.readOnlyRoot"),
+    ],
+)
+def test_what_does_not_reach_kubeflow_is_refused(given: dict[str, Any], named: str) -> None:
     from zenml.integrations.kubernetes.pod_settings import KubernetesPodSettings
 
     from pipelines import kubeflow
 
-    with pytest.raises(ConfigError, match="pod of step train: given host_ipc, scheduler_name; Kubeflow"):
-        kubeflow._check_words({"train": KubernetesPodSettings(host_ipc=True, scheduler_name="mine")})
+    with pytest.raises(ConfigError, match=f"pod of step train: given {named}"):
+        kubeflow._check_pods({"train": KubernetesPodSettings(**given)})
 
 
 def test_what_zenml_does_fails_with_this_kfp() -> None:
