@@ -51,7 +51,7 @@ image-%: $(WHEELS)/made
 $(WHEELS)/made: constraints.txt pyproject.toml
 	rm -rf $(WHEELS)
 	$(PYTHON) -m pip wheel --disable-pip-version-check --progress-bar off --quiet $(PIP_ARGS) -c constraints.txt \
-		-w $(WHEELS) setuptools '.[language,training,pipeline,serving]'
+		-w $(WHEELS) setuptools '.[language,training,pipeline,kubeflow,serving]'
 	rm -rf build $(WHEELS)/metalayer-*
 	touch $@
 

@@ -164,6 +164,15 @@ def result(
         say(f"{'query' if not number else '':<7} {line}")
 
 
+def compiled(package: Path) -> None:
+    """Print what a run on Kubeflow without an address ends with."""
+    say()
+    say(f"compiled {shown(package)}, for one run")
+    say(f"submit it: kfp --endpoint URL run create --experiment-name metalayer --package-file {shown(package)}")
+    say("or set KF_PIPELINES_ENDPOINT and start the run again")
+    say("exit status 0: compiled")
+
+
 def search_result(found: Mapping[str, Any], best: Path, command: str, log_file: Path) -> None:
     """Print what a search ends with."""
     from metalayer.evaluation.tables import aligned

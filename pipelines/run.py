@@ -179,8 +179,6 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
     else:
         data_hash, cached = _artifact_inputs(config, run_name), True
     stack = stacks.read(options.stack, _places(state))
-    if stack.runs_not:
-        raise ConfigError(f"--stack {stack.name}: {stack.runs_not}")
     facts = {
         "data_hash": data_hash,
         "code_hash": environment.code_hash(),
@@ -229,6 +227,11 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
         )
         with pods.watched(stack, run_name):
             prepared(config=settings, data_hash=facts["data_hash"], code_hash=facts["code_hash"])
+        if stack.only_compiles:
+            from pipelines.kubeflow import package_file
+
+            console.compiled(package_file(run_name))
+            return 0
         run = Client().get_pipeline_run(run_name)
         if options.pipeline == "search":
             return _finish_search(run, config, options.stack, state, log_file)

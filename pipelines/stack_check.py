@@ -61,10 +61,8 @@ def check(stack: Stack) -> list[Finding]:
     if stack.components["orchestrator"]["flavor"] == "local":
         return [_local(stack)]
     findings = [_zenml_server()]
-    if stack.runs_not:
-        findings.append(Finding("orchestrator", "missing", stack.runs_not))
-    if stack.components["orchestrator"]["flavor"] == "kubernetes":
-        findings += _cluster(stack)
+    kubeflow = stack.components["orchestrator"].get("kubeflow_hostname") is not None
+    findings += [_kubeflow(stack)] if kubeflow else _cluster(stack)
     findings += [_artifact_store(stack), *_images(stack), _tracker(stack)]
     return findings
 
@@ -133,6 +131,18 @@ def _zenml_server() -> Finding:
             "set ZENML_STORE_API_KEY (or ZENML_STORE_USERNAME and ZENML_STORE_PASSWORD)",
         )
     return Finding("zenml server", "ok", f"{url}, version {version}")
+
+
+def _kubeflow(stack: Stack) -> Finding:
+    host = stack.components["orchestrator"]["kubeflow_hostname"].rstrip("/")
+    if not host:
+        text = "KF_PIPELINES_ENDPOINT is not set: a run is compiled to a file, and not submitted"
+        return Finding("orchestrator", "unchecked", text)
+    status = _http(f"{host}/apis/v2beta1/healthz")[0]
+    if status != 200:
+        fix = "kubectl -n kubeflow port-forward service/ml-pipeline 8888, or mend KF_PIPELINES_ENDPOINT"
+        return Finding("orchestrator", "missing", f"no Kubeflow Pipelines at {host}: {_said(status)}", fix)
+    return Finding("orchestrator", "ok", f"Kubeflow Pipelines at {host}")
 
 
 def _cluster(stack: Stack) -> list[Finding]:

@@ -9,7 +9,7 @@ from zenml import step
 from zenml.client import Client
 
 from metalayer.config import DataConfig, ModelConfig, RunConfig, SplitConfig, TrainConfig
-from metalayer.workflows.train import train_bundle
+from metalayer.workflows.launch import train_on_machine
 from steps import checkpoints
 from steps.materializers import ModelRef, TableRef
 from steps.tracking import run_facts
@@ -34,5 +34,5 @@ def train(
     facts = {**run_facts(), "data_hash": data_hash}
     key = checkpoints.key(run, data_hash, code_hash)
     with checkpoints.kept(Client().active_stack.artifact_store, key, folder / "checkpoints") as kept:
-        history = train_bundle(rows.file, tracks.path, manifest, run, folder / "model", facts, kept)
+        history = train_on_machine(rows.file, tracks.path, manifest, run, folder / "model", facts, kept)
     return ModelRef.of(folder / "model"), history

@@ -64,6 +64,39 @@ def mlflow_server(folder: Path) -> Iterator[str]:
             process.terminate()
 
 
+@contextmanager
+def zenml_server(folder: Path, user: str, password: str) -> Iterator[str]:
+    """Address of a ZenML server that keeps everything in a folder."""
+    url = f"http://127.0.0.1:{free_port()}"
+    environment = {
+        **{name: value for name, value in os.environ.items() if not name.startswith("ZENML_STORE_")},
+        "ZENML_CONFIG_PATH": str(folder / "config"),
+        "ZENML_LOCAL_STORES_PATH": str(folder / "stores"),
+        "ZENML_ANALYTICS_OPT_IN": "false",
+        "ZENML_SERVER": "true",
+        "ZENML_SERVER_DEPLOYMENT_TYPE": "other",
+        "ZENML_SERVER_AUTO_ACTIVATE": "true",
+        "ZENML_SERVER_JWT_SECRET_KEY": "of-a-test",
+        "ZENML_DEFAULT_USER_NAME": user,
+        "ZENML_DEFAULT_USER_PASSWORD": password,
+    }
+    program = [sys.executable, "-m", "uvicorn", "zenml.zen_server.zen_server_api:app", "--port", url.rpartition(":")[2]]
+    log = folder / "server.log"
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(program, env=environment, cwd=folder, stdout=output, stderr=output) as process,
+    ):
+        try:
+            until = time.monotonic() + 120
+            while not _answers(f"{url}/health"):
+                assert process.poll() is None, log.read_text()
+                assert time.monotonic() < until, log.read_text()
+                time.sleep(0.25)
+            yield url
+        finally:
+            process.terminate()
+
+
 def _answers(url: str) -> bool:
     try:
         return httpx.get(url, timeout=1).status_code == 200

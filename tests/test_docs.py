@@ -43,14 +43,14 @@ def test_commands_for_a_cluster_are_ones_there_are() -> None:
 
     text = CLUSTER.read_text("utf-8").replace("\\\n", "")
     lines = re.findall(r"^python pipelines/run.py (.*)$", text, re.MULTILINE)
-    assert len(lines) == 5
+    assert len(lines) == 7
     for line in lines:
         arguments = shlex.split(line, comments=True)
         parser = commands._parser() if arguments[0] in commands.NAMES else run._parser()
         parser.parse_args(arguments)
     made = set(re.findall(r"create secret generic (\S+)", text))
     assert made == SECRETS | {*schedule._SECRETS, schedule._OPTIONAL_SECRET}
-    for name in stacks.variables("kubernetes"):
+    for name in {**stacks.variables("kubernetes"), **stacks.variables("kubeflow")}:
         assert name in text
     for path in re.findall(r"`(k8s/[\w/.-]+)`", text):
         assert (ROOT / path).exists(), path

@@ -406,6 +406,29 @@ def test_what_is_missing(ready: FakeServer, key: str, answer: Any, component: st
         stack_check.require(stacks.read("kubernetes", {"state": "/s", "tracking_uri": ready.url}))
 
 
+@pytest.mark.parametrize(
+    ("host", "answer", "state", "message"),
+    [
+        ("", None, "unchecked", "KF_PIPELINES_ENDPOINT is not set: a run is compiled to a file"),
+        ("{url}/", (200, {"multi_user": False}), "ok", "Kubeflow Pipelines at {url}"),
+        ("{url}", None, "missing", "no Kubeflow Pipelines at {url}: HTTP 404"),
+        ("http://127.0.0.1:1", None, "missing", "no Kubeflow Pipelines at http://127.0.0.1:1: nobody answers"),
+    ],
+)
+def test_kubeflow(
+    ready: FakeServer, host: str, answer: Any, state: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KF_PIPELINES_ENDPOINT", host.format(url=ready.url))
+    if answer:
+        ready.answers["GET /apis/v2beta1/healthz"] = answer
+    stack = stacks.read("kubeflow", {"state": "/s", "tracking_uri": ready.url})
+    assert stack.only_compiles == (not host)
+    findings = stack_check.check(stack)
+    (found,) = [finding for finding in findings if finding.component == "orchestrator"]
+    assert (found.state, found.text.startswith(message.format(url=ready.url))) == (state, True)
+    assert {finding.state for finding in findings if finding is not found} == {"ok"}
+
+
 TAINT = {"key": "team", "value": "a", "effect": "NoSchedule"}
 NO_GPU = {
     "conditions": [{"type": "Ready", "status": "True"}],
@@ -514,4 +537,4 @@ def test_a_run_is_refused_before_it_is_submitted(ready: FakeServer, simulation: 
     assert "metalayer-pipeline:1 is not in the registry" in done.stderr
     done = run_command("--stack", "kubeflow", "--data-root", str(simulation))
     assert done.returncode == 2
-    assert "use --stack kubernetes" in done.stderr
+    assert "the stack kubeflow is not ready" in done.stderr

@@ -81,7 +81,8 @@ def train_bundle(
     """Train a model and publish it as a model directory.
 
     Normalisation, weights and training see the training genes alone; the best epoch and the
-    calibration come from the validation genes; test genes are never opened.
+    calibration come from the validation genes; test genes are never opened. Started by torchrun, each process
+    takes its share of every batch, and the first publishes.
 
     Args:
         rows: labelled rows.
@@ -94,7 +95,8 @@ def train_bundle(
             one that is there, and ends in the same model. None keeps none.
 
     Returns:
-        history (one entry an epoch), best_epoch, calibration, rows and parameters: JSON-ready.
+        history (one entry an epoch), best_epoch, calibration, rows and parameters: JSON-ready; nothing where another
+        process is the first.
 
     Raises:
         TrainingError: a loss that is not finite.
@@ -120,6 +122,8 @@ def train_bundle(
         if checkpoints is not None:
             resume(trainer, checkpoints / LAST)
         history = trainer.train()
+        if not trainer.world.is_first:
+            return {}
         predictor = Predictor(trainer.model, {}, "", config.train.device)
         tracked = [gene_id for gene_id in manifest["valid"]["genes"] if store and gene_id in store]
         if store and tracked:

@@ -27,8 +27,7 @@ class Stack:
         secrets: secrets that ZenML's server keeps, by name.
         settings: of every pipeline (`docker`), and of its pods.
         steps: options of single steps.
-        gpu_step: options of the steps that go to the step operator.
-        runs_not: why no pipeline can run on it; empty where one can.
+        gpu_step: options of the steps that train: their image, and their pods where no step operator has them.
     """
 
     name: str
@@ -38,14 +37,19 @@ class Stack:
     settings: dict[str, Any]
     steps: dict[str, dict[str, Any]]
     gpu_step: dict[str, Any]
-    runs_not: str
+
+    @property
+    def only_compiles(self) -> bool:
+        """Whether a run ends with a file for Kubeflow, as there is no address to submit it to."""
+        return self.components["orchestrator"].get("kubeflow_hostname") == ""
 
     def step_options(self, gpu_steps: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Options of single steps: those of the file, and the step operator, where there is one, for GPU steps."""
         options = {name: dict(given) for name, given in self.steps.items()}
-        if "step_operator" in self.components:
+        on_gpu = self.gpu_step | ({"step_operator": True} if "step_operator" in self.components else {})
+        if on_gpu:
             for name in gpu_steps:
-                options.setdefault(name, {}).update({**self.gpu_step, "step_operator": True})
+                options.setdefault(name, {}).update(on_gpu)
         return options
 
 
@@ -84,6 +88,7 @@ def read(name: str, places: Mapping[str, str]) -> Stack:
         listed = "\n".join(f"{variable}: {meaning}" for variable, meaning in unset.items())
         raise ConfigError(f"--stack {name}: set these environment variables\n{listed}")
     values = {**places, **{variable: os.environ[variable] for variable in variables(name)}}
+    values |= {variable: os.environ.get(variable, "") for variable in definition.get("optional_environment") or {}}
     filled = _filled({key: value for key, value in definition.items() if not key.endswith("environment")}, values)
     return Stack(
         name=name,
@@ -93,7 +98,6 @@ def read(name: str, places: Mapping[str, str]) -> Stack:
         settings=filled.get("settings", {}) | _pod_settings(filled["components"]),
         steps=filled.get("steps", {}),
         gpu_step=filled.get("gpu_step", {}),
-        runs_not=filled.get("runs_not", ""),
     )
 
 
@@ -121,7 +125,7 @@ def apply(stack: Stack, more: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if not found:
             ids[component_type] = client.create_stack_component(
                 name=stack.name,
-                flavor=flavor,
+                flavor=_flavor(flavor, component_type),
                 component_type=component_type,
                 configuration={key: value for key, value in settings.items() if value is not None},
             ).id
@@ -143,6 +147,19 @@ def apply(stack: Stack, more: Mapping[str, Mapping[str, Any]]) -> list[str]:
         changes.append("stack updated")
     client.activate_stack(stack.name)
     return changes
+
+
+def _flavor(flavor: str, component_type: Any) -> str:
+    """The name of a flavor; one of ours, given as its class, is made known to ZenML first."""
+    if "." not in flavor:
+        return flavor
+    from zenml.client import Client
+    from zenml.stack.flavor import validate_flavor_source
+
+    name = str(validate_flavor_source(flavor, component_type)[1].name)
+    if not Client().list_flavors(name=name).items:
+        Client().create_flavor(flavor, component_type)
+    return name
 
 
 def keep_secret(name: str, values: dict[str, str]) -> bool:
