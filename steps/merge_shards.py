@@ -6,11 +6,11 @@ from zenml import step
 
 from metalayer.workflows import score_genome
 from steps.materializers import TableRef
-from steps.policy import SERVICE_RETRY
+from steps.policy import AT_ONCE_RETRY
 from steps.workspace import step_dir
 
 
-@step(enable_cache=True, retry=SERVICE_RETRY)
+@step(enable_cache=True, retry=AT_ONCE_RETRY)
 def merge_shards(
     scores: list[TableRef],
     manifests: list[dict[str, Any]],

@@ -8,11 +8,11 @@ from zenml import step
 from metalayer.workflows import score_genome
 from steps.inputs import local_files
 from steps.materializers import ModelRef, TableRef
-from steps.policy import SERVICE_RETRY
+from steps.policy import AT_ONCE_RETRY
 from steps.workspace import step_dir
 
 
-@step(enable_cache=True, retry=SERVICE_RETRY)
+@step(enable_cache=True, retry=AT_ONCE_RETRY)
 def score_shard(
     model: ModelRef,
     shard: score_genome.Shard,

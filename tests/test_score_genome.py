@@ -344,6 +344,8 @@ class TestModel:
             named_model(ScoreConfig(model=model), "openspliceai")
         with pytest.raises(MetalayerError, match=r"model.json: No such file"):
             named_model(ScoreConfig(model=tmp_path), "pwm")
+        with pytest.raises(ConfigError, match=r"score.model: given .*absent, which is no folder"):
+            named_model(ScoreConfig(model=tmp_path / "absent"), "pwm")
 
     def test_no_champion(self, tmp_path: Path) -> None:
         uri = f"sqlite:///{tmp_path / 'mlflow.db'}"

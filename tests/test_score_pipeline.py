@@ -159,7 +159,7 @@ class TestRuns:
         (["score.shards=45"], "score.shards: given 45, but there are 44 genes to score"),
         (["score.shard=2"], "score.shard: unknown key; did you mean 'shards'"),
         (["score.output=scores.csv"], "the name must end in .parquet"),
-        (["score.model=absent"], "absent: model.json: No such file"),
+        (["score.model=absent"], "absent, which is no folder; name a model directory"),
         (["data.base_model=spliceai"], "no spliceai_*.parquet in"),
     ],
 )

@@ -168,11 +168,16 @@ def named_model(config: ScoreConfig, base_model: str) -> ScoringModel | None:
     """The model directory that the configuration names; None where it means a registered one.
 
     Raises:
-        InputError: a model of another base model.
-        ModelError, SchemaError: a directory that is absent or damaged, or of another feature schema.
+        InputError: no such folder, or a model of another base model.
+        ModelError, SchemaError: a directory that is incomplete or damaged, or of another feature schema.
     """
     if not isinstance(config.model, Path):
         return None
+    if not config.model.is_dir():
+        raise ConfigError(
+            f"configuration: score.model: given {config.model}, which is no folder; name a model directory, a "
+            "registered version, or nothing for the champion"
+        )
     directory = config.model / "model" if (config.model / "model").is_dir() else config.model
     return _checked(ScoringModel(directory, ""), base_model)
 
