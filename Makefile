@@ -11,13 +11,17 @@ BASE ?= python:3.11-slim-bookworm
 WHEELS ?= .wheels
 COMMIT = $(shell git rev-parse HEAD)$(shell git diff --quiet HEAD || echo -dirty)
 
-.PHONY: run test serve check bench bench-serving install images image-model clean
+.PHONY: run test test-cluster serve check bench bench-serving install images image-model clean
 
 run: $(INSTALLED)  ## train, evaluate, gate, register and package on the built-in demo
 	$(BIN)/python pipelines/run.py --stack local
 
 test: $(INSTALLED)  ## the whole test suite
 	$(BIN)/python -m pytest
+
+test-cluster: $(INSTALLED)  ## whole runs on the Kubernetes beside this checkout, brought up first; else skipped
+	if [ -x ../shared/cluster/up ]; then ../shared/cluster/up all || true; fi
+	$(BIN)/python -m pytest -m cluster -rs
 
 serve: $(INSTALLED)  ## serve the promoted model on 127.0.0.1:3000
 	$(BIN)/metalayer serve

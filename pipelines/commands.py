@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 def _apply(options: argparse.Namespace) -> int:
     stack = _read(options.stack)
     mlflow_service.prepare()
-    with mlflow_service.access(_tracking_uri()) as credentials:
+    with mlflow_service.access(_tracking_uri(), local=stack.name == "local") as credentials:
         changes = stacks.apply(stack, {"experiment_tracker": credentials})
     for change in changes or ["nothing to change"]:
         console.say(change)

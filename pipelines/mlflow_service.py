@@ -2,8 +2,9 @@
 
 `$MLFLOW_TRACKING_URI` names a server, with MLflow's own variables for its credentials; without it, a
 SQLite file in the state folder. ZenML demands an authentication method of any server: one without
-authentication is given a token that it ignores. A real token is lent to ZenML as a secret for the time
-of the run; a user name and password stay in the environment, which MLflow prefers to a token.
+authentication is given a token that it ignores. On this machine a real token is lent to ZenML as a secret
+for the time of the run; a user name and password stay in the environment, which MLflow prefers to a token.
+On another stack the credentials stay with ZenML's server, which sets them in the environment of each step.
 """
 
 from __future__ import annotations
@@ -16,8 +17,16 @@ from urllib.parse import urlsplit
 
 from metalayer.errors import ConfigError
 from metalayer.files import publish_file
+from pipelines import stacks
 
-_SECRET = "metalayer-mlflow"  # noqa: S105  the name under which ZenML keeps it
+SECRET = "metalayer-mlflow"  # noqa: S105  the name under which ZenML keeps the credentials
+_TOKEN = "MLFLOW_TRACKING_TOKEN"  # noqa: S105
+_SETTINGS = {
+    "MLFLOW_TRACKING_USERNAME": "tracking_username",
+    "MLFLOW_TRACKING_PASSWORD": "tracking_password",
+    _TOKEN: "tracking_token",
+}
+"""Settings of ZenML's experiment tracker, by the variable that each stands for."""
 _IGNORED_TOKEN = "none"  # noqa: S105
 
 
@@ -50,26 +59,37 @@ def is_server(uri: str) -> bool:
     return uri.startswith(("http://", "https://"))
 
 
+def credentials() -> dict[str, str]:
+    """MLflow's own variables for credentials, as they are set."""
+    return {name: os.environ[name] for name in _SETTINGS if os.environ.get(name)}
+
+
 @contextlib.contextmanager
-def access(uri: str) -> Iterator[dict[str, str | bool | None]]:
-    """Settings of ZenML's experiment tracker that let it in, as long as this lasts."""
+def access(uri: str, *, local: bool) -> Iterator[dict[str, str | bool | None]]:
+    """Settings of ZenML's experiment tracker that let it in, as long as this lasts.
+
+    Args:
+        uri: of MLflow.
+        local: the steps run here, in a state folder that no other run uses; else runs at the same time share `SECRET`.
+    """
     from zenml.client import Client
 
-    settings: dict[str, str | bool | None] = {"tracking_token": None, "tracking_insecure_tls": None}
+    settings: dict[str, str | bool | None] = dict.fromkeys((*_SETTINGS.values(), "tracking_insecure_tls"))
     if not is_server(uri):
         yield settings
         return
     insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() == "true"
     settings["tracking_insecure_tls"] = insecure or None
-    token = os.environ.get("MLFLOW_TRACKING_TOKEN")
-    if not token:
-        yield settings | {"tracking_token": _IGNORED_TOKEN}
-        return
-    client = Client()
-    if client.list_secrets(name=_SECRET).items:
-        client.delete_secret(_SECRET)
-    client.create_secret(_SECRET, {"token": token})
+    given = credentials()
+    if local:
+        given = {name: value for name, value in given.items() if name == _TOKEN}
+    if given:
+        stacks.keep_secret(SECRET, given)
+        settings |= {_SETTINGS[name]: f"{{{{{SECRET}.{name}}}}}" for name in given}
+    else:
+        settings["tracking_token"] = _IGNORED_TOKEN
     try:
-        yield settings | {"tracking_token": f"{{{{{_SECRET}.token}}}}"}
+        yield settings
     finally:
-        client.delete_secret(_SECRET)
+        if given and local:
+            Client().delete_secret(SECRET)

@@ -2,7 +2,8 @@
 
 `python pipelines/run.py stack ...` applies and checks stacks, `... schedule ...` looks after schedules.
 
-Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure, 130 interrupted.
+Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure,
+130 or 143 interrupted by SIGINT or SIGTERM.
 Configuration and data are checked before ZenML is imported, so a mistake in them is told at once.
 """
 
@@ -22,7 +23,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `pipelines` and `steps`, from whatever directory this runs
 
@@ -33,7 +34,7 @@ from metalayer.core import ArtifactLoader
 from metalayer.errors import ConfigError, MetalayerError
 from metalayer.files import only_one, publish_file
 from metalayer.schema import ROW_SCORES
-from pipelines import commands, console, environment, mlflow_service, schedule, stack_check, stacks
+from pipelines import commands, console, environment, mlflow_service, pods, schedule, stack_check, stacks
 from steps import inputs, workspace
 
 if TYPE_CHECKING:
@@ -47,7 +48,6 @@ UNGATED = ("search", "base_layer", "score")
 REJECTED = 3
 _LOOKED_BACK = 50
 """Runs that `--if-changed` compares with."""
-INTERRUPTED = 130
 
 logger = logging.getLogger("pipelines.run")
 
@@ -63,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kind = "" if options.pipeline == "training" else f"{options.pipeline}-"
     run_name = f"{config_name}-{kind}{time.strftime('%Y%m%d-%H%M%S')}"
     log_file = state / "logs" / f"{run_name}.log"
-    signal.signal(signal.SIGINT, _interrupted)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the first process of a container gets neither by default
+        signal.signal(number, _interrupted if options.stack == "local" else _left_alone)
     try:
         console.start(log_file, verbose=options.verbose)
         config = _config(options, state)
@@ -76,6 +77,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(config, options, run_name, state, log_file)
     except Exception as error:  # noqa: BLE001  the last place: every error becomes its message and an exit status
         step, cause = _failed_step(run_name) or (None, error)
+        if isinstance(error, pods.PodError) and step in (None, error.step):
+            step, cause = error.step, error  # a pod that was killed has left no error with ZenML
         code = cause.exit_code if isinstance(cause, MetalayerError) else 1
         console.failure(cause, step=step, log_file=log_file, state=state, code=code)
         return code
@@ -207,12 +210,12 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
     if options.stack != "local":
         stack_check.require(stack)
     tracking_uri = mlflow_service.prepare()
-    on_gpu = shard_steps if config.score.device.startswith("cuda") else ()
-    step_options = stack.step_options((*recipe.GPU_STEPS, *on_gpu))
+    step_options = stack.step_options((*recipe.GPU_STEPS, *(recipe.gpu_steps(config.score) if plan else ())))
     if options.no_cache or not cached:
         for name in (*recipe.CACHED, *shard_steps):
             step_options.setdefault(name, {})["enable_cache"] = False
-    with mlflow_service.access(tracking_uri) as credentials:
+    local = options.stack == "local"
+    with mlflow_service.access(tracking_uri, local=local) as credentials:
         stacks.apply(stack, {"experiment_tracker": credentials})
         environment.mark_made(state)
         scorer = _scorer(config, tracking_uri, state) if plan else None
@@ -230,7 +233,7 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
         given = {"config": settings, "data_hash": data_hash, "code_hash": code_hash}
         if plan and scorer:
             given |= recipe.given(plan, scorer, code_hash)
-        getattr(recipe, options.pipeline).with_options(
+        prepared = getattr(recipe, options.pipeline).with_options(
             run_name=run_name,
             model=None if options.pipeline in ("base_layer", "score") else model,
             extra={"data_hash": data_hash, "code_hash": code_hash, "git_commit": git_commit},
@@ -238,7 +241,10 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
             execution_mode=ExecutionMode.CONTINUE_ON_FAILURE,
             settings=stack.settings,
             steps=step_options,
-        )(**given)
+            secrets=[mlflow_service.SECRET] if mlflow_service.credentials() and not local else [],
+        )
+        with pods.watched(stack, run_name):
+            prepared(**given)
         run = Client().get_pipeline_run(run_name)
         if options.pipeline == "search":
             return _finish_search(run, config, options.stack, state, log_file)
@@ -440,11 +446,22 @@ def _only_run(state: Path) -> Iterator[None]:
             workspace.clear()
 
 
-def _interrupted(_signal: int, _frame: FrameType | None) -> None:
+def _interrupted(number: int, _frame: FrameType | None) -> None:
     """End at once: ZenML takes a KeyboardInterrupt in a step with retries for a failure, and tries again."""
-    sys.stderr.write("\ninterrupted; run the same command again: finished steps come from the cache\n")
+    _end(number, "run the same command again: finished steps come from the cache")
+
+
+def _left_alone(number: int, _frame: FrameType | None) -> None:
+    """End at once; what was submitted stays with its stack."""
+    _end(
+        number, "a run that was submitted goes on where it is; the same command takes its finished steps from the cache"
+    )
+
+
+def _end(number: int, advice: str) -> NoReturn:
+    sys.stderr.write(f"\ninterrupted; {advice}\n")
     sys.stderr.flush()
-    os._exit(INTERRUPTED)
+    os._exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -22,6 +22,8 @@ _OURS = "metalayer-schedule"
 _CLAIM = "metalayer-data"
 """Claim of the volume with the base-layer files, mounted where the run's data root is."""
 _SECRETS = ("metalayer-zenml", "metalayer-s3")
+_OPTIONAL_SECRET = "metalayer-mlflow"  # noqa: S105
+"""Of an MLflow server with authentication."""
 _CONFIG_FOLDER = "/config"
 _NAME_LENGTH = 52
 _FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
@@ -89,7 +91,10 @@ def manifests(stack: Stack, run: ScheduledRun, cron: str, time_zone: str) -> lis
         "image": stack.settings["docker"]["parent_image"],
         "command": command,
         "env": [*pod["env"], *({"name": key, "value": value} for key, value in stack.environment.items())],
-        "envFrom": [{"secretRef": {"name": name}} for name in _SECRETS],
+        "envFrom": [
+            *({"secretRef": {"name": name}} for name in _SECRETS),
+            {"secretRef": {"name": _OPTIONAL_SECRET, "optional": True}},
+        ],
         "resources": pod["resources"],
         "securityContext": pod["container_security_context"],
         "volumeMounts": mounts,

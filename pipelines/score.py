@@ -45,6 +45,11 @@ def shard_steps(config: ScoreConfig) -> tuple[str, ...]:
     return tuple(f"score_shard_{number}" for number in range(1, config.shards + 1))
 
 
+def gpu_steps(config: ScoreConfig) -> tuple[str, ...]:
+    """Those that are sent to the stack's step operator, where it has one: none, unless a GPU is asked for."""
+    return shard_steps(config) if config.device.startswith("cuda") else ()
+
+
 @pipeline(name="score")
 def score(
     config: ScoreConfig,

@@ -6,9 +6,11 @@ On a stack with a GPU step operator the pipeline sends this step there; else it 
 from typing import Annotated, Any
 
 from zenml import step
+from zenml.client import Client
 
 from metalayer.config import DataConfig, ModelConfig, RunConfig, SplitConfig, TrainConfig
 from metalayer.workflows.train import train_bundle
+from steps import checkpoints
 from steps.materializers import ModelRef, TableRef
 from steps.tracking import run_facts
 from steps.workspace import step_dir
@@ -28,6 +30,9 @@ def train(
 ) -> tuple[Annotated[ModelRef, "model"], Annotated[dict[str, Any], "training"]]:
     """Train, calibrate and publish a model; only what shapes it is a parameter, so that nothing else retrains it."""
     run = RunConfig(data=data, split=split, model=model, train=config)
-    directory = step_dir("train") / "model"
-    history = train_bundle(rows.file, tracks.path, manifest, run, directory, {**run_facts(), "data_hash": data_hash})
-    return ModelRef.of(directory), history
+    folder = step_dir("train")
+    facts = {**run_facts(), "data_hash": data_hash}
+    key = checkpoints.key(run, data_hash, code_hash)
+    with checkpoints.kept(Client().active_stack.artifact_store, key, folder / "checkpoints") as kept:
+        history = train_bundle(rows.file, tracks.path, manifest, run, folder / "model", facts, kept)
+    return ModelRef.of(folder / "model"), history

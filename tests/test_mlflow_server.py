@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import base64
-import http.client
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from metalayer.errors import ConfigError
+from tests.door import basic, bearer, guarded_door
 from tests.servers import mlflow_server
 from tests.test_pipeline import FAILING, QUICK, RUN, command
 
 TOKEN, USER, PASSWORD = "t0ken-of-the-test", "ada", "l0velace"
-ALLOWED = {f"Bearer {TOKEN}", "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}
 
 
 @pytest.fixture(scope="module")
@@ -31,39 +27,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
 
 @pytest.fixture(scope="module")
 def guarded(server: int) -> Iterator[int]:
-    """Port of a door to the same server that opens for `ALLOWED` alone."""
-
-    class Door(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            if self.headers.get("Authorization") not in ALLOWED:
-                self.send_response(401)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
-                return
-            inside = http.client.HTTPConnection("127.0.0.1", server, timeout=60)
-            headers = {name: value for name, value in self.headers.items() if name not in ("Host", "Connection")}
-            inside.request(self.command, self.path, body, headers)
-            reply = inside.getresponse()
-            content = reply.read()
-            self.send_response(reply.status)
-            for name, value in reply.getheaders():
-                if name.lower() not in ("transfer-encoding", "connection", "content-length"):
-                    self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-            inside.close()
-
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = answer
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    door = ThreadingHTTPServer(("127.0.0.1", 0), Door)
-    threading.Thread(target=door.serve_forever, daemon=True).start()
-    yield door.server_address[1]
-    door.shutdown()
+    """Port of a door to the same server that opens for those with a credential."""
+    with guarded_door("127.0.0.1", server, {bearer(TOKEN), basic(USER, PASSWORD)}) as port:
+        yield port
 
 
 @pytest.mark.integration

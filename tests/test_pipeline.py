@@ -236,19 +236,27 @@ class TestRuns:
         assert after.code == 3, after.err
         assert not (state / "work").exists()
 
-    def test_interrupted(self, first: Ended, state: Path, simulation: Path) -> None:
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_interrupted_and_goes_on(self, number: int, code: int, first: Ended, state: Path, simulation: Path) -> None:
+        """What the run before had trained is not trained again."""
         arguments = command(("train.max_epochs=500", "train.patience=500"), ("--data-root", str(simulation)))
         environment = {**os.environ, "METALAYER_HOME": str(state)}
         with subprocess.Popen(
             [sys.executable, str(RUN), *arguments], env=environment, stderr=subprocess.PIPE, text=True
         ) as process:
             assert process.stderr is not None
+            resumed = epoch = 0
             for line in process.stderr:
-                if "epoch 1/" in line:
-                    process.send_signal(signal.SIGINT)
+                if went_on := re.search(r"going on after epoch (\d+),", line):
+                    resumed = int(went_on[1])
+                if trained := re.search(r"epoch (\d+)/500: loss", line):
+                    epoch = int(trained[1])
+                    process.send_signal(number)
                     break
             rest = process.stderr.read()
-        assert process.returncode == 130
+        assert resumed >= 1
+        assert epoch == resumed + 1
+        assert process.returncode == code
         assert rest.rstrip().endswith("interrupted; run the same command again: finished steps come from the cache")
 
 

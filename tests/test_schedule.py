@@ -66,7 +66,8 @@ def test_cron_job(stack: stacks.Stack, run: schedule.ScheduledRun) -> None:
     assert SECRET not in yaml.safe_dump(cron_job)
     plain = {variable["name"]: variable["value"] for variable in container["env"]}
     assert set(stacks.variables("kubernetes")) - set(plain) == {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
-    assert [source["secretRef"]["name"] for source in container["envFrom"]] == ["metalayer-zenml", "metalayer-s3"]
+    secrets = {source["secretRef"]["name"]: source["secretRef"].get("optional") for source in container["envFrom"]}
+    assert secrets == {"metalayer-zenml": None, "metalayer-s3": None, "metalayer-mlflow": True}
 
 
 def test_its_command_is_one_that_run_py_takes(stack: stacks.Stack, run: schedule.ScheduledRun) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from metalayer.config import ScoreConfig
 from metalayer.errors import ConfigError, MetalayerError
 from pipelines import stack_check, stacks
 from pipelines.stack_check import Finding
@@ -86,6 +87,15 @@ def test_gpu_steps_go_to_the_operator(kubernetes: stacks.Stack) -> None:
     assert options["train"]["step_operator"] is True
     assert options["train"]["settings"]["docker"]["parent_image"] == "127.0.0.1:1/metalayer-pipeline-gpu:1"
     assert stacks.read("local", PLACES).step_options(["train"]) == {}
+
+
+def test_shards_go_to_the_operator_where_a_gpu_is_asked_for(kubernetes: stacks.Stack) -> None:
+    from pipelines import score
+
+    assert score.gpu_steps(ScoreConfig(shards=2)) == score.gpu_steps(ScoreConfig(device="cpu")) == ()
+    options = kubernetes.step_options(score.gpu_steps(ScoreConfig(shards=2, device="cuda")))
+    assert options.keys() == {"score_shard_1", "score_shard_2"}
+    assert all(given["step_operator"] is True for given in options.values())
 
 
 def pod_of(stack: stacks.Stack, component: str) -> dict[str, Any]:

@@ -36,8 +36,16 @@ def environment(tmp_path: Path) -> Iterator[None]:
 class RemoteStore:
     """An artifact store that is no file system."""
 
+    path = "s3://bucket"
+
     def __init__(self) -> None:
         self.files: dict[str, bytes] = {}
+
+    def exists(self, uri: str) -> bool:
+        return any(name == uri or name.startswith(f"{uri}/") for name in self.files)
+
+    def rmtree(self, uri: str) -> None:
+        self.files = {name: data for name, data in self.files.items() if not name.startswith(f"{uri}/")}
 
     def open(self, uri: str, mode: str) -> Any:
         if "r" in mode:
@@ -206,6 +214,52 @@ def test_pipeline_names_its_steps() -> None:
 
     assert CACHED_STEPS == CACHED
     assert (*CACHED, *NEVER_CACHED) == STEPS
+
+
+def test_checkpoints_outlive_the_attempt(stores: tuple[str, Any], tmp_path: Path) -> None:
+    """As training writes them: an attempt that is cut off, one that goes on from it, and the end."""
+    from metalayer.config import RunConfig, TrainConfig
+    from metalayer.training.checkpoint import LAST
+    from steps import checkpoints
+
+    class CutOff(Exception):
+        pass
+
+    _, store = stores
+    config = RunConfig(data={"base_model": "pwm"}, train=TrainConfig(seed=1))
+    key = checkpoints.key(config, "data", "code")
+    with pytest.raises(CutOff), checkpoints.kept(store, key, tmp_path / "first") as folder:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LAST).write_bytes(b"epoch 3")
+        raise CutOff
+    config.gate.margin = 0.5  # shapes no model
+    assert checkpoints.key(config, "data", "code") == key
+    config.train.seed = 2
+    other = checkpoints.key(config, "data", "code")
+    assert len({key, other, checkpoints.key(config, "data", "new"), checkpoints.key(config, "new", "code")}) == 4
+    with checkpoints.kept(store, other, tmp_path / "other") as folder:
+        assert not (folder / LAST).exists()
+    with checkpoints.kept(store, key, tmp_path / "second") as folder:
+        assert (folder / LAST).read_bytes() == b"epoch 3"
+    checkpoints.drop(store, key)
+    checkpoints.drop(store, key)
+    with checkpoints.kept(store, key, tmp_path / "third") as folder:
+        assert not (folder / LAST).exists()
+
+
+def test_a_store_that_fails_stops_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from metalayer.training.checkpoint import LAST
+    from steps import checkpoints
+
+    class Full(RemoteStore):
+        def open(self, uri: str, mode: str) -> Any:
+            raise OSError("the bucket is full")
+
+    store = Full()
+    with checkpoints.kept(store, "key", tmp_path / "folder") as folder:
+        (folder / LAST).write_bytes(b"epoch 1")
+    assert "the checkpoint is not in the store: OSError: the bucket is full" in caplog.text
+    assert not store.files
 
 
 def test_step_folder_starts_empty() -> None:

@@ -28,6 +28,8 @@ from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import digest, save_model
 from metalayer.schema import CLASSES, ROW_SCORES
 from metalayer.serving.engine import read_golden
+from metalayer.training.checkpoint import LAST
+from metalayer.training.trainer import Trainer
 from metalayer.workflows.evaluate import GOLDEN, evaluate_bundle
 from metalayer.workflows.train import train_bundle
 from tests.conftest import artifact_files
@@ -45,8 +47,9 @@ class Prepared:
     manifest: dict[str, Any]
     config: RunConfig
 
-    def train(self, output: Path, rows: Path | None = None) -> dict[str, Any]:
-        return train_bundle(rows or self.rows, self.tracks, self.manifest, self.config, output, {"data_hash": "d"})
+    def train(self, output: Path, rows: Path | None = None, checkpoints: Path | None = None) -> dict[str, Any]:
+        facts = {"data_hash": "d"}
+        return train_bundle(rows or self.rows, self.tracks, self.manifest, self.config, output, facts, checkpoints)
 
     def evaluate(self, bundle: Path, output: Path, champion: Path | MetalayerError | None = None) -> dict[str, Any]:
         return evaluate_bundle(bundle, self.rows, self.tracks, self.manifest, self.config, champion, output)
@@ -144,6 +147,45 @@ def test_an_untrained_model_equals_its_base_and_does_not_pass(prepared: Prepared
     for difference in evaluation["positions"]["difference"].values():
         assert difference == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert not decide(evaluation, prepared.config.gate).promoted
+
+
+def test_training_goes_on_from_its_last_checkpoint(
+    prepared: Prepared,
+    trained: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Cut off after epoch 3, it trains the others alone and ends in the same model, bit for bit."""
+
+    class CutOff(Exception):
+        pass
+
+    def cut_off(trainer: Trainer, epoch: dict[str, float], of: int = 0) -> None:
+        end_epoch(trainer, epoch, of)
+        if epoch["epoch"] == 3:
+            raise CutOff
+
+    end_epoch = Trainer._end_epoch
+    checkpoints = tmp_path / "checkpoints"
+    with monkeypatch.context() as patch, pytest.raises(CutOff):
+        patch.setattr(Trainer, "_end_epoch", cut_off)
+        prepared.train(tmp_path / "cut", checkpoints=checkpoints)
+    assert not (tmp_path / "cut").exists()
+    caplog.clear()
+    caplog.set_level("INFO")
+    told = prepared.train(tmp_path / "model", checkpoints=checkpoints)
+    assert "going on after epoch 3, from the checkpoint" in caplog.text
+    assert "epoch 3/6" not in caplog.text
+    assert "epoch 4/6" in caplog.text
+    assert [epoch["epoch"] for epoch in told["history"]] == list(range(len(told["history"])))
+    assert digest(tmp_path / "model") == digest(trained)
+
+    (checkpoints / LAST).write_bytes(b"half a file")
+    prepared.train(tmp_path / "anew", checkpoints=checkpoints)
+    assert "is damaged or holds more than tensors: " in caplog.text
+    assert "training starts anew" in caplog.text
+    assert digest(tmp_path / "anew") == digest(trained)
 
 
 def test_training_never_opens_test_genes(prepared: Prepared, trained: Path, tmp_path: Path) -> None:

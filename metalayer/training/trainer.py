@@ -149,6 +149,21 @@ class Trainer:
         trainer._restore(content)
         return trainer
 
+    def resume(self, checkpoint_path: str | Path) -> None:
+        """Take up a run of the same model, rows and settings where its checkpoint left it; `train()` goes on.
+
+        Args:
+            checkpoint_path: `last_model.pt` of that run.
+
+        Raises:
+            ModelError: a checkpoint that is absent or damaged; nothing is changed.
+            SchemaError: one of another feature schema; nothing is changed.
+            ConfigError: one of other rows.
+        """
+        content = load_checkpoint(checkpoint_path)
+        self.model.load_state_dict(content["model"])
+        self._restore(content)
+
     def train(self, additional_epochs: int | None = None) -> list[Epoch]:
         """Train until `max_epochs`, or until the validation figure stops improving.
 

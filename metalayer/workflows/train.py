@@ -18,12 +18,14 @@ from metalayer.data.gene_parts import gene_loaders, genes_with_tracks
 from metalayer.data.prevalence import prevalence_weights
 from metalayer.data.tracks import TrackStore
 from metalayer.device import use_threads
+from metalayer.errors import ModelError, SchemaError
 from metalayer.evaluation.calibration import Calibration, correction_shares, fit, mixed
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
 from metalayer.models.build import build_model
 from metalayer.models.bundle import save_model
 from metalayer.models.meta import MetaSpliceModel
+from metalayer.training.checkpoint import LAST
 from metalayer.training.trainer import Loader, Trainer, best_epoch, seed_everything
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,7 @@ def train_bundle(
     config: RunConfig,
     output_dir: Path,
     provenance: Mapping[str, Any],
+    checkpoints: Path | None = None,
 ) -> dict[str, Any]:
     """Train a model and publish it as a model directory.
 
@@ -87,6 +90,8 @@ def train_bundle(
         config: the run.
         output_dir: the model directory.
         provenance: facts that travel with the model (data_hash, git_commit ...).
+        checkpoints: folder of this run and no other, for a checkpoint after each epoch; training goes on from the
+            one that is there, and ends in the same model. None keeps none.
 
     Returns:
         history (one entry an epoch), best_epoch, calibration, rows and parameters: JSON-ready.
@@ -111,7 +116,9 @@ def train_bundle(
             loaders = train_rows.training(config.train), valid_rows.validation(config.train)
             counts = {"train": len(train_rows.table), "valid": len(valid_rows.table)}
         logger.info("training on %s %s, validating on %s", f"{counts['train']:,}", _UNIT[unit], f"{counts['valid']:,}")
-        trainer = Trainer(model, loaders[0], loaders[1], config.train)
+        trainer = Trainer(model, loaders[0], loaders[1], config.train, checkpoints)
+        if checkpoints is not None:
+            resume(trainer, checkpoints / LAST)
         history = trainer.train()
         predictor = Predictor(trainer.model, {}, "", config.train.device)
         tracked = [gene_id for gene_id in manifest["valid"]["genes"] if store and gene_id in store]
@@ -143,6 +150,18 @@ def train_bundle(
         },
     )
     return result
+
+
+def resume(trainer: Trainer, checkpoint: Path) -> None:
+    """Go on from a checkpoint, if there is one; one that cannot be read is told and passed over."""
+    if not checkpoint.is_file():
+        return
+    try:
+        trainer.resume(checkpoint)
+    except (ModelError, SchemaError) as error:
+        logger.warning("%s; training starts anew", error)
+    else:
+        logger.info("going on after epoch %d, from the checkpoint of an earlier attempt", trainer.history[-1]["epoch"])
 
 
 def _beside(output_dir: Path) -> Path:

@@ -109,7 +109,7 @@ def apply(stack: Stack, more: Mapping[str, Mapping[str, Any]]) -> list[str]:
     from zenml.enums import StackComponentType
 
     client = Client()
-    changes = [f"secret {name}" for name, values in stack.secrets.items() if _keep_secret(name, values)]
+    changes = [f"secret {name}" for name, values in stack.secrets.items() if keep_secret(name, values)]
     ids = {}
     for kind, given in stack.components.items():
         settings = {**given, **more.get(kind, {})}
@@ -143,17 +143,18 @@ def apply(stack: Stack, more: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return changes
 
 
-def _keep_secret(name: str, values: dict[str, str]) -> bool:
-    """Whether ZenML's secret had to be made or changed to hold these values."""
+def keep_secret(name: str, values: dict[str, str]) -> bool:
+    """Have ZenML's secret hold these values and no others; whether it had to be made or changed."""
     from zenml.client import Client
 
     client = Client()
     if not client.list_secrets(name=name).items:
         client.create_secret(name, values)
         return True
-    if client.get_secret(name).secret_values == values:
+    held = client.get_secret(name).secret_values
+    if held == values:
         return False
-    client.update_secret(name, add_or_update_values=values)
+    client.update_secret(name, add_or_update_values=values, remove_values=[key for key in held if key not in values])
     return True
 
 

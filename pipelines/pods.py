@@ -1,0 +1,148 @@
+"""What the pods of a run suffer, told while the run waits: ZenML says of it little, late, or nothing.
+
+A pod that finds no node or cannot fetch its image waits without a word; one that is killed has no traceback.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from logging import getLogger
+from typing import Any
+
+from metalayer.errors import MetalayerError
+from pipelines.cluster import Cluster, ClusterError
+from pipelines.stacks import Stack
+
+_POLL_S = 3.0
+_PATIENCE_S = 15.0
+"""A pod may wait for so long, as for one that is just going."""
+_FILE = "pipelines/stacks/kubernetes.yaml"
+_IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+
+logger = getLogger(__name__)
+
+
+class PodError(MetalayerError):
+    """A pod of a step was killed, or never came to run.
+
+    Attributes:
+        step: name of the step.
+    """
+
+    def __init__(self, trouble: Trouble) -> None:
+        super().__init__(f"{trouble.text}\n{trouble.fix}")
+        self.step = trouble.step
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Of one pod or Job.
+
+    Attributes:
+        step: name of the step; `orchestrator` is the pod that starts the others.
+        text: what is wrong.
+        fix: what to do.
+        waits: it may pass by itself.
+    """
+
+    step: str
+    text: str
+    fix: str
+    waits: bool = False
+
+
+@contextlib.contextmanager
+def watched(stack: Stack, run_name: str) -> Iterator[None]:
+    """Say what goes wrong with the pods of a run, once, as long as this lasts.
+
+    Raises:
+        PodError: instead of an error within, where a pod was seen to end badly, the last one.
+    """
+    orchestrator = stack.components["orchestrator"]
+    if orchestrator["flavor"] != "kubernetes":
+        yield
+        return
+    from zenml.integrations.kubernetes.kube_utils import sanitize_label_value
+
+    label = urllib.parse.quote(f"run_name={sanitize_label_value(run_name)}")
+    over, told = threading.Event(), list[Trouble]()
+    arguments = (Cluster(orchestrator["kubernetes_context"]), orchestrator["kubernetes_namespace"], label, told, over)
+    watcher = threading.Thread(target=_watch, args=arguments, daemon=True)
+    watcher.start()
+    try:
+        yield
+    except Exception as error:
+        ended = [trouble for trouble in told if not trouble.waits]
+        if ended:
+            raise PodError(ended[-1]) from error
+        raise
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _watch(cluster: Cluster, namespace: str, label: str, told: list[Trouble], over: threading.Event) -> None:
+    since: dict[Trouble, float] = {}
+    while not over.wait(_POLL_S):
+        now = time.monotonic()
+        found = troubles(cluster, namespace, label)
+        since = {trouble: since.get(trouble, now) for trouble in found}
+        for trouble, first in since.items():
+            if trouble not in told and (not trouble.waits or now - first >= _PATIENCE_S):
+                told.append(trouble)
+                logger.warning("step %s: %s\n      -> %s", trouble.step, trouble.text, trouble.fix)
+
+
+def troubles(cluster: Cluster, namespace: str, label: str) -> list[Trouble]:
+    """Of all pods with a label, and of the Jobs with it that get none; what may not be seen is left out."""
+    found = []
+    base = f"/api/v1/namespaces/{namespace}"
+    with contextlib.suppress(ClusterError):
+        for pod in cluster.ask("GET", f"{base}/pods?labelSelector={label}")["items"]:
+            found += pod_troubles(pod)
+        jobs = cluster.ask("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs?labelSelector={label}")["items"]
+        waiting = {job["metadata"]["name"]: job for job in jobs if not job["status"].get("conditions")}
+        for event in cluster.ask("GET", f"{base}/events?fieldSelector=reason%3DFailedCreate")["items"]:
+            if job := waiting.get(event["involvedObject"]["name"]):
+                text = f"its pod is refused: {event['message']}"
+                quota = "wait for other runs, or ask for a larger quota" if "quota" in text else "mend what it says"
+                found.append(Trouble(_step(job), text, quota, waits=True))
+    return found
+
+
+def pod_troubles(pod: Mapping[str, Any]) -> list[Trouble]:
+    """What one pod says of itself, as the API has it."""
+    step, status = _step(pod), pod["status"]
+    found = []
+    if status.get("reason") == "Evicted":
+        text = f"its pod was evicted: {status.get('message', '')}"
+        found.append(Trouble(step, text.strip(), f"give its pod what it lacks in {_FILE}, or a larger node"))
+    for condition in status.get("conditions", []):
+        if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
+            fix = f"wait for room; or see its pod settings in {_FILE}, and add a node that fits them"
+            found.append(Trouble(step, f"its pod finds no node: {condition['message']}", fix, waits=True))
+    limits = {one["name"]: one.get("resources", {}).get("limits", {}) for one in pod["spec"]["containers"]}
+    for container in status.get("containerStatuses", []):
+        waiting = container["state"].get("waiting", {})
+        if waiting.get("reason") in _IMAGE:
+            text = f"image {container['image']} cannot be fetched by the node ({waiting['reason']})"
+            fix = "push it, or see that the nodes reach the registry and may read it; METALAYER_REGISTRY names it"
+            found.append(Trouble(step, text, fix))
+        elif waiting.get("reason") == "CreateContainerConfigError":
+            found.append(Trouble(step, f"its pod cannot start: {waiting.get('message')}", "make what is missing"))
+        for state in (container["state"], container.get("lastState", {})):
+            if state.get("terminated", {}).get("reason") == "OOMKilled":
+                limit = limits[container["name"]].get("memory", "of the node")
+                text = f"out of memory: its pod was killed at the limit {limit} (OOMKilled)"
+                fix = f"raise limits.memory of its pod settings in {_FILE}, or lower train.batch_size or batch_crops"
+                found.append(Trouble(step, text, fix))
+    return found
+
+
+def _step(found: Mapping[str, Any]) -> str:
+    return str(found["metadata"].get("labels", {}).get("step_name", "orchestrator"))

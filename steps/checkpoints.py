@@ -1,0 +1,98 @@
+"""Checkpoints of training, kept in the artifact store: they outlive the pod or process that wrote them.
+
+`checkpoints/<key>/` of the store, where the key stands for all that shapes the model, as the cache key of the step
+does. A second attempt, or the same run again, goes on from the last whole epoch; what follows training removes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from metalayer.config import RunConfig
+from metalayer.training.checkpoint import LAST
+
+_POLL_S = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+def key(config: RunConfig, data_hash: str, code_hash: str) -> str:
+    """SHA-256 over data, code and the settings that shape the model, in hex."""
+    settings = config.model_dump(mode="json", include={"data", "split", "model", "train"})
+    return hashlib.sha256(json.dumps([settings, data_hash, code_hash], sort_keys=True).encode()).hexdigest()
+
+
+@contextlib.contextmanager
+def kept(store: Any, run_key: str, folder: Path) -> Iterator[Path]:
+    """A folder for the checkpoints of a run, with the last one in it, if there is one.
+
+    On a local store it is the store's own. Else it is `folder`, and the last checkpoint is copied to the store
+    whenever there is a new one, beside the training: a copy is there whole or not at all.
+
+    Args:
+        store: ZenML's artifact store.
+        run_key: as of `key`.
+        folder: to make, for a remote store.
+    """
+    place = _place(store, run_key)
+    if "://" not in place:
+        yield Path(place)
+        return
+    folder.mkdir()
+    source, target = folder / LAST, os.path.join(place, LAST)  # noqa: PTH118  a URI on remote stores
+    if store.exists(target):
+        with store.open(target, "rb") as reader, source.open("wb") as writer:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+    over = threading.Event()
+    copier = threading.Thread(target=_copy_new, args=(source, _version(source), store, target, over), daemon=True)
+    copier.start()
+    try:
+        yield folder
+    finally:
+        over.set()
+        copier.join()
+
+
+def drop(store: Any, run_key: str) -> None:
+    """Remove the checkpoints of a run, whose model is in the store by now."""
+    place = _place(store, run_key)
+    if store.exists(place):
+        store.rmtree(place)
+
+
+def _copy_new(source: Path, copied: tuple[int, int] | None, store: Any, target: str, over: threading.Event) -> None:
+    """Copy the file as often as it is replaced, until told that it is over; a store that fails stops no training."""
+    last_time = False
+    while not last_time:
+        last_time = over.wait(_POLL_S)
+        found = _version(source)
+        if found == copied:
+            continue
+        try:
+            with source.open("rb") as reader, store.open(target, "wb") as writer:
+                shutil.copyfileobj(reader, writer, 1 << 20)
+        except Exception as error:  # noqa: BLE001  of whatever kind the store's client raises
+            logger.warning("the checkpoint is not in the store: %s: %s", type(error).__name__, error)
+        else:
+            copied = found
+
+
+def _version(file: Path) -> tuple[int, int] | None:
+    """Of a file that is only ever replaced; None where there is none."""
+    if not file.exists():
+        return None
+    state = file.stat()
+    return state.st_ino, state.st_mtime_ns
+
+
+def _place(store: Any, run_key: str) -> str:
+    return os.path.join(store.path, "checkpoints", run_key)  # noqa: PTH118  a URI on remote stores

@@ -1,0 +1,140 @@
+"""The test bed beside the checkout, `../shared/cluster`: a Kubernetes with all that a run on it needs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.manifests import K8S
+
+ROOT = Path(__file__).resolve().parents[1]
+BED = ROOT.parent / "shared" / "cluster"
+NAMESPACE = "metalayer"
+TAG = "tested"
+MLFLOW = "10.96.0.50"
+"""Address of MLflow's service in `k8s/overlays/bed`: the bed has no cluster DNS."""
+_TAINT = "nvidia.com/gpu=present:NoSchedule"
+_DATABASE = "metalayer_tested"
+
+
+def variables() -> dict[str, str]:
+    """What `eval "$(env)"` of the bed sets; skips the test where there is no bed, or it is not up."""
+    if not (BED / "env").is_file():
+        pytest.skip("no test bed beside this checkout")
+    lines = subprocess.run([str(BED / "env")], capture_output=True, text=True, check=True).stdout.splitlines()
+    pairs = (shlex.split(line)[1].partition("=") for line in lines if line.startswith("export "))
+    found = {name: value for name, _, value in pairs if name != "PATH"}
+    if "ZENML_STORE_URL" not in found:
+        pytest.skip("the test bed was never up: make test-cluster")
+    return found
+
+
+def kubectl(*arguments: str, given: str | None = None, timeout: int = 120) -> str:
+    """Standard output of a kubectl command that succeeds."""
+    done = subprocess.run(
+        ["kubectl", *arguments], input=given, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def objects(kind: str, selector: str = "") -> list[dict[str, Any]]:
+    """Objects of a kind in our namespace."""
+    found: list[dict[str, Any]] = json.loads(kubectl("-n", NAMESPACE, "get", kind, "-l", selector, "-o", "json"))[
+        "items"
+    ]
+    return found
+
+
+def wait_for(what: str, seconds: float, condition: Any) -> Any:
+    """The first true answer; fails with `what` after so many seconds."""
+    until = time.monotonic() + seconds
+    while not (answer := condition()):
+        assert time.monotonic() < until, f"{what}: not within {seconds:g} s"
+        time.sleep(1)
+    return answer
+
+
+@contextmanager
+def taint(on: bool) -> Iterator[None]:
+    """The GPU's taint on the bed's one node, or none; afterwards as it was found.
+
+    With it, pods that need no GPU have no node to go to.
+    """
+    (node,) = json.loads(kubectl("get", "nodes", "-o", "json"))["items"]
+    was = any(found["key"] == "nvidia.com/gpu" for found in node["spec"].get("taints", []))
+
+    def put(wanted: bool) -> None:
+        if wanted:
+            kubectl("taint", "node", node["metadata"]["name"], "--overwrite", _TAINT)
+        else:
+            kubectl("taint", "node", node["metadata"]["name"], "nvidia.com/gpu-")
+
+    if was != on:
+        put(on)
+    try:
+        yield
+    finally:
+        if was != on:
+            put(was)
+
+
+def push_images(registry: str) -> None:
+    """Build the pipeline's images from this checkout, and push them."""
+    build = ["make", f"PYTHON={sys.executable}", f"TAG={TAG}", "image-pipeline", "image-pipeline-gpu"]
+    commands = [build]
+    for name in ("metalayer-pipeline", "metalayer-pipeline-gpu"):
+        there = f"{registry}/{name}:{TAG}"
+        commands += [["docker", "tag", f"{name}:{TAG}", there], ["docker", "push", "--quiet", there]]
+    for command in commands:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def apply(environment: dict[str, str], folder: Path) -> None:
+    """The overlay for the bed with these images, its Secrets, no Jobs, and an MLflow with an empty database."""
+    kubectl("apply", "--validate=false", "-f", str(K8S / "base" / "namespace.yaml"))
+    kubectl("-n", NAMESPACE, "delete", "jobs", "--all", timeout=300)
+    uri = _empty_database(environment["POSTGRES_URL"])
+    secrets = {
+        "metalayer-s3": {name: environment[name] for name in environment if name.startswith("AWS_")},
+        "metalayer-mlflow-database": {"uri": uri, "password": urlsplit(uri).password or ""},
+        "metalayer-api-keys": {"api-keys": "key-of-the-test"},
+    }
+    for name, values in secrets.items():
+        secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values}
+        kubectl("-n", NAMESPACE, "apply", "--validate=false", "-f", "-", given=json.dumps(secret))
+    image = {"newName": f"{environment['REGISTRY']}/metalayer-pipeline", "newTag": TAG}
+    overlay = {
+        "resources": [os.path.relpath(K8S / "overlays" / "bed", folder)],
+        "images": [{"name": "metalayer-pipeline", **image}],
+        "replicas": [{"name": "metalayer-serving", "count": 0}],
+    }
+    (folder / "kustomization.yaml").write_text(json.dumps(overlay))
+    kubectl("apply", "--validate=false", "-k", str(folder))
+    kubectl("-n", NAMESPACE, "rollout", "restart", "deployment/metalayer-mlflow")
+    kubectl("-n", NAMESPACE, "rollout", "status", "deployment/metalayer-mlflow", "--timeout=300s", timeout=310)
+
+
+def _empty_database(uri: str) -> str:
+    """The URI of a new database beside the given one."""
+    import psycopg2
+
+    connection = psycopg2.connect(uri)
+    connection.autocommit = True
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP DATABASE IF EXISTS {_DATABASE} WITH (FORCE)")
+        cursor.execute(f"CREATE DATABASE {_DATABASE}")
+    connection.close()
+    return f"{uri.rpartition('/')[0]}/{_DATABASE}"
