@@ -141,6 +141,8 @@ def _absolute(section: AnySection) -> AnySection:
 
 def _schedule(config: RunConfig, options: argparse.Namespace, state: Path) -> int:
     """Make or renew the CronJob that runs this; returns the exit status."""
+    if options.pipeline == "score":
+        raise ConfigError("--pipeline score writes its scores where it is started: --schedule does not go with it")
     stack = stacks.read(options.stack, _places(state))
     root = None if _is_demo(options) else config.data.data_root
     run = schedule.ScheduledRun(

@@ -183,3 +183,11 @@ def test_a_model_of_another_base_model_is_refused(simulation: Path, work: Path, 
     assert ended.code == 2
     assert "recalibrates 'pwm', but the scores are of 'spliceai'" in ended.err
     assert not (tmp_path / "state" / "zenml").exists()
+
+
+@pytest.mark.integration
+def test_there_is_no_schedule(simulation: Path, tmp_path: Path) -> None:
+    program = [str(RUN), *arguments(simulation), "--stack", "kubernetes", "--schedule", "0 3 * * 1"]
+    ended = execute(tmp_path / "state", program)
+    assert ended.code == 2
+    assert "--pipeline score writes its scores where it is started" in ended.err
