@@ -19,6 +19,7 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -189,7 +190,7 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
         assert config.base is not None  # `_config` has seen to it
         settings, data_hash, cached = config.base, *_base_layer_inputs(config.base, run_name)
     elif options.pipeline == "score":
-        plan = _scoring_plan(config, run_name)
+        plan = _scoring_plan(config, run_name, state)
         settings, data_hash, cached = config.score, plan.data_hash, True
     else:
         data_hash, cached = _artifact_inputs(config, run_name), True
@@ -290,11 +291,18 @@ def _base_layer_inputs(config: BaseConfig, run_name: str) -> tuple[str, bool]:
     return data_hash, is_written(config, data_hash)
 
 
-def _scoring_plan(config: RunConfig, run_name: str) -> ScoringPlan:
-    """Find the per-nucleotide files, look at a model that is named, and divide the genes."""
+def _scoring_plan(config: RunConfig, run_name: str, state: Path) -> ScoringPlan:
+    """Find the per-nucleotide files, look at what else is named, and divide the genes."""
     from metalayer.workflows.score_genome import named_model, plan_shards
 
     named_model(config.score, config.data.base_model)
+    folder = _scores_output(config, state).parent
+    try:  # now, not after hours
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"configuration: score.output: {folder} cannot be written: {error.strerror}") from None
     plan = plan_shards(config.data, config.score.shards)
     genes, positions = sum(len(shard.genes) for shard in plan.shards), sum(shard.positions for shard in plan.shards)
     logger.info(
@@ -302,6 +310,10 @@ def _scoring_plan(config: RunConfig, run_name: str) -> ScoringPlan:
         *(run_name, genes, f"{positions:,}", len(plan.shards), console.shown(plan.folder)),
     )
     return plan
+
+
+def _scores_output(config: RunConfig, state: Path) -> Path:
+    return config.score.output or state / "scores" / f"{config.data.base_model}.parquet"
 
 
 def _scorer(config: RunConfig, tracking_uri: str, state: Path) -> ScoringModel:
@@ -384,7 +396,7 @@ def _finish_score(run: Any, config: RunConfig, state: Path, log_file: Path) -> i
 
     merged = run.steps["merge_shards"].outputs
     manifest = merged["genome_manifest"][0].load()
-    output = config.score.output or state / "scores" / f"{config.data.base_model}.parquet"
+    output = _scores_output(config, state)
     described = publish_scores(merged["genome_scores"][0].load().file, manifest, output)
     cached = [name for name, step in run.steps.items() if step.status == "cached"]
     console.score_result(manifest, [output, described], cached, log_file)

@@ -143,6 +143,9 @@ class TestPlan:
         pq.write_table(pa.concat_tables([table.slice(0, 5), table.slice(6)]), first)
         with pytest.raises(ArtifactError, match="one place a gene, and every position of it once"):
             plan_of(base_layer, 2)
+        pq.write_table(table.drop_columns("strand"), first)
+        with pytest.raises(ArtifactError, match="no column strand; needed are gene_id, chrom"):
+            plan_of(base_layer, 2)
         shutil.rmtree(scores)
         with pytest.raises(ArtifactError, match=r"no pwm_\*.parquet in .*`metalayer score`"):
             plan_of(base_layer, 2)
@@ -221,6 +224,12 @@ class TestScores:
             score(plan, model, tmp_path / "out")
         assert not (tmp_path / "out" / "shard_1" / "scores.parquet").exists()
 
+    def test_files_without_letters(self, base_layer: Path, model: Path, tmp_path: Path) -> None:
+        first = min((base_layer / "nucleotide_scores").iterdir())
+        pl.read_parquet(first).with_columns(base=pl.lit("?")).write_parquet(first)
+        with pytest.raises(ArtifactError, match="shard 1: per-nucleotide files without letters"):
+            score(plan_of(base_layer, 1), model, tmp_path)
+
     def test_files_that_changed_since_the_plan(self, base_layer: Path, model: Path, tmp_path: Path) -> None:
         plan = plan_of(base_layer, 1)
         first = next(iter(plan.files))
@@ -234,6 +243,14 @@ class TestScores:
         (tmp_path / "x.parquet").write_bytes(b"no")
         with pytest.raises(ArtifactError, match="not a whole Parquet file"):
             ScoredGenome(tmp_path / "x.parquet")
+
+    def test_damage_within_a_file(self, whole: Path, tmp_path: Path) -> None:
+        content = bytearray(whole.read_bytes())
+        content[4 : len(content) // 2] = bytes(len(content) // 2 - 4)
+        (tmp_path / "x.parquet").write_bytes(content)
+        scored = ScoredGenome(tmp_path / "x.parquet")
+        with pytest.raises(ArtifactError, match="damaged within"):
+            scored.read(scored.genes()[0].gene_id)
 
 
 class TestMerge:
@@ -318,6 +335,16 @@ class TestMerge:
         name = ScoredGenome(parts[1][0]).genes()[0].gene_id
         self.rewrite(parts[1], lambda genes: [(genes[0][0], genes[0][1].slice(1)), *genes[1:]])
         refused(parts, f"shard 2: gene {name}: ", "that are not the positions")
+
+    def test_rows_of_another_gene(self, parts: Parts, refused: Callable) -> None:
+        def damage(genes: list) -> list:
+            gene, rows = genes[0]
+            names = pa.array(["other"] * len(rows)).dictionary_encode()
+            return [(gene, rows.set_column(0, "gene_id", names)), *genes[1:]]
+
+        name = ScoredGenome(parts[1][0]).genes()[0].gene_id
+        self.rewrite(parts[1], damage)
+        refused(parts, f"shard 2: gene {name}: rows whose gene_id is not {name}")
 
     @pytest.mark.parametrize(
         ("value", "message"), [(float("nan"), "NaN"), (1.5, "outside [0, 1]"), (0.5, "do not add up to 1")]

@@ -159,6 +159,7 @@ class TestRuns:
         (["score.shards=45"], "score.shards: given 45, but there are 44 genes to score"),
         (["score.shard=2"], "score.shard: unknown key; did you mean 'shards'"),
         (["score.output=scores.csv"], "the name must end in .parquet"),
+        (["score.output=/proc/version/scores.parquet"], "score.output: /proc/version cannot be written: File exists"),
         (["score.model=absent"], "absent, which is no folder; name a model directory"),
         (["data.base_model=spliceai"], "no spliceai_*.parquet in"),
     ],
