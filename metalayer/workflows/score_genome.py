@@ -179,7 +179,7 @@ def named_model(config: ScoreConfig, base_model: str) -> ScoringModel | None:
             "registered version, or nothing for the champion"
         )
     directory = config.model / "model" if (config.model / "model").is_dir() else config.model
-    return _checked(ScoringModel(directory, ""), base_model)
+    return _checked(directory, base_model)
 
 
 def registered_model(config: ScoreConfig, base_model: str, tracking_uri: str, folder: Path) -> ScoringModel:
@@ -209,17 +209,17 @@ def registered_model(config: ScoreConfig, base_model: str, tracking_uri: str, fo
     else:
         found = registry.known_version(name, int(str(config.model)), tracking_uri)
     bundle = registry.fetch(name, found.version, tracking_uri, folder).bundle
-    return _checked(ScoringModel(bundle, "", name, found.version), base_model)
+    return _checked(bundle, base_model, name, found.version)
 
 
-def _checked(model: ScoringModel, base_model: str) -> ScoringModel:
-    info = read_description(model.directory)
+def _checked(directory: Path, base_model: str, name: str | None = None, version: int | None = None) -> ScoringModel:
+    info = read_description(directory)
     if info.get("base_model") != base_model:
         raise InputError(
-            f"score.model: {model.directory} recalibrates {info.get('base_model')!r}, but the scores are of "
-            f"{base_model!r}; name a model of that base, or set data.base_model"
+            f"score.model: {directory} recalibrates {info.get('base_model')!r}, but the scores are of {base_model!r}; "
+            "name a model of that base, or set data.base_model"
         )
-    return ScoringModel(model.directory, digest(model.directory), model.name, model.version)
+    return ScoringModel(directory, digest(directory), name, version)
 
 
 def score_shard(
