@@ -215,6 +215,21 @@ def base_layer_result(
     say("exit status 0: scored")
 
 
+def score_result(manifest: Mapping[str, Any], wrote: Sequence[Path], cached: Sequence[str], log_file: Path) -> None:
+    """Print what scoring ends with."""
+    model = manifest["model"]
+    version = f"{model['name']} version {model['version']}" if model["name"] else "a model directory"
+    say()
+    say(f"{manifest['genes']:,} genes, {manifest['positions']:,} positions, in {len(manifest['shards'])} shards")
+    say()
+    say(f"model   {version}, digest {model['digest'][:12]}")
+    for number, path in enumerate(wrote):
+        say(f"{'wrote' if not number else '':<7} {shown(path)}")
+    say(f"log     {shown(log_file)}")
+    say(f"cached  {', '.join(cached) or 'no step'}")
+    say("exit status 0: scored")
+
+
 def _short(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 

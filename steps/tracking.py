@@ -42,7 +42,7 @@ def log_evaluation(evaluation: Mapping[str, Any], training: Mapping[str, Any], c
     Training is logged here, not by the training step, so that a run whose training came from the
     cache is as complete as any other.
     """
-    settings = config.model_dump(mode="json", exclude={"base"})  # of another pipeline, and perhaps None
+    settings = config.model_dump(mode="json", exclude={"base", "score"})  # of other pipelines
     mlflow.log_params(
         {
             f"{section}.{key}": str(value)[:_PARAMETER_LENGTH]

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from metalayer.config import ScoreConfig
 from metalayer.errors import ConfigError, MetalayerError
 from pipelines import stack_check, stacks
 from pipelines.stack_check import Finding
@@ -98,6 +99,15 @@ def test_pod_settings_go_with_the_run(kubernetes: stacks.Stack) -> None:
         "step_operator": {"pod_settings"},
     }.items():
         assert kubernetes.settings[component] == {name: kubernetes.components[component][name] for name in names}
+
+
+def test_shards_go_to_the_operator_where_a_gpu_is_asked_for(kubernetes: stacks.Stack) -> None:
+    from pipelines import score
+
+    assert score.gpu_steps(ScoreConfig(shards=2)) == score.gpu_steps(ScoreConfig(device="cpu")) == ()
+    options = kubernetes.step_options(score.gpu_steps(ScoreConfig(shards=2, device="cuda")))
+    assert options.keys() == {"score_shard_1", "score_shard_2"}
+    assert all(given["step_operator"] is True for given in options.values())
 
 
 def pod_of(stack: stacks.Stack, component: str) -> dict[str, Any]:
