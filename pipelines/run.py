@@ -280,6 +280,7 @@ def _finish(run: Any, uri: str, state: Path, log_file: Path) -> int:
         table=comparison_table(output("evaluate", "evaluation")),
         decision=decision,
         registration=registration,
+        promotion=output("promote", "promotion"),
         bento=output("package", "bento"),
         report=report,
         query=_query(output("evaluate", "golden").file, state) if code == 0 else _no_query(registration["name"], uri),

@@ -1,6 +1,9 @@
 """Small models and releases for the serving tests."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -12,6 +15,9 @@ from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import save_model
 from metalayer.schema import CLASSES, ROW_SCORES
 from metalayer.serving.release import write_release
+
+if TYPE_CHECKING:
+    from metalayer.serving.registry import Registration
 
 
 def make_bundle(directory: Path, seed: int = 0) -> Path:
@@ -58,6 +64,15 @@ def make_golden(bundle: Path, path: Path, n: int = 40) -> Path:
     )
     table.write_parquet(path)
     return path
+
+
+def make_champion(bundle: Path, golden: Path, uri: str | None = None, **facts: Any) -> Registration:
+    """Register a model and let it be champion, as yet without a Bento."""
+    from metalayer.serving import registry
+
+    made = registry.register(bundle, golden, base_model="pwm", promoted=True, tracking_uri=uri, **facts)
+    registry.set_champion(made.name, [*registry.champion_history(made.name, uri), made.version], uri)
+    return made
 
 
 def make_release(folder: Path, seed: int = 0, version: str = "3") -> Path:

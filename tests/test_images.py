@@ -17,9 +17,8 @@ import httpx
 import mlflow
 import numpy as np
 import pytest
-from releases import expected, make_bundle, make_golden, score_rows
+from releases import expected, make_bundle, make_champion, make_golden, score_rows
 
-from metalayer.serving import registry
 from metalayer.serving.packaging import build_bento
 from pipelines.environment import git_commit
 from tests.servers import free_port, mlflow_server
@@ -239,8 +238,7 @@ def test_the_champion_of_a_registry_is_served_and_followed(tmp_path: Path) -> No
     bundles = [make_bundle(tmp_path / str(seed), seed) for seed in range(2)]
     with mlflow_server(tmp_path / "mlflow") as uri:
         for bundle in bundles:
-            golden = make_golden(bundle, bundle.with_suffix(".parquet"))
-            registry.register(bundle, golden, base_model="pwm", promoted=True, tracking_uri=uri)
+            make_champion(bundle, make_golden(bundle, bundle.with_suffix(".parquet")), uri)
         port = free_port()
         settings = ("--env", f"MLFLOW_TRACKING_URI={uri}", "--env", "METALAYER_SERVE_FOLLOW_EVERY_S=0.3")
         here = (*CONFINED, "--network", "host", *STATE, *settings)
