@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from metalayer.serving.registry import Registration
 
 
-def make_bundle(directory: Path, seed: int = 0) -> Path:
+def make_bundle(directory: Path, seed: int = 0, **options: Any) -> Path:
     """A model directory whose model differs from its base, as if trained."""
     torch.manual_seed(seed)
-    model = MetaSpliceModel(hidden_dim=32)
+    model = MetaSpliceModel(hidden_dim=32, **options)
     torch.nn.init.normal_(model.head.weight, std=0.3)
     split = {"train": ["A"], "valid": ["B"], "test": ["C"]}
     save_model(model, directory, {"base_model": "pwm", "data_hash": "d4t4", "git_commit": "c0ffee", "split": split})

@@ -243,7 +243,7 @@ def test_a_server_with_keys_drains(home: Path, bento: str) -> None:
     finally:
         process.kill()
         process.wait()
-    (part,) = (home / "requests").iterdir()  # all that was answered is in the request log
+    (part,) = (home / "requests").glob("requests-*")  # all that was answered is in the request log
     assert sorted(pl.read_parquet(part).group_by("request_id").len()["len"]) == [1, 64 * 150, 64 * 150]
 
 

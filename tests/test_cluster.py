@@ -2,38 +2,24 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from pipelines import stack_check
 from pipelines.cluster import Cluster
+from tests.bed import bed_environment, kubectl
 from tests.manifests import K8S
 
-BED = Path(__file__).resolve().parents[2] / "shared" / "cluster"
 ACCOUNT = "system:serviceaccount:metalayer:metalayer-pipeline"
 
 pytestmark = pytest.mark.cluster
 
 
-def kubectl(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["kubectl", *arguments], capture_output=True, text=True, timeout=120, check=False)
-
-
 @pytest.fixture(scope="module")
 def bed() -> Iterator[None]:
     """The bed's kubeconfig in the environment, and the overlay for it applied; removed at the end."""
-    if not (BED / "env").is_file() or shutil.which("kubectl") is None:
-        pytest.skip("no test bed beside this checkout, or no kubectl")
-    lines = subprocess.run([str(BED / "env")], capture_output=True, text=True, check=True).stdout.splitlines()
-    kubeconfig = next(line.partition("=")[2] for line in lines if line.startswith("export KUBECONFIG="))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KUBECONFIG", kubeconfig)
-        if kubectl("--request-timeout=5s", "get", "--raw", "/readyz").returncode:
-            pytest.skip(f"the test bed is not up: {BED}/up k8s")
+    with bed_environment():
         done = kubectl("apply", "--validate=false", "-k", str(K8S / "overlays" / "bed"))
         assert done.returncode == 0, done.stderr
         yield

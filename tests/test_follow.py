@@ -17,6 +17,7 @@ import polars as pl
 import pytest
 from releases import expected, make_bundle, make_champion, make_golden, score_rows
 
+from metalayer.errors import ConfigError
 from metalayer.models.bundle import digest
 from metalayer.schema import CLASSES
 from metalayer.serving import follow, registry
@@ -98,6 +99,15 @@ def test_the_alias_is_followed_and_a_bad_version_refused(
     move(uri, 2)
     follower.look()
     assert serving.engine is second
+
+    def lacking(*_: object) -> Path:
+        raise ConfigError("sequence_encoder 'huggingface' needs the package transformers")
+
+    monkeypatch.setattr(registry, "fetch_release", lacking)
+    move(uri, 3)
+    follower.look()
+    assert serving.engine is second
+    assert outcome("refused") == refused + 2
 
     unreachable = outcome("unreachable")
     Follower(serving, f"sqlite:///{bundles[0]}/model.json").look()

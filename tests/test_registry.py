@@ -14,8 +14,9 @@ from metalayer import cli
 from metalayer.errors import InputError, ModelError, RegistryError
 from metalayer.models.bundle import digest
 from metalayer.schema import CLASSES
-from metalayer.serving import packaging
+from metalayer.serving import packaging, release
 from metalayer.serving.release import read_facts
+from tests import checkpoints
 from tests.servers import free_port, wait_until_ready
 
 pytestmark = pytest.mark.integration
@@ -180,6 +181,23 @@ def test_several_champions_must_be_named(monkeypatch: pytest.MonkeyPatch) -> Non
         packaging.champion_bento()
     assert packaging.champion_bento("metalayer-a") == "metalayer-a:1-d"
     assert packaging.champion_bento("b") == "metalayer-b:4-d"
+
+
+def test_a_bento_whose_model_needs_what_is_not_here(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chunks = {"chunk_bp": 48, "stride_bp": 16, "output_dim": 12}
+    options = {"model": str(checkpoints.bert(home / "bert", checkpoints.kmers(3))), **chunks}
+    release_folder = home / "bento" / "src" / "release"
+    make_bundle(release_folder, sequence_encoder="huggingface", sequence_encoder_config=options)
+    (home / "bento" / "bento.yaml").write_text("")
+    assert release.not_installed(release_folder) == []
+    there = [one for one in release.distributions() if one.name != "transformers"]
+    monkeypatch.setattr(release, "distributions", lambda: there)
+    assert cli.main(["serve", "--bento", str(home / "bento")]) == 2
+    told = capsys.readouterr().err
+    assert "needs transformers, which is not installed here" in told
+    assert "metalayer-serving-language" in told
 
 
 def test_a_service_that_is_not_there(home: Path, model: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metalayer.errors import ModelError, RegistryError, SchemaError
+from metalayer.errors import MetalayerError, RegistryError
 from metalayer.serving.app import Serving
 from metalayer.serving.engine import Engine
 from metalayer.serving.metrics import SWAPS
@@ -82,7 +82,7 @@ class Follower:
             SWAPS.labels("unreachable").inc()
             logger.warning("%s; version %s goes on", error, now.version)
             return
-        except (ModelError, SchemaError) as error:
+        except MetalayerError as error:  # of the model, or a package that it needs and that is not here
             SWAPS.labels("refused").inc()
             logger.error("version %s is refused, %s goes on: %s", wanted[0], now.version, error)
             return

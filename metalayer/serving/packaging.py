@@ -165,8 +165,8 @@ def serve(name: str | None = None, *, bento: str | None = None, host: str | None
         port: to bind to.
 
     Raises:
-        InputError: no such Bento; no champion, several and none named, or one named that has none; a state
-            folder that cannot be written.
+        InputError: no such Bento, or one whose model needs a package that is not here; no champion, several and none
+            named, or one named that has none; a state folder that cannot be written.
         RegistryError: the registry cannot be reached, or the champion cannot be packaged.
         ModelError: the champion is not on this machine, and its registered files are damaged.
     """
@@ -186,6 +186,11 @@ def serve(name: str | None = None, *, bento: str | None = None, host: str | None
     folder = _directory(home, bento) if ":" in bento else Path(bento).resolve()
     if not os.access(folder / "bento.yaml", os.R_OK):
         raise InputError(f"Bento {bento}: no bento.yaml in {folder}, or not readable")
+    if lacking := release.not_installed(folder / "src" / "release"):
+        raise InputError(
+            f"Bento {bento}: its model needs {', '.join(lacking)}, which is not installed here; serve it from the "
+            "image metalayer-serving-language, or install metalayer[language]"
+        )
     logger.info("serving %s", bento)
     command = serve_command(str(folder), host, port)
     os.execve(command[0], command, followed | bento_environment())  # noqa: S606
