@@ -105,7 +105,7 @@ def test_the_alias_is_followed_and_a_bad_version_refused(
 
     monkeypatch.setattr(registry, "fetch_release", lacking)
     move(uri, 3)
-    follower.look()
+    Follower(serving, uri).look()
     assert serving.engine is second
     assert outcome("refused") == refused + 2
 

@@ -5,7 +5,8 @@ dropped and counted, and none ever waits. A part is written beside its name and 
 `PART_ROWS` rows or its first row is `every_s` old, and when the log is closed; then the oldest parts go,
 where all of them are more than `max_bytes`. Sequences are logged as their keyed hash, length, GC and N share:
 without the key nobody can tell whether a sequence that they know was asked for. The 50 features of a row
-follow from its seven scores (`features.py`), so these are logged. A request to `/v1/score_sequence` is one row, without scores.
+follow from its seven scores (`features.py`), so these are logged. A request to `/v1/score_sequence` is one
+row, without scores.
 """
 
 from __future__ import annotations
