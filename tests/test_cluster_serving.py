@@ -197,6 +197,7 @@ def url(promote: Callable[[int], int], tmp_path_factory: pytest.TempPathFactory)
                 assert promote(0) == 1
                 scale(1)
                 service = run("get", "service", "metalayer-serving", "-o", "jsonpath={.spec.clusterIP}")
+                until(lambda: answers(f"http://{service}/readyz"))  # once kube-proxy knows the pod
                 yield f"http://{service}"
             finally:
                 kubectl("delete", "namespace", NAMESPACE, timeout=180)
@@ -234,6 +235,13 @@ def pods() -> dict[str, str]:
         if "deletionTimestamp" not in pod["metadata"]
         and any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", ()))
     }
+
+
+def answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=10).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 def rows_answered(pod: str) -> float:

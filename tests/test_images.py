@@ -264,7 +264,8 @@ def test_the_champion_of_a_registry_is_served_and_followed(tmp_path: Path) -> No
         for bundle in bundles:
             make_champion(bundle, make_golden(bundle, bundle.with_suffix(".parquet")), uri)
         port = free_port()
-        settings = ("--env", f"MLFLOW_TRACKING_URI={uri}", "--env", "METALAYER_SERVE_FOLLOW_EVERY_S=0.3")
+        given = {"MLFLOW_TRACKING_URI": uri, "METALAYER_SERVE_FOLLOW_EVERY_S": "0.3", "METALAYER_SERVE_WORKERS": "1"}
+        settings = [word for name, value in given.items() for word in ("--env", f"{name}={value}")]
         here = (*CONFINED, "--network", "host", *STATE, *settings)
         with running(
             *here, image("serving"), "metalayer", "serve", "--port", str(port), url=f"http://127.0.0.1:{port}"
