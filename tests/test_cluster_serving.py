@@ -43,7 +43,10 @@ KEY = {"authorization": "Bearer k1"}
 
 @dataclass
 class Load:
-    """Requests of `CONNECTIONS` clients that ask without end, each after the answer before."""
+    """Requests of `CONNECTIONS` clients, each after the answer before.
+
+    Half of them keep their connection, and so their pod; the others make one for each request.
+    """
 
     url: str
     body: bytes = json.dumps({"rows": score_rows(ROWS)}).encode()
@@ -51,19 +54,18 @@ class Load:
     """Start, end and what came of it: "" of an answer, else what went wrong."""
     over: threading.Event = field(default_factory=threading.Event)
 
-    def ask(self) -> None:
+    def ask(self, keep: bool) -> None:
         # A connection that is refused is tried again, since nothing was sent; a request never is.
-        transport = httpx.HTTPTransport(retries=5)
-        with httpx.Client(
-            transport=transport, headers={**KEY, "content-type": "application/json"}, timeout=60
-        ) as client:
+        limits = httpx.Limits(max_keepalive_connections=1 if keep else 0)
+        transport = httpx.HTTPTransport(retries=5, limits=limits)
+        headers = {**KEY, "content-type": "application/json"}
+        with httpx.Client(transport=transport, headers=headers, timeout=60) as client:
             while not self.over.is_set():
                 started = time.monotonic()
                 try:
                     response = client.post(f"{self.url}/v1/score", content=self.body)
-                    wrong = (
-                        "" if response.status_code == 200 and len(response.json()["rows"]) == ROWS else response.text
-                    )
+                    right = response.status_code == 200 and len(response.json()["rows"]) == ROWS
+                    wrong = "" if right else f"{response.status_code}: {response.text}"
                 except httpx.TransportError as error:
                     wrong = f"{type(error).__name__}: {error}"
                 self.sent.append((started, time.monotonic(), wrong))
@@ -80,7 +82,7 @@ class Load:
 def load(url: str) -> Iterator[Load]:
     """Load on a service for as long as this lasts."""
     one = Load(url)
-    threads = [threading.Thread(target=one.ask) for _ in range(CONNECTIONS)]
+    threads = [threading.Thread(target=one.ask, args=(number % 2 == 0,)) for number in range(CONNECTIONS)]
     for thread in threads:
         thread.start()
     try:
