@@ -350,9 +350,12 @@ def test_a_lost_pod_fails_no_more_than_it_had_in_hand(url: str, how: str) -> Non
         over.set()
         thread.join(180)
     failed = [one for one in loaded.sent if one[2]]
+    lost = max([start for start, _, _ in failed], default=killed)
     told(f"{how}; two ready again after {done - killed:.0f} s", loaded.between(0, killed), loaded.between(killed, done))
-    print(f"  in flight {loaded.in_flight(killed)}; a client that tries again: {len(asked)} answers, no failure")
-    assert len(failed) <= loaded.in_flight(killed) <= CONNECTIONS
+    print(f"  in flight then: {loaded.in_flight(lost)}; a client that tries again: {len(asked)} answers, no failure")
+    # All that failed were in flight at one moment.
+    assert killed <= lost
+    assert all(end >= lost for _, end, _ in failed)
     assert not thread.is_alive()
     assert set(asked) == {50}
 
