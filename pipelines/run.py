@@ -78,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python pipelines/run.py",
-        description="Train on base-layer artifacts, compare with the base, gate, register and package.",
+        description="Train on base-layer artifacts, compare with the base, gate, register, package and promote.",
         epilog="Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure.",
     )
     parser.add_argument("--stack", default="local", choices=stacks.names(), help="where the steps run (default local)")
