@@ -141,6 +141,7 @@ def result(
     table: str,
     decision: Mapping[str, Any],
     registration: Mapping[str, Any],
+    promotion: Mapping[str, Any],
     bento: Mapping[str, Any],
     report: Path,
     query: Sequence[str],
@@ -155,7 +156,7 @@ def result(
     for reason in decision["reasons"]:
         say(f"  {'passed' if reason['passed'] else 'FAILED'}  {reason['text']}")
     say()
-    say(f"model   {registration['name']} version {registration['version']}, alias {registration['alias']}")
+    say(f"model   {registration['name']} version {registration['version']}, alias {promotion['alias']}")
     say(f"Bento   {bento['tag'] or bento['reason']}")
     say(f"report  {shown(report)}")
     say(f"log     {shown(log_file)}")

@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python pipelines/run.py",
-        description="Train on base-layer artifacts, compare with the base, gate, register and package.",
+        description="Train on base-layer artifacts, compare with the base, gate, register, package and promote.",
         epilog="Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure.",
     )
     parser.add_argument("--stack", default="local", choices=stacks.names(), help="where the steps run (default local)")
@@ -345,6 +345,7 @@ def _finish(run: Any, uri: str, state: Path, log_file: Path) -> int:
         table=comparison_table(output("evaluate", "evaluation")),
         decision=decision,
         registration=registration,
+        promotion=output("promote", "promotion"),
         bento=output("package", "bento"),
         report=report,
         query=_query(output("evaluate", "golden").file, state) if code == 0 else _no_query(registration["name"], uri),

@@ -37,21 +37,18 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """The environment of a run on the bed, with the overlay applied, images pushed, and nothing registered."""
-    given = bed.variables()
-    given |= {
-        "METALAYER_KUBE_CONTEXT": given["KUBE_CONTEXT"],
-        "METALAYER_REGISTRY": given["REGISTRY"],
-        "METALAYER_IMAGE_TAG": bed.TAG,
-        "METALAYER_BUCKET": f"s3://{given['S3_BUCKET']}/artifacts",
-        "MLFLOW_TRACKING_URI": MLFLOW_URI,
-    }
-    with pytest.MonkeyPatch.context() as patch:
+    with bed.up() as given, pytest.MonkeyPatch.context() as patch:
+        given |= {
+            "METALAYER_KUBE_CONTEXT": given["KUBE_CONTEXT"],
+            "METALAYER_REGISTRY": given["REGISTRY"],
+            "METALAYER_IMAGE_TAG": bed.TAG,
+            "METALAYER_BUCKET": f"s3://{given['S3_BUCKET']}/artifacts",
+            "MLFLOW_TRACKING_URI": MLFLOW_URI,
+        }
         for name, value in given.items():
             patch.setenv(name, value)
-        patch.setenv("PATH", f"/usr/bin:{os.environ['PATH']}")  # Debian's docker, which the bed has
         patch.setenv("METALAYER_HOME", str(tmp_path_factory.mktemp("bed") / "state"))
-        bed.require_up()
-        bed.push_images(given["REGISTRY"])
+        bed.push_images(given["REGISTRY"], "pipeline", "pipeline-gpu")
         bed.apply(given, tmp_path_factory.mktemp("overlay"))
         yield given
 
