@@ -316,7 +316,9 @@ def _artifact_store(stack: Stack) -> Finding:
     except ClientError as error:
         code = error.response["Error"]["Code"]
         text = f"{store['path']} at {endpoint} cannot be written: {code}"
-        fix = "make the bucket" if code == "NoSuchBucket" else "see that AWS_ACCESS_KEY_ID may write there"
+        fix = "see that AWS_ACCESS_KEY_ID may write there"
+        if code in ("NoSuchBucket", "404"):
+            fix = "make the bucket, or mend METALAYER_BUCKET or AWS_ENDPOINT_URL_S3"
         return Finding("artifact_store", "missing", text, fix)
     except BotoCoreError as error:
         text = f"no S3 service at {endpoint} ({type(error).__name__})"

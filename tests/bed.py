@@ -36,8 +36,19 @@ def variables() -> dict[str, str]:
     pairs = (shlex.split(line)[1].partition("=") for line in lines if line.startswith("export "))
     found = {name: value for name, _, value in pairs if name != "PATH"}
     if "ZENML_STORE_URL" not in found:
-        pytest.skip("the test bed was never up: make test-cluster")
+        pytest.skip("the test bed was never up; make test-cluster starts it")
     return found
+
+
+def require_up() -> None:
+    """Skip the test where the bed's Kubernetes or Docker does not answer; the environment names them."""
+    for command in (["kubectl", "--request-timeout=5s", "get", "--raw", "/readyz"], ["docker", "version"]):
+        try:
+            subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        except FileNotFoundError:
+            pytest.skip(f"no {command[0]}")
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"the test bed is not up (make test-cluster): {command[0]}: {error.stderr.strip()[-200:]}")
 
 
 def kubectl(*arguments: str, given: str | None = None, timeout: int = 120) -> str:

@@ -12,6 +12,8 @@ from metalayer.config import read_yaml
 from metalayer.errors import ConfigError
 
 FOLDER = Path(__file__).parent
+_POD_SETTINGS = {"pod_settings", "orchestrator_pod_settings"}
+"""Given with each run, not kept with a component: ZenML's server would need Kubernetes' library to take them."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Stack:
         components: settings by type of component, with the component's flavor.
         environment: what its plain environment variables are set to.
         secrets: secrets that ZenML's server keeps, by name.
-        settings: of every pipeline (`docker`).
+        settings: of every pipeline (`docker`), and of its pods.
         steps: options of single steps.
         gpu_step: options of the steps that go to the step operator.
         runs_not: why no pipeline can run on it; empty where one can.
@@ -88,7 +90,7 @@ def read(name: str, places: Mapping[str, str]) -> Stack:
         components=filled["components"],
         environment={variable: values[variable] for variable in definition.get("environment") or {}},
         secrets=filled.get("secrets", {}),
-        settings=filled.get("settings", {}),
+        settings=filled.get("settings", {}) | _pod_settings(filled["components"]),
         steps=filled.get("steps", {}),
         gpu_step=filled.get("gpu_step", {}),
         runs_not=filled.get("runs_not", ""),
@@ -112,7 +114,7 @@ def apply(stack: Stack, more: Mapping[str, Mapping[str, Any]]) -> list[str]:
     changes = [f"secret {name}" for name, values in stack.secrets.items() if keep_secret(name, values)]
     ids = {}
     for kind, given in stack.components.items():
-        settings = {**given, **more.get(kind, {})}
+        settings = {**given, **dict.fromkeys(_POD_SETTINGS & given.keys()), **more.get(kind, {})}
         flavor = settings.pop("flavor")
         component_type = StackComponentType(kind)
         found = client.list_stack_components(name=stack.name, type=component_type).items
@@ -156,6 +158,12 @@ def keep_secret(name: str, values: dict[str, str]) -> bool:
         return False
     client.update_secret(name, add_or_update_values=values, remove_values=[key for key in held if key not in values])
     return True
+
+
+def _pod_settings(components: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Of the components that have them, by type of component."""
+    found = {kind: {key: given[key] for key in _POD_SETTINGS & given.keys()} for kind, given in components.items()}
+    return {kind: given for kind, given in found.items() if given}
 
 
 def _file(name: str) -> dict[str, Any]:
