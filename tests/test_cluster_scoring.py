@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +41,12 @@ def settings(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> list[str
     return ["--pipeline", "score", "--data-root", str(shared / "real"), *sets]
 
 
-def scoring_pod(number: int, but: str = "") -> str | None:
-    """Name of the pod of a shard, once it scores."""
+def scoring_pod(number: int, run: subprocess.Popen[str]) -> str | None:
+    """Name of the pod of a shard, once it scores; fails where the run has ended."""
+    assert run.poll() is None, run.communicate()
     for pod in objects("pods", f"step_name=score_shard_{number}"):
         name: str = pod["metadata"]["name"]
-        if name != but and pod["status"]["phase"] == "Running" and f"shard {number} of {SHARDS}" in log_of(name):
+        if pod["status"]["phase"] == "Running" and f"shard {number} of {SHARDS}" in log_of(name):
             return name
     return None
 
@@ -60,7 +62,7 @@ class TestScoring:
     def test_a_shard_that_loses_its_pod_is_scored_again(self, settings: list[str], tmp_path: Path) -> None:
         output = tmp_path / "bed.parquet"
         with process_of([*ON_THE_BED, *settings, "--set", f"score.output={output}"]) as process:
-            lost = wait_for(f"shard {LOST} scores", 600, lambda: scoring_pod(LOST))
+            lost = wait_for(f"shard {LOST} scores", 600, lambda: scoring_pod(LOST, process))
             kubectl("-n", NAMESPACE, "delete", "pod", lost, "--grace-period=1", "--wait=false")
             out, err = process.communicate(timeout=1200)
         assert process.returncode == 0, err
