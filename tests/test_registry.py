@@ -192,6 +192,14 @@ def test_a_bento_whose_model_needs_what_is_not_here(
     make_bundle(release_folder, sequence_encoder="huggingface", sequence_encoder_config=options)
     (home / "bento" / "bento.yaml").write_text("")
     assert release.not_installed(release_folder) == []
+    assert release.runtime(release_folder) == (*release.RUNTIME, "transformers")
+    named = json.loads((release_folder / "model.json").read_text())
+    named["model"]["sequence_encoder"] = "hyenadna"
+    named["model"]["sequence_encoder_config"] = {"model_size": "tiny", "bundle_encoder": False}
+    named["model"]["encoder_checkpoint"]["source"] = "LongSafari/hyenadna-tiny-1k-seqlen-hf"
+    (home / "named").mkdir()
+    (home / "named" / "model.json").write_text(json.dumps(named))
+    assert release.runtime(home / "named") == (*release.RUNTIME, "huggingface_hub")
     there = [one for one in release.distributions() if one.name != "transformers"]
     monkeypatch.setattr(release, "distributions", lambda: there)
     assert cli.main(["serve", "--bento", str(home / "bento")]) == 2

@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 
 import metalayer
 from metalayer.errors import ModelError, RegistryError
+from metalayer.model_options import is_hub_id
 from metalayer.models.bundle import DESCRIPTION, WEIGHTS, read_description
 
 GOLDEN, FACTS, ONNX = "golden.parquet", "release.json", "model.onnx"
@@ -79,7 +80,13 @@ def copy_source(directory: Path) -> Path:
 def runtime(bundle: Path) -> tuple[str, ...]:
     """Distributions that the model of a bundle needs to answer."""
     options = read_description(bundle)["model"]
-    return (*RUNTIME, "transformers") if options["sequence_encoder"] == "huggingface" else RUNTIME
+    needed = list(RUNTIME)
+    if options["sequence_encoder"] == "huggingface":
+        needed.append("transformers")
+    named = not (options["sequence_encoder_config"] or {}).get("bundle_encoder", True)
+    if named and is_hub_id(options["encoder_checkpoint"]["source"]):  # looked for in the hub's cache
+        needed.append("huggingface_hub")
+    return tuple(needed)
 
 
 def not_installed(bundle: Path) -> list[str]:
