@@ -38,7 +38,7 @@ bench: $(INSTALLED)  ## measured here and now, as ratios against a stated baseli
 bench-serving: $(INSTALLED)  ## the service over a socket: throughput, latency, memory
 	$(BIN)/python -m benchmarks serving
 
-images: image-serving image-pipeline image-pipeline-gpu  ## the container images
+images: image-serving image-serving-language image-pipeline image-pipeline-gpu  ## the container images
 
 image-model:  ## the serving image with a model in it: BENTO=FOLDER, of a Bento
 	DOCKER_BUILDKIT=1 docker build --file docker/model.Dockerfile --tag metalayer-model:$(TAG) \

@@ -436,7 +436,7 @@ def _registry_list(_: argparse.Namespace) -> int:
         aliases = ", ".join(version.aliases) or "-"
         tags = version.tags
         print(f"{version.name}  {version.version:>4}  {aliases:<22}  {tags.get(registry.DECISION_TAG, '?'):<8}", end="")
-        print(f"  {tags.get('digest', '')[:12]}  {tags.get(registry.BENTO_TAG, 'no Bento')}")
+        print(f"  {version.digest[:12]}  {tags.get(registry.BENTO_TAG, 'no Bento')}")
     return 0
 
 

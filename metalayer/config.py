@@ -426,6 +426,30 @@ class SearchConfig(Section):
     ranges of learning_rate, batch_size, hidden_dim, dropout and weight_decay."""
 
 
+class ScoreConfig(Section):
+    """Scores of every position of all genes (`--pipeline score`)."""
+
+    section: ClassVar[str] = "score"
+
+    shards: int = Field(8, ge=1, le=10_000)
+    """Steps that the genes are divided over, by positions; one on a cluster is a Job."""
+    model: int | Path | None = None
+    """A registered version, or a model directory; None: the champion of `data.base_model`."""
+    output: Path | None = None
+    """Parquet to write, with a manifest of the same name in JSON beside it; None: `scores/<base model>.parquet` in the
+    state directory (`$METALAYER_HOME`, else `.metalayer`)."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    """Where the network runs. `cuda` sends the shards to the stack's step operator, where it has one."""
+    threads: int | None = Field(None, ge=1, le=1024)
+    """CPU threads of the network; None: as many as cores. Scores repeat bit for bit at equal threads and device."""
+
+    @field_validator("output")
+    @classmethod
+    def _is_parquet(cls, path: Path | None) -> Path | None:
+        _refuse([f"output: given {path}; the name must end in .parquet"] if path and path.suffix != ".parquet" else [])
+        return path
+
+
 class BaseConfig(Section):
     """A base-layer pass (`--pipeline base_layer`, `metalayer base run`)."""
 
@@ -474,6 +498,8 @@ class RunConfig(Section):
     """The bar for promotion."""
     search: SearchConfig = Field(default_factory=SearchConfig)
     """The hyperparameter search."""
+    score: ScoreConfig = Field(default_factory=ScoreConfig)
+    """Scores of all genes."""
     base: BaseConfig | None = None
     """The base-layer pass; needed by that pipeline alone."""
 

@@ -77,6 +77,11 @@ def normalise_chrom(chrom: str) -> str:
     return text[3:] if text[:3].lower() == "chr" and len(text) > 3 else text
 
 
+def chrom_order(chrom: str) -> tuple[int, str]:
+    """Sorts normalised names: numbers first, then the others by name."""
+    return (int(chrom), "") if chrom.isdigit() else (10**6, chrom)
+
+
 def normalise_gene_id(gene_id: str) -> str:
     """`gene-TP73` and `TP73` are one gene: the id without `gene-`."""
     text = str(gene_id).strip()

@@ -125,6 +125,8 @@ GENE_COLUMNS: tuple[str, ...] = ("gene_id", "gene_name", "chrom", "strand", "sta
 TRACK_COLUMNS: tuple[str, ...] = ("gene_id", "chrom", "strand", "position", "base", *BASE_SCORES)
 """Per-nucleotide scores: position 1-based genomic, base on the plus strand, scores on the exon
 base; `label` and `paralog` are optional."""
+SCORED_COLUMNS: tuple[str, ...] = ("gene_id", "chrom", "strand", "position", *CLASSES)
+"""Calibrated scores of whole genes: position 1-based genomic, probabilities on the exon base."""
 PARALOG_UNKNOWN = -1
 """Paralog flag of a gene of which nothing is known; 1 it has paralogs, 0 it has none."""
 GENOME_BUILD_KEY = "genome_build"

@@ -141,6 +141,7 @@ def result(
     table: str,
     decision: Mapping[str, Any],
     registration: Mapping[str, Any],
+    promotion: Mapping[str, Any],
     bento: Mapping[str, Any],
     report: Path,
     query: Sequence[str],
@@ -155,7 +156,7 @@ def result(
     for reason in decision["reasons"]:
         say(f"  {'passed' if reason['passed'] else 'FAILED'}  {reason['text']}")
     say()
-    say(f"model   {registration['name']} version {registration['version']}, alias {registration['alias']}")
+    say(f"model   {registration['name']} version {registration['version']}, alias {promotion['alias']}")
     say(f"Bento   {bento['tag'] or bento['reason']}")
     say(f"report  {shown(report)}")
     say(f"log     {shown(log_file)}")
@@ -212,6 +213,21 @@ def base_layer_result(
     say(f"log     {shown(log_file)}")
     say(f"cached  {', '.join(cached) or 'no step'}")
     say(f"train   {command}")
+    say("exit status 0: scored")
+
+
+def score_result(manifest: Mapping[str, Any], wrote: Sequence[Path], cached: Sequence[str], log_file: Path) -> None:
+    """Print what scoring ends with."""
+    model = manifest["model"]
+    version = f"{model['name']} version {model['version']}" if model["name"] else "a model directory"
+    say()
+    say(f"{manifest['genes']:,} genes, {manifest['positions']:,} positions, in {len(manifest['shards'])} shards")
+    say()
+    say(f"model   {version}, digest {model['digest'][:12]}")
+    for number, path in enumerate(wrote):
+        say(f"{'wrote' if not number else '':<7} {shown(path)}")
+    say(f"log     {shown(log_file)}")
+    say(f"cached  {', '.join(cached) or 'no step'}")
     say("exit status 0: scored")
 
 

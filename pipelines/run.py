@@ -1,4 +1,4 @@
-"""Run a pipeline: `python pipelines/run.py --stack local`, with `--pipeline` a search or a base-layer pass.
+"""Run a pipeline: `python pipelines/run.py --stack local`, with `--pipeline` a search, a base-layer pass or scoring.
 
 `python pipelines/run.py stack ...` applies and checks stacks, `... schedule ...` looks after schedules.
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import importlib
 import json
 import logging
@@ -18,17 +19,18 @@ import os
 import shlex
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `pipelines` and `steps`, from whatever directory this runs
 
 import yaml
 
-from metalayer.config import BaseConfig, RunConfig
+from metalayer.config import BaseConfig, RunConfig, ScoreConfig, Section
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ConfigError, MetalayerError
 from metalayer.files import only_one, publish_file
@@ -36,8 +38,13 @@ from metalayer.schema import ROW_SCORES
 from pipelines import commands, console, environment, mlflow_service, pods, schedule, stack_check, stacks
 from steps import inputs, workspace
 
+if TYPE_CHECKING:
+    from metalayer.workflows.score_genome import ScoringModel, ScoringPlan
+
+AnySection = TypeVar("AnySection", bound=Section)
+
 DEMO = environment.ROOT / "pipelines" / "configs" / "demo.yaml"
-UNGATED = ("search", "base_layer")
+UNGATED = ("search", "base_layer", "score")
 """Pipelines beside training, which end without a decision."""
 REJECTED = 3
 _LOOKED_BACK = 50
@@ -81,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python pipelines/run.py",
-        description="Train on base-layer artifacts, compare with the base, gate, register and package.",
+        description="Train on base-layer artifacts, compare with the base, gate, register, package and promote.",
         epilog="Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure.",
     )
     parser.add_argument("--stack", default="local", choices=stacks.names(), help="where the steps run (default local)")
@@ -109,8 +116,8 @@ def _config(options: argparse.Namespace, state: Path) -> RunConfig:
     """The configuration with absolute paths: steps may run in another directory."""
     root = state / "demo" if _is_demo(options) else options.data_root
     config = RunConfig.load(options.config or DEMO, options.overrides, root)
-    paths = {name: value.resolve() for name, value in config.data if isinstance(value, Path)}
-    config.data = config.data.model_copy(update=paths)
+    config.data = _absolute(config.data)
+    config.score = _absolute(config.score)
     if options.pipeline == "base_layer":
         if config.base is None:
             raise ConfigError(
@@ -119,19 +126,24 @@ def _config(options: argparse.Namespace, state: Path) -> RunConfig:
             )
         if options.data_root:
             raise ConfigError(f"--data-root: given {options.data_root}; --pipeline base_layer writes to base.output")
-        paths = {name: value.resolve() for name, value in config.base if isinstance(value, Path)}
-        config.base = config.base.model_copy(update=paths)
+        config.base = _absolute(config.base)
     if options.stack == "local":
         from metalayer.device import resolve_device
 
-        resolve_device(config.train.device)
+        resolve_device(config.score.device if options.pipeline == "score" else config.train.device)
     elif options.pipeline == "base_layer":
         raise ConfigError(f"--pipeline base_layer reads and writes files of one machine: given --stack {options.stack}")
     return config
 
 
+def _absolute(section: AnySection) -> AnySection:
+    return section.model_copy(update={name: value.resolve() for name, value in section if isinstance(value, Path)})
+
+
 def _schedule(config: RunConfig, options: argparse.Namespace, state: Path) -> int:
     """Make or renew the CronJob that runs this; returns the exit status."""
+    if options.pipeline == "score":
+        raise ConfigError("--pipeline score writes its scores where it is started: --schedule does not go with it")
     stack = stacks.read(options.stack, _places(state))
     root = None if _is_demo(options) else config.data.data_root
     run = schedule.ScheduledRun(
@@ -172,18 +184,18 @@ def _simulate(config: RunConfig) -> None:
 
 def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: Path, log_file: Path) -> int:
     """Check the inputs, prepare the stack, run the pipeline, print the result."""
-    settings: RunConfig | BaseConfig = config
+    settings: RunConfig | BaseConfig | ScoreConfig = config
+    plan = None
     if options.pipeline == "base_layer":
         assert config.base is not None  # `_config` has seen to it
         settings, data_hash, cached = config.base, *_base_layer_inputs(config.base, run_name)
+    elif options.pipeline == "score":
+        plan = _scoring_plan(config, run_name, state)
+        settings, data_hash, cached = config.score, plan.data_hash, True
     else:
         data_hash, cached = _artifact_inputs(config, run_name), True
     stack = stacks.read(options.stack, _places(state))
-    facts = {
-        "data_hash": data_hash,
-        "code_hash": environment.code_hash(),
-        "git_commit": environment.git_commit(),
-    }
+    code_hash, git_commit = environment.code_hash(), environment.git_commit()
     logger.info("preparing the %s stack", options.stack)
     import zenml
 
@@ -194,31 +206,38 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
     from metalayer.serving import registry
 
     recipe = importlib.import_module(f"pipelines.{options.pipeline}")
-    console.expect_steps(len(recipe.STEPS))
+    shard_steps = recipe.shard_steps(config.score) if plan else ()
+    console.expect_steps(len(recipe.STEPS) + len(shard_steps))
     if options.stack != "local":
         stack_check.require(stack)
     tracking_uri = mlflow_service.prepare()
-    step_options = stack.step_options(recipe.GPU_STEPS)
+    step_options = stack.step_options((*recipe.GPU_STEPS, *(recipe.gpu_steps(config.score) if plan else ())))
     if options.no_cache or not cached:
-        for name in recipe.CACHED:
+        for name in (*recipe.CACHED, *shard_steps):
             step_options.setdefault(name, {})["enable_cache"] = False
     local = options.stack == "local"
     with mlflow_service.access(tracking_uri, local=local) as credentials:
         stacks.apply(stack, {"experiment_tracker": credentials})
         environment.mark_made(state)
+        scorer = _scorer(config, tracking_uri, state) if plan else None
+        if scorer:
+            data_hash = hashlib.sha256(f"{data_hash} {scorer.digest}".encode()).hexdigest()
         if options.if_changed and (seen := _finished_run(options.pipeline, settings, data_hash)):
             console.say(f"nothing new: run {seen} has seen these data with these settings")
             console.say("exit status 0: skipped")
             return 0
         store = Client().active_stack.artifact_store
         if "://" in store.path:
-            copied = inputs.stage(config.data, data_hash, store)
+            copied = inputs.put_files(plan.files, store) if plan else inputs.stage(config.data, data_hash, store)
             logger.info("%d input files copied to the artifact store", copied)
         model = zenml.Model(name=registry.registered_name(config.data.base_model), save_models_to_registry=False)
+        given = {"config": settings, "data_hash": data_hash, "code_hash": code_hash}
+        if plan and scorer:
+            given |= recipe.given(plan, scorer, code_hash)
         prepared = getattr(recipe, options.pipeline).with_options(
             run_name=run_name,
-            model=None if options.pipeline == "base_layer" else model,
-            extra=facts,
+            model=None if options.pipeline in ("base_layer", "score") else model,
+            extra={"data_hash": data_hash, "code_hash": code_hash, "git_commit": git_commit},
             # A report that fails stops no promoted model from being packaged.
             execution_mode=ExecutionMode.CONTINUE_ON_FAILURE,
             settings=stack.settings,
@@ -226,7 +245,7 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
             secrets=[mlflow_service.SECRET] if mlflow_service.credentials() and not local else [],
         )
         with pods.watched(stack, run_name):
-            prepared(config=settings, data_hash=facts["data_hash"], code_hash=facts["code_hash"])
+            prepared(**given)
         if stack.only_compiles:
             from pipelines.kubeflow import package_file
 
@@ -237,10 +256,12 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
             return _finish_search(run, config, options.stack, state, log_file)
         if isinstance(settings, BaseConfig):
             return _finish_base_layer(run, settings, options, log_file)
+        if plan:
+            return _finish_score(run, config, state, log_file)
         return _finish(run, tracking_uri, state, log_file)
 
 
-def _finished_run(pipeline: str, settings: RunConfig | BaseConfig, data_hash: str) -> str | None:
+def _finished_run(pipeline: str, settings: RunConfig | BaseConfig | ScoreConfig, data_hash: str) -> str | None:
     """The newest run of a pipeline that finished, whatever its gate said, on the same data with the same settings."""
     from zenml.client import Client
 
@@ -273,6 +294,40 @@ def _base_layer_inputs(config: BaseConfig, run_name: str) -> tuple[str, bool]:
     return data_hash, is_written(config, data_hash)
 
 
+def _scoring_plan(config: RunConfig, run_name: str, state: Path) -> ScoringPlan:
+    """Find the per-nucleotide files, look at what else is named, and divide the genes."""
+    from metalayer.workflows.score_genome import named_model, plan_shards
+
+    named_model(config.score, config.data.base_model)
+    folder = _scores_output(config, state).parent
+    try:  # now, not after hours
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f"configuration: score.output: {folder} cannot be written: {error.strerror}") from None
+    plan = plan_shards(config.data, config.score.shards)
+    genes, positions = sum(len(shard.genes) for shard in plan.shards), sum(shard.positions for shard in plan.shards)
+    logger.info(
+        "%s: %d genes, %s nt, in %d shards, from %s",
+        *(run_name, genes, f"{positions:,}", len(plan.shards), console.shown(plan.folder)),
+    )
+    return plan
+
+
+def _scores_output(config: RunConfig, state: Path) -> Path:
+    return config.score.output or state / "scores" / f"{config.data.base_model}.parquet"
+
+
+def _scorer(config: RunConfig, tracking_uri: str, state: Path) -> ScoringModel:
+    from metalayer.workflows.score_genome import named_model, registered_model
+
+    base_model = config.data.base_model
+    return named_model(config.score, base_model) or registered_model(
+        config.score, base_model, tracking_uri, state / "models"
+    )
+
+
 def _finish(run: Any, uri: str, state: Path, log_file: Path) -> int:
     """Publish report and query, print the result; returns the exit status."""
     from metalayer.evaluation.tables import comparison_table
@@ -290,6 +345,7 @@ def _finish(run: Any, uri: str, state: Path, log_file: Path) -> int:
         table=comparison_table(output("evaluate", "evaluation")),
         decision=decision,
         registration=registration,
+        promotion=output("promote", "promotion"),
         bento=output("package", "bento"),
         report=report,
         query=_query(output("evaluate", "golden").file, state) if code == 0 else _no_query(registration["name"], uri),
@@ -335,6 +391,19 @@ def _finish_base_layer(run: Any, config: BaseConfig, options: argparse.Namespace
     folders = dict.fromkeys((config.output / name).parent for name in manifest["files"] if "/" in name)
     wrote = [*folders, config.output / "genes.tsv", config.output / manifest_name(manifest["base_model"])]
     console.base_layer_result(manifest, wrote, shlex.join(command), cached, log_file)
+    return 0
+
+
+def _finish_score(run: Any, config: RunConfig, state: Path, log_file: Path) -> int:
+    """Fetch and publish the scores, print what they are; returns the exit status."""
+    from metalayer.workflows.score_genome import publish_scores
+
+    merged = run.steps["merge_shards"].outputs
+    manifest = merged["genome_manifest"][0].load()
+    output = _scores_output(config, state)
+    described = publish_scores(merged["genome_scores"][0].load().file, manifest, output)
+    cached = [name for name, step in run.steps.items() if step.status == "cached"]
+    console.score_result(manifest, [output, described], cached, log_file)
     return 0
 
 

@@ -13,6 +13,7 @@ from steps.label import label
 from steps.load_artifacts import load_artifacts
 from steps.package import package
 from steps.policy import NEVER_CACHED
+from steps.promote import promote
 from steps.register import register
 from steps.report import report
 from steps.split import split
@@ -22,7 +23,7 @@ CACHED = ("load_artifacts", "label", "split", "train")
 """Steps that the cache may answer for."""
 GPU_STEPS = ("train",)
 """Steps for the stack's step operator, where it has one; else they run in process."""
-STEPS = (*CACHED, "evaluate", "gate", "register", "package", "report")
+STEPS = (*CACHED, "evaluate", "gate", "register", "package", "promote", "report")
 
 
 def train_step(model: ModelConfig) -> BaseStep:
@@ -52,5 +53,6 @@ def training(config: RunConfig, data_hash: str, code_hash: str) -> None:
     evaluation, golden = evaluate(model, labelled, tracks, manifest, history, config=config)
     decision = gate(evaluation, policy=config.gate)
     registration = register(model, golden, evaluation, decision, base_model=config.data.base_model)
-    package(registration, evaluation, decision)
+    bento = package(registration, decision)
+    promote(registration, bento)
     report(evaluation, decision, manifest, load_report, label_report, history, labelled, config=config)

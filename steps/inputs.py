@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,55 @@ def fetch(data: DataConfig, data_hash: str, folder: Path, store: Any) -> DataCon
         raise ArtifactError(f"{source} is not what the run was started with; delete it and start the run again")
     logger.info("fetched %d input files", sum(len(kept) for kept in paths.values()))
     return found
+
+
+def put_files(files: Mapping[Path, str], store: Any) -> int:
+    """Copy files to a remote artifact store, to `inputs/<SHA-256>/`, unless they are there.
+
+    Args:
+        files: SHA-256 by path.
+        store: ZenML's artifact store.
+
+    Returns:
+        The number of files copied.
+    """
+    copied = 0
+    for path, digest in files.items():
+        target = _join(_folder(store, digest), path.name)
+        if store.exists(target):
+            continue
+        store.makedirs(_folder(store, digest))
+        with path.open("rb") as reader, store.open(target, "wb") as writer:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+        copied += 1
+    return copied
+
+
+def local_files(files: Mapping[str, str], source: Path, folder: Path) -> list[Path]:
+    """Files that `put_files` was given: those of `source` where it is on this machine, else copies in `folder`.
+
+    Args:
+        files: SHA-256 by name; whoever reads them compares it.
+        source: their folder on the machine that started the run.
+        folder: gets those of the store.
+
+    Raises:
+        ArtifactError: they are in neither place.
+    """
+    if source.is_dir():
+        return [source / name for name in files]
+    from zenml.client import Client
+
+    store = Client().active_stack.artifact_store
+    paths = []
+    for name, digest in files.items():
+        stored = _join(_folder(store, digest), name)
+        if not store.exists(stored):
+            raise ArtifactError(f"{source} is not on this machine, {stored} not in the store; start the run again")
+        with store.open(stored, "rb") as reader, (folder / name).open("wb") as writer:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+        paths.append(folder / name)
+    return paths
 
 
 def _folder(store: Any, data_hash: str) -> str:

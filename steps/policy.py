@@ -15,6 +15,8 @@ SERVICE_RETRY = StepRetryConfig(max_retries=2, delay=2, backoff=2)
 """For a step that ends in calls to MLflow or BentoML: three attempts, after 2 s and 4 s."""
 LONG_RETRY = StepRetryConfig(max_retries=1, delay=2, backoff=2)
 """For a step that also computes for long."""
+AT_ONCE_RETRY = StepRetryConfig(max_retries=2)
+"""For a step that only computes: a pod that was lost is replaced."""
 
 
 def new_key() -> str:

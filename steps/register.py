@@ -1,4 +1,4 @@
-"""register: the model, whatever the gate said, with the alias that it earned."""
+"""register: the model, whatever the gate said; a rejected one is `challenger`."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -14,7 +14,7 @@ from steps.tracking import active_run_id, log_registration, run_facts, tracking_
 def register(
     model: ModelRef, golden: TableRef, evaluation: dict[str, Any], decision: dict[str, Any], base_model: str
 ) -> Annotated[dict[str, Any], "registration"]:
-    """Register as `champion` if promoted, else as `challenger`; the champion moves only by a passed gate."""
+    """Register with the decision and its reasons; the champion stays for now."""
     from metalayer.serving import registry
 
     registration = registry.register(

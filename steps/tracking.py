@@ -42,7 +42,7 @@ def log_evaluation(evaluation: Mapping[str, Any], training: Mapping[str, Any], c
     Training is logged here, not by the training step, so that a run whose training came from the
     cache is as complete as any other.
     """
-    settings = config.model_dump(mode="json", exclude={"base"})  # of another pipeline, and perhaps None
+    settings = config.model_dump(mode="json", exclude={"base", "score"})  # of other pipelines
     mlflow.log_params(
         {
             f"{section}.{key}": str(value)[:_PARAMETER_LENGTH]
@@ -68,10 +68,13 @@ def log_decision(decision: Mapping[str, Any]) -> None:
 
 
 def log_registration(registration: Mapping[str, Any]) -> None:
-    """Where the model is registered; a champion is in production in ZenML's own model registry too."""
+    """Where the model is registered."""
     log_metadata({"registered": dict(registration)}, infer_model=True)
-    if registration["alias"] == "champion":
-        get_step_context().model.set_stage(ModelStages.PRODUCTION, force=True)
+
+
+def log_promotion() -> None:
+    """A champion is in production in ZenML's own model registry too."""
+    get_step_context().model.set_stage(ModelStages.PRODUCTION, force=True)
 
 
 def test_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:

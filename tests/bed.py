@@ -28,7 +28,7 @@ _TAINT = "nvidia.com/gpu=present:NoSchedule"
 _DATABASE = "metalayer_tested"
 
 
-def variables() -> dict[str, str]:
+def _variables() -> dict[str, str]:
     """What `eval "$(env)"` of the bed sets; skips the test where there is no bed, or it is not up."""
     if not (BED / "env").is_file():
         pytest.skip("no test bed beside this checkout")
@@ -36,8 +36,31 @@ def variables() -> dict[str, str]:
     pairs = (shlex.split(line)[1].partition("=") for line in lines if line.startswith("export "))
     found = {name: value for name, _, value in pairs if name != "PATH"}
     if "ZENML_STORE_URL" not in found:
-        pytest.skip("the test bed was never up: make test-cluster")
+        pytest.skip("the test bed was never up; make test-cluster starts it")
     return found
+
+
+@contextmanager
+def up() -> Iterator[dict[str, str]]:
+    """The bed's variables, in the environment while this lasts; skips the test where the bed is not up."""
+    given = _variables()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in given.items():
+            patch.setenv(name, value)
+        patch.setenv("PATH", f"/usr/bin:{os.environ['PATH']}")  # Debian's docker, which the bed has
+        _require_answers()
+        yield given
+
+
+def _require_answers() -> None:
+    """Skip the test where the bed's Kubernetes or Docker does not answer; the environment names them."""
+    for command in (["kubectl", "--request-timeout=5s", "get", "--raw", "/readyz"], ["docker", "version"]):
+        try:
+            subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+        except FileNotFoundError:
+            pytest.skip(f"no {command[0]}")
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f"the test bed is not up (make test-cluster): {command[0]}: {error.stderr.strip()[-200:]}")
 
 
 def kubectl(*arguments: str, given: str | None = None, timeout: int = 120) -> str:
@@ -90,13 +113,12 @@ def taint(on: bool) -> Iterator[None]:
             put(was)
 
 
-def push_images(registry: str) -> None:
-    """Build the pipeline's images from this checkout, and push them."""
-    build = ["make", f"PYTHON={sys.executable}", f"TAG={TAG}", "image-pipeline", "image-pipeline-gpu"]
-    commands = [build]
-    for name in ("metalayer-pipeline", "metalayer-pipeline-gpu"):
-        there = f"{registry}/{name}:{TAG}"
-        commands += [["docker", "tag", f"{name}:{TAG}", there], ["docker", "push", "--quiet", there]]
+def push_images(registry: str, *names: str) -> None:
+    """Build images of metalayer (`pipeline`, ...) from this checkout, and push them."""
+    commands = [["make", f"PYTHON={sys.executable}", f"TAG={TAG}", *(f"image-{name}" for name in names)]]
+    for name in names:
+        here, there = f"metalayer-{name}:{TAG}", f"{registry}/metalayer-{name}:{TAG}"
+        commands += [["docker", "tag", here, there], ["docker", "push", "--quiet", there]]
     for command in commands:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -106,7 +128,7 @@ def apply(environment: dict[str, str], folder: Path) -> None:
     """The overlay for the bed with these images, its Secrets, no Jobs, and an MLflow with an empty database."""
     kubectl("apply", "--validate=false", "-f", str(K8S / "base" / "namespace.yaml"))
     kubectl("-n", NAMESPACE, "delete", "jobs", "--all", timeout=300)
-    uri = _empty_database(environment["POSTGRES_URL"])
+    uri = empty_database(environment["POSTGRES_URL"], _DATABASE)
     secrets = {
         "metalayer-s3": {name: environment[name] for name in environment if name.startswith("AWS_")},
         "metalayer-mlflow-database": {"uri": uri, "password": urlsplit(uri).password or ""},
@@ -127,14 +149,14 @@ def apply(environment: dict[str, str], folder: Path) -> None:
     kubectl("-n", NAMESPACE, "rollout", "status", "deployment/metalayer-mlflow", "--timeout=300s", timeout=310)
 
 
-def _empty_database(uri: str) -> str:
+def empty_database(uri: str, name: str) -> str:
     """The URI of a new database beside the given one."""
     import psycopg2
 
     connection = psycopg2.connect(uri)
     connection.autocommit = True
     with connection.cursor() as cursor:
-        cursor.execute(f"DROP DATABASE IF EXISTS {_DATABASE} WITH (FORCE)")
-        cursor.execute(f"CREATE DATABASE {_DATABASE}")
+        cursor.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        cursor.execute(f"CREATE DATABASE {name}")
     connection.close()
-    return f"{uri.rpartition('/')[0]}/{_DATABASE}"
+    return f"{uri.rpartition('/')[0]}/{name}"

@@ -1,6 +1,9 @@
 """Small models and releases for the serving tests."""
 
+from __future__ import annotations
+
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -13,11 +16,14 @@ from metalayer.models.bundle import save_model
 from metalayer.schema import CLASSES, ROW_SCORES
 from metalayer.serving.release import write_release
 
+if TYPE_CHECKING:
+    from metalayer.serving.registry import Registration
 
-def make_bundle(directory: Path, seed: int = 0) -> Path:
+
+def make_bundle(directory: Path, seed: int = 0, **options: Any) -> Path:
     """A model directory whose model differs from its base, as if trained."""
     torch.manual_seed(seed)
-    model = MetaSpliceModel(hidden_dim=32)
+    model = MetaSpliceModel(hidden_dim=32, **options)
     torch.nn.init.normal_(model.head.weight, std=0.3)
     split = {"train": ["A"], "valid": ["B"], "test": ["C"]}
     save_model(model, directory, {"base_model": "pwm", "data_hash": "d4t4", "git_commit": "c0ffee", "split": split})
@@ -58,6 +64,15 @@ def make_golden(bundle: Path, path: Path, n: int = 40) -> Path:
     )
     table.write_parquet(path)
     return path
+
+
+def make_champion(bundle: Path, golden: Path, uri: str | None = None, **facts: Any) -> Registration:
+    """Register a model and let it be champion, as yet without a Bento."""
+    from metalayer.serving import registry
+
+    made = registry.register(bundle, golden, base_model="pwm", promoted=True, tracking_uri=uri, **facts)
+    registry.set_champion(made.name, [*registry.champion_history(made.name, uri), made.version], uri)
+    return made
 
 
 def make_release(folder: Path, seed: int = 0, version: str = "3") -> Path:

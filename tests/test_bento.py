@@ -16,7 +16,7 @@ import polars as pl
 import psutil
 import pytest
 import yaml
-from releases import expected, make_bundle, make_golden, score_rows
+from releases import expected, make_bundle, make_champion, make_golden, score_rows
 
 from metalayer.errors import RegistryError
 from metalayer.models.bundle import digest
@@ -90,8 +90,10 @@ def test_a_bento_holds_the_release_the_source_and_pinned_packages(home: Path, be
     name, version = bento.split(":")
     root = home / "bentoml" / "bentos" / name / version
     assert version.startswith("3-")
-    assert find_bento(NAME, 3) == bento
-    assert find_bento(NAME, 33) is None
+    bundle = next(path for path in (home / "bundle", home / "moved-bundle") if path.exists())
+    assert find_bento(NAME, 3, digest(bundle)) == bento == f"{NAME}:3-{digest(bundle)[:12]}"
+    assert find_bento(NAME, 33, digest(bundle)) is None
+    assert find_bento(NAME, 3, digest(bundle)[:12]) is None
     files = {str(path.relative_to(root / "src")) for path in (root / "src").rglob("*") if path.is_file()}
     assert {f for f in files if not f.startswith("metalayer/")} == {
         "bentofile.yaml",
@@ -129,7 +131,7 @@ def test_a_failed_build_publishes_nothing(home: Path, bento: str) -> None:
             build_bento(bundle, home / "golden-copy", name=NAME, version=4, facts={})
     finally:
         del os.environ["PYTHONHOME"]
-    assert find_bento(NAME, 4) is None
+    assert find_bento(NAME, 4, digest(bundle)) is None
     assert list((home / "bentoml" / "tmp").iterdir()) == []
 
 
@@ -241,7 +243,7 @@ def test_a_server_with_keys_drains(home: Path, bento: str) -> None:
     finally:
         process.kill()
         process.wait()
-    (part,) = (home / "requests").iterdir()  # all that was answered is in the request log
+    (part,) = (home / "requests").glob("requests-*")  # all that was answered is in the request log
     assert sorted(pl.read_parquet(part).group_by("request_id").len()["len"]) == [1, 64 * 150, 64 * 150]
 
 
@@ -256,8 +258,7 @@ def test_a_served_bento_follows_the_champion(home: Path, bento: str) -> None:
         wait_until_ready(process, url, log)
         assert httpx.get(f"{url}/v1/model").headers["x-model-version"] == "3"
         bundle = make_bundle(home / "followed", seed=4)
-        golden = make_golden(bundle, home / "followed.parquet")
-        registry.register(bundle, golden, base_model="pwm", promoted=True, metrics={"ece": 0.5}, tracking_uri=uri)
+        make_champion(bundle, make_golden(bundle, home / "followed.parquet"), uri, metrics={"ece": 0.5})
         until = time.monotonic() + 60
         while (response := httpx.get(f"{url}/v1/model")).headers["x-model-version"] == "3":
             assert time.monotonic() < until, log.read_text()

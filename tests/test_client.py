@@ -89,6 +89,51 @@ def test_rows_and_sequences(url: str, released: Path, tmp_path: Path, capsys: py
     assert json.loads(capsys.readouterr().out)["version"] == "3"
 
 
+def test_a_server_that_takes_less_gets_parts(
+    released: Path, rows_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = score_rows(300)
+    asked = []
+    for limit in ({"max_rows": "128"}, {"max_body_bytes": "30000"}):
+        process, url = start(released, **limit)
+        try:
+            with MetaLayerClient(url) as client:
+                assert client.model()["limits"].items() >= {name: int(value) for name, value in limit.items()}.items()
+                times = flaky([], client)
+                for given in (rows, pl.DataFrame(rows), pl.DataFrame(rows).to_arrow()):
+                    assert np.array_equal(client.score(given).to_numpy(), expected(released, rows))
+                asked.append(len(times))
+                with pytest.raises(RequestError) as caught:
+                    client.score([*rows[:299], rows[299] | {"donor_score": 4.0}])
+                assert [detail["row"] for detail in caught.value.details] == [299]
+                with pytest.raises(RequestError, match="mistake"):
+                    client.score(pl.DataFrame(rows[:0], schema=pl.DataFrame(rows).schema))
+            output = tmp_path / f"{len(asked)}.parquet"
+            assert cli.main(["score", str(rows_file), "--url", url, "--output", str(output)]) == 0
+            assert len(pl.read_parquet(output)) == 900
+        finally:
+            process.kill()
+            process.wait()
+    assert asked[0] == 1 + 3 * 3  # what it takes, and then never too much
+    assert asked[1] > 3 * 3
+
+
+def test_an_answer_is_of_one_model(released: Path, url: str) -> None:
+    with MetaLayerClient(url) as client:
+        client._limits = client.model()["limits"] | {"max_rows": 2}
+        real = client._http.request
+
+        def request(*arguments: object, **options: object) -> httpx.Response:
+            response = real(*arguments, **options)
+            response.headers["x-model-digest"] = str(random.random())
+            return response
+
+        client._http.request = request
+        with pytest.raises(ServiceError, match="its model changed while 4 rows"):
+            client.score(score_rows(4))
+        assert len(client.score(score_rows(2))) == 2
+
+
 def flaky(answers: list[int | httpx.Response | Exception], client: MetaLayerClient) -> list[float]:
     """Let the server of a client answer so, and then as it does."""
     real, times = client._http.request, []
@@ -111,6 +156,7 @@ def flaky(answers: list[int | httpx.Response | Exception], client: MetaLayerClie
 
 def test_busy_and_broken_servers_are_asked_again(url: str) -> None:
     with MetaLayerClient(url) as client:
+        client.score(score_rows(1))
         times = flaky([429, 503, httpx.ConnectError("refused"), httpx.ReadError("gone")], client)
         assert len(client.score(score_rows(1))) == 1
     pauses = np.diff(times)
@@ -205,7 +251,7 @@ def test_a_run_that_was_cut_off_goes_on(
         assert not output.exists()
         left[0] = 100
         assert score.score_rows_by_server(rows_file, client, output) == 900
-        assert len(times) == 8 + 1  # batches, and one look at which model it is
+        assert len(times) == 8 + 2  # batches, what the server takes, and which model it is
         table = pl.read_parquet(output)
         assert table["gene_id"].to_list() == [f"g{i}" for i in range(900)]
 

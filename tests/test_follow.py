@@ -15,8 +15,9 @@ import mlflow
 import numpy as np
 import polars as pl
 import pytest
-from releases import expected, make_bundle, make_golden, score_rows
+from releases import expected, make_bundle, make_champion, make_golden, score_rows
 
+from metalayer.errors import ConfigError
 from metalayer.models.bundle import digest
 from metalayer.schema import CLASSES
 from metalayer.serving import follow, registry
@@ -39,8 +40,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[Path
     uri = f"sqlite:///{folder}/mlflow.db"
     bundles = [make_bundle(folder / str(seed), seed) for seed in range(3)]
     for bundle in bundles:
-        golden = make_golden(bundle, bundle.with_suffix(".parquet"))
-        registry.register(bundle, golden, base_model="pwm", promoted=True, tracking_uri=uri)
+        make_champion(bundle, make_golden(bundle, bundle.with_suffix(".parquet")), uri)
     return uri, bundles
 
 
@@ -100,10 +100,32 @@ def test_the_alias_is_followed_and_a_bad_version_refused(
     follower.look()
     assert serving.engine is second
 
+    def lacking(*_: object) -> Path:
+        raise ConfigError("sequence_encoder 'huggingface' needs the package transformers")
+
+    monkeypatch.setattr(registry, "fetch_release", lacking)
+    move(uri, 3)
+    Follower(serving, uri).look()
+    assert serving.engine is second
+    assert outcome("refused") == refused + 2
+
     unreachable = outcome("unreachable")
     Follower(serving, f"sqlite:///{bundles[0]}/model.json").look()
     assert serving.engine is second
     assert outcome("unreachable") == unreachable + 1
+
+
+def test_a_version_of_the_same_number_in_another_registry_is_another(
+    registered: tuple[str, list[Path]], tmp_path: Path
+) -> None:
+    uri, bundles = registered
+    other = make_bundle(tmp_path / "other", seed=7)
+    elsewhere = f"sqlite:///{tmp_path}/mlflow.db"
+    make_champion(other, make_golden(other, tmp_path / "other.parquet"), elsewhere)
+    move(uri, 1)
+    serving = Serving(engine_of(elsewhere, 1, tmp_path))
+    Follower(serving, uri).look()
+    assert (serving.engine.version, serving.engine.digest) == ("1", digest(bundles[0]))
 
 
 def test_a_version_that_fails_is_tried_again_after_growing_pauses(

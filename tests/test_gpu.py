@@ -14,9 +14,11 @@ from metalayer.models.encoders import build_encoder
 from metalayer.models.hyenadna import load_hyenadna
 from metalayer.serving import onnx_rows
 from metalayer.serving.engine import Engine
+from metalayer.training.trainer import Trainer
 from tests import checkpoints, test_crops, test_frozen
 from tests.releases import make_release
-from tests.test_resume import trainer
+from tests.test_resume import Stop, loaders, stop_after, trainer
+from tests.test_workflows import prepare
 
 pytestmark = [
     pytest.mark.gpu,
@@ -49,6 +51,26 @@ def test_float16_scales_its_gradients() -> None:
     history = it.train()
     assert np.isfinite(history[-1]["train_loss"])
     assert history[-1]["train_loss"] < history[1]["train_loss"]
+
+
+def test_a_run_that_was_cut_off_goes_on_on_a_gpu(tmp_path: Path) -> None:
+    whole = trainer(tmp_path / "whole", device="cuda").train()
+    cut = trainer(tmp_path / "cut", device="cuda")
+    cut.on_epoch = stop_after(3)
+    with pytest.raises(Stop):
+        cut.train()
+    resumed = Trainer.from_checkpoint(tmp_path / "cut" / "last_model.pt", *loaders()).train()
+    losses = [[epoch["train_loss"] for epoch in history[1:]] for history in (whole, resumed)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("unit", ["rows", "genes"])
+def test_a_model_trained_on_a_gpu_is_evaluated_there(simulation: Path, tmp_path: Path, unit: str) -> None:
+    prepared = prepare(simulation, tmp_path, "train.device=cuda", f"train.training_unit={unit}")
+    assert prepared.train(tmp_path / "model")["device"].startswith("cuda")
+    evaluation = prepared.evaluate(tmp_path / "model", tmp_path / "evaluation")
+    report = evaluation[evaluation["primary"]]
+    assert report["meta"]["pr_auc_splice"] > report["base"]["pr_auc_splice"]
 
 
 def test_rows_on_a_gpu_are_those_of_a_cpu() -> None:

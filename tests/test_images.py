@@ -17,11 +17,11 @@ import httpx
 import mlflow
 import numpy as np
 import pytest
-from releases import expected, make_bundle, make_golden, score_rows
+from releases import expected, make_bundle, make_champion, make_golden, score_rows
 
-from metalayer.serving import registry
 from metalayer.serving.packaging import build_bento
 from pipelines.environment import git_commit
+from tests import checkpoints
 from tests.servers import free_port, mlflow_server
 
 pytestmark = [pytest.mark.container, pytest.mark.slow]
@@ -128,7 +128,7 @@ def assert_scores(url: str, bundle: Path, **headers: str) -> None:
     assert np.abs(given - expected(bundle, rows)).max() <= 1e-6
 
 
-@pytest.mark.parametrize("name", ["serving", "pipeline", "pipeline-gpu"])
+@pytest.mark.parametrize("name", ["serving", "serving-language", "pipeline", "pipeline-gpu"])
 def test_an_image_holds_what_is_pinned_and_says_what_it_is(name: str) -> None:
     (facts,) = json.loads(docker("image", "inspect", image(name)))
     assert facts["Config"]["User"] == "10001:10001"
@@ -141,8 +141,9 @@ def test_an_image_holds_what_is_pinned_and_says_what_it_is(name: str) -> None:
     del there["metalayer"]
     assert {name: version for name, version in there.items() if pinned.get(name) != version} == {}
     assert "pip" not in there
-    if name == "serving":
-        assert not {"zenml", "mlflow", "evidently", "transformers", "pandas"} & there.keys()
+    assert ("transformers" in there) == (name != "serving")
+    if name.startswith("serving"):
+        assert not {"zenml", "mlflow", "evidently", "pandas"} & there.keys()
 
 
 def test_the_serving_image_is_the_smaller() -> None:
@@ -226,6 +227,28 @@ def test_without_keys_a_container_is_reached_from_inside_only(model: tuple[Path,
         docker("rm", "--force", "--volumes", container)
 
 
+def test_a_model_of_transformers_needs_the_other_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """HyenaDNA is code of ours, and needs no other image than a plain model."""
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    chunks = {"chunk_bp": 48, "stride_bp": 16, "output_dim": 12}
+    bert = {"model": str(checkpoints.bert(tmp_path / "bert", checkpoints.kmers(3))), **chunks}
+    hyena = {"model_size": str(checkpoints.hyenadna(tmp_path / "hyena")), **chunks}
+    chosen = {"huggingface": (bert, "serving-language"), "hyenadna": (hyena, "serving")}
+    for encoder, (options, name) in chosen.items():
+        bundle = make_bundle(tmp_path / encoder, sequence_encoder=encoder, sequence_encoder_config=options)
+        tag = build_bento(bundle, make_golden(bundle, tmp_path / f"{encoder}.parquet"), name=NAME, version=1, facts={})
+        folder = tmp_path / "bentoml" / "bentos" / tag.replace(":", "/")
+        mounted = ("--volume", f"{folder}:/bento:ro", *STATE)
+        served = ("metalayer", "serve", "--bento", "/bento")
+        open_to_all = ("--publish", "127.0.0.1::3000", "--env", "BENTOML_HOST=0.0.0.0")
+        with running(*CONFINED, *mounted, *open_to_all, image(name), *served) as (_, url):
+            assert_scores(url, bundle)
+        if name != "serving":
+            told = refused(2, *mounted, image("serving"), *served)
+            assert "needs transformers" in told
+            assert "metalayer-serving-language" in told
+
+
 def test_an_image_with_its_model_needs_no_volume_but_tmpfs(model: tuple[Path, Path]) -> None:
     bundle, bento = model
     make("image-model", f"BENTO={bento}")
@@ -239,10 +262,10 @@ def test_the_champion_of_a_registry_is_served_and_followed(tmp_path: Path) -> No
     bundles = [make_bundle(tmp_path / str(seed), seed) for seed in range(2)]
     with mlflow_server(tmp_path / "mlflow") as uri:
         for bundle in bundles:
-            golden = make_golden(bundle, bundle.with_suffix(".parquet"))
-            registry.register(bundle, golden, base_model="pwm", promoted=True, tracking_uri=uri)
+            make_champion(bundle, make_golden(bundle, bundle.with_suffix(".parquet")), uri)
         port = free_port()
-        settings = ("--env", f"MLFLOW_TRACKING_URI={uri}", "--env", "METALAYER_SERVE_FOLLOW_EVERY_S=0.3")
+        given = {"MLFLOW_TRACKING_URI": uri, "METALAYER_SERVE_FOLLOW_EVERY_S": "0.3", "METALAYER_SERVE_WORKERS": "1"}
+        settings = [word for name, value in given.items() for word in ("--env", f"{name}={value}")]
         here = (*CONFINED, "--network", "host", *STATE, *settings)
         with running(
             *here, image("serving"), "metalayer", "serve", "--port", str(port), url=f"http://127.0.0.1:{port}"

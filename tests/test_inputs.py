@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import IO, Any
 
 import pytest
@@ -11,7 +12,8 @@ import pytest
 from metalayer.config import DataConfig
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ArtifactError
-from steps.inputs import fetch, local_inputs, stage
+from metalayer.files import sha256
+from steps.inputs import fetch, local_files, local_inputs, put_files, stage
 
 
 class Store:
@@ -25,7 +27,7 @@ class Store:
         return Path(path).exists()
 
     def makedirs(self, path: str) -> None:
-        Path(path).mkdir(parents=True)
+        Path(path).mkdir(parents=True, exist_ok=True)
 
     def open(self, path: str, mode: str) -> IO[Any]:
         if "w" in mode:
@@ -69,3 +71,22 @@ def test_files_that_are_not_there_or_changed(
     table.write_text(table.read_text() + "\n")
     with pytest.raises(ArtifactError, match="is not what the run was started with"):
         fetch(data, data_hash, tmp_path / "b", store)
+
+
+def test_files_by_their_content(simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from zenml.client import Client
+
+    store, source = Store(tmp_path / "store"), simulation / "nucleotide_scores"
+    monkeypatch.setattr(Client, "active_stack", SimpleNamespace(artifact_store=store))
+    files = {path: sha256(path) for path in sorted(source.iterdir())}
+    (first, content), *others = files.items()
+    assert put_files(dict(others), store) == len(others)
+    assert put_files(files, store) == 1
+    assert put_files(files, store) == 0
+    wanted = {first.name: content}
+    assert local_files(wanted, source, tmp_path) == [first]
+    assert local_files(wanted, tmp_path / "elsewhere", tmp_path) == [tmp_path / first.name]
+    assert [path.name for path in tmp_path.glob("*.parquet")] == [first.name]
+    assert sha256(tmp_path / first.name) == content
+    with pytest.raises(ArtifactError, match=r"is not on this machine, .* not in the store; start the run again"):
+        local_files({"other.parquet": content}, tmp_path / "elsewhere", tmp_path)

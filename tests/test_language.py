@@ -101,14 +101,15 @@ def test_blocks_do_not_show(places: dict[str, Any], kind: str, monkeypatch: pyte
     np.testing.assert_allclose(dense_rows(it, track, block=32), whole, atol=1e-5)
     predictor = Predictor(it, {}, "")
     answers = predictor.log_probabilities(track)
-    monkeypatch.setattr("metalayer.inference.predictor.POSITION_BLOCK", 128)
+    predictor.position_block = 128
     np.testing.assert_allclose(predictor.log_probabilities(track), answers, atol=1e-5)
     assert np.abs(whole).max() > 0.05
 
 
 def test_every_stride_divides_the_blocks_of_the_predictor() -> None:
-    from metalayer.inference.predictor import POSITION_BLOCK
+    from metalayer.inference.predictor import GPU_POSITION_BLOCK, POSITION_BLOCK
 
+    assert GPU_POSITION_BLOCK % POSITION_BLOCK == 0
     for stride in range(1, POSITION_BLOCK + 2):
         if not check_encoder_options("hyenadna", {"stride_bp": stride, "chunk_bp": stride}):
             assert POSITION_BLOCK % stride == 0

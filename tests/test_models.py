@@ -71,12 +71,13 @@ def test_windows_and_whole_gene_agree_also_at_ends_and_in_n_runs(encoder: str) -
     assert np.abs(dense).max() > 0.1  # it does say something of its own
 
 
-def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blocks_do_not_show() -> None:
     track = gene_track()
     model = perturbed(MetaSpliceModel())
     whole = predictor(model).log_probabilities(track)
-    monkeypatch.setattr("metalayer.inference.predictor.POSITION_BLOCK", 97)
-    np.testing.assert_allclose(predictor(model).log_probabilities(track), whole, atol=1e-5)
+    in_blocks = predictor(model)
+    in_blocks.position_block = 97
+    np.testing.assert_allclose(in_blocks.log_probabilities(track), whole, atol=1e-5)
 
 
 def test_a_row_gives_the_same_bytes_whatever_it_is_batched_with() -> None:

@@ -119,9 +119,21 @@ class TestRuns:
         assert "Traceback" not in first.out + first.err
         lines = first.err.splitlines()
         assert [line for line in lines if line.startswith("[")] == [
-            f"[{i}/9] {step}"
+            f"[{i}/10] {step}"
             for i, step in enumerate(
-                ("load_artifacts", "label", "split", "train", "evaluate", "gate", "register", "report", "package"), 1
+                (
+                    "load_artifacts",
+                    "label",
+                    "split",
+                    "train",
+                    "evaluate",
+                    "gate",
+                    "register",
+                    "report",
+                    "package",
+                    "promote",
+                ),
+                1,
             )
         ]
         assert not [line for line in lines if "zenml" in line.lower() or "mlflow" in line.lower()]
@@ -164,7 +176,7 @@ class TestRuns:
         second = execute(state, ["-c", program, str(ROOT), str(settings), *arguments])
         assert second.code == 0, second.err
         assert found(r"^cached +(.+)$", second.out) == CACHED
-        assert "[4/9] train: cached" in second.err
+        assert "[4/10] train: cached" in second.err
         assert found(r"^model +(.+)$", second.out) == "metalayer-pwm version 2, alias champion"
         assert re.search(r"not (shown to be )?not worse than the champion|champion \(version 1\)", second.out)
 
@@ -184,6 +196,24 @@ class TestRuns:
         assert f"champion, version {before}" in rejected.out
         assert "exit status 3: rejected" in rejected.out.splitlines()[-1]
         assert champion_version(state) == before
+
+    def test_no_champion_without_its_bento(self, first: Ended, run: Runner, state: Path) -> None:
+        from metalayer.serving import promotion, registry
+
+        before, uri = champion_version(state), f"sqlite:///{state / 'mlflow.db'}"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BENTOML_HOME", str(state / "mlflow.db" / "bentoml"))
+            failed = run(*PASSING)
+        assert failed.code == 1, failed.err
+        assert "failed  step package" in failed.err
+        newest = registry.versions(uri)[-1]
+        assert (newest.tags["decision"], newest.aliases) == ("promoted", ())
+        assert champion_version(state) == before < newest.version
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("BENTOML_HOME", str(state / "bentoml"))
+            move = promotion.promote("metalayer-pwm", newest.version, uri)
+        assert (move.instead_of, champion_version(state)) == (before, newest.version)
+        assert registry.versions(uri)[-1].tags["bento_tag"] == move.bento
 
     def test_bad_input_in_a_step(self, first: Ended, run: Runner) -> None:
         failed = run("split.test_chroms=[22]")

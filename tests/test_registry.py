@@ -8,14 +8,15 @@ import httpx
 import numpy as np
 import polars as pl
 import pytest
-from releases import expected, make_bundle, make_golden, score_rows
+from releases import expected, make_bundle, make_champion, make_golden, score_rows
 
 from metalayer import cli
 from metalayer.errors import InputError, ModelError, RegistryError
 from metalayer.models.bundle import digest
 from metalayer.schema import CLASSES
-from metalayer.serving import packaging
+from metalayer.serving import packaging, release
 from metalayer.serving.release import read_facts
+from tests import checkpoints
 from tests.servers import free_port, wait_until_ready
 
 pytestmark = pytest.mark.integration
@@ -57,16 +58,18 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     with pytest.raises(InputError, match="run the pipeline"):
         packaging.champion_bento()
 
-    first = registry.register(
-        bundle,
-        golden,
-        base_model="pwm",
-        promoted=True,
-        reasons=["floor met"],
-        metrics={"pr_auc_splice": 0.9, "topk_donor": float("nan"), "ece": None},
-        tags={"pipeline_run": "r1"},
-    )
-    assert (first.version, first.alias) == (2, "champion")
+    # One that passed the gate is none yet either: it has no Bento.
+    facts = {
+        "reasons": ["floor met"],
+        "metrics": {"pr_auc_splice": 0.9, "topk_donor": float("nan"), "ece": None},
+        "tags": {"pipeline_run": "r1"},
+    }
+    first = registry.register(bundle, golden, base_model="pwm", promoted=True, **facts)
+    assert (first.version, first.alias) == (2, None)
+    assert registry.find_champion(NAME) is None
+    again = registry.register(bundle, golden, base_model="pwm", promoted=True, run_id=first.run_id, **facts)
+    assert again == first  # a step that is tried again
+    registry.set_champion(NAME, [2])
     client = mlflow.MlflowClient(uri, uri)
     assert client.get_run(first.run_id).data.metrics == {"pr_auc_splice": 0.9}
     assert client.get_model_version_by_alias(NAME, "challenger").version == 1
@@ -108,11 +111,11 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     assert "metalayer" in stored
 
     # The next champion stands after the one before it, which stays there.
-    second = registry.register(bundle, golden, base_model="pwm", promoted=True, run_id=first.run_id)
-    assert second.run_id == first.run_id
+    make_champion(bundle, golden)
     now = registry.find_champion(NAME)
     assert now is not None
     assert now.version == 3
+    assert now.tags["metrics"] == "{}"
     assert registry.champion_history(NAME) == [2, 3]
     assert registry.fetch(NAME, 2, None, home / "downloads").tags["pipeline_run"] == "r1"
     assert [version.version for version in registry.champions()] == [3]
@@ -134,6 +137,29 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     assert list((home / "elsewhere").iterdir()) == []
 
 
+@pytest.mark.slow
+def test_registries_may_share_a_store_of_bentos(
+    home: Path, model: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_champion(*model)
+    mine = packaging.champion_bento()
+    assert packaging.champion_bento() == mine
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/other/mlflow.db")
+    second = make_bundle(home / "second", seed=1)
+    assert make_champion(second, make_golden(second, home / "golden2.parquet")).version == 1
+    theirs = packaging.champion_bento()
+    assert theirs != mine
+    served = home / "state" / "bentoml" / "bentos" / theirs.replace(":", "/") / "src" / "release"
+    assert digest(served) == digest(second)
+
+    # Nor is a Bento taken for the model's own by its tag alone.
+    described = served.parents[1] / "bento.yaml"
+    described.write_text(described.read_text().replace(digest(second), "f" * 64))
+    assert packaging.find_bento(NAME, 1, digest(second)) is None
+    with pytest.raises(RegistryError, match="Remove what is there"):
+        packaging.champion_bento()
+
+
 def test_a_model_that_misses_its_golden_rows_is_not_registered(home: Path, model: tuple[Path, Path]) -> None:
     from metalayer.serving import registry
 
@@ -147,13 +173,31 @@ def test_a_model_that_misses_its_golden_rows_is_not_registered(home: Path, model
 def test_several_champions_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from metalayer.serving import registry
 
-    both = [registry.ModelVersion("metalayer-a", 1, None), registry.ModelVersion("metalayer-b", 4, None)]
+    tags = {"digest": "d"}
+    both = [registry.ModelVersion("metalayer-a", 1, None, tags), registry.ModelVersion("metalayer-b", 4, None, tags)]
     monkeypatch.setattr(registry, "champions", lambda: both)
-    monkeypatch.setattr(packaging, "find_bento", lambda name, version: f"{name}:{version}")
+    monkeypatch.setattr(packaging, "find_bento", lambda name, version, digest: f"{name}:{version}-{digest}")
     with pytest.raises(InputError, match="metalayer-a, metalayer-b"):
         packaging.champion_bento()
-    assert packaging.champion_bento("metalayer-a") == "metalayer-a:1"
-    assert packaging.champion_bento("b") == "metalayer-b:4"
+    assert packaging.champion_bento("metalayer-a") == "metalayer-a:1-d"
+    assert packaging.champion_bento("b") == "metalayer-b:4-d"
+
+
+def test_a_bento_whose_model_needs_what_is_not_here(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chunks = {"chunk_bp": 48, "stride_bp": 16, "output_dim": 12}
+    options = {"model": str(checkpoints.bert(home / "bert", checkpoints.kmers(3))), **chunks}
+    release_folder = home / "bento" / "src" / "release"
+    make_bundle(release_folder, sequence_encoder="huggingface", sequence_encoder_config=options)
+    (home / "bento" / "bento.yaml").write_text("")
+    assert release.not_installed(release_folder) == []
+    there = [one for one in release.distributions() if one.name != "transformers"]
+    monkeypatch.setattr(release, "distributions", lambda: there)
+    assert cli.main(["serve", "--bento", str(home / "bento")]) == 2
+    told = capsys.readouterr().err
+    assert "needs transformers, which is not installed here" in told
+    assert "metalayer-serving-language" in told
 
 
 def test_a_service_that_is_not_there(home: Path, model: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,26 +247,29 @@ def test_the_champion_moves_by_hand_and_back(
     assert cli.main(["registry", "rollback"]) == 2
     assert "registered models: none" in capsys.readouterr().err
     second = make_bundle(home / "second", seed=1)
-    registry.register(*model, base_model="pwm", promoted=True, metrics={"pr_auc_splice": 0.9})
+    make_champion(*model, metrics={"pr_auc_splice": 0.9})
     assert cli.main(["registry", "rollback"]) == 2
     assert "is the first champion" in capsys.readouterr().err
-    registry.register(second, make_golden(second, home / "golden2.parquet"), base_model="pwm", promoted=True)
+    make_champion(second, make_golden(second, home / "golden2.parquet"))
     registry.register(*model, base_model="pwm", promoted=False)
 
     # Whatever is champion is packaged, so that `metalayer serve` starts with it; else that packages it.
     out = run("rollback")
     assert out.startswith(f"{NAME} version 1 is the champion, instead of 2; its golden rows came out")
     assert out.endswith("nothing to roll back to\n")
-    assert packaging.find_bento(NAME, 1) == f"{NAME}:1-{digest(model[0])[:8]}"
-    assert packaging.find_bento(NAME, 2) is None
+    assert packaging.find_bento(NAME, 1, digest(model[0])) == f"{NAME}:1-{digest(model[0])[:12]}"
+    assert packaging.find_bento(NAME, 2, digest(second)) is None
     client = mlflow.MlflowClient(registry.default_tracking_uri())
     client.set_registered_model_alias(NAME, "champion", "2")
-    assert packaging.champion_bento() == packaging.find_bento(NAME, 2) == f"{NAME}:2-{digest(second)[:8]}"
+    assert (
+        packaging.champion_bento() == packaging.find_bento(NAME, 2, digest(second)) == f"{NAME}:2-{digest(second)[:12]}"
+    )
     client.set_registered_model_alias(NAME, "champion", "1")
     assert registry.find_champion(NAME).tags["bento_tag"] == packaging.champion_bento()
     assert run("promote", "2", "--model", "pwm").endswith("`rollback` would go to version 1\n")
-    assert packaging.champion_bento() == packaging.find_bento(NAME, 2)
+    assert packaging.champion_bento() == packaging.find_bento(NAME, 2, digest(second))
     assert "instead of 2" in run("promote", "1")
+    assert run("promote", "1").startswith(f"{NAME} version 1 is the champion; its golden rows")  # it was already
 
     # Each rollback undoes one promotion more, and then there is none left: it never flips back and forth.
     assert registry.champion_history(NAME) == [1, 2, 1]
@@ -240,7 +287,6 @@ def test_the_champion_moves_by_hand_and_back(
     ]
     for arguments, message in (
         (["promote", "3"], "the gate's decision was 'rejected'"),
-        (["promote", "1"], "is the champion already"),
         (["promote", "9"], "there are: 1, 2, 3"),
         (["promote", "2", "--model", "other"], f"there are: {NAME}"),
     ):
@@ -257,11 +303,10 @@ def test_the_champion_moves_by_hand_and_back(
 def test_serve_answers_with_the_promoted_version_and_follows_a_rollback(
     home: Path, model: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from metalayer.serving import registry
 
     second = make_bundle(home / "second", seed=1)
-    registry.register(second, make_golden(second, home / "golden2.parquet"), base_model="pwm", promoted=True)
-    registry.register(*model, base_model="pwm", promoted=True)
+    make_champion(second, make_golden(second, home / "golden2.parquet"))
+    make_champion(*model)
     assert cli.main(["registry", "promote", "1"]) == 0
     monkeypatch.setenv("METALAYER_SERVE_FOLLOW_EVERY_S", "0.3")
     monkeypatch.setenv("METALAYER_SERVE_WORKERS", "1")
@@ -273,7 +318,7 @@ def test_serve_answers_with_the_promoted_version_and_follows_a_rollback(
         wait_until_ready(process, url, log)
         until = time.monotonic() + 60
         for version, bundle in (("1", second), ("2", model[0])):
-            while (response := httpx.post(f"{url}/v1/score", json={"rows": rows})).headers[
+            while (response := httpx.post(f"{url}/v1/score", json={"rows": rows}, timeout=60)).headers[
                 "x-model-version"
             ] != version:
                 assert time.monotonic() < until, log.read_text()
@@ -293,7 +338,7 @@ def test_a_history_ends_with_the_champion_whatever_moved_the_alias(home: Path, m
     from metalayer.serving import registry
 
     for _ in range(3):
-        registry.register(*model, base_model="pwm", promoted=True)
+        make_champion(*model)
     assert registry.champion_history(NAME) == [1, 2, 3]
     uri = registry.default_tracking_uri()
     client = mlflow.MlflowClient(uri, uri)
@@ -309,8 +354,8 @@ def test_a_history_ends_with_the_champion_whatever_moved_the_alias(home: Path, m
 def test_the_champion_stays_where_golden_rows_come_out_otherwise(home: Path, model: tuple[Path, Path]) -> None:
     from metalayer.serving import promotion, registry
 
-    registry.register(*model, base_model="pwm", promoted=True)
-    registry.register(*model, base_model="pwm", promoted=True)
+    make_champion(*model)
+    make_champion(*model)
     for golden in (home / "state" / "mlartifacts").rglob("golden.parquet"):
         pl.read_parquet(golden).with_columns(pl.col("donor") + 1e-3).write_parquet(golden)
     with pytest.raises(ModelError, match="golden rows differ"):
@@ -319,7 +364,7 @@ def test_the_champion_stays_where_golden_rows_come_out_otherwise(home: Path, mod
     with pytest.raises(ModelError, match="golden rows differ"):
         promotion.promote(NAME, 1)
     assert registry.champion_history(NAME) == [1, 2]
-    assert packaging.find_bento(NAME, 1) is None
+    assert packaging.find_bento(NAME, 1, digest(model[0])) is None
 
 
 def test_nothing_to_roll_back(home: Path, model: tuple[Path, Path]) -> None:

@@ -1,9 +1,13 @@
 """The request log: its rows, its bounds, and over a socket that it neither loses nor holds up anything."""
 
+import hashlib
+import hmac
+import os
 import signal
 import threading
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -15,7 +19,7 @@ from releases import expected, score_rows
 from metalayer.errors import ConfigError
 from metalayer.files import publish_file
 from metalayer.monitoring import request_log
-from metalayer.monitoring.request_log import Answered, RequestLog
+from metalayer.monitoring.request_log import KEY_FILE, Answered, RequestLog
 from metalayer.schema import CLASSES, ROW_SCORES
 from tests.test_client import start
 
@@ -33,7 +37,7 @@ def read(folder: Path) -> pl.DataFrame:
 
 def test_rows_are_logged_without_their_letters(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
-    log = RequestLog(tmp_path / "log", lambda outcome, rows: counts.update({outcome: rows}))
+    log = RequestLog(tmp_path / "log", lambda outcome, rows: counts.update({outcome: rows}), key="a secret")
     one = answered()
     log.put(one)
     log.put(Answered("r2", "m", "7", "d1", pl.Series(["ACGTGCNNAC"])))
@@ -49,10 +53,53 @@ def test_rows_are_logged_without_their_letters(tmp_path: Path) -> None:
     assert table["sequence_length"].unique().to_list() == [10]
     assert table["gc_share"].unique().to_list() == [0.5]
     assert table["n_share"].unique().to_list() == [0.2]
-    assert table["sequence_hash"].n_unique() == 1  # whatever the case of the letters
+    (hashed,) = table["sequence_hash"].unique()  # whatever the case of the letters
+    assert hashed == hmac.new(b"a secret", b"ACGTGCNNAC", "sha256").hexdigest()[:32]
     assert (time.time() - table["time"].dt.timestamp("ms") / 1000).abs().max() < 60
     for path in (tmp_path / "log").iterdir():
         assert b"ACGTGC" not in path.read_bytes().upper()
+
+
+def test_a_folder_has_a_key_of_its_own(tmp_path: Path) -> None:
+    def hashed(folder: Path, **options: str) -> set[str]:
+        log = RequestLog(folder, lambda *_: None, **options)
+        log.put(answered())
+        log.close()
+        return set(read(folder)["sequence_hash"])
+
+    with ThreadPoolExecutor(8) as pool:  # workers start at one moment
+        list(pool.map(lambda _: hashed(tmp_path / "a"), range(8)))
+    (mine,) = hashed(tmp_path / "a")
+    (others,) = hashed(tmp_path / "b")
+    (given,) = hashed(tmp_path / "c", key="a secret")
+    assert len({mine, others, given, hashlib.blake2b(b"ACGTGCNNAC", digest_size=16).hexdigest()}) == 4
+    key = tmp_path / "a" / KEY_FILE
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert len(key.read_bytes()) == 32
+    assert not (tmp_path / "c" / KEY_FILE).exists()
+
+
+def test_the_oldest_parts_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(request_log, "PART_ROWS", 1)
+    (tmp_path / ".requests-x.parquet.draft-1").write_bytes(b"x" * 10_000)  # left by a process that was killed
+    os.utime(tmp_path / ".requests-x.parquet.draft-1", (0, 0))
+
+    def logged(max_bytes: int) -> dict[str, int]:
+        log = RequestLog(tmp_path, lambda *_: None, key="k", max_bytes=max_bytes)
+        for number in range(8):
+            log.put(answered(50, f"r{number}"))
+            time.sleep(0.02)  # so that their times differ
+        log.close()
+        return {pl.read_parquet(path)["request_id"][0]: path.stat().st_size for path in tmp_path.glob("requests-*")}
+
+    sizes = logged(2**20)
+    assert sorted(sizes) == [f"r{number}" for number in range(8)]
+    assert (tmp_path / ".requests-x.parquet.draft-1").exists()
+    kept = logged(3 * max(sizes.values()))
+    assert sorted(kept) == ["r5", "r6", "r7"]
+    assert sum(kept.values()) <= 3 * max(sizes.values())
+    assert [path for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    assert sorted(logged(1)) == ["r7"]  # whatever its size
 
 
 def test_parts_rotate_and_appear_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +111,7 @@ def test_parts_rotate_and_appear_whole(tmp_path: Path, monkeypatch: pytest.Monke
     while sum(len(pl.read_parquet(path)) for path in tmp_path.glob("requests-*.parquet")) < 36:  # not closed
         assert time.monotonic() < until
         time.sleep(0.02)
-    sizes = [len(pl.read_parquet(path)) for path in tmp_path.iterdir()]
+    sizes = [len(pl.read_parquet(path)) for path in tmp_path.glob("requests-*")]
     assert sizes == [12, 12, 12]
     log.close()
     assert sorted(read(tmp_path)["request_id"].unique()) == [f"r{number}" for number in range(9)]
@@ -99,7 +146,7 @@ def test_a_full_queue_drops_counts_and_never_waits(tmp_path: Path, monkeypatch: 
 def test_a_part_that_cannot_be_written_is_counted_and_the_next_one_is(tmp_path: Path) -> None:
     counts: Counter[str] = Counter()
     folder = tmp_path / "log"
-    log = RequestLog(folder, lambda outcome, rows: counts.update({outcome: rows}), every_s=0.01)
+    log = RequestLog(folder, lambda outcome, rows: counts.update({outcome: rows}), key="k", every_s=0.01)
     folder.rmdir()
     folder.write_text("in the way")
     log.put(answered())
@@ -127,7 +174,7 @@ def test_every_answer_of_a_server_is_in_its_log(released: Path, tmp_path: Path) 
             assert response.status_code == 200
         assert client.post("/v1/score", json={"rows": [{}]}).status_code == 422  # not answered, not logged
         assert client.post("/v1/score_sequence", json={"sequence": "ACGT" * 50}).status_code == 200
-    assert list((tmp_path / "log").iterdir()) == []
+    assert list((tmp_path / "log").glob("requests-*")) == []
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) in (0, -signal.SIGTERM)
     table = read(tmp_path / "log")

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from metalayer.config import ScoreConfig
 from metalayer.errors import ConfigError, MetalayerError
 from pipelines import stack_check, stacks
 from pipelines.stack_check import Finding
@@ -98,6 +99,15 @@ def test_pod_settings_go_with_the_run(kubernetes: stacks.Stack) -> None:
         "step_operator": {"pod_settings"},
     }.items():
         assert kubernetes.settings[component] == {name: kubernetes.components[component][name] for name in names}
+
+
+def test_shards_go_to_the_operator_where_a_gpu_is_asked_for(kubernetes: stacks.Stack) -> None:
+    from pipelines import score
+
+    assert score.gpu_steps(ScoreConfig(shards=2)) == score.gpu_steps(ScoreConfig(device="cpu")) == ()
+    options = kubernetes.step_options(score.gpu_steps(ScoreConfig(shards=2, device="cuda")))
+    assert options.keys() == {"score_shard_1", "score_shard_2"}
+    assert all(given["step_operator"] is True for given in options.values())
 
 
 def pod_of(stack: stacks.Stack, component: str) -> dict[str, Any]:
@@ -202,6 +212,59 @@ def test_applied_twice_changes_nothing(tmp_path: Path) -> None:
     ours = {config["service_account_name"]: config for config in kept if "service_account_name" in config}
     assert ours.keys() == {"metalayer-pipeline", "metalayer-gpu-step"}
     assert not any(config.get("pod_settings") for config in ours.values())
+
+
+COMPILE = """
+import json, sys
+sys.path.insert(0, {root!r})
+from pipelines import environment, stacks
+environment.prepare(local=False)
+stack = stacks.read("kubernetes", {{"state": "/s", "tracking_uri": "http://127.0.0.1:1"}})
+stacks.apply(stack, {{"experiment_tracker": {{"tracking_token": "none"}}}})
+from zenml.client import Client
+from zenml.config.compiler import Compiler
+from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
+from metalayer.config import RunConfig
+from pipelines.training import GPU_STEPS, training
+pipeline = training.with_options(settings=stack.settings)
+pipeline.prepare(config=RunConfig(data={{"base_model": "pwm"}}), data_hash="d", code_hash="c")
+options = PipelineRunConfiguration(steps=stack.step_options(GPU_STEPS))
+active = Client().active_stack
+compiled = Compiler().compile(pipeline=pipeline, stack=active, run_configuration=options)
+found = {{"": active.orchestrator.get_settings(compiled).orchestrator_pod_settings.resources}}
+for name, step in compiled.step_configurations.items():
+    component = active.step_operator if step.config.uses_step_operator("kubernetes") else active.orchestrator
+    settings = component.get_settings(step)
+    image = step.config.docker_settings.parent_image
+    found[name] = [settings.pod_settings.resources, settings.service_account_name, image]
+    if step.config.uses_step_operator("kubernetes"):
+        found["retries"] = step.config.retry.max_retries
+print("FOUND" + json.dumps(found))
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_what_zenml_gives_each_step(kubernetes: stacks.Stack, tmp_path: Path) -> None:
+    """As it compiles the pipeline: image, pod and account, and more attempts where a pod may be lost."""
+    environment = {
+        **os.environ,
+        "METALAYER_HOME": str(tmp_path / "state"),
+        "ZENML_STORE_URL": f"sqlite:///{tmp_path}/zenml.db",
+    }
+    program = [sys.executable, "-c", COMPILE.format(root=str(ROOT))]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads(done.stdout.partition("FOUND")[2])
+    orchestrator, operator = (kubernetes.components[kind] for kind in ("orchestrator", "step_operator"))
+    assert found.pop("") == orchestrator["orchestrator_pod_settings"]["resources"]
+    assert found.pop("retries") == 3
+    resources = operator["pod_settings"]["resources"]
+    assert found.pop("train") == [resources, "metalayer-gpu-step", "127.0.0.1:1/metalayer-pipeline-gpu:1"]
+    assert len(found) == 8
+    for given in found.values():
+        resources = orchestrator["pod_settings"]["resources"]
+        assert given == [resources, "metalayer-pipeline", "127.0.0.1:1/metalayer-pipeline:1"]
 
 
 # ---- stack check

@@ -16,8 +16,8 @@ from metalayer.errors import MetalayerError
 pytestmark = pytest.mark.integration
 
 CACHED = ("load_artifacts", "label", "split", "train")
-NEVER_CACHED = ("evaluate", "gate", "register", "package", "report")
-WITH_A_SERVICE = ("evaluate", "gate", "register", "package")
+NEVER_CACHED = ("evaluate", "gate", "register", "package", "promote", "report")
+WITH_A_SERVICE = ("evaluate", "gate", "register", "package", "promote")
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """Training on rows with a planted signal: found where it is, not found where it is not."""
 
+from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
@@ -8,14 +9,14 @@ import pytest
 import torch
 
 from metalayer.config import TrainConfig
-from metalayer.data.dataset import RowLoader, RowTable
+from metalayer.data.dataset import Batch, RowLoader, RowTable
 from metalayer.data.prevalence import _positions_per_row, prevalence_weights, row_labels
 from metalayer.errors import TrainingError
 from metalayer.features import feature_matrix
 from metalayer.genome import encode
 from metalayer.models import MetaSpliceModel
 from metalayer.schema import NEITHER
-from metalayer.training.trainer import Trainer, _warmup_cosine, seed_everything
+from metalayer.training.trainer import Trainer, _ahead, _warmup_cosine, seed_everything
 
 SMALL = {"kernel_sizes": [5], "num_filters": 16, "output_dim": 16, "levels": 5}
 
@@ -147,3 +148,17 @@ def test_sparse_strata_join_their_lower_neighbour_and_keep_the_total() -> None:
 
 def test_rows_without_tracks_weigh_one() -> None:
     assert prevalence_weights(planted(20, 0), None).tolist() == [1.0] * 20
+
+
+def test_batches_made_ahead_are_the_same_in_the_same_order_and_so_are_errors() -> None:
+    def batches(n: int) -> Iterator[Batch]:
+        yield from list(RowLoader(planted(100, 0), 8))[:n]
+        if n < 13:
+            raise TrainingError("the disk is gone")
+
+    for ours, theirs in zip(_ahead(batches(13)), batches(13), strict=True):
+        assert torch.equal(ours.features, theirs.features)
+    seen = _ahead(batches(10))
+    assert [len(next(seen)) for _ in range(10)] == [8] * 10
+    with pytest.raises(TrainingError, match="disk"):
+        next(seen)

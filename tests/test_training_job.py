@@ -156,20 +156,15 @@ for entry in Path("/proc").glob("[0-9]*"):
 
 
 @pytest.fixture
-def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def registry() -> Iterator[str]:
     """The bed's, with our images, and a namespace of our own, gone at the end."""
-    given = bed.variables()
-    for name, value in given.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("PATH", f"/usr/bin:{os.environ['PATH']}")  # Debian's docker, which the bed has
-    try:
-        kubectl("--request-timeout=5s", "get", "--raw", "/readyz")
-    except (AssertionError, FileNotFoundError) as error:
-        pytest.skip(f"the test bed is not up: make test-cluster ({error})")
-    bed.push_images(given["REGISTRY"])
-    kubectl("create", "namespace", NAMESPACE)
-    yield given["REGISTRY"]
-    kubectl("delete", "namespace", NAMESPACE)
+    with bed.up() as given:
+        bed.push_images(given["REGISTRY"], "pipeline")
+        kubectl("create", "namespace", NAMESPACE)
+        try:
+            yield given["REGISTRY"]
+        finally:
+            kubectl("delete", "namespace", NAMESPACE)
 
 
 def on_the_bed(documents: dict[str, dict[str, Any]], image: str, settings: str, folder: Path) -> list[dict[str, Any]]:

@@ -84,6 +84,22 @@ def find_files(config: DataConfig) -> BaseLayerFiles:
     )
 
 
+def find_score_files(config: DataConfig) -> tuple[Path, ...]:
+    """The per-nucleotide Parquet files of `config.base_model`, all in one folder, with or without rows beside them.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    files = _scores_with_letters(config)
+    if not files:
+        raise ArtifactError(
+            f"no {config.base_model}_*.parquet in {_scores_folder(config)}: whole genes are scored from per-nucleotide "
+            "files. Write them with the base-layer pass, or set data.nucleotide_scores to their folder; rows alone "
+            "are scored by `metalayer score`"
+        )
+    return files
+
+
 def _artifact_directory(config: DataConfig) -> tuple[Path, str | None, str | None]:
     if config.artifacts_dir is not None:
         if not config.artifacts_dir.is_dir():
@@ -120,13 +136,19 @@ def _artifact_directory(config: DataConfig) -> tuple[Path, str | None, str | Non
 def _nucleotide_scores(config: DataConfig, directory: Path) -> tuple[Path, ...]:
     if config.nucleotide_scores is not None and not config.nucleotide_scores.is_dir():
         raise ArtifactError(f"data.nucleotide_scores: given {config.nucleotide_scores}, which is not a folder")
-    ours = config.nucleotide_scores or config.data_root / "nucleotide_scores"
-    files = [
+    return _scores_with_letters(config) or tuple(sorted(directory.glob("nucleotide_scores*.tsv")))
+
+
+def _scores_folder(config: DataConfig) -> Path:
+    return config.nucleotide_scores or config.data_root / "nucleotide_scores"
+
+
+def _scores_with_letters(config: DataConfig) -> tuple[Path, ...]:
+    return tuple(
         path
-        for path in sorted(ours.glob(f"{config.base_model}_*.parquet"))
+        for path in sorted(_scores_folder(config).glob(f"{config.base_model}_*.parquet"))
         if not _is_other_model(path, config.base_model)
-    ]
-    return tuple(files or sorted(directory.glob("nucleotide_scores*.tsv")))
+    )
 
 
 def _is_other_model(path: Path, base_model: str) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,6 +31,7 @@ from metalayer.schema import (
     NEITHER,
     PARALOG_UNKNOWN,
     PROBABILITY_SUM_TOLERANCE,
+    TRACK_COLUMNS,
 )
 
 _BATCH_ROWS = 1_000_000
@@ -57,6 +58,7 @@ def write_tracks(
     output: Path,
     gene_table: Mapping[str, Gene],
     row_sites: Callable[[], pl.DataFrame],
+    only: Collection[str] | None = None,
 ) -> TrackReport:
     """Read per-nucleotide files and publish the canonical Parquet.
 
@@ -67,6 +69,7 @@ def write_tracks(
             paralog flags, the table's paralog groups give its own (a group of several genes: 1, of one: 0).
         row_sites: gives gene_id, position (intron base), splice_type of the sites among the artifact
             rows: the labels, where the files have none (else it is not called).
+        only: genes to read; None: all.
 
     Raises:
         ArtifactError: a missing column, a gap or duplicate in positions, scores out of range, letters
@@ -104,6 +107,8 @@ def write_tracks(
     ):
         for path in files:
             for frame in _genes_of(path):
+                if only is not None and frame["gene_id"][0] not in only:
+                    continue
                 gene = _check(frame, path, gene_table, seen)
                 seen.add(gene.gene_id)
                 scores = frame.select(BASE_SCORES).to_numpy()
@@ -134,6 +139,37 @@ def write_tracks(
             metadata[GENOME_BUILD_KEY] = builds[0]
         writer.add_key_value_metadata(metadata)
     return report
+
+
+def genes_in(path: Path) -> list[Gene]:
+    """The genes of a per-nucleotide Parquet, from the columns that place them.
+
+    Raises:
+        ArtifactError: a missing column, a gene in two places or with a gap or duplicate, or a damaged file.
+    """
+    wanted = ("gene_id", "chrom", "strand", "position")
+    missing = [name for name in wanted if name not in _open(path).schema_arrow.names]
+    if missing:
+        raise ArtifactError(f"{path}: no column {', '.join(missing)}; needed are {', '.join(TRACK_COLUMNS)}")
+    place = (normalised_gene_id(), normalised_chrom(), pl.col("strand").cast(pl.String))
+    try:
+        found = (
+            pl.scan_parquet(path)
+            .select(wanted)
+            .group_by("gene_id", "chrom", "strand")
+            .agg(pl.col("position").min().alias("start"), pl.col("position").max().alias("end"), pl.len())
+            .with_columns(place)
+            .collect(engine="streaming")
+        )
+    except (pl.exceptions.PolarsError, OSError) as error:
+        raise ArtifactError(f"{path}: {str(error).splitlines()[0]}") from None
+    wrong = found.filter(
+        (pl.col("end") - pl.col("start") + 1 != pl.col("len")) | pl.col("gene_id").is_duplicated()
+    ).sort("gene_id", "start")
+    if len(wrong) or found.null_count().sum_horizontal().item():
+        named = f"gene {wrong['gene_id'][0]}" if len(wrong) else "a gene without name, place or position"
+        raise ArtifactError(f"{path}: {named}: one place a gene, and every position of it once")
+    return [Gene.from_table(*row[:5]) for row in found.iter_rows()]
 
 
 def genome_build_of(path: Path) -> str | None:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from metalayer.config import SplitConfig
 from metalayer.data.gene_table import load_genes
 from metalayer.errors import SplitError
-from metalayer.genome import Gene
+from metalayer.genome import Gene, chrom_order
 from metalayer.schema import CLASSES
 
 logger = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def make_split(rows: Path, genes: Path | None, config: SplitConfig) -> dict[str,
             "those that overlap another cannot be kept with it. Complete the table, or split by chromosome"
         )
     if lacking:
-        whole = sorted({chrom_of[gene_id] for gene_id in lacking}, key=_chrom_order)
+        whole = sorted({chrom_of[gene_id] for gene_id in lacking}, key=chrom_order)
         logger.warning(
             "%d genes have no known place (%s ...), so what overlaps them is not known: chromosomes %s stay whole",
             *(len(lacking), ", ".join(lacking[:3]), ", ".join(whole)),
@@ -85,7 +85,7 @@ def make_split(rows: Path, genes: Path | None, config: SplitConfig) -> dict[str,
             "genes": ids,
             "rows": int(here["rows"].sum()),
             "classes": {name: int(here[name].sum()) for name in CLASSES},
-            "chromosomes": sorted(here["chrom"].unique().to_list(), key=_chrom_order),
+            "chromosomes": sorted(here["chrom"].unique().to_list(), key=chrom_order),
         }
     manifest["checks"] = check_split(manifest, table, chrom_of)
     for part in PARTS:
@@ -94,7 +94,7 @@ def make_split(rows: Path, genes: Path | None, config: SplitConfig) -> dict[str,
                 raise SplitError(
                     f"the {part} part has no {name} ({len(manifest[part]['genes'])} genes on chromosomes "
                     f"{', '.join(manifest[part]['chromosomes']) or 'none'}; the data has "
-                    f"{', '.join(sorted(set(chrom_of.values()), key=_chrom_order))}). Change split.test_chroms, "
+                    f"{', '.join(sorted(set(chrom_of.values()), key=chrom_order))}). Change split.test_chroms, "
                     "valid_chroms or the fractions"
                     + ("" if not lacking else "; a gene table would let chromosomes be divided")
                 )
@@ -243,7 +243,7 @@ def _by_chromosome(
             if listed.setdefault(chrom, part) != part:
                 raise SplitError(f"chromosome {chrom} is in split.{listed[chrom]}_chroms and split.{part}_chroms")
     if config.train_chroms is not None:
-        nowhere = sorted(set(chrom_of.values()) - set(listed), key=_chrom_order)
+        nowhere = sorted(set(chrom_of.values()) - set(listed), key=chrom_order)
         if nowhere:
             raise SplitError(
                 f"chromosome {', '.join(nowhere)} of the data is in no part; add it to split.train_chroms, "
@@ -287,7 +287,3 @@ def random_split(
     order = np.random.default_rng(seed).permutation(n_rows)
     first, second = round(train * n_rows), round((train + valid) * n_rows)
     return order[:first], order[first:second], order[second:]
-
-
-def _chrom_order(chrom: str) -> tuple[int, str]:
-    return (int(chrom), "") if chrom.isdigit() else (10**6, chrom)

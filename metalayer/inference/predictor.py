@@ -24,12 +24,16 @@ from metalayer.schema import CLASSES, FEATURE_SCHEMA, NEITHER, PROBABILITY_SUM_T
 ROW_CHUNK = 32
 """Rows a forward pass always holds (the last one padded), so that a row's bytes do not depend on its
 neighbours; also what a CPU does fastest."""
+GPU_ROW_CHUNK = 256
+"""The same on a GPU, which is busy with so many, and answers a single row in milliseconds still."""
 RowsForward = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
 """Letters (n, W) and features (n, F) to calibrated probabilities (n, 3)."""
 ROW_BLOCK = 512
 """Rows of a forward pass where results need not be equal bit for bit."""
 POSITION_BLOCK = 8192
 """Positions a dense forward pass holds at a time: memory does not grow with the gene."""
+GPU_POSITION_BLOCK = 131_072
+"""The same on a GPU, which waits for the next of smaller ones."""
 
 
 class Predictor:
@@ -38,12 +42,17 @@ class Predictor:
     Attributes:
         info: its `model.json`.
         digest: SHA-256 of the model, in hex.
+        row_chunk: rows a forward pass always holds.
+        position_block: positions a dense forward pass holds at most.
         schema: the feature schema it was trained on.
     """
 
     def __init__(self, model: MetaSpliceModel, info: dict[str, Any], model_digest: str, device: str = "cpu") -> None:
         self.model = model.to(resolve_device(device)).eval()
         self.device = next(model.parameters()).device
+        on_cpu = self.device.type == "cpu"
+        self.row_chunk = 1 if model.encoder.pads else ROW_CHUNK if on_cpu else GPU_ROW_CHUNK
+        self.position_block = POSITION_BLOCK if on_cpu else GPU_POSITION_BLOCK
         self.info = info
         self.digest = model_digest
         self.schema = FEATURE_SCHEMA
@@ -87,7 +96,7 @@ class Predictor:
         Args:
             row_scores: float32 (n, 7), columns `ROW_SCORES`.
             windows: uint8 (n, W), the labelled base at W // 2, N outside.
-            forward: does the forward passes, of `ROW_CHUNK` rows each; None: `forward_rows`.
+            forward: does the forward passes, of `row_chunk` rows each; None: `forward_rows`.
 
         Returns:
             float32 (n, 3): donor, acceptor, neither.
@@ -95,7 +104,7 @@ class Predictor:
         forward = forward or self.forward_rows
         out = np.empty((len(row_scores), 3), dtype=np.float32)
         features = feature_matrix(row_scores, windows)
-        size = 1 if self.model.encoder.pads else ROW_CHUNK
+        size = self.row_chunk
         letters = np.full((size, windows.shape[1]), N_TOKEN, dtype=np.uint8)
         numbers = np.zeros((size, features.shape[1]), dtype=np.float32)
         for start in range(0, len(out), size):
@@ -124,10 +133,10 @@ class Predictor:
 
     @torch.inference_mode()
     def log_probability_blocks(self, track: GeneTrack) -> Iterator[NDArray[np.float32]]:
-        """As `log_probabilities`, one float32 (n, 3) after the other, n at most `POSITION_BLOCK`."""
+        """As `log_probabilities`, one float32 (n, 3) after the other, n at most `position_block`."""
         model, length = self.model, len(track)
-        for start in range(0, length, POSITION_BLOCK):
-            end = min(start + POSITION_BLOCK, length)
+        for start in range(0, length, self.position_block):
+            end = min(start + self.position_block, length)
             letters, tracks, features, base = (
                 torch.from_numpy(array).unsqueeze(0).to(self.device)
                 for array in stretch_inputs(

@@ -166,6 +166,7 @@ def _transformers() -> Any:
         import transformers
     except ModuleNotFoundError:
         raise ConfigError(
-            "sequence_encoder 'huggingface' needs the package transformers; install metalayer[language]"
+            "sequence_encoder 'huggingface' needs the package transformers; install metalayer[language], and serve "
+            "such a model from the image metalayer-serving-language"
         ) from None
     return transformers

@@ -2,16 +2,21 @@
 
 Requests are put into a queue of bounded size, which a thread empties; a request that finds it full is
 dropped and counted, and none ever waits. A part is written beside its name and renamed, when it has
-`PART_ROWS` rows or its first row is `every_s` old, and when the log is closed. Sequences are logged as
-their hash, length, GC and N share. The 50 features of a row follow from its seven scores
-(`features.py`), so these are logged. A request to `/v1/score_sequence` is one row, without scores.
+`PART_ROWS` rows or its first row is `every_s` old, and when the log is closed; then the oldest parts go,
+where all of them are more than `max_bytes`. Sequences are logged as their keyed hash, length, GC and N share:
+without the key nobody can tell whether a sequence that they know was asked for. The 50 features of a row
+follow from its seven scores (`features.py`), so these are logged. A request to `/v1/score_sequence` is one
+row, without scores.
 """
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
+import fcntl
+import hmac
 import logging
 import os
+import secrets
 import threading
 import time
 import uuid
@@ -32,6 +37,9 @@ from metalayer.schema import CLASSES, ROW_SCORES
 PART_ROWS = 100_000
 WRITTEN, DROPPED, FAILED = "written", "dropped", "failed"
 """What becomes of a row: in a part; not taken, the queue was full; lost, the part could not be written."""
+KEY_FILE = "sequence-hash.key"
+_KEY_BYTES = 32
+_HASH_BYTES = 16
 _CLOSING_S = 10.0
 
 logger = logging.getLogger(__name__)
@@ -74,26 +82,38 @@ class RequestLog:
     """Writes what it is given to a folder, in a thread that the first request starts."""
 
     def __init__(
-        self, folder: Path, count: Callable[[str, int], None], *, queue_bytes: int = 2**26, every_s: float = 60.0
+        self,
+        folder: Path,
+        count: Callable[[str, int], None],
+        *,
+        key: str = "",
+        queue_bytes: int = 2**26,
+        every_s: float = 60.0,
+        max_bytes: int = 2**30,
     ) -> None:
         """Make the folder.
 
         Args:
             folder: of the parts.
             count: told what became of how many rows: `WRITTEN`, `DROPPED` or `FAILED`.
+            key: of the sequence hashes; empty takes that of the folder, made at random for the first log in it and
+                kept in `KEY_FILE`, for its owner alone to read.
             queue_bytes: of requests that wait to be written; what comes beyond is dropped.
             every_s: seconds that a row waits for its part at most.
+            max_bytes: of all parts in the folder, of whichever process; the newest one stays in any case.
 
         Raises:
             ConfigError: a folder that cannot be written to.
         """
         self._folder, self._count, self._queue_bytes, self._every_s = folder, count, queue_bytes, every_s
+        self._max_bytes = max_bytes
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK | os.X_OK):
+                raise ConfigError(f"request log {folder}: not a folder that this process may write to")
+            self._key = key.encode() or _key_of(folder)
         except OSError as error:
             raise ConfigError(f"request log {folder}: {error.strerror or error}") from None
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise ConfigError(f"request log {folder}: not a folder that this process may write to")
         self._changed = threading.Condition()
         self._queue: deque[Answered] = deque()
         self._held = 0
@@ -135,7 +155,7 @@ class RequestLog:
                 last = self._closed and answered is None
             if answered is not None:
                 due = due if part else time.monotonic() + self._every_s
-                part.append(_table(answered))
+                part.append(_table(answered, self._key))
                 rows += len(part[-1])
                 with self._changed:
                     self._held -= answered.nbytes
@@ -155,13 +175,42 @@ class RequestLog:
             self._count(FAILED, len(table))
             return
         self._count(WRITTEN, len(table))
+        try:
+            self._remove_oldest()
+        except OSError as error:
+            logger.error("request log: old parts stay: %s", error)
+
+    def _remove_oldest(self) -> None:
+        """Keep the newest parts that `max_bytes` have room for, and drafts that a killed process left likewise."""
+        found = []
+        for path in (*self._folder.glob("requests-*"), *self._folder.glob(".requests-*")):
+            with contextlib.suppress(FileNotFoundError):  # another worker was first
+                state = path.stat()
+                found.append((state.st_mtime_ns, state.st_size, path))
+        total = 0
+        for place, (_, size, path) in enumerate(sorted(found, reverse=True)):
+            total += size
+            if place and total > self._max_bytes:
+                path.unlink(missing_ok=True)
 
 
-def _table(answered: Answered) -> pl.DataFrame:
+def _key_of(folder: Path) -> bytes:
+    """The key of a folder, made where it has none; workers that start at one moment take turns."""
+    with os.fdopen(os.open(folder / KEY_FILE, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        key = handle.read()
+        if len(key) < _KEY_BYTES:  # new, or cut off
+            key = secrets.token_bytes(_KEY_BYTES)
+            handle.seek(0)
+            handle.write(key)
+    return key
+
+
+def _table(answered: Answered, key: bytes) -> pl.DataFrame:
     """One row a row, in one form whatever the request was."""
     letters = answered.sequences.str.to_uppercase()
     count, length = len(letters), letters.str.len_bytes()
-    hashes = [hashlib.blake2b(text.encode(), digest_size=16).hexdigest() for text in letters]
+    hashes = [hmac.digest(key, text.encode(), "sha256")[:_HASH_BYTES].hex() for text in letters]
 
     def columns(names: tuple[str, ...], values: NDArray[np.float32] | None) -> list[pl.Series]:
         given = [None] * len(names) if values is None else list(values.T)

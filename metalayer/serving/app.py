@@ -17,7 +17,7 @@ import re
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import anyio
@@ -109,7 +109,14 @@ def _request_log(settings: ServingSettings) -> RequestLog | None:
     def count(outcome: str, rows: int) -> None:
         LOGGED.labels(outcome).inc(rows)
 
-    return RequestLog(settings.log_dir, count, queue_bytes=settings.log_queue_bytes, every_s=settings.log_every_s)
+    return RequestLog(
+        settings.log_dir,
+        count,
+        key=settings.log_key,
+        queue_bytes=settings.log_queue_bytes,
+        every_s=settings.log_every_s,
+        max_bytes=settings.log_max_bytes,
+    )
 
 
 def _digest(key: str) -> bytes:
@@ -195,7 +202,7 @@ async def _score_sequence(request: Request) -> Response:
 
 
 async def _model(request: Request) -> Response:
-    return JSONResponse(_engine(request).describe())
+    return JSONResponse({**_engine(request).describe(), "limits": asdict(request.state.serving.settings.limits)})
 
 
 async def _openapi(request: Request) -> Response:

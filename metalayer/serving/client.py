@@ -55,6 +55,8 @@ class MetaLayerClient:
         except (httpx.InvalidURL, ValueError) as error:
             raise ServiceError(f"server {url}: {error}; needed is a URL as in http://127.0.0.1:3000") from None
         self._url, self._patience_s = url, patience_s
+        self._limits: dict[str, int] = {}
+        self._asking = threading.Lock()
         self._closed = threading.Event()
         self._last = threading.local()
 
@@ -89,6 +91,8 @@ class MetaLayerClient:
     def score(self, rows: pl.DataFrame | pa.Table | Sequence[Mapping[str, Any]]) -> pl.DataFrame:
         """Calibrated probabilities of rows.
 
+        More rows than the server takes at once, by their number or their bytes, are sent in parts.
+
         Args:
             rows: columns of the score contract (`metalayer.serving.schemas`), n rows.
 
@@ -96,12 +100,32 @@ class MetaLayerClient:
             Float32 columns donor, acceptor, neither, n rows in the same order.
 
         Raises:
-            ServiceError: the server does not answer.
-            RequestError: rows that break the contract, with all mistakes in `details`.
+            ServiceError: the server does not answer, or its model changed between two parts.
+            RequestError: rows that break the contract, with all mistakes in `details`; of those that go in parts, with
+                the mistakes of the first part that has any.
         """
-        if not isinstance(rows, pl.DataFrame | pa.Table):
-            rows = pa.Table.from_pylist([dict(row) for row in rows])
-        return self._ask("/v1/score", rows.to_arrow() if isinstance(rows, pl.DataFrame) else rows)
+        if not isinstance(rows, pl.DataFrame):
+            given = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist([dict(row) for row in rows])
+            rows = pl.DataFrame(pl.from_arrow(given))
+        limits = self._taken()
+        answers: list[pl.DataFrame] = []
+        digests: set[str] = set()
+        start, count = 0, limits["max_rows"]
+        while start < len(rows) or not answers:
+            part = rows[start : start + count]
+            body = _stream(part.to_arrow(compat_level=pl.CompatLevel.oldest()))  # newer text would go with all its rows
+            if len(body) > limits["max_body_bytes"] and len(part) > 1:
+                count = len(part) // 2
+                continue
+            try:
+                answers.append(self._ask("/v1/score", body))
+            except RequestError as error:
+                raise _further_down(error, start) from None
+            digests.add(self.digest)
+            start += count
+        if len(digests) > 1:
+            raise ServiceError(f"server {self._url}: its model changed while {len(rows)} rows were scored; ask again")
+        return pl.concat(answers)
 
     def score_sequence(self, sequence: str, base_scores: NDArray[np.floating] | None = None) -> pl.DataFrame:
         """Base and calibrated probabilities at every position of a transcript-sense sequence.
@@ -120,13 +144,20 @@ class MetaLayerClient:
         columns = {SEQUENCE: [sequence]}
         if base_scores is not None:
             columns |= {name: [column] for name, column in zip(BASE_SCORES, np.asarray(base_scores).T, strict=True)}
-        return self._ask("/v1/score_sequence", pa.table(columns))
+        return self._ask("/v1/score_sequence", _stream(pa.table(columns)))
 
-    def _ask(self, path: str, table: pa.Table) -> pl.DataFrame:
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-        answer = self._send("POST", path, sink.getvalue().to_pybytes()).content
+    def _taken(self) -> dict[str, int]:
+        """What a request may hold, asked for once."""
+        with self._asking:
+            if not self._limits:
+                limits = self.model().get("limits")
+                if not limits:
+                    raise ServiceError(f"server {self._url}: /v1/model says nothing of its limits; is it metalayer's?")
+                self._limits = limits
+            return self._limits
+
+    def _ask(self, path: str, body: bytes) -> pl.DataFrame:
+        answer = self._send("POST", path, body).content
         return pl.DataFrame(pl.from_arrow(pa.ipc.open_stream(answer).read_all()))
 
     def _send(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
@@ -156,6 +187,20 @@ class MetaLayerClient:
             if self._closed.wait(wait):
                 raise ServiceError(f"{what}; the client was closed")
             pause = min(2 * pause, _LONGEST_WAIT_S)
+
+
+def _stream(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    body: bytes = sink.getvalue().to_pybytes()
+    return body
+
+
+def _further_down(error: RequestError, rows: int) -> RequestError:
+    """The refusal of a part, with the rows as they count in the whole."""
+    details = [d if d["row"] is None else {**d, "row": d["row"] + rows} for d in error.details]
+    return RequestError(str(error), error.status, details)
 
 
 def _retry_after_s(response: httpx.Response) -> float:

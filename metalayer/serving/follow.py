@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metalayer.errors import ModelError, RegistryError, SchemaError
+from metalayer.errors import MetalayerError, RegistryError
 from metalayer.serving.app import Serving
 from metalayer.serving.engine import Engine
 from metalayer.serving.metrics import SWAPS
@@ -40,7 +40,7 @@ class Follower:
             registry_uri: of the MLflow service.
         """
         self._serving, self._uri = serving, registry_uri
-        self._tried: tuple[str, str | None] | None = None
+        self._tried: tuple[str, str] | None = None
         self._pause_s = self._again_at = 0.0
 
     def start(self) -> threading.Thread:
@@ -69,7 +69,7 @@ class Follower:
             champion = registry.find_champion(now.name, self._uri)
             if champion is None:
                 return
-            wanted = (str(champion.version), champion.tags.get("digest"))
+            wanted = (str(champion.version), champion.digest)
             if wanted == (now.version, now.digest):
                 return
             if before is not None and wanted == (before.version, before.digest):
@@ -82,7 +82,7 @@ class Follower:
             SWAPS.labels("unreachable").inc()
             logger.warning("%s; version %s goes on", error, now.version)
             return
-        except (ModelError, SchemaError) as error:
+        except MetalayerError as error:  # of the model, or a package that it needs and that is not here
             SWAPS.labels("refused").inc()
             logger.error("version %s is refused, %s goes on: %s", wanted[0], now.version, error)
             return
@@ -90,7 +90,7 @@ class Follower:
         SWAPS.labels("done").inc()
         logger.info("version %s answers from now on, after %s", engine.version, now.version)
 
-    def _load(self, champion: ModelVersion, wanted: tuple[str, str | None]) -> Engine:
+    def _load(self, champion: ModelVersion, wanted: tuple[str, str]) -> Engine:
         """The engine of a version; should it fail, the pause after each attempt is twice the one before."""
         from metalayer.serving import registry
 

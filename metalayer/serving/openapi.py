@@ -53,7 +53,11 @@ def document(settings: ServingSettings, *, keys: bool) -> dict[str, Any]:
                     SEQUENCE_COLUMNS,
                 )
             },
-            "/v1/model": {"get": _get("model", "The model that answers", JSON, {"type": "object"}, (401, 503))},
+            "/v1/model": {
+                "get": _get(
+                    "model", "The model that answers, and what a request may hold", JSON, {"type": "object"}, (401, 503)
+                )
+            },
             "/openapi.json": {"get": _get("openapi", "This document", JSON, {"type": "object"}, (401,))},
             "/docs": {"get": _get("docs", "This document as a page", "text/html", {"type": "string"}, (401,))},
             **{

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
     from metalayer.serving.registry import ModelVersion
 
 SERVICE = "metalayer.serving.service:MetaLayerService"
+DIGEST_LABEL = "model_digest"
 _BUILD_TIMEOUT_S = 300
-_DIGEST_DIGITS = 8
+_DIGEST_DIGITS = 12
 _SERVER_PACKAGES = ("bentoml", "mlflow-skinny", "onnxruntime", "prometheus_client", "starlette")
 
 logger = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ def bento_environment(home: Path | None = None) -> dict[str, str]:
 def build_bento(bundle: Path, golden: Path, *, name: str, version: int | str, facts: Mapping[str, Any]) -> str:
     """Build a Bento from a promoted version; one that is there already is kept.
 
-    The tag is `<name>:<version>-<digest>`, so a tag always means the same model.
+    The tag is `<name>:<version>-<digest>`, so a tag always means the same model: registries that share a store
+    may each have a version 1.
 
     Args:
         bundle: the model directory of the version.
@@ -67,12 +69,12 @@ def build_bento(bundle: Path, golden: Path, *, name: str, version: int | str, fa
         RegistryError: BentoML failed, or a file is missing; nothing was published.
         ModelError: ONNX Runtime's answers differ from torch's; likewise.
     """
-    bento_name, bento_version = name.lower(), f"{version}-{digest(Path(bundle))[:_DIGEST_DIGITS]}"
-    tag = f"{bento_name}:{bento_version}"
-    home = bentoml_home()
+    model_digest = digest(Path(bundle))
+    if found := find_bento(name, version, model_digest):
+        return found
+    tag, home = _tag(name, version, model_digest), bentoml_home()
     target = _directory(home, tag)
-    if target.exists():
-        return tag
+    bento_name, _, bento_version = tag.partition(":")
     staged = home / "tmp" / f"build-{bento_name}-{bento_version}"
     with publish_directory(staged) as draft:
         context, store = draft / "context", draft / "home"
@@ -83,7 +85,8 @@ def build_bento(bundle: Path, golden: Path, *, name: str, version: int | str, fa
         )
         release.copy_source(context)
         why_torch = onnx_rows.prepare(context / "release")
-        bentofile = _bentofile(name, version, release.runtime(Path(bundle)), why_torch)
+        labels = {"model": name, "model_version": str(version), DIGEST_LABEL: model_digest}
+        bentofile = _bentofile(labels, release.runtime(Path(bundle)), why_torch)
         (context / "bentofile.yaml").write_text(yaml.safe_dump(bentofile), encoding="utf-8")
         _run_build(context, store, bento_name, bento_version)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -92,20 +95,29 @@ def build_bento(bundle: Path, golden: Path, *, name: str, version: int | str, fa
     try:
         built.rename(target)
     except OSError as error:
-        if not target.exists():  # else another run published the same model meanwhile
-            raise RegistryError(f"Bento {tag}: cannot be moved to {target}: {error.strerror or error}") from None
+        if not find_bento(name, version, model_digest):  # else another run published the same model meanwhile
+            raise RegistryError(
+                f"Bento {tag}: cannot be moved to {target}: {error.strerror or error}. Remove what is there"
+            ) from None
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     return tag
 
 
-def find_bento(name: str, version: int | str) -> str | None:
-    """The tag of the Bento of a registered version, or None; the newest where several were built."""
-    found = sorted(
-        (bentoml_home() / "bentos" / name.lower()).glob(f"{version}-*/bento.yaml"),
-        key=lambda path: path.stat().st_mtime,
-    )
-    return f"{name.lower()}:{found[-1].parent.name}" if found else None
+def find_bento(name: str, version: int | str, digest: str) -> str | None:
+    """The tag of the Bento of a registered version, or None.
+
+    Args:
+        name: registered name.
+        version: registered version.
+        digest: of its model; a Bento that another registry's version of the same number was built into is not it.
+    """
+    tag = _tag(name, version, digest)
+    try:
+        described = yaml.safe_load((_directory(bentoml_home(), tag) / "bento.yaml").read_text(encoding="utf-8"))
+        return tag if described["labels"][DIGEST_LABEL] == digest else None
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None
 
 
 def package_version(version: ModelVersion, tracking_uri: str | None = None) -> str:
@@ -153,8 +165,8 @@ def serve(name: str | None = None, *, bento: str | None = None, host: str | None
         port: to bind to.
 
     Raises:
-        InputError: no such Bento; no champion, several and none named, or one named that has none; a state
-            folder that cannot be written.
+        InputError: no such Bento, or one whose model needs a package that is not here; no champion, several and none
+            named, or one named that has none; a state folder that cannot be written.
         RegistryError: the registry cannot be reached, or the champion cannot be packaged.
         ModelError: the champion is not on this machine, and its registered files are damaged.
     """
@@ -174,6 +186,11 @@ def serve(name: str | None = None, *, bento: str | None = None, host: str | None
     folder = _directory(home, bento) if ":" in bento else Path(bento).resolve()
     if not os.access(folder / "bento.yaml", os.R_OK):
         raise InputError(f"Bento {bento}: no bento.yaml in {folder}, or not readable")
+    if lacking := release.not_installed(folder / "src" / "release"):
+        raise InputError(
+            f"Bento {bento}: its model needs {', '.join(lacking)}, which is not installed here; serve it from the "
+            "image metalayer-serving-language, or install metalayer[language]"
+        )
     logger.info("serving %s", bento)
     command = serve_command(str(folder), host, port)
     os.execve(command[0], command, followed | bento_environment())  # noqa: S606
@@ -195,7 +212,11 @@ def champion_bento(name: str | None = None) -> str:
     version = found.get(wanted) or found.get(registry.registered_name(wanted))
     if version is None:
         raise InputError(f"--model {wanted}: no champion of that name; there are: {names}")
-    return find_bento(version.name, version.version) or package_version(version)
+    return find_bento(version.name, version.version, version.digest) or package_version(version)
+
+
+def _tag(name: str, version: int | str, digest: str) -> str:
+    return f"{name.lower()}:{version}-{digest[:_DIGEST_DIGITS]}"
 
 
 def _directory(home: Path, tag: str) -> Path:
@@ -203,12 +224,12 @@ def _directory(home: Path, tag: str) -> Path:
     return home / "bentos" / name / version
 
 
-def _bentofile(name: str, version: int | str, requirements: Sequence[str], why_torch: str) -> dict[str, Any]:
+def _bentofile(labels: Mapping[str, str], requirements: Sequence[str], why_torch: str) -> dict[str, Any]:
     runs_in = f"torch: {why_torch}" if why_torch else "ONNX Runtime; on a GPU in torch"
     return {
         "service": SERVICE,
-        "description": f"{name} version {version}. Rows run in {runs_in}.\n",
-        "labels": {"model": name, "model_version": str(version), "engine": "torch" if why_torch else "onnxruntime"},
+        "description": f"{labels['model']} version {labels['model_version']}. Rows run in {runs_in}.\n",
+        "labels": {**labels, "engine": "torch" if why_torch else "onnxruntime"},
         "include": ["metalayer/**/*.py", "release/*"],
         "python": {
             # Locking resolves online, and pins CUDA.

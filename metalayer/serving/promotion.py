@@ -1,7 +1,7 @@
-"""Moving `champion` by hand: to a version that passed the gate, or back along the history of champions.
+"""Moving `champion`: to a version that passed the gate, or back along the history of champions.
 
-Either way the version is first proved and packaged on this machine, so that `metalayer serve` finds
-it; servers that follow the registry take it up by themselves.
+The version is proved and packaged first, so that no champion is without its Bento; servers that follow the
+registry take it up by themselves. The pipeline and `metalayer registry` both come through here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Move:
     Attributes:
         name: registered name.
         version: the champion now.
-        instead_of: the champion until now, None where there was none.
+        instead_of: the champion until now, None where there was none, or it was this one already.
         before: where the next `rollback` goes, None where there is nothing to go back to.
         bento: tag of the Bento of the champion.
     """
@@ -34,16 +34,19 @@ class Move:
     bento: str
 
 
-def promote(name: str, version: int, tracking_uri: str | None = None) -> Move:
+def promote(name: str, version: int, tracking_uri: str | None = None, *, bento: str | None = None) -> Move:
     """Move `champion` to a version that passed the gate, once it answers its golden rows here and is packaged.
+
+    A version that is the champion already stays it, so that an attempt that was cut off can be made again.
 
     Args:
         name: registered name.
         version: of it.
         tracking_uri: of the service; None takes `default_tracking_uri`.
+        bento: tag of its Bento where `package_version` has just built that; None packages it now.
 
     Raises:
-        InputError: no such version, one that the gate rejected, or one that is the champion already.
+        InputError: no such version, or one that the gate rejected.
         ModelError: damaged files, or golden rows that come out otherwise; the alias stays.
         RegistryError: the service cannot be reached or refuses, or packaging failed; the alias stays.
     """
@@ -54,9 +57,8 @@ def promote(name: str, version: int, tracking_uri: str | None = None) -> Move:
             f"become {CHAMPION}: train and evaluate again"
         )
     history = registry.champion_history(name, tracking_uri)
-    if history and history[-1] == version:
-        raise InputError(f"{name} version {version} is the {CHAMPION} already")
-    return _move(name, history, [*history, version], tracking_uri)
+    stands = history[-1:] == [version]
+    return _move(name, history, history if stands else [*history, version], tracking_uri, bento)
 
 
 def rollback(name: str, tracking_uri: str | None = None) -> Move:
@@ -81,18 +83,18 @@ def rollback(name: str, tracking_uri: str | None = None) -> Move:
             f"{name} version {history[0]} is the first {CHAMPION}: there is none to go back to. `metalayer registry "
             "promote VERSION` takes any version that passed the gate"
         )
-    return _move(name, history, history[:-1], tracking_uri)
+    return _move(name, history, history[:-1], tracking_uri, None)
 
 
-def _move(name: str, before: Sequence[int], after: Sequence[int], tracking_uri: str | None) -> Move:
+def _move(name: str, before: Sequence[int], after: Sequence[int], tracking_uri: str | None, bento: str | None) -> Move:
     """Prove and package the version where a history ends, then let that be the history."""
-    version = registry.known_version(name, after[-1], tracking_uri)
-    bento = package_version(version, tracking_uri)
+    version = after[-1]
+    bento = bento or package_version(registry.known_version(name, version, tracking_uri), tracking_uri)
     registry.set_champion(name, after, tracking_uri)
     return Move(
         name,
-        version.version,
-        instead_of=before[-1] if before else None,
+        version,
+        instead_of=before[-1] if before and before[-1] != version else None,
         before=after[-2] if len(after) > 1 else None,
         bento=bento,
     )

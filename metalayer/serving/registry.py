@@ -29,6 +29,7 @@ import numpy as np
 import polars as pl
 import yaml
 from mlflow.entities import Metric, Run
+from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
     INVALID_PARAMETER_VALUE,
@@ -48,12 +49,14 @@ from metalayer.serving.schemas import INDEX, SEQUENCE
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "metalayer"
-BENTO_TAG, DECISION_TAG, HISTORY_TAG = "bento_tag", "decision", "champions"
+BENTO_TAG, DECISION_TAG, DIGEST_TAG, METRICS_TAG = "bento_tag", "decision", "digest", "metrics"
+HISTORY_TAG = "champions"
 PROMOTED, REJECTED = "promoted", "rejected"
 NAME_PREFIX = "metalayer-"
 EXAMPLE_ROWS = 3
 _BUNDLE = "bundle"
 _SQLITE = "sqlite:///"
+_ORIGIN_TAGS = ("data_hash", "code_hash", "git_commit", "pipeline_run")
 _TAG_LENGTH = 100_000  # what MLflow takes of a tag
 _HISTORY_LENGTH = 1000
 _DATABASE_ERRORS: tuple[type[Exception], ...] = ()
@@ -75,6 +78,11 @@ class ModelVersion:
     tags: dict[str, str] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
 
+    @property
+    def digest(self) -> str:
+        """Of the model that was registered; empty of a version that something else registered."""
+        return self.tags.get(DIGEST_TAG, "")
+
 
 @dataclass(frozen=True)
 class LocalModel(ModelVersion):
@@ -86,11 +94,11 @@ class LocalModel(ModelVersion):
 
 @dataclass(frozen=True)
 class Registration:
-    """What `register` did."""
+    """What `register` did; `alias` is None of a version that passed the gate: it is to become champion."""
 
     name: str
     version: int
-    alias: str
+    alias: str | None
     run_id: str
     model_uri: str
 
@@ -131,17 +139,19 @@ def register(
     run_id: str | None = None,
     tracking_uri: str | None = None,
 ) -> Registration:
-    """Register a model: log it, check that the logged model scores, register it, set its alias.
+    """Register a model: log it, check that the logged model scores, and register it.
 
-    The alias comes last, so that a run that dies before leaves the champion as it was.
+    A version that the gate rejected becomes `challenger`. One that it promoted gets no alias here: that is moved
+    by `promotion.promote`, once the version is packaged. The same model of the same run is registered once,
+    however often this is tried.
 
     Args:
         bundle: the model directory.
         golden: Parquet of rows with the probabilities expected of them.
         base_model: whose scores it recalibrates.
-        promoted: what the gate decided; True moves `champion`, False sets `challenger`.
+        promoted: what the gate decided.
         reasons: of the decision, one line each.
-        metrics: logged to the run; those that are not numbers are left out.
+        metrics: at promotion; logged to the run too. Those that are not numbers are left out.
         tags: further tags of the version (data_hash, git_commit, run ids ...).
         run_id: MLflow run to log to; None makes one.
         tracking_uri: of the service; None takes `default_tracking_uri`.
@@ -154,35 +164,39 @@ def register(
     bundle, golden = Path(bundle), Path(golden)
     uri, name = tracking_uri or default_tracking_uri(), registered_name(base_model)
     info = read_description(bundle)
+    numbers = {
+        key: float(value) for key, value in (metrics or {}).items() if value is not None and math.isfinite(value)
+    }
     all_tags = {
         **(tags or {}),
         "base_model": base_model,
         "schema_hash": info["schema_hash"],
-        "digest": digest(bundle),
+        DIGEST_TAG: digest(bundle),
         DECISION_TAG: PROMOTED if promoted else REJECTED,
+        METRICS_TAG: json.dumps(numbers),
         "reasons": json.dumps(list(reasons)),
     }
-    for key in ("data_hash", "git_commit"):
+    for key in _ORIGIN_TAGS:
         if info.get(key) is not None:
             all_tags.setdefault(key, str(info[key]))
     with _service(uri) as client:
-        run = client.get_run(run_id) if run_id else client.create_run(_experiment(client, EXPERIMENT, uri))
-        model_uri = _log_model(client, run, bundle, golden, metrics or {})
-        _create_name(client, name, base_model)
-        version = client.create_model_version(
-            name,
-            model_uri,
-            run_id=run.info.run_id,
-            tags={key: str(value)[:_TAG_LENGTH] for key, value in all_tags.items()},
-            model_id=model_uri.removeprefix("models:/"),
-        )
-        alias = CHAMPION if promoted else CHALLENGER
-        if promoted:
-            _set_champion(client, name, [*_history(client, name), int(version.version)])
-        else:
-            client.set_registered_model_alias(name, alias, version.version)
-    logger.info("registered %s version %s as %s", name, version.version, alias)
-    return Registration(name, int(version.version), alias, run.info.run_id, model_uri)
+        version = _registered_before(client, name, run_id, all_tags) if run_id else None
+        if version is None:
+            run = client.get_run(run_id) if run_id else client.create_run(_experiment(client, EXPERIMENT, uri))
+            model_uri = _log_model(client, run, bundle, golden, numbers)
+            _create_name(client, name, base_model)
+            version = client.create_model_version(
+                name,
+                model_uri,
+                run_id=run.info.run_id,
+                tags={key: str(value)[:_TAG_LENGTH] for key, value in all_tags.items()},
+                model_id=model_uri.removeprefix("models:/"),
+            )
+        if not promoted:
+            client.set_registered_model_alias(name, CHALLENGER, version.version)
+    alias = None if promoted else CHALLENGER
+    logger.info("registered %s version %s%s", name, version.version, f" as {alias}" if alias else "")
+    return Registration(name, int(version.version), alias, version.run_id, version.source)
 
 
 def find_champion(name: str, tracking_uri: str | None = None) -> ModelVersion | None:
@@ -274,7 +288,7 @@ def champion_history(name: str, tracking_uri: str | None = None) -> list[int]:
 
 
 def set_champion(name: str, history: Sequence[int], tracking_uri: str | None = None) -> None:
-    """Move `champion` to the last version of a history, and keep the history.
+    """Move `champion` to the last version of a history, and keep the history; `promotion` packages that version first.
 
     Raises:
         RegistryError: the service cannot be reached or refuses.
@@ -292,18 +306,14 @@ def fetch_release(version: ModelVersion, tracking_uri: str | None, folder: Path)
         ModelError: the stored model is damaged.
     """
     local = fetch(version.name, version.version, tracking_uri, folder)
-    metrics: dict[str, float] = {}
-    if version.run_id is not None:
-        with _service(tracking_uri or default_tracking_uri()) as client:
-            metrics = client.get_run(version.run_id).data.metrics
     facts: dict[str, Any] = {
         "name": version.name,
         "version": str(version.version),
         "alias": CHAMPION,
-        "metrics": metrics,
+        "metrics": json.loads(version.tags.get(METRICS_TAG, "{}")),
         "run_id": version.run_id,
     }
-    facts |= {key: version.tags[key] for key in ("data_hash", "git_commit") if key in version.tags}
+    facts |= {key: version.tags[key] for key in _ORIGIN_TAGS if key in version.tags}
     directory = local.bundle.with_name("release")
     directory.mkdir(exist_ok=True)
     release.write_release(directory, local.bundle, local.golden, facts)
@@ -331,7 +341,7 @@ def fetch(name: str, version: int, tracking_uri: str | None, download_to: Path) 
             f"{name} version {version} of {_safe(uri)}: its files are not those that were registered; restore the "
             "artifact store, or move the alias to a version that is whole"
         )
-        if not _is(directory, found.tags.get("digest")):
+        if not _is(directory, found.digest):
             with tempfile.TemporaryDirectory() as scratch:
                 root = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=scratch))
                 try:
@@ -342,7 +352,7 @@ def fetch(name: str, version: int, tracking_uri: str | None, download_to: Path) 
                         shutil.copyfile(root / artifacts["golden"]["path"], draft / release.GOLDEN)
                 except (KeyError, TypeError, ValueError, FileNotFoundError, yaml.YAMLError):
                     raise damaged from None
-    if not _is(directory, found.tags.get("digest")):
+    if not _is(directory, found.digest):
         raise damaged
     return LocalModel(**vars(found), bundle=directory / _BUNDLE, golden=directory / release.GOLDEN)
 
@@ -357,22 +367,19 @@ def set_bento_tag(name: str, version: int, tag: str, tracking_uri: str | None = 
         client.set_model_version_tag(name, str(version), BENTO_TAG, tag)
 
 
-def _is(directory: Path, expected: str | None) -> bool:
+def _is(directory: Path, expected: str) -> bool:
     """Whether a download is there, complete, and of this digest."""
     bundle = directory / _BUNDLE
     complete = all(path.is_file() for path in (bundle / WEIGHTS, bundle / DESCRIPTION, directory / release.GOLDEN))
-    return complete and (expected is None or digest(bundle) == expected)
+    return complete and digest(bundle) == expected
 
 
-def _log_model(
-    client: mlflow.MlflowClient, run: Run, bundle: Path, golden: Path, metrics: Mapping[str, float | None]
-) -> str:
+def _log_model(client: mlflow.MlflowClient, run: Run, bundle: Path, golden: Path, metrics: Mapping[str, float]) -> str:
     """Log model and metrics to the run; returns the URI of the logged model, which was seen to score."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
 
-    numbers = {name: value for name, value in metrics.items() if value is not None and math.isfinite(value)}
-    client.log_batch(run.info.run_id, metrics=[Metric(name, value, 0, 0) for name, value in numbers.items()])
+    client.log_batch(run.info.run_id, metrics=[Metric(name, value, 0, 0) for name, value in metrics.items()])
     table = pl.read_parquet(golden)
     example = table.select(SEQUENCE, *ROW_SCORES, INDEX).cast({INDEX: pl.Int64}).to_pandas()
     signature = ModelSignature(
@@ -427,6 +434,16 @@ def _create_name(client: mlflow.MlflowClient, name: str, base_model: str) -> Non
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise
+
+
+def _registered_before(
+    client: mlflow.MlflowClient, name: str, run_id: str, tags: Mapping[str, str]
+) -> MlflowVersion | None:
+    """The version that an earlier attempt of the same run registered, with the same model and decision."""
+    for one in client.search_model_versions(f"name='{name}'"):
+        if one.run_id == run_id and all(one.tags.get(key) == tags[key] for key in (DIGEST_TAG, DECISION_TAG)):
+            return one
+    return None
 
 
 def _experiment(client: mlflow.MlflowClient, name: str, uri: str) -> str:
@@ -486,9 +503,8 @@ def _service(uri: str) -> Iterator[mlflow.MlflowClient]:
                 "server in MLFLOW_TRACKING_URI, or serve a package: metalayer serve --bento TAG"
             )
         Path(uri.removeprefix(_SQLITE)).resolve().parent.mkdir(parents=True, exist_ok=True)
-    # Setting either also sets an environment variable; only that of the tracking URI goes with None.
-    tracking = mlflow.get_tracking_uri() if mlflow.is_tracking_uri_set() else None
-    registry = os.environ.get("MLFLOW_REGISTRY_URI")
+    # Setting either also sets its environment variable, which is asked where it is not set.
+    before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
     path = list(sys.path)
     try:
         mlflow.set_tracking_uri(uri)
@@ -500,10 +516,12 @@ def _service(uri: str) -> Iterator[mlflow.MlflowClient]:
             f"model registry {_safe(uri)}: {message}. Check that the service runs and that MLFLOW_TRACKING_URI names it"
         ) from None
     finally:
-        mlflow.set_tracking_uri(tracking)
-        mlflow.set_registry_uri(registry)
-        if registry is None:
-            os.environ.pop("MLFLOW_REGISTRY_URI", None)
+        mlflow.set_tracking_uri(None)
+        mlflow.set_registry_uri(None)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
         sys.path[:] = path  # loading a model puts its copy of this package there
 
 

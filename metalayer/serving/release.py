@@ -12,9 +12,11 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
+
+from packaging.utils import canonicalize_name
 
 import metalayer
 from metalayer.errors import ModelError, RegistryError
@@ -78,6 +80,16 @@ def runtime(bundle: Path) -> tuple[str, ...]:
     """Distributions that the model of a bundle needs to answer."""
     options = read_description(bundle)["model"]
     return (*RUNTIME, "transformers") if options["sequence_encoder"] == "huggingface" else RUNTIME
+
+
+def not_installed(bundle: Path) -> list[str]:
+    """Distributions that the model of a bundle needs to answer and that are not here.
+
+    Raises:
+        ModelError: no model, or a damaged one.
+    """
+    there = {canonicalize_name(one.name) for one in distributions()}
+    return [name for name in runtime(bundle) if canonicalize_name(name) not in there]
 
 
 def pinned(*distributions: str) -> list[str]:

@@ -52,6 +52,10 @@ class ServingSettings(Section):
     """Bytes of requests that wait to be logged in a worker; what comes beyond is dropped and counted."""
     log_every_s: float = Field(60.0, gt=0)
     """Seconds until a request is in a file of that folder."""
+    log_max_bytes: int = Field(2**30, ge=1)
+    """Bytes of all files of that folder; beyond, the oldest go. The newest one stays whatever its size."""
+    log_key: str = ""
+    """Key of the sequence hashes in that folder; empty is a random one, made there once."""
     api_keys: str = ""
     """Keys that clients may give as `Authorization: Bearer KEY`, separated by commas; none: no key is asked for."""
     api_keys_file: Path | None = None

@@ -6,7 +6,9 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 CONFIG, HISTORY, LOGS, CURVES = "config.yaml", "history.json", "logs", "history.png"
 _CHECK_STEPS = 50
+_AHEAD = 8
+"""Batches that are made while a GPU computes."""
 Loader = RowLoader | CropLoader
 Epoch = dict[str, float]
 """One epoch: epoch, train_loss, val_loss, val_pr_auc_splice, val_ap_*, learning_rate, seconds."""
@@ -253,6 +257,8 @@ class Trainer:
         scale = self.train_loader.loss_scale
         kind = torch.float32 if self.device.type == "mps" else torch.float64
         losses, weights = torch.zeros((), dtype=kind, device=self.device), 0.0
+        if self.device.type == "cuda":
+            batches = _ahead(batches)
         for step, group in enumerate(_groups(batches, self.config.gradient_accumulation_steps), start=1):
             for number, batch in enumerate(group, start=1):
                 with self.world.apart(model, last=number == len(group)):
@@ -514,6 +520,16 @@ def _groups_of(model: MetaSpliceModel, weight_decay: float) -> list[dict[str, An
 def _copied(model: torch.nn.Module) -> dict[str, Tensor]:
     """Weights on the CPU."""
     return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+
+
+def _ahead(batches: Iterable[Batch | CropBatch]) -> Iterator[Batch | CropBatch]:
+    """The same batches in the same order, made by a thread while those before are used."""
+    source = iter(batches)
+    with ThreadPoolExecutor(1) as thread:
+        waiting = deque(thread.submit(next, source, None) for _ in range(_AHEAD))
+        while (batch := waiting.popleft().result()) is not None:
+            waiting.append(thread.submit(next, source, None))
+            yield batch
 
 
 def _groups(batches: Iterable[Batch | CropBatch], size: int) -> Iterable[list[Batch | CropBatch]]:

@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import shutil
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -40,6 +39,7 @@ from metalayer.files import only_one, publish_file, sha256
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import Gene, decode, encode, reverse_complement
 from metalayer.schema import CLASSES, SITE_CONVENTION
+from metalayer.workflows.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,6 @@ MIN_CANONICAL = 0.9
 MIN_INTRONS = 20
 """Fewer introns than this tell nothing about the build."""
 _FORMAT_VERSION = 1
-_TELL_EVERY_S = 10.0
 _NAMES_TOLD = 10
 
 
@@ -86,7 +85,7 @@ def base_run(config: BaseConfig) -> dict[str, Any]:
         kept = _kept_folder(config.output, model.name, _digest(facts))
 
         def tracks() -> Iterator[GeneTrack]:
-            progress = _Progress(positions)
+            progress = Progress(positions)
             with _Scorer(model, config, kept) as scorer:
                 for chrom, tokens in reference.chromosomes(by_chrom):
                     for annotated, letters, scores in scorer.over(by_chrom[chrom], tokens):
@@ -412,23 +411,3 @@ def _end_with_parent() -> None:
 
 def _score_in_worker(sequence: str, before: str, after: str) -> _Scores:
     return _worker_model[0].score(sequence, before, after)
-
-
-class _Progress:
-    """Says every few seconds how far the pass is."""
-
-    def __init__(self, total: int) -> None:
-        self.total, self.done, self.genes = total, 0, 0
-        self.began = self.told = time.monotonic()
-
-    def add(self, positions: int) -> None:
-        """One more gene."""
-        self.done += positions
-        self.genes += 1
-        now = time.monotonic()
-        if now - self.told >= _TELL_EVERY_S or self.done == self.total:
-            self.told = now
-            rate = self.done / max(now - self.began, 1e-9)
-            logger.info(
-                "%d genes, %s of %s nt, %s nt/s", self.genes, f"{self.done:,}", f"{self.total:,}", f"{rate:,.0f}"
-            )

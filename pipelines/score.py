@@ -1,0 +1,87 @@
+"""The scoring pipeline: per-nucleotide files and a model in, scores of every position of all genes out."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import zenml
+from zenml import pipeline
+from zenml.client import Client
+
+from metalayer.config import ScoreConfig
+from metalayer.models.bundle import DESCRIPTION, WEIGHTS
+from metalayer.workflows.score_genome import ScoringModel, ScoringPlan, Shard
+from steps.materializers import ModelMaterializer, ModelRef
+from steps.merge_shards import merge_shards
+from steps.score_shard import score_shard
+from steps.workspace import step_dir
+
+STEPS = ("merge_shards",)
+"""Beside a step a shard, see `shard_steps`."""
+CACHED = STEPS
+GPU_STEPS: tuple[str, ...] = ()
+
+
+def given(plan: ScoringPlan, scorer: ScoringModel, code_hash: str) -> dict[str, Any]:
+    """What the pipeline is called with beside configuration and hashes; puts the model into the artifact store."""
+    folder = step_dir("scoring_model")
+    for name in (WEIGHTS, DESCRIPTION):  # a registered one has more beside them, which are not of its digest
+        shutil.copyfile(scorer.directory / name, folder / name)
+    model = zenml.save_artifact(ModelRef.of(folder), "scoring_model", materializer=ModelMaterializer)
+    facts = {
+        "base_model": plan.base_model,
+        "genome_build": plan.genome_build,
+        "model": scorer.facts(),
+        "code_hash": code_hash,
+    }
+    return {"shards": list(plan.shards), "source": plan.folder, "model": model.id, "facts": facts}
+
+
+def shard_steps(config: ScoreConfig) -> tuple[str, ...]:
+    """Names of the steps that score, in the order of the shards."""
+    return tuple(f"score_shard_{number}" for number in range(1, config.shards + 1))
+
+
+def gpu_steps(config: ScoreConfig) -> tuple[str, ...]:
+    """Those that are sent to the stack's step operator, where it has one: none, unless a GPU is asked for."""
+    return shard_steps(config) if config.device.startswith("cuda") else ()
+
+
+@pipeline(name="score")
+def score(
+    config: ScoreConfig,
+    data_hash: str,
+    code_hash: str,
+    shards: list[Shard],
+    source: Path,
+    model: UUID,
+    facts: dict[str, Any],
+) -> None:
+    """A step a shard, beside each other where the stack can, and one that puts them together.
+
+    Args:
+        config: as given.
+        data_hash: of files and model, for `--if-changed`.
+        code_hash: of metalayer's source.
+        shards: of all genes.
+        source: folder of the per-nucleotide files.
+        model: artifact of the model directory.
+        facts: for the manifest.
+    """
+    scorer = Client().get_artifact_version(model)
+    made = [
+        score_shard(
+            model=scorer,
+            shard=shard,
+            source=source,
+            device=config.device,
+            threads=config.threads,
+            code_hash=code_hash,
+            id=name,
+        )
+        for name, shard in zip(shard_steps(config), shards, strict=True)
+    ]
+    merge_shards([scores for scores, _ in made], [manifest for _, manifest in made], shards=shards, facts=facts)

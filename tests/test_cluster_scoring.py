@@ -1,0 +1,86 @@
+"""Scoring of all genes on the test bed: a Job a shard, one of which loses its pod; the scores are those made here."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from metalayer.core import MetaLayerConfig
+from metalayer.files import sha256
+from metalayer.models.build import build_model
+from metalayer.models.bundle import save_model
+from tests.bed import NAMESPACE, kubectl, objects, wait_for
+from tests.test_cluster import ON_THE_BED, environment, here, log_of, on_the_bed, process_of, untainted  # noqa: F401
+from tests.test_pipeline import found
+
+BASE = "openspliceai_80"
+SHARDS = 8
+LOST = 5
+
+pytestmark = [pytest.mark.cluster, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory, shared: Path) -> list[str]:
+    """Of a run over real genes, which take some seconds a shard."""
+    import torch
+
+    torch.manual_seed(0)
+    network = build_model(MetaLayerConfig.from_yaml("genes"))
+    for weights in network.parameters():
+        if weights.ndim > 1:
+            torch.nn.init.normal_(weights, std=0.05)
+    model = tmp_path_factory.mktemp("model") / "model"
+    save_model(network, model, {"base_model": BASE})
+    changes = (f"data.base_model={BASE}", f"score.model={model}", f"score.shards={SHARDS}", "score.threads=1")
+    sets = [part for change in changes for part in ("--set", change)]
+    return ["--pipeline", "score", "--data-root", str(shared / "real"), *sets]
+
+
+def scoring_pod(number: int, but: str = "") -> str | None:
+    """Name of the pod of a shard, once it scores."""
+    for pod in objects("pods", f"step_name=score_shard_{number}"):
+        name: str = pod["metadata"]["name"]
+        if name != but and pod["status"]["phase"] == "Running" and f"shard {number} of {SHARDS}" in log_of(name):
+            return name
+    return None
+
+
+def succeeded(pods: list[dict[str, Any]]) -> list[str]:
+    return [pod["metadata"]["name"] for pod in pods if pod["status"]["phase"] == "Succeeded"]
+
+
+@pytest.mark.usefixtures("environment", "untainted")
+class TestScoring:
+    """In order: the second run finds what the first has left."""
+
+    def test_a_shard_that_loses_its_pod_is_scored_again(self, settings: list[str], tmp_path: Path) -> None:
+        output = tmp_path / "bed.parquet"
+        with process_of([*ON_THE_BED, *settings, "--set", f"score.output={output}"]) as process:
+            lost = wait_for(f"shard {LOST} scores", 600, lambda: scoring_pod(LOST))
+            kubectl("-n", NAMESPACE, "delete", "pod", lost, "--grace-period=1", "--wait=false")
+            out, err = process.communicate(timeout=1200)
+        assert process.returncode == 0, err
+        assert found(r"^cached +(.+)$", out) == "no step"
+        jobs = {job["metadata"]["labels"].get("step_name") for job in objects("jobs", "pipeline=score")}
+        shards = {f"score_shard_{number}" for number in range(1, SHARDS + 1)}
+        assert jobs >= {*shards, "merge_shards"}
+        for name in shards:
+            done = succeeded(objects("pods", f"step_name={name}"))
+            assert len(done) == 1
+            assert lost not in done
+        told = json.loads(output.with_suffix(".json").read_text())
+        assert [shard["shard"] for shard in told["shards"]] == list(range(1, SHARDS + 1))
+        assert sum(shard["positions"] for shard in told["shards"]) == told["positions"] > 1_000_000
+        local = here(tmp_path / "state", [*settings, "--set", f"score.output={tmp_path / 'local.parquet'}"])
+        assert local.code == 0, local.err
+        assert sha256(tmp_path / "local.parquet") == told["sha256"] == sha256(output)
+
+    def test_the_same_again_scores_nothing(self, settings: list[str], tmp_path: Path) -> None:
+        again = on_the_bed([*settings, "--set", f"score.output={tmp_path / 'again.parquet'}"], {})
+        assert again.code == 0, again.err
+        assert "0 input files copied" in again.err
+        assert len(found(r"^cached +(.+)$", again.out).split(", ")) == SHARDS + 1
