@@ -231,7 +231,7 @@ class TestRuns:
             "from pipelines import environment, run; environment.prepare()\n"
             "import steps.train\n"
             "def broken(*_): raise OSError(28, 'No space left on device')\n"
-            "steps.train.train_bundle = broken\n"
+            "steps.train.train_on_machine = broken\n"
             "sys.exit(run.main(sys.argv[2:]))\n"
         )
         arguments = command((*QUICK, "train.seed=1"), ("--data-root", str(simulation)))
