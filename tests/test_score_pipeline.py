@@ -132,6 +132,7 @@ class TestRuns:
         for name, promoted in (("other", True), ("model", False)):
             golden = make_golden(work / name, work / "golden.parquet")
             registry.register(work / name, golden, base_model="pwm", promoted=promoted, tracking_uri=uri)
+        registry.set_champion("metalayer-pwm", [1], uri)
         champion = run(work, simulation)
         assert cached(champion) == STEPS  # of the same weights in a directory
         model = f"metalayer-pwm version 1, digest {digest(work / 'other')[:12]}"
