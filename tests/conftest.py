@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from metalayer.serving.engine import Engine
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: tests need no network
+_CLUSTER = "cluster"
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One process runs a file's tests, which share fixtures, or all of those on the one cluster; these come first."""
+    items.sort(key=lambda item: item.get_closest_marker(_CLUSTER) is None)
+    for item in items:
+        group = _CLUSTER if item.get_closest_marker(_CLUSTER) else item.nodeid.partition("::")[0]
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

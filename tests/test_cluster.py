@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,7 +43,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
             "METALAYER_KUBE_CONTEXT": given["KUBE_CONTEXT"],
             "METALAYER_REGISTRY": given["REGISTRY"],
             "METALAYER_IMAGE_TAG": bed.TAG,
-            "METALAYER_BUCKET": f"s3://{given['S3_BUCKET']}/artifacts",
+            # A folder of its own, since the bed's ZenML outlives its S3: no step comes from the cache of another day.
+            "METALAYER_BUCKET": f"s3://{given['S3_BUCKET']}/{time.strftime('%Y%m%d-%H%M%S')}",
             "MLFLOW_TRACKING_URI": MLFLOW_URI,
         }
         for name, value in given.items():
@@ -378,7 +380,8 @@ def checkpoints(environment: dict[str, str]) -> list[str]:
     import boto3
 
     client = boto3.client("s3", endpoint_url=environment["AWS_ENDPOINT_URL_S3"])
-    found = client.list_objects_v2(Bucket=environment["S3_BUCKET"], Prefix="artifacts/checkpoints/")
+    bucket, _, folder = environment["METALAYER_BUCKET"].removeprefix("s3://").partition("/")
+    found = client.list_objects_v2(Bucket=bucket, Prefix=f"{folder}/checkpoints/")
     return [item["Key"] for item in found.get("Contents", [])]
 
 

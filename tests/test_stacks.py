@@ -261,7 +261,7 @@ def test_what_zenml_gives_each_step(kubernetes: stacks.Stack, tmp_path: Path) ->
     assert found.pop("retries") == 3
     resources = operator["pod_settings"]["resources"]
     assert found.pop("train") == [resources, "metalayer-gpu-step", "127.0.0.1:1/metalayer-pipeline-gpu:1"]
-    assert len(found) == 8
+    assert len(found) == 9  # with promotion
     for given in found.values():
         resources = orchestrator["pod_settings"]["resources"]
         assert given == [resources, "metalayer-pipeline", "127.0.0.1:1/metalayer-pipeline:1"]
