@@ -9,10 +9,10 @@ import contextlib
 import threading
 import time
 import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from logging import getLogger
-from typing import Any
+from typing import Any, TypeAlias
 
 from metalayer.errors import MetalayerError
 from pipelines.cluster import Cluster, ClusterError
@@ -23,6 +23,8 @@ _PATIENCE_S = 15.0
 """A pod may wait for so long, as for one that is just going."""
 _FILE = "pipelines/stacks/kubernetes.yaml"
 _IMAGE = ("ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull")
+
+Look: TypeAlias = "Callable[[Cluster, str, str], list[Trouble]]"
 
 logger = getLogger(__name__)
 
@@ -88,9 +90,17 @@ def watched(stack: Stack, run_name: str) -> Iterator[None]:
 
 def _watch(cluster: Cluster, namespace: str, label: str, told: list[Trouble], over: threading.Event) -> None:
     since: dict[Trouble, float] = {}
+    unseen = set[tuple[Look, int]]()
     while not over.wait(_POLL_S):
         now = time.monotonic()
-        found = troubles(cluster, namespace, label)
+        found = []
+        for look in (troubles_of_pods, troubles_of_jobs):
+            try:
+                found += look(cluster, namespace, label)
+            except ClusterError as error:
+                if (look, error.status) not in unseen:
+                    unseen.add((look, error.status))
+                    logger.warning("what befalls the pods of this run cannot be told in full: %s", error)
         since = {trouble: since.get(trouble, now) for trouble in found}
         for trouble, first in since.items():
             if trouble not in told and (not trouble.waits or now - first >= _PATIENCE_S):
@@ -98,20 +108,31 @@ def _watch(cluster: Cluster, namespace: str, label: str, told: list[Trouble], ov
                 logger.warning("step %s: %s\n      -> %s", trouble.step, trouble.text, trouble.fix)
 
 
-def troubles(cluster: Cluster, namespace: str, label: str) -> list[Trouble]:
-    """Of all pods with a label, and of the Jobs with it that get none; what may not be seen is left out."""
+def troubles_of_pods(cluster: Cluster, namespace: str, label: str) -> list[Trouble]:
+    """Of all pods with a label.
+
+    Raises:
+        ClusterError: they cannot be seen.
+    """
+    pods = cluster.ask("GET", f"/api/v1/namespaces/{namespace}/pods?labelSelector={label}")["items"]
+    return [trouble for pod in pods for trouble in pod_troubles(pod)]
+
+
+def troubles_of_jobs(cluster: Cluster, namespace: str, label: str) -> list[Trouble]:
+    """Of the Jobs with a label that get no pod.
+
+    Raises:
+        ClusterError: they or the events of the namespace cannot be seen.
+    """
+    jobs = cluster.ask("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs?labelSelector={label}")["items"]
+    waiting = {job["metadata"]["name"]: job for job in jobs if not job["status"].get("conditions")}
+    refused = f"/api/v1/namespaces/{namespace}/events?fieldSelector=reason%3DFailedCreate"
     found = []
-    base = f"/api/v1/namespaces/{namespace}"
-    with contextlib.suppress(ClusterError):
-        for pod in cluster.ask("GET", f"{base}/pods?labelSelector={label}")["items"]:
-            found += pod_troubles(pod)
-        jobs = cluster.ask("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs?labelSelector={label}")["items"]
-        waiting = {job["metadata"]["name"]: job for job in jobs if not job["status"].get("conditions")}
-        for event in cluster.ask("GET", f"{base}/events?fieldSelector=reason%3DFailedCreate")["items"]:
-            if job := waiting.get(event["involvedObject"]["name"]):
-                text = f"its pod is refused: {event['message']}"
-                quota = "wait for other runs, or ask for a larger quota" if "quota" in text else "mend what it says"
-                found.append(Trouble(_step(job), text, quota, waits=True))
+    for event in cluster.ask("GET", refused)["items"] if waiting else []:
+        if job := waiting.get(event["involvedObject"]["name"]):
+            text = f"its pod is refused: {event['message']}"
+            quota = "wait for other runs, or ask for a larger quota" if "quota" in text else "mend what it says"
+            found.append(Trouble(_step(job), text, quota, waits=True))
     return found
 
 

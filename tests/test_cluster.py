@@ -467,5 +467,5 @@ def scheduled(name: str) -> dict[str, str]:
 
 
 def told_of(name: str) -> pods.Trouble | None:
-    found = pods.troubles(Cluster("metalayer"), NAMESPACE, f"run_name%3D{name}")
+    found = pods.troubles_of_pods(Cluster("metalayer"), NAMESPACE, f"run_name%3D{name}")
     return found[0] if found else None

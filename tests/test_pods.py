@@ -101,6 +101,29 @@ def test_a_refused_pod_is_told_after_a_while(
     assert "-> wait for other runs, or ask for a larger quota" in record.getMessage()
 
 
+def test_what_may_not_be_seen_is_said_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And what may be seen is told all the same."""
+    monkeypatch.setattr(pods, "_POLL_S", 0.05)
+    with fake_server() as server:
+        stack = watched_stack(server, tmp_path, monkeypatch)
+        server.answers[f"GET {NAMESPACE}/pods"] = (403, {"message": "pods is forbidden: User ada cannot list"})
+        server.answers[f"GET {JOBS}"] = (403, {"message": "jobs is forbidden: User ada cannot list"})
+        with pods.watched(stack, "run-1"):
+            wait_for_warning(caplog)
+            time.sleep(0.5)
+            server.answers[f"GET {NAMESPACE}/pods"] = (200, {"items": [KILLED]})
+            time.sleep(0.5)
+    told = [record.getMessage() for record in caplog.records]
+    assert told[:2] == [
+        f"what befalls the pods of this run cannot be told in full: {kind} is forbidden: User ada cannot list"
+        for kind in ("pods", "jobs")
+    ]
+    assert len(told) == 3
+    assert "OOMKilled" in told[2]
+
+
 def watched_stack(server: FakeServer, folder: Path, monkeypatch: pytest.MonkeyPatch) -> stacks.Stack:
     """The stack, on a cluster where the run has no pods yet."""
     monkeypatch.setenv("KUBECONFIG", str(server.kubeconfig(folder)))
