@@ -23,7 +23,7 @@ from pipelines.stack_check import Finding
 from tests import bed
 from tests.bed import NAMESPACE, kubectl, objects, wait_for
 from tests.door import basic, guarded_door
-from tests.test_pipeline import FAILING, PASSING, QUICK, RUN, Ended, command
+from tests.test_pipeline import FAILING, PASSING, QUICK, RUN, STEPS, Ended, command
 
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:metalayer-pipeline"
 USER, PASSWORD = "ada", "l0velace-of-the-test"
@@ -137,17 +137,7 @@ class TestRuns:
         assert "alias champion" in ended.out
         assert re.search(r"^Bento +metalayer-pwm:1-", ended.out, re.MULTILINE)
         jobs = {job["metadata"]["labels"].get("step_name") for job in objects("jobs", "pipeline=training")}
-        assert jobs >= {
-            "load_artifacts",
-            "label",
-            "split",
-            "train",
-            "evaluate",
-            "gate",
-            "register",
-            "package",
-            "report",
-        }
+        assert jobs >= {*STEPS}
         for pod in objects("pods", "pipeline=training"):
             assert pod["spec"]["serviceAccountName"] in ("metalayer-pipeline", "metalayer-gpu-step")
         (trained,) = [pod for pod in objects("pods", TRAINING) if gpus(pod)]

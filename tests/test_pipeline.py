@@ -22,6 +22,7 @@ QUICK = ("train.max_epochs=2", "evaluate.n_bootstrap=100", "model.hidden_dim=32"
 PASSING = ("gate.min_pr_auc_splice=0", "gate.margin=1", "gate.require_better_than_base=false")
 FAILING = ("gate.min_pr_auc_splice=1",)
 CACHED = "load_artifacts, label, split, train"
+STEPS = (*CACHED.split(", "), "evaluate", "gate", "register", "report", "package", "promote")
 
 
 @dataclass(frozen=True)
@@ -121,18 +122,7 @@ class TestRuns:
         assert [line for line in lines if line.startswith("[")] == [
             f"[{i}/10] {step}"
             for i, step in enumerate(
-                (
-                    "load_artifacts",
-                    "label",
-                    "split",
-                    "train",
-                    "evaluate",
-                    "gate",
-                    "register",
-                    "report",
-                    "package",
-                    "promote",
-                ),
+                STEPS,
                 1,
             )
         ]
