@@ -19,6 +19,9 @@ from typing import Any, TextIO
 
 from metalayer.errors import MetalayerError
 
+BEFORE = "before the first step"
+"""Where a run fails that has none behind it."""
+
 _OURS = ("metalayer", "steps", "pipelines", "__main__")
 _ZENML_CHATTER = (
     "zenml.config.global_config",
@@ -240,16 +243,15 @@ def ended(code: int) -> None:
     say(f"exit status {code}: {'promoted' if code == 0 else 'rejected, the champion stays as it was'}")
 
 
-def failure(error: BaseException, *, step: str | None, log_file: Path, state: Path, code: int) -> None:
+def failure(error: BaseException, *, where: str, log_file: Path, state: Path, code: int) -> None:
     """Print what failed, why and what to do, as the last lines; the traceback goes to the log file."""
-    logging.getLogger("traceback").error("the run failed in %s", step or "its preparation", exc_info=error)
-    where = f"step {step}" if step else "before the first step"
+    logging.getLogger("traceback").error("failed %s", where, exc_info=error)
     cause = str(error) if isinstance(error, MetalayerError) else f"{type(error).__name__}: {error}"
     lines = [f"failed  {where}", f"cause   {_indented(cause)}"]
     fix = _fix(error, state)
     if fix:
         lines.append(f"fix     {fix}")
-    if log_file.exists() and (step or not isinstance(error, MetalayerError)):
+    if log_file.exists() and (where != BEFORE or not isinstance(error, MetalayerError)):
         lines.append(f"log     {shown(log_file)} (with the traceback)")
     lines.append(f"exit status {code}: {'bad input or configuration' if code == 2 else 'failure'}")
     print("\n" + "\n".join(lines), file=sys.stderr, flush=True)

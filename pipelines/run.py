@@ -13,29 +13,35 @@ import argparse
 import contextlib
 import hashlib
 import importlib
-import json
 import logging
 import os
-import shlex
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `pipelines` and `steps`, from whatever directory this runs
-
-import yaml
 
 from metalayer.config import BaseConfig, RunConfig, ScoreConfig, Section
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ConfigError, MetalayerError
 from metalayer.files import only_one, publish_file
-from metalayer.schema import ROW_SCORES
-from pipelines import commands, console, environment, mlflow_service, pods, schedule, stack_check, stacks
+from pipelines import (
+    commands,
+    console,
+    environment,
+    failures,
+    mlflow_service,
+    pods,
+    results,
+    schedule,
+    stack_check,
+    stacks,
+)
 from steps import inputs, workspace
 
 if TYPE_CHECKING:
@@ -46,7 +52,6 @@ AnySection = TypeVar("AnySection", bound=Section)
 DEMO = environment.ROOT / "pipelines" / "configs" / "demo.yaml"
 UNGATED = ("search", "base_layer", "score")
 """Pipelines beside training, which end without a decision."""
-REJECTED = 3
 _LOOKED_BACK = 50
 """Runs that `--if-changed` compares with."""
 
@@ -77,11 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _simulate(config)
             return _run(config, options, run_name, state, log_file)
     except Exception as error:  # noqa: BLE001  the last place: every error becomes its message and an exit status
-        step, cause = _failed_step(run_name) or (None, error)
-        if isinstance(error, pods.PodError) and step in (None, error.step):
-            step, cause = error.step, error  # a pod that was killed has left no error with ZenML
+        where, cause = failures.explained(run_name, error)
         code = cause.exit_code if isinstance(cause, MetalayerError) else 1
-        console.failure(cause, step=step, log_file=log_file, state=state, code=code)
+        console.failure(cause, where=where, log_file=log_file, state=state, code=code)
         return code
 
 
@@ -251,14 +254,17 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
 
             console.compiled(package_file(run_name))
             return 0
-        run = Client().get_pipeline_run(run_name)
-        if options.pipeline == "search":
-            return _finish_search(run, config, options.stack, state, log_file)
-        if isinstance(settings, BaseConfig):
-            return _finish_base_layer(run, settings, options, log_file)
-        if plan:
-            return _finish_score(run, config, state, log_file)
-        return _finish(run, tracking_uri, state, log_file)
+        done = results.Done(
+            run=Client().get_pipeline_run(run_name),
+            config=config,
+            config_file=options.config,
+            stack=options.stack,
+            tracking_uri=tracking_uri,
+            state=state,
+            log_file=log_file,
+        )
+        show: Callable[[results.Done], int] = getattr(results, options.pipeline)
+        return show(done)
 
 
 def _finished_run(pipeline: str, settings: RunConfig | BaseConfig | ScoreConfig, data_hash: str) -> str | None:
@@ -299,7 +305,7 @@ def _scoring_plan(config: RunConfig, run_name: str, state: Path) -> ScoringPlan:
     from metalayer.workflows.score_genome import named_model, plan_shards
 
     named_model(config.score, config.data.base_model)
-    folder = _scores_output(config, state).parent
+    folder = results.scores_file(config, state).parent
     try:  # now, not after hours
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -315,10 +321,6 @@ def _scoring_plan(config: RunConfig, run_name: str, state: Path) -> ScoringPlan:
     return plan
 
 
-def _scores_output(config: RunConfig, state: Path) -> Path:
-    return config.score.output or state / "scores" / f"{config.data.base_model}.parquet"
-
-
 def _scorer(config: RunConfig, tracking_uri: str, state: Path) -> ScoringModel:
     from metalayer.workflows.score_genome import named_model, registered_model
 
@@ -326,127 +328,6 @@ def _scorer(config: RunConfig, tracking_uri: str, state: Path) -> ScoringModel:
     return named_model(config.score, base_model) or registered_model(
         config.score, base_model, tracking_uri, state / "models"
     )
-
-
-def _finish(run: Any, uri: str, state: Path, log_file: Path) -> int:
-    """Publish report and query, print the result; returns the exit status."""
-    from metalayer.evaluation.tables import comparison_table
-
-    def output(step: str, name: str) -> Any:
-        return run.steps[step].outputs[name][0].load()
-
-    report = state / "reports" / run.name / "report.html"
-    for name, path in (("html_report", report), ("drift_report", report.with_name("drift.html"))):
-        with publish_file(path) as draft:
-            draft.write_text(output("report", name), encoding="utf-8")
-    decision, registration = output("gate", "decision"), output("register", "registration")
-    code = 0 if decision["promoted"] else REJECTED
-    console.result(
-        table=comparison_table(output("evaluate", "evaluation")),
-        decision=decision,
-        registration=registration,
-        promotion=output("promote", "promotion"),
-        bento=output("package", "bento"),
-        report=report,
-        query=_query(output("evaluate", "golden").file, state) if code == 0 else _no_query(registration["name"], uri),
-        cached=[name for name, step in run.steps.items() if step.status == "cached"],
-        log_file=log_file,
-    )
-    console.ended(code)
-    return code
-
-
-def _finish_search(run: Any, config: RunConfig, stack: str, state: Path, log_file: Path) -> int:
-    """Write the best settings as a configuration to train with, print the trials; returns the exit status."""
-    found = run.steps["search"].outputs["search"][0].load()
-    values = config.model_dump(mode="json", exclude={"search"}) | found["best"]
-    best = state / "search" / run.name / "best.yaml"
-    with publish_file(best) as draft:
-        draft.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    command = ["python", "pipelines/run.py", "--stack", stack, "--config", console.shown(best)]
-    console.search_result(found, best, shlex.join(command), log_file)
-    return 0
-
-
-def _finish_base_layer(run: Any, config: BaseConfig, options: argparse.Namespace, log_file: Path) -> int:
-    """See that the files are there, print them and the command that trains on them; returns the exit status.
-
-    Raises:
-        MetalayerError: files that are not as the pass wrote them.
-    """
-    from metalayer.workflows.base_run import changed_files, manifest_name
-
-    manifest = run.steps["base_layer"].outputs["manifest"][0].load()
-    changed = changed_files(manifest, config.output)
-    if changed:
-        raise MetalayerError(
-            f"{len(changed)} files in {config.output} are gone or not as the pass wrote them, the first {changed[0]}; "
-            "run again with --no-cache"
-        )
-    command = ["python", "pipelines/run.py", "--stack", options.stack]
-    if options.config:
-        command += ["--config", str(options.config)]
-    command += ["--data-root", console.shown(config.output), "--set", f"data.base_model={manifest['base_model']}"]
-    cached = [name for name, step in run.steps.items() if step.status == "cached"]
-    folders = dict.fromkeys((config.output / name).parent for name in manifest["files"] if "/" in name)
-    wrote = [*folders, config.output / "genes.tsv", config.output / manifest_name(manifest["base_model"])]
-    console.base_layer_result(manifest, wrote, shlex.join(command), cached, log_file)
-    return 0
-
-
-def _finish_score(run: Any, config: RunConfig, state: Path, log_file: Path) -> int:
-    """Fetch and publish the scores, print what they are; returns the exit status."""
-    from metalayer.workflows.score_genome import publish_scores
-
-    merged = run.steps["merge_shards"].outputs
-    manifest = merged["genome_manifest"][0].load()
-    output = _scores_output(config, state)
-    described = publish_scores(merged["genome_scores"][0].load().file, manifest, output)
-    cached = [name for name, step in run.steps.items() if step.status == "cached"]
-    console.score_result(manifest, [output, described], cached, log_file)
-    return 0
-
-
-def _query(golden: Path, state: Path) -> list[str]:
-    """Write a request of golden rows; returns the commands that serve the model and send it."""
-    import polars as pl
-
-    table = pl.read_parquet(golden).unique("splice_type", keep="first", maintain_order=True)
-    rows = table.select("sequence", "index", *ROW_SCORES).to_dicts()
-    request = state / "query.json"
-    with publish_file(request) as draft:
-        draft.write_text(json.dumps({"rows": rows}), encoding="utf-8")
-    here = Path.cwd() == environment.ROOT
-    return [
-        "make serve" if here else f"make -C {shlex.quote(str(environment.ROOT))} serve",
-        "curl -s http://127.0.0.1:3000/v1/score -H 'Content-Type: application/json' "
-        f"--data @{shlex.quote(console.shown(request))}",
-    ]
-
-
-def _no_query(name: str, tracking_uri: str) -> list[str]:
-    from metalayer.serving import registry
-
-    champion = registry.find_champion(name, tracking_uri)
-    if champion is None:
-        return ["no model is promoted yet, so there is none to query"]
-    return [f"make serve answers with the champion, version {champion.version}"]
-
-
-def _failed_step(run_name: str) -> tuple[str, BaseException] | None:
-    """The first step that failed and its error, which orchestrators tell only as text; None before the first step."""
-    if "zenml.client" not in sys.modules:
-        return None
-    from zenml.client import Client
-    from zenml.enums import ExecutionStatus
-    from zenml.utils.exception_utils import reconstruct_exception
-
-    with contextlib.suppress(Exception):  # no such run, or no database: the first error is what matters
-        run = Client().get_pipeline_run(run_name)
-        failed = [step for step in run.steps.values() if step.status == ExecutionStatus.FAILED]
-        for step in sorted(failed, key=lambda step: step.created):
-            return str(step.name), reconstruct_exception(step.exception_info, f"step {step.name} failed")
-    return None
 
 
 @contextlib.contextmanager

@@ -109,10 +109,13 @@ class _FileMaterializer(BaseMaterializer):
         stored = os.path.join(self.uri, name)  # noqa: PTH118
         if "://" not in self.uri:
             if not Path(stored).is_file():
-                raise MetalayerError(f"{stored} is gone from the artifact store; run again with --no-cache")
+                raise _gone(stored)
             return Path(stored)
-        with self.artifact_store.open(stored, "rb") as reader, (folder / name).open("wb") as writer:
-            shutil.copyfileobj(reader, writer, 1 << 20)
+        try:
+            with self.artifact_store.open(stored, "rb") as reader, (folder / name).open("wb") as writer:
+                shutil.copyfileobj(reader, writer, 1 << 20)
+        except FileNotFoundError:
+            raise _gone(stored) from None
         return folder / name
 
     def _download_folder(self) -> Path:
@@ -127,8 +130,12 @@ class _FileMaterializer(BaseMaterializer):
             json.dump(facts, handle)
 
     def _read_facts(self) -> dict[str, Any]:
-        with self.artifact_store.open(os.path.join(self.uri, self._FACTS), "r") as handle:  # noqa: PTH118
-            facts: dict[str, Any] = json.load(handle)
+        stored = os.path.join(self.uri, self._FACTS)  # noqa: PTH118
+        try:
+            with self.artifact_store.open(stored, "r") as handle:
+                facts: dict[str, Any] = json.load(handle)
+        except FileNotFoundError:
+            raise _gone(stored) from None
         return facts
 
     def _visualise(self, text: str) -> dict[str, VisualizationType]:
@@ -238,6 +245,10 @@ class ModelMaterializer(_FileMaterializer):
     def extract_metadata(self, data: ModelRef) -> dict[str, Any]:
         """Files, sizes and hash."""
         return {"sha256": data.sha256, "files": {file.name: file.stat().st_size for file in data.path.iterdir()}}
+
+
+def _gone(stored: str) -> MetalayerError:
+    return MetalayerError(f"{stored} is gone from the artifact store; run again with --no-cache")
 
 
 def _html_row(tag: str, cells: list[str]) -> str:

@@ -6,7 +6,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,17 +16,25 @@ if TYPE_CHECKING:
     from metalayer.serving.engine import Engine
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: tests need no network
-_CLUSTER = "cluster"
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One process runs a file's tests, which share fixtures, or all of those on the one cluster; these come first."""
-    items.sort(key=lambda item: item.get_closest_marker(_CLUSTER) is None)
-    for item in items:
-        group = _CLUSTER if item.get_closest_marker(_CLUSTER) else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
+    """Tests on the cluster, which take longest, come first."""
+    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """One process runs a file's tests, which share fixtures; and one all `test_cluster*.py`: there is one cluster."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = super()._split_scope(nodeid)
+            return "cluster" if Path(file).name.startswith("test_cluster") else file
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

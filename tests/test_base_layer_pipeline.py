@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +13,7 @@ from metalayer.config import BaseConfig, DataConfig, RunConfig
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ConfigError, InputError, MetalayerError
 from metalayer.workflows.base_run import base_run, changed_files, fingerprint, is_written
+from pipelines import results
 from tests.test_pipeline import ROOT, RUN, Ended, execute, found
 
 
@@ -127,17 +127,21 @@ def test_the_fingerprint_is_of_contents(simulation: Path, tmp_path: Path) -> Non
         fingerprint(config.model_copy(update={"annotation": tmp_path / "absent"}))
 
 
-def test_success_is_claimed_for_whole_files_alone(
-    simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys, "path", list(sys.path))
-    from pipelines import run as runner
-
+def test_success_is_claimed_for_whole_files_alone(simulation: Path, tmp_path: Path) -> None:
     config = BaseConfig(**settings(simulation, tmp_path / "own"))
     output = SimpleNamespace(load=lambda: base_run(config) | {"files": {"genes.tsv": "other"}})
     step = SimpleNamespace(outputs={"manifest": [output]}, status="cached")
+    done = results.Done(
+        run=SimpleNamespace(steps={"base_layer": step}),
+        config=RunConfig(base=config),
+        config_file=None,
+        stack="local",
+        tracking_uri="",
+        state=tmp_path,
+        log_file=tmp_path / "log",
+    )
     with pytest.raises(MetalayerError, match=r"1 files in .*the first genes.tsv; run again with --no-cache"):
-        runner._finish_base_layer(SimpleNamespace(steps={"base_layer": step}), config, SimpleNamespace(), tmp_path)
+        results.base_layer(done)
 
 
 def test_settings_of_a_pass() -> None:

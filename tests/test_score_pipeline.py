@@ -83,6 +83,19 @@ class TestRuns:
         ]
         assert sha256(work / "again.parquet") == sha256(work / "out" / "genome.parquet")
 
+    def test_what_the_store_has_lost_is_named(self, work: Path, simulation: Path) -> None:
+        """A bucket may expire its objects; the cache does not know."""
+        merged = work / "state" / "artifacts" / "merge_shards"
+        merged.rename(work / "lost")
+        lost = run(work, simulation, "score.model=model", "score.output=lost.parquet")
+        (work / "lost").rename(merged)
+        assert lost.code == 1
+        assert "failed  after the last step" in lost.err
+        assert f"cause   {merged}/" in lost.err
+        assert "is gone from the artifact store" in lost.err
+        assert "run again with --no-cache" in lost.err
+        assert not (work / "lost.parquet").exists()
+
     def test_a_killed_shard_is_the_only_one_made_again(self, work: Path, simulation: Path, tmp_path: Path) -> None:
         program = [sys.executable, str(RUN), *arguments(simulation, "score.model=other", "score.output=killed.parquet")]
         environment = {**os.environ, "METALAYER_HOME": str(work / "state")}

@@ -1,0 +1,161 @@
+"""What a finished run has left: published, printed, and turned into an exit status; a function a pipeline."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from metalayer.config import RunConfig
+from metalayer.errors import MetalayerError
+from metalayer.files import publish_file
+from metalayer.schema import ROW_SCORES
+from pipelines import console, environment
+
+REJECTED = 3
+
+
+@dataclass(frozen=True)
+class Done:
+    """A run that has finished.
+
+    Attributes:
+        run: ZenML's record of it.
+        config: its configuration, with absolute paths.
+        config_file: as `--config`; None is the demo.
+        stack: as `--stack`.
+        tracking_uri: of the MLflow that it wrote to.
+        state: the state folder.
+        log_file: of the run.
+    """
+
+    run: Any
+    config: RunConfig
+    config_file: Path | None
+    stack: str
+    tracking_uri: str
+    state: Path
+    log_file: Path
+
+    def output(self, step: str, name: str) -> Any:
+        """What a step returned under a name."""
+        return self.run.steps[step].outputs[name][0].load()
+
+    @property
+    def cached(self) -> list[str]:
+        """Steps taken from the cache."""
+        return [name for name, step in self.run.steps.items() if step.status == "cached"]
+
+
+def training(done: Done) -> int:
+    """Publish report and query, print the result; returns the exit status."""
+    from metalayer.evaluation.tables import comparison_table
+
+    report = done.state / "reports" / done.run.name / "report.html"
+    for name, path in (("html_report", report), ("drift_report", report.with_name("drift.html"))):
+        with publish_file(path) as draft:
+            draft.write_text(done.output("report", name), encoding="utf-8")
+    decision, registration = done.output("gate", "decision"), done.output("register", "registration")
+    code = 0 if decision["promoted"] else REJECTED
+    if code == 0:
+        query = _query(done.output("evaluate", "golden").file, done.state)
+    else:
+        query = _no_query(registration["name"], done.tracking_uri)
+    console.result(
+        table=comparison_table(done.output("evaluate", "evaluation")),
+        decision=decision,
+        registration=registration,
+        promotion=done.output("promote", "promotion"),
+        bento=done.output("package", "bento"),
+        report=report,
+        query=query,
+        cached=done.cached,
+        log_file=done.log_file,
+    )
+    console.ended(code)
+    return code
+
+
+def search(done: Done) -> int:
+    """Write the best settings as a configuration to train with, print the trials; returns the exit status."""
+    found = done.output("search", "search")
+    values = done.config.model_dump(mode="json", exclude={"search"}) | found["best"]
+    best = done.state / "search" / done.run.name / "best.yaml"
+    with publish_file(best) as draft:
+        draft.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    command = ["python", "pipelines/run.py", "--stack", done.stack, "--config", console.shown(best)]
+    console.search_result(found, best, shlex.join(command), done.log_file)
+    return 0
+
+
+def base_layer(done: Done) -> int:
+    """See that the files are there, print them and the command that trains on them; returns the exit status.
+
+    Raises:
+        MetalayerError: files that are not as the pass wrote them.
+    """
+    from metalayer.workflows.base_run import changed_files, manifest_name
+
+    assert done.config.base is not None
+    output = done.config.base.output
+    manifest = done.output("base_layer", "manifest")
+    changed = changed_files(manifest, output)
+    if changed:
+        raise MetalayerError(
+            f"{len(changed)} files in {output} are gone or not as the pass wrote them, the first {changed[0]}; "
+            "run again with --no-cache"
+        )
+    command = ["python", "pipelines/run.py", "--stack", done.stack]
+    if done.config_file:
+        command += ["--config", str(done.config_file)]
+    command += ["--data-root", console.shown(output), "--set", f"data.base_model={manifest['base_model']}"]
+    folders = dict.fromkeys((output / name).parent for name in manifest["files"] if "/" in name)
+    wrote = [*folders, output / "genes.tsv", output / manifest_name(manifest["base_model"])]
+    console.base_layer_result(manifest, wrote, shlex.join(command), done.cached, done.log_file)
+    return 0
+
+
+def score(done: Done) -> int:
+    """Fetch and publish the scores, print what they are; returns the exit status."""
+    from metalayer.workflows.score_genome import publish_scores
+
+    manifest = done.output("merge_shards", "genome_manifest")
+    output = scores_file(done.config, done.state)
+    described = publish_scores(done.output("merge_shards", "genome_scores").file, manifest, output)
+    console.score_result(manifest, [output, described], done.cached, done.log_file)
+    return 0
+
+
+def scores_file(config: RunConfig, state: Path) -> Path:
+    """Where `--pipeline score` publishes."""
+    return config.score.output or state / "scores" / f"{config.data.base_model}.parquet"
+
+
+def _query(golden: Path, state: Path) -> list[str]:
+    """Write a request of golden rows; returns the commands that serve the model and send it."""
+    import polars as pl
+
+    table = pl.read_parquet(golden).unique("splice_type", keep="first", maintain_order=True)
+    rows = table.select("sequence", "index", *ROW_SCORES).to_dicts()
+    request = state / "query.json"
+    with publish_file(request) as draft:
+        draft.write_text(json.dumps({"rows": rows}), encoding="utf-8")
+    here = Path.cwd() == environment.ROOT
+    return [
+        "make serve" if here else f"make -C {shlex.quote(str(environment.ROOT))} serve",
+        "curl -s http://127.0.0.1:3000/v1/score -H 'Content-Type: application/json' "
+        f"--data @{shlex.quote(console.shown(request))}",
+    ]
+
+
+def _no_query(name: str, tracking_uri: str) -> list[str]:
+    from metalayer.serving import registry
+
+    champion = registry.find_champion(name, tracking_uri)
+    if champion is None:
+        return ["no model is promoted yet, so there is none to query"]
+    return [f"make serve answers with the champion, version {champion.version}"]
