@@ -24,6 +24,17 @@ def explained(run_name: str, error: Exception) -> tuple[str, BaseException]:
     return "after the last step" if _is_over(run_name) else console.BEFORE, cause
 
 
+def require_completed(run_name: str) -> None:
+    """See that all steps of a run have succeeded: ZenML's Kubernetes orchestrator returns from others too.
+
+    Raises:
+        MetalayerError: some have not.
+    """
+    status = _run(run_name).status
+    if not status.is_successful:
+        raise MetalayerError(f"run {run_name} ended as {status}")
+
+
 def _failed_step(run_name: str) -> tuple[str, BaseException] | None:
     """The first step that failed and its error, which orchestrators tell only as text; None before the first step."""
     from zenml.enums import ExecutionStatus
@@ -54,10 +65,8 @@ def _lost(run_name: str) -> MetalayerError | None:
 
 
 def _is_over(run_name: str) -> bool:
-    from zenml.enums import ExecutionStatus
-
     with contextlib.suppress(Exception):  # no such run
-        return bool(_run(run_name).status == ExecutionStatus.COMPLETED)
+        return bool(_run(run_name).status.is_successful)
     return False
 
 

@@ -60,7 +60,7 @@ class Trouble:
 
 @contextlib.contextmanager
 def watched(stack: Stack, run_name: str) -> Iterator[None]:
-    """Say what goes wrong with the pods of a run, once, as long as this lasts.
+    """Say what goes wrong with the pods of a run, each thing once, as long as this lasts.
 
     Raises:
         PodError: instead of an error within, where a pod was seen to end badly, the last one.
@@ -79,9 +79,8 @@ def watched(stack: Stack, run_name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        ended = [trouble for trouble in told if not trouble.waits]
-        if ended:
-            raise PodError(ended[-1]) from error
+        if told:
+            raise PodError(told[-1]) from error
         raise
     finally:
         over.set()
@@ -89,7 +88,8 @@ def watched(stack: Stack, run_name: str) -> Iterator[None]:
 
 
 def _watch(cluster: Cluster, namespace: str, label: str, told: list[Trouble], over: threading.Event) -> None:
-    since: dict[Trouble, float] = {}
+    since: dict[tuple[str, str], float] = {}
+    told_waits = set[str]()
     unseen = set[tuple[Look, int]]()
     while not over.wait(_POLL_S):
         now = time.monotonic()
@@ -101,11 +101,21 @@ def _watch(cluster: Cluster, namespace: str, label: str, told: list[Trouble], ov
                 if (look, error.status) not in unseen:
                     unseen.add((look, error.status))
                     logger.warning("what befalls the pods of this run cannot be told in full: %s", error)
-        since = {trouble: since.get(trouble, now) for trouble in found}
-        for trouble, first in since.items():
-            if trouble not in told and (not trouble.waits or now - first >= _PATIENCE_S):
+        for trouble in found:
+            if not trouble.waits and trouble not in told:
                 told.append(trouble)
-                logger.warning("step %s: %s\n      -> %s", trouble.step, trouble.text, trouble.fix)
+                _tell(trouble.step, trouble)
+        waits = {(trouble.step, trouble.fix): trouble for trouble in found if trouble.waits}
+        since = {key: since.get(key, now) for key in waits}
+        long = [trouble for key, trouble in waits.items() if now - since[key] >= _PATIENCE_S]
+        for fix in {trouble.fix for trouble in long} - told_waits:  # once, however many wait: shards wait in turn
+            told_waits.add(fix)
+            first, *others = (trouble for trouble in long if trouble.fix == fix)
+            _tell(f"{first.step} and {len(others)} more" if others else first.step, first)
+
+
+def _tell(steps: str, trouble: Trouble) -> None:
+    logger.warning("step %s: %s\n      -> %s", steps, trouble.text, trouble.fix)
 
 
 def troubles_of_pods(cluster: Cluster, namespace: str, label: str) -> list[Trouble]:
@@ -125,7 +135,7 @@ def troubles_of_jobs(cluster: Cluster, namespace: str, label: str) -> list[Troub
         ClusterError: they or the events of the namespace cannot be seen.
     """
     jobs = cluster.ask("GET", f"/apis/batch/v1/namespaces/{namespace}/jobs?labelSelector={label}")["items"]
-    waiting = {job["metadata"]["name"]: job for job in jobs if not job["status"].get("conditions")}
+    waiting = {job["metadata"]["name"]: job for job in jobs if not {"active", "conditions"} & job["status"].keys()}
     refused = f"/api/v1/namespaces/{namespace}/events?fieldSelector=reason%3DFailedCreate"
     found = []
     for event in cluster.ask("GET", refused)["items"] if waiting else []:

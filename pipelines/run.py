@@ -52,6 +52,8 @@ AnySection = TypeVar("AnySection", bound=Section)
 DEMO = environment.ROOT / "pipelines" / "configs" / "demo.yaml"
 UNGATED = ("search", "base_layer", "score")
 """Pipelines beside training, which end without a decision."""
+_NAME_LENGTH = 36
+"""With kind and time no more than the 63 characters that a label of Kubernetes has."""
 _LOOKED_BACK = 50
 """Runs that `--if-changed` compares with."""
 
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     state = environment.prepare(local=options.stack == "local")
     config_name = (options.config or DEMO).stem
     kind = "" if options.pipeline == "training" else f"{options.pipeline}-"
-    run_name = f"{config_name}-{kind}{time.strftime('%Y%m%d-%H%M%S')}"
+    run_name = f"{config_name[:_NAME_LENGTH]}-{kind}{time.strftime('%Y%m%d-%H%M%S')}"
     log_file = state / "logs" / f"{run_name}.log"
     for number in (signal.SIGINT, signal.SIGTERM):  # the first process of a container gets neither by default
         signal.signal(number, _interrupted if options.stack == "local" else _left_alone)
@@ -249,6 +251,8 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
         )
         with pods.watched(stack, run_name):
             prepared(**given)
+            if not stack.only_compiles:
+                failures.require_completed(run_name)
         if stack.only_compiles:
             from pipelines.kubeflow import package_file
 

@@ -305,6 +305,28 @@ class TestMishaps:
         assert "Insufficient memory" in no_node.text
         assert [greedy.waits, absent.waits, no_node.waits] == [False, False, True]
 
+    def test_a_run_whose_training_is_out_of_memory(self, untainted: None, simulation: Path) -> None:
+        """Its pods' end is the run's, though ZenML has no traceback of it."""
+        program = (
+            "import sys; sys.path.insert(0, sys.argv[1])\n"
+            "from pipelines import environment, run, stacks; environment.prepare(local=False)\n"
+            "read = stacks.read\n"
+            "def little(*given):\n"
+            "    stack = read(*given)\n"
+            "    resources = stack.components['step_operator']['pod_settings']['resources']\n"
+            "    for kind in ('requests', 'limits'): resources[kind]['memory'] = '200Mi'\n"
+            "    return stack\n"
+            "stacks.read = little\n"
+            "sys.exit(run.main(sys.argv[2:]))\n"
+        )
+        settings = command((*QUICK, "train.seed=3"), ("--data-root", str(simulation)))
+        given = [sys.executable, "-c", program, str(bed.ROOT), "--stack", "kubernetes", *settings]
+        ended = subprocess.run(given, capture_output=True, text=True, timeout=600, check=False)
+        assert ended.returncode == 1
+        assert "failed  step train" in ended.stderr
+        assert "cause   out of memory: its pod was killed at the limit 200Mi (OOMKilled)" in ended.stderr
+        assert "raise limits.memory of its pod settings" in ended.stderr
+
 
 def on_the_bed(arguments: list[str], changes: dict[str, str]) -> Ended:
     """A run on the bed, from this machine."""

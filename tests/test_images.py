@@ -23,6 +23,7 @@ from metalayer.serving.packaging import build_bento
 from pipelines.environment import git_commit
 from tests import checkpoints
 from tests.servers import free_port, mlflow_server
+from tests.test_pipeline import FAILING, QUICK, command
 
 pytestmark = [pytest.mark.container, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[1]
@@ -114,7 +115,7 @@ def logs(container: str) -> str:
 def refused(code: int, *arguments: str) -> str:
     """What a container says that ends with this status."""
     command = ["docker", "run", "--rm", *CONFINED, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == code, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
     return done.stderr
@@ -178,6 +179,15 @@ def test_the_demo_runs_without_a_network_and_its_model_is_served(volume: str) ->
         assert httpx.get(f"{url}/v1/model").json()["git_commit"] == git_commit()
     # The registry is in the volume too, but needs what the serving image is without.
     assert "name an MLflow server in MLFLOW_TRACKING_URI" in refused(1, *state, image("serving"))
+
+
+def test_training_in_two_processes(simulation: Path) -> None:
+    """As by two GPUs of a pod: torchrun from the container's first process, on a read-only root."""
+    data = ("--volume", f"{simulation}:/data:ro", *STATE, "--env", "PET_NPROC_PER_NODE=2", "--network", "none")
+    changes = command((*QUICK, *FAILING), ("--data-root", "/data"))
+    told = refused(3, *data, image("pipeline"), "python", "pipelines/run.py", *changes)
+    assert "training in 2 processes" in told
+    assert "epoch 2/2: loss" in told
 
 
 def test_a_mounted_bento_is_served_and_drains(model: tuple[Path, Path]) -> None:

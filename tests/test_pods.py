@@ -101,6 +101,32 @@ def test_a_refused_pod_is_told_after_a_while(
     assert "-> wait for other runs, or ask for a larger quota" in record.getMessage()
 
 
+def test_pods_that_wait_in_turn_are_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often the scheduler puts it in other words; a Job whose pod was refused and now runs is none of them."""
+    monkeypatch.setattr(pods, "_POLL_S", 0.05)
+    monkeypatch.setattr(pods, "_PATIENCE_S", 0.2)
+    with fake_server() as server:
+        stack = watched_stack(server, tmp_path, monkeypatch)
+        job = {"metadata": {"name": "job-1", "labels": {"step_name": "label"}}, "status": {"active": 1}}
+        event = {"involvedObject": {"name": "job-1"}, "message": "pods are forbidden: exceeded quota: small"}
+        server.answers[f"GET {JOBS}"] = (200, {"items": [job]})
+        server.answers[f"GET {NAMESPACE}/events"] = (200, {"items": [event]})
+        with pods.watched(stack, "run-1"):
+            for number in range(20):
+                condition = {**UNSCHEDULABLE, "message": f"0/{number} nodes are available"}
+                waiting = [pod({"conditions": [condition]}) | {"metadata": labelled(f"shard_{i}")} for i in range(3)]
+                server.answers[f"GET {NAMESPACE}/pods"] = (200, {"items": waiting[number // 8 :]})
+                time.sleep(0.05)
+    (record,) = caplog.records
+    assert record.getMessage().startswith("step shard_0 and 2 more: its pod finds no node: 0/")
+
+
+def labelled(step: str) -> dict[str, Any]:
+    return {"labels": {"step_name": step}}
+
+
 def test_what_may_not_be_seen_is_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

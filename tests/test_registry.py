@@ -375,6 +375,21 @@ def test_the_champion_stays_where_golden_rows_come_out_otherwise(home: Path, mod
     assert packaging.find_bento(NAME, 1, digest(model[0])) is None
 
 
+def test_a_version_takes_no_other_place_than_that_it_was_compared_for(home: Path, model: tuple[Path, Path]) -> None:
+    """Another run may have promoted in between."""
+    from metalayer.serving import promotion, registry
+
+    make_champion(*model)
+    registry.register(*model, base_model="pwm", promoted=True)
+    for then, said in ((None, "no champion"), (3, "version 3")):
+        with pytest.raises(InputError, match=f"version 2 was compared with {said}, and champion is now 1: run"):
+            promotion.promote(NAME, 2, bento="b:1", instead_of=[then])
+        assert registry.champion_history(NAME) == [1]
+    for _ in range(2):  # an attempt that was cut off, and the next
+        assert promotion.promote(NAME, 2, bento="b:1", instead_of=[1]).version == 2
+    assert registry.champion_history(NAME) == [1, 2]
+
+
 def test_nothing_to_roll_back(home: Path, model: tuple[Path, Path]) -> None:
     from metalayer.serving import promotion, registry
 

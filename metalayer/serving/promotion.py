@@ -6,7 +6,7 @@ registry take it up by themselves. The pipeline and `metalayer registry` both co
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from metalayer.errors import InputError
@@ -34,7 +34,14 @@ class Move:
     bento: str
 
 
-def promote(name: str, version: int, tracking_uri: str | None = None, *, bento: str | None = None) -> Move:
+def promote(
+    name: str,
+    version: int,
+    tracking_uri: str | None = None,
+    *,
+    bento: str | None = None,
+    instead_of: Collection[int | None] | None = None,
+) -> Move:
     """Move `champion` to a version that passed the gate, once it answers its golden rows here and is packaged.
 
     A version that is the champion already stays it, so that an attempt that was cut off can be made again.
@@ -44,9 +51,11 @@ def promote(name: str, version: int, tracking_uri: str | None = None, *, bento: 
         version: of it.
         tracking_uri: of the service; None takes `default_tracking_uri`.
         bento: tag of its Bento where `package_version` has just built that; None packages it now.
+        instead_of: versions whose place it may take, None among them where there may be no champion: those that it
+            was compared with. None: of any.
 
     Raises:
-        InputError: no such version, or one that the gate rejected.
+        InputError: no such version, one that the gate rejected, or another champion by now than `instead_of` has.
         ModelError: damaged files, or golden rows that come out otherwise; the alias stays.
         RegistryError: the service cannot be reached or refuses, or packaging failed; the alias stays.
     """
@@ -58,6 +67,13 @@ def promote(name: str, version: int, tracking_uri: str | None = None, *, bento: 
         )
     history = registry.champion_history(name, tracking_uri)
     stands = history[-1:] == [version]
+    now = history[-1] if history else None
+    if not stands and instead_of is not None and now not in instead_of:
+        then = " or ".join(f"version {one}" if one else "no champion" for one in instead_of)
+        raise InputError(
+            f"{name} version {version} was compared with {then}, and {CHAMPION} is now {now or 'none'}: run the same "
+            "command again, which compares it with that"
+        )
     return _move(name, history, history if stands else [*history, version], tracking_uri, bento)
 
 

@@ -125,10 +125,14 @@ def _ended_with_this(process: subprocess.Popen[str]) -> Iterator[None]:
         process.terminate()
         process.wait()
 
-    def forward(number: int, _frame: FrameType | None) -> None:
+    def forward(number: int, frame: FrameType | None) -> None:
         end()
+        if callable(before):
+            before(number, frame)
+            return
         signal.signal(number, before)
         os.kill(os.getpid(), number)
+        os._exit(128 + number)  # of a container's first process, which no signal ends by default
 
     is_main = threading.current_thread() is threading.main_thread()  # no other may set handlers
     before = signal.getsignal(signal.SIGTERM)
