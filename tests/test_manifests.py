@@ -14,7 +14,7 @@ from pipelines import stack_check
 from tests.manifests import K8S, VERSIONS, assert_restricted, kustomize, pod_specs, validate
 
 OVERLAYS = ("local", "production", "bed")
-SECRETS = {"metalayer-api-keys", "metalayer-mlflow-database", "metalayer-s3"}
+SECRETS = {"metalayer-api-keys", "metalayer-mlflow", "metalayer-mlflow-database", "metalayer-s3"}
 """What docs/kubernetes.md says to make."""
 SERVED_BY_1_20 = {"v1", "apps/v1", "rbac.authorization.k8s.io/v1", "networking.k8s.io/v1"}
 
@@ -100,7 +100,8 @@ def test_serving_settings_and_drain(overlay: list[dict[str, Any]]) -> None:
     spec = pod_specs(overlay)["metalayer-serving"]
     (container,) = spec["containers"]
     (config,) = (item for name, item in of_kind(overlay, "ConfigMap").items() if name.startswith("metalayer-serving"))
-    assert container["envFrom"] == [{"configMapRef": {"name": config["metadata"]["name"]}}]
+    login = {"secretRef": {"name": "metalayer-mlflow", "optional": True}}
+    assert container["envFrom"] == [{"configMapRef": {"name": config["metadata"]["name"]}}, login]
     settings = ServingSettings.from_environment(config["data"])
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
     assert str(settings.api_keys_file.parent) in mounts
