@@ -35,8 +35,10 @@ _MANIFESTS = (
     "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, "
     "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
 )
-_UNITS = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+_UNITS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50, "Ei": 2.0**60}
+_SET_BY_EACH_POD = ("cpu", "memory")
+"""Where a quota is on one of these, the API refuses a pod that sets none; of GPUs and others it asks no such thing."""
 
 
 @dataclass(frozen=True)
@@ -170,16 +172,19 @@ def _cluster(stack: Stack) -> list[Finding]:
     step, gpu_step = orchestrator["pod_settings"], operator["pod_settings"]
     together = [orchestrator["orchestrator_pod_settings"], step, gpu_step]  # while a step on the operator runs
     pods = {"orchestrator": step, "step_operator": gpu_step}
-    for path in ("/api/v1/nodes", f"/api/v1/namespaces/{namespace}/resourcequotas"):
-        try:
-            found = cluster.ask("GET", path)["items"]
-        except ClusterError as error:
-            findings.append(Finding("orchestrator", "unchecked", str(error)))
-            continue
-        if path.endswith("nodes"):
-            findings += [_placed(component, pod, found) for component, pod in pods.items()]
-        else:
-            findings += _quotas(found, together)
+    try:
+        nodes = cluster.ask("GET", "/api/v1/nodes")["items"]
+        findings += [_placed(component, pod, nodes) for component, pod in pods.items()]
+    except ClusterError as error:
+        findings.append(Finding("orchestrator", "unchecked", str(error)))
+    try:
+        ranges, quotas = (
+            cluster.ask("GET", f"/api/v1/namespaces/{namespace}/{kind}")["items"]
+            for kind in ("limitranges", "resourcequotas")
+        )
+        findings += _quotas(quotas, [_completed(pod.get("resources", {}), ranges) for pod in together])
+    except ClusterError as error:
+        findings.append(Finding("orchestrator", "unchecked", str(error)))
     return findings
 
 
@@ -259,48 +264,73 @@ def _untolerated(node: Mapping[str, Any], tolerations: Sequence[Mapping[str, Any
 
 
 def _needs(settings: Mapping[str, Any]) -> dict[str, float]:
-    """What the scheduler reserves for a pod: its requests, and limits where there is none."""
-    resources = settings.get("resources", {})
-    return {
-        name: amount(value) for name, value in {**resources.get("limits", {}), **resources.get("requests", {})}.items()
-    }
+    """What the scheduler reserves for a pod."""
+    return {name: amount(value) for name, value in _requests(settings.get("resources", {})).items()}
+
+
+def _requests(resources: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Of a pod: what it requests, and its limits where it does not say."""
+    return {**resources.get("limits", {}), **resources.get("requests", {})}
 
 
 def _short(needs: Mapping[str, float], allocatable: Mapping[str, str]) -> list[str]:
     return [name for name, wanted in needs.items() if amount(allocatable.get(name, "0")) < wanted]
 
 
-def _quotas(quotas: Sequence[Mapping[str, Any]], standing: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    """Whether the namespace's quotas leave room for pods that stand at the same time."""
+def _completed(resources: Mapping[str, Any], ranges: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Requests and limits of a pod as the API keeps them: what it leaves open, the namespace's LimitRanges set."""
+    limits, requests = dict(resources.get("limits", {})), _requests(resources)
+    for item in (item for found in ranges for item in found["spec"]["limits"] if item["type"] == "Container"):
+        limits = {**item.get("default", {}), **limits}
+        requests = {**item.get("defaultRequest", {}), **requests}
+    return {"limits": limits, "requests": requests}
+
+
+def _quotas(quotas: Sequence[Mapping[str, Any]], standing: Sequence[Mapping[str, Mapping[str, str]]]) -> list[Finding]:
+    """Whether the namespace's quotas let in, and leave room for, pods that stand at the same time.
+
+    Args:
+        quotas: as the API has them.
+        standing: limits and requests of each pod.
+    """
     asked: dict[str, float] = {"pods": len(standing), "count/jobs.batch": len(standing)}
-    for settings in standing:
-        resources = settings.get("resources", {})
-        for kind in ("requests", "limits"):
-            for name, value in resources.get(kind, {}).items():
+    for resources in standing:
+        for kind, amounts in resources.items():
+            for name, value in amounts.items():
                 asked[f"{kind}.{name}"] = asked.get(f"{kind}.{name}", 0.0) + amount(value)
-        for name, value in resources.get("limits", {}).items():
-            if "/" in name:  # of an extended resource the limit is the request
-                asked[f"requests.{name}"] = asked.get(f"requests.{name}", 0.0) + amount(value)
-    asked |= {name: asked[f"requests.{name}"] for name in ("cpu", "memory") if f"requests.{name}" in asked}
+    unset = {
+        f"{kind}.{name}"
+        for resources in standing
+        for kind, amounts in resources.items()
+        for name in _SET_BY_EACH_POD
+        if name not in amounts
+    }
     findings = []
     for quota in quotas:
+        title = f"quota {quota['metadata']['name']}"
+        if quota.get("spec", {}).keys() & {"scopes", "scopeSelector"}:
+            findings.append(Finding("orchestrator", "unchecked", f"{title} is for some pods only"))
+            continue
         hard, used = quota["status"].get("hard", {}), quota["status"].get("used", {})
         for name, value in hard.items():
-            left = amount(value) - amount(used.get(name, "0"))
-            if left < asked.get(name, 0.0):
-                text = f"quota {quota['metadata']['name']}: {left:g} of {name} left, a run needs {asked[name]:g}"
-                findings.append(
-                    Finding("orchestrator", "missing", text, "wait for other runs, or ask for a larger quota")
-                )
+            full_name = f"requests.{name}" if name in _SET_BY_EACH_POD else name
+            if full_name in unset:
+                text = f"{title} is on {name}: the API refuses pods that set no {full_name}, as do some of a run"
+                fix = f"set {full_name} in all pod settings of the stack's file, or a default by a LimitRange"
+                findings.append(Finding("orchestrator", "missing", text, fix))
+            elif full_name in asked and (left := amount(value) - amount(used.get(name, "0"))) < asked[full_name]:
+                text = f"{title}: {left:g} of {name} left, a run needs {asked[full_name]:g}"
+                fix = "wait for other runs, or ask for a larger quota"
+                findings.append(Finding("orchestrator", "missing", text, fix))
     return findings
 
 
 def amount(text: str) -> float:
     """A Kubernetes quantity: `500m` is 0.5, `2Gi` is 2147483648."""
-    match = re.fullmatch(r"([0-9.]+(?:[eE][-+]?[0-9]+)?)(Ki|Mi|Gi|Ti|[mkMGT]?)", str(text))
+    match = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?([KMGTPE]i|[numkMGTPE]?)", str(text))
     if not match:
         raise MetalayerError(f"{text!r} is not a Kubernetes quantity such as 500m or 2Gi")
-    return float(match[1]) * {**_UNITS, **_BINARY}[match[2]]
+    return float(match[1] + (match[2] or "")) * {**_UNITS, **_BINARY}[match[3]]
 
 
 def _artifact_store(stack: Stack) -> Finding:

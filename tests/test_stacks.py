@@ -300,6 +300,7 @@ def ready(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             f"GET {NAMESPACE}/serviceaccounts/metalayer-pipeline": (200, {}),
             f"GET {NAMESPACE}/serviceaccounts/metalayer-gpu-step": (200, {}),
             "GET /api/v1/nodes": (200, {"items": [node()]}),
+            f"GET {NAMESPACE}/limitranges": (200, {"items": []}),
             f"GET {NAMESPACE}/resourcequotas": (200, {"items": []}),
             "GET /api/v1/info": (200, {"version": "0.98.0"}),
             "POST /api/v1/login": (200, {"access_token": "t"}),
@@ -510,8 +511,45 @@ def test_mlflow_in_a_file(ready: FakeServer, monkeypatch: pytest.MonkeyPatch) ->
     assert "pods cannot reach" in only_missing(checked()).text
 
 
+def limit_range(kind: str, **defaults: dict[str, str]) -> dict[str, Any]:
+    return {"spec": {"limits": [{"type": kind, **defaults}]}}
+
+
+@pytest.mark.parametrize(
+    ("hard", "ranges", "message"),
+    [
+        ({"limits.cpu": "20"}, [], "quota team is on limits.cpu: the API refuses pods that set no limits.cpu"),
+        ({"limits.cpu": "20"}, [limit_range("Container", default={"cpu": "2"})], None),
+        ({"limits.cpu": "5"}, [limit_range("Container", default={"cpu": "2"})], "5 of limits.cpu left, a run needs 6"),
+        ({"limits.cpu": "20"}, [limit_range("Pod", max={"cpu": "2"})], "pods that set no limits.cpu"),
+        ({"cpu": "1"}, [], "quota team: 1 of cpu left, a run needs 1.6"),
+        ({"requests.nvidia.com/gpu": "1", "limits.memory": "26Gi"}, [], None),  # not of each pod
+        ({"requests.nvidia.com/gpu": "0"}, [], "0 of requests.nvidia.com/gpu left, a run needs 1"),
+        ({"requests.storage": "2Pi", "count/secrets": "of another day"}, [], None),  # nothing that a run asks for
+    ],
+)
+def test_quotas(ready: FakeServer, hard: dict[str, str], ranges: list[dict[str, Any]], message: str | None) -> None:
+    quota = {"metadata": {"name": "team"}, "status": {"hard": hard, "used": dict.fromkeys(hard, "0")}}
+    ready.answers[f"GET {NAMESPACE}/resourcequotas"] = (200, {"items": [quota]})
+    ready.answers[f"GET {NAMESPACE}/limitranges"] = (200, {"items": ranges})
+    findings = checked()
+    if message:
+        assert message in only_missing(findings).text
+    else:
+        assert {finding.state for finding in findings} == {"ok"}
+
+
+def test_a_quota_for_some_pods_only(ready: FakeServer) -> None:
+    quota = {"metadata": {"name": "short"}, "spec": {"scopes": ["Terminating"]}, "status": {"hard": {"pods": "0"}}}
+    ready.answers[f"GET {NAMESPACE}/resourcequotas"] = (200, {"items": [quota]})
+    assert [finding.text for finding in checked() if finding.state != "ok"] == ["quota short is for some pods only"]
+
+
 def test_quantities() -> None:
-    assert [stack_check.amount(text) for text in ("500m", "2Gi", "4", "1e3", "2k")] == [0.5, 2.0**31, 4, 1000, 2000]
+    texts = ("500m", "2Gi", "4", "1e3", "2k", "3Pi", "1Ei", "2P", "1E", "1E2", "5n", "5u", "1.5", ".5")
+    assert [stack_check.amount(text) for text in texts] == pytest.approx(
+        [0.5, 2.0**31, 4, 1000, 2000, 3 * 2.0**50, 2.0**60, 2e15, 1e18, 100, 5e-9, 5e-6, 1.5, 0.5]
+    )
     with pytest.raises(MetalayerError, match="quantity"):
         stack_check.amount("much")
 
