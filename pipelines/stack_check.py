@@ -6,7 +6,7 @@ seen from here, as nodes without the right to list them, is said to be unchecked
 
 from __future__ import annotations
 
-import base64
+import http.client
 import json
 import os
 import re
@@ -115,9 +115,10 @@ def _local(stack: Stack) -> Finding:
 def _zenml_server() -> Finding:
     url = os.environ["ZENML_STORE_URL"].rstrip("/")
     status, body, _ = _http(f"{url}/api/v1/info")
-    if status != 200:
-        return Finding("zenml server", "missing", f"{url}: {_said(status)}", "start it, or mend ZENML_STORE_URL")
-    version = json.loads(body).get("version")
+    version = _json(body).get("version")
+    if status != 200 or not version:
+        said = "no ZenML server answers there" if status == 200 else _said(status)
+        return Finding("zenml server", "missing", f"{url}: {said}", "start it, or mend ZENML_STORE_URL")
     credentials = {
         "username": os.environ.get("ZENML_STORE_USERNAME", ""),
         "password": os.environ.get("ZENML_STORE_PASSWORD", ""),
@@ -342,15 +343,15 @@ def _artifact_store(stack: Stack) -> Finding:
     bucket, _, folder = store["path"].removeprefix("s3://").partition("/")
     endpoint = store["client_kwargs"]["endpoint_url"]
     keys = stack.secrets[store["authentication_secret"]]
-    client = boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        config=Config(connect_timeout=_TIMEOUT_S, read_timeout=_TIMEOUT_S, retries={"max_attempts": 1}),
-        region_name=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"),
-        **keys,
-    )
     probe = f"{folder}/stack-check" if folder else "stack-check"
     try:
+        client = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            config=Config(connect_timeout=_TIMEOUT_S, read_timeout=_TIMEOUT_S, retries={"max_attempts": 1}),
+            region_name=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"),
+            **keys,
+        )
         client.put_object(Bucket=bucket, Key=probe, Body=b"")
         client.delete_object(Bucket=bucket, Key=probe)
     except ClientError as error:
@@ -360,7 +361,7 @@ def _artifact_store(stack: Stack) -> Finding:
         if code in ("NoSuchBucket", "404"):
             fix = "make the bucket, or mend METALAYER_BUCKET or AWS_ENDPOINT_URL_S3"
         return Finding("artifact_store", "missing", text, fix)
-    except BotoCoreError as error:
+    except (BotoCoreError, ValueError) as error:
         text = f"no S3 service at {endpoint} ({type(error).__name__})"
         return Finding("artifact_store", "missing", text, "start it, or mend AWS_ENDPOINT_URL_S3")
     return Finding("artifact_store", "ok", f"{store['path']} at {endpoint} can be written")
@@ -397,19 +398,17 @@ def _image(base: str, host: str, image: str) -> Finding:
 def _login(host: str, headers: Mapping[str, str]) -> str:
     """An Authorization header by the answer of a registry that wants one, with what `docker login` has kept."""
     file = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
-    kept = json.loads(file.read_text(encoding="utf-8")).get("auths", {}) if file.is_file() else {}
+    kept = _json(file.read_bytes()).get("auths", {}) if file.is_file() else {}
     basic = kept.get(host, {}).get("auth")
     wanted = headers.get("www-authenticate", "")
-    basic_header = f"Basic {basic}" if basic and base64.b64decode(basic) else ""
+    basic_header = f"Basic {basic}" if basic else ""
     if not wanted.lower().startswith("bearer"):
         return basic_header
     parts = dict(re.findall(r'(\w+)="([^"]*)"', wanted))
     query = urllib.parse.urlencode({key: parts[key] for key in ("service", "scope") if key in parts})
-    status, body, _ = _http(f"{parts.get('realm')}?{query}", authorization=basic_header)
-    if status != 200:
-        return ""
-    answer = json.loads(body)
-    return f"Bearer {answer.get('token') or answer.get('access_token')}"
+    answer = _json(_http(f"{parts.get('realm')}?{query}", authorization=basic_header)[1])
+    token = answer.get("token") or answer.get("access_token")
+    return f"Bearer {token}" if token else ""
 
 
 def _tracker(stack: Stack) -> Finding:
@@ -434,18 +433,28 @@ def _tracker(stack: Stack) -> Finding:
 def _http(
     url: str, data: bytes | None = None, *, method: str | None = None, accept: str = "*/*", authorization: str = ""
 ) -> tuple[int, bytes, dict[str, str]]:
-    """Status, body and headers (names in lower case); status 0 where nobody answers."""
+    """Status, body and headers (names in lower case); status 0 where nobody answers, or not by HTTP."""
     headers = {"Accept": accept, **({"Authorization": authorization} if authorization else {})}
     try:
         request = urllib.request.Request(url, data=data, method=method, headers=headers)  # noqa: S310
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310
+        try:
+            response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310
+        except urllib.error.HTTPError as error:
+            response = error
+        with response:
             return response.status, response.read(), {key.lower(): value for key, value in response.headers.items()}
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read(), {key.lower(): value for key, value in error.headers.items()}
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return 0, b"", {}
 
 
+def _json(body: bytes) -> dict[str, Any]:
+    """An object; empty where the body is something else, as a web page."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _said(status: int) -> str:
-    return f"HTTP {status}" if status else "nobody answers"
+    return f"HTTP {status}" if status else "nobody answers by HTTP"

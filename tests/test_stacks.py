@@ -5,9 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socketserver
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -83,6 +85,24 @@ def test_all_unset_variables_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (name in str(caught.value)) == (name != "METALAYER_REGISTRY")
     with pytest.raises(ConfigError, match="kubeflow, kubernetes, local"):
         stacks.read("nonesuch", PLACES)
+
+
+def test_all_variables_that_cannot_be_right_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = {
+        "METALAYER_BUCKET": "mybucket",
+        "AWS_ENDPOINT_URL_S3": "minio:9000",
+        "ZENML_STORE_URL": "https://",
+        "KF_PIPELINES_ENDPOINT": "localhost:8888",
+    }
+    for name, value in {**ENVIRONMENT, **wrong}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        stacks.read("kubeflow", PLACES)
+    head, *lines = str(caught.value).splitlines()
+    assert "mend these environment variables" in head
+    assert {line.partition(":")[0] for line in lines} == set(wrong)
+    assert "METALAYER_BUCKET: given 'mybucket'; expected s3://..." in lines
+    assert "AWS_ENDPOINT_URL_S3: given 'minio:9000'; expected http://... or https://..." in lines
 
 
 def test_gpu_steps_go_to_the_operator(kubernetes: stacks.Stack) -> None:
@@ -500,6 +520,41 @@ def test_unreachable(ready: FakeServer, variable: str, component: str, monkeypat
     assert only_missing(checked()).component == component
 
 
+@pytest.fixture
+def no_http() -> Iterator[str]:
+    """The URL of a port that speaks something else, as SSH."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1024)
+            self.wfile.write(b"SSH-2.0-other\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("variable", "component"), [("MLFLOW_TRACKING_URI", "experiment_tracker"), ("ZENML_STORE_URL", "zenml server")]
+)
+def test_a_port_without_http(
+    ready: FakeServer, no_http: str, variable: str, component: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, no_http)
+    assert only_missing(checked()).component == component
+
+
+def test_a_web_page_is_no_zenml_server(ready: FakeServer) -> None:
+    ready.answers["GET /api/v1/info"] = (200, b"<html></html>")
+    assert "no ZenML server answers there" in only_missing(checked()).text
+
+
+def test_a_url_that_boto_refuses(ready: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://mi nio")
+    assert "no S3 service at http://mi nio (ValueError)" in only_missing(checked()).text
+
+
 def test_cluster_that_is_down(ready: FakeServer, tmp_path: Path) -> None:
     file = ready.kubeconfig(tmp_path)
     file.write_text(file.read_text().replace(str(ready.port), "1"))
@@ -573,6 +628,35 @@ def test_check_as_a_command(ready: FakeServer) -> None:
     done = run_command("stack", "check", "kubernetes", METALAYER_REGISTRY="")
     assert done.returncode == 2
     assert done.stdout.splitlines()[0] == "missing   environment        METALAYER_REGISTRY is not set"
+
+
+def unforeseen(*_: object) -> None:
+    raise RuntimeError("the server is down")
+
+
+@pytest.mark.slow
+def test_an_unforeseen_error_of_a_command_is_told_without_traceback(tmp_path: Path) -> None:
+    program = """
+import sys
+from pipelines import commands, stacks
+from tests.test_stacks import unforeseen
+stacks.apply = unforeseen
+sys.exit(commands.main(["stack", "apply", "local"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "METALAYER_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "failed  stack apply local\ncause   RuntimeError: the server is down\n" in done.stderr
+    (log_file,) = (tmp_path / "logs").glob("stack-*.log")
+    assert "in unforeseen" in log_file.read_text()
 
 
 @pytest.mark.integration
