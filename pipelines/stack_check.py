@@ -35,6 +35,7 @@ _MANIFESTS = (
     "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, "
     "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
 )
+_DOCKER_HUB = ("docker.io", "index.docker.io")
 _UNITS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50, "Ei": 2.0**60}
 _SET_BY_EACH_POD = ("cpu", "memory")
@@ -367,6 +368,11 @@ def _artifact_store(stack: Stack) -> Finding:
     return Finding("artifact_store", "ok", f"{store['path']} at {endpoint} can be written")
 
 
+def _api_of(registry: str) -> str:
+    """The host that serves the API of a registry: Docker Hub's name is that of a web site."""
+    return "registry-1.docker.io" if registry in _DOCKER_HUB else registry
+
+
 def _images(stack: Stack) -> list[Finding]:
     registry = stack.components["container_registry"]["uri"]
     images = [stack.settings["docker"]["parent_image"]]
@@ -374,7 +380,8 @@ def _images(stack: Stack) -> list[Finding]:
         images.append(stack.gpu_step["settings"]["docker"]["parent_image"])
     host = registry.partition("/")[0]
     # TLS first; plain HTTP is what a registry on this machine or of a test speaks.
-    base = next((url for url in (f"https://{host}", f"http://{host}") if _http(f"{url}/v2/")[0]), None)
+    api = _api_of(host)
+    base = next((url for url in (f"https://{api}", f"http://{api}") if _http(f"{url}/v2/")[0]), None)
     if base is None:
         text = f"no registry at {host}"
         return [Finding("container_registry", "missing", text, "start it, or mend METALAYER_REGISTRY")]
@@ -399,7 +406,7 @@ def _login(host: str, headers: Mapping[str, str]) -> str:
     """An Authorization header by the answer of a registry that wants one, with what `docker login` has kept."""
     file = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
     kept = _json(file.read_bytes()).get("auths", {}) if file.is_file() else {}
-    basic = kept.get(host, {}).get("auth")
+    basic = kept.get("https://index.docker.io/v1/" if host in _DOCKER_HUB else host, {}).get("auth")
     wanted = headers.get("www-authenticate", "")
     basic_header = f"Basic {basic}" if basic else ""
     if not wanted.lower().startswith("bearer"):

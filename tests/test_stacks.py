@@ -555,6 +555,33 @@ def test_a_url_that_boto_refuses(ready: FakeServer, monkeypatch: pytest.MonkeyPa
     assert "no S3 service at http://mi nio (ValueError)" in only_missing(checked()).text
 
 
+@pytest.mark.parametrize("registry", ["docker.io", "index.docker.io"])
+def test_docker_hub(registry: str, ready: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its API and its credentials go by other names than the registry; there is no network here to ask it."""
+    asked = []
+
+    def hub(url: str, *_: Any, authorization: str = "", **__: Any) -> tuple[int, bytes, dict[str, str]]:
+        asked.append((url, authorization))
+        if url.startswith("https://auth.example/token"):
+            return 200, b'{"token": "of-the-hub"}', {}
+        wanted = 'Bearer realm="https://auth.example/token",service="registry.docker.io",scope="repository:a:pull"'
+        return (200, b"", {}) if authorization else (401, b"", {"www-authenticate": wanted})
+
+    (tmp_path / "config.json").write_text('{"auths": {"https://index.docker.io/v1/": {"auth": "bWU6cGFzcw=="}}}')
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("METALAYER_REGISTRY", f"{registry}/user")
+    monkeypatch.setattr(stack_check, "_http", hub)
+    findings = stack_check._images(stacks.read("kubernetes", PLACES))
+    assert [finding.state for finding in findings] == ["ok", "ok"]
+    manifest = "https://registry-1.docker.io/v2/user/metalayer-pipeline/manifests/1"
+    assert asked[0] == ("https://registry-1.docker.io/v2/", "")
+    assert asked[1:4] == [
+        (manifest, ""),
+        ("https://auth.example/token?service=registry.docker.io&scope=repository%3Aa%3Apull", "Basic bWU6cGFzcw=="),
+        (manifest, "Bearer of-the-hub"),
+    ]
+
+
 def test_cluster_that_is_down(ready: FakeServer, tmp_path: Path) -> None:
     file = ready.kubeconfig(tmp_path)
     file.write_text(file.read_text().replace(str(ready.port), "1"))
