@@ -176,7 +176,8 @@ def _cluster(stack: Stack) -> list[Finding]:
     pods = {"orchestrator": step, "step_operator": gpu_step}
     try:
         nodes = cluster.ask("GET", "/api/v1/nodes")["items"]
-        findings += [_placed(component, pod, nodes) for component, pod in pods.items()]
+        placed = [_placed(component, pod, nodes) for component, pod in pods.items()]
+        findings += [_awaited(finding) for finding in placed] if stack.nodes_on_demand else placed
     except ClusterError as error:
         findings.append(Finding("orchestrator", "unchecked", str(error)))
     try:
@@ -230,9 +231,9 @@ def _placed(component: str, settings: Mapping[str, Any], nodes: Sequence[Mapping
         return Finding(component, "missing", "no node is ready and schedulable", "start or uncordon one")
     if not chosen:
         wanted = ", ".join(f"{key}={value}" for key, value in selector.items())
-        return Finding(
-            component, "missing", f"no ready node has the label {wanted}", f"kubectl label node NAME {wanted}"
-        )
+        text = f"no ready node has the label {wanted}"
+        fix = f"kubectl label node NAME {wanted}; nodes_on_demand in the stack's file where an autoscaler makes nodes"
+        return Finding(component, "missing", text, fix)
     if not open_:
         taints = ", ".join(sorted({taint for node in chosen for taint in _untolerated(node, tolerations)}))
         text = f"every node it may use has a taint it does not tolerate: {taints}"
@@ -243,6 +244,14 @@ def _placed(component: str, settings: Mapping[str, Any], nodes: Sequence[Mapping
     if any(name.endswith("/gpu") for name in lacking):
         fix = "add a GPU node; where there is one, see that its device plugin runs"
     return Finding(component, "missing", text, fix)
+
+
+def _awaited(placed: Finding) -> Finding:
+    """The same where nodes are made when pods wait for them: what none can take now, one to come may."""
+    if placed.state == "ok":
+        return placed
+    text = f"{placed.text}; nodes_on_demand is set, and whether the autoscaler makes one that fits shows in the run"
+    return Finding(placed.component, "unchecked", text)
 
 
 def _is_ready(node: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -485,6 +486,21 @@ def test_nodes(ready: FakeServer, nodes: list[dict[str, Any]], component: str, m
     found = only_missing(checked())
     assert found.component == component
     assert message in found.text
+
+
+@pytest.mark.parametrize(
+    "nodes", [[], [node(metadata={"name": "cpu"})], [node(status=NO_GPU)], [node(spec={"taints": [TAINT]})]]
+)
+def test_nodes_on_demand(ready: FakeServer, nodes: list[dict[str, Any]], tmp_path: Path) -> None:
+    """What no node can take now does not stop a run, and is said."""
+    ready.answers["GET /api/v1/nodes"] = (200, {"items": nodes})
+    stack = stacks.read("kubernetes", {"state": str(tmp_path), "tracking_uri": ready.url})
+    assert stack_check.exit_code(stack_check.check(stack)) == 2
+    findings = stack_check.check(replace(stack, nodes_on_demand=True))
+    assert stack_check.exit_code(findings) == 0
+    waiting = [finding for finding in findings if finding.state == "unchecked"]
+    assert "step_operator" in {finding.component for finding in waiting}
+    assert all("nodes_on_demand is set" in finding.text for finding in waiting)
 
 
 def test_no_node_at_all(ready: FakeServer) -> None:

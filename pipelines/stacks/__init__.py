@@ -36,6 +36,7 @@ class Stack:
         settings: of every pipeline (`docker`), and of its pods.
         steps: options of single steps.
         gpu_step: options of the steps that train: their image, and their pods where no step operator has them.
+        nodes_on_demand: whether an autoscaler makes nodes when pods wait for them.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Stack:
     settings: dict[str, Any]
     steps: dict[str, dict[str, Any]]
     gpu_step: dict[str, Any]
+    nodes_on_demand: bool
 
     @property
     def only_compiles(self) -> bool:
@@ -110,6 +112,7 @@ def read(name: str, places: Mapping[str, str]) -> Stack:
         settings=filled.get("settings", {}) | _pod_settings(filled["components"]),
         steps=filled.get("steps", {}),
         gpu_step=filled.get("gpu_step", {}),
+        nodes_on_demand=filled.get("nodes_on_demand", False),
     )
 
 
