@@ -252,12 +252,14 @@ pipeline.prepare(config=RunConfig(data={{"base_model": "pwm"}}), data_hash="d", 
 options = PipelineRunConfiguration(steps=stack.step_options(GPU_STEPS))
 active = Client().active_stack
 compiled = Compiler().compile(pipeline=pipeline, stack=active, run_configuration=options)
-found = {{"": active.orchestrator.get_settings(compiled).orchestrator_pod_settings.resources}}
+run = active.orchestrator.get_settings(compiled)
+found = {{"": [run.orchestrator_pod_settings.resources, run.active_deadline_seconds]}}
 for name, step in compiled.step_configurations.items():
     component = active.step_operator if step.config.uses_step_operator("kubernetes") else active.orchestrator
     settings = component.get_settings(step)
     image = step.config.docker_settings.parent_image
-    found[name] = [settings.pod_settings.resources, settings.service_account_name, image]
+    resources, deadline = settings.pod_settings.resources, settings.active_deadline_seconds
+    found[name] = [resources, deadline, settings.service_account_name, image]
     if step.config.uses_step_operator("kubernetes"):
         found["retries"] = step.config.retry.max_retries
 print("FOUND" + json.dumps(found))
@@ -267,7 +269,7 @@ print("FOUND" + json.dumps(found))
 @pytest.mark.integration
 @pytest.mark.slow
 def test_what_zenml_gives_each_step(kubernetes: stacks.Stack, tmp_path: Path) -> None:
-    """As it compiles the pipeline: image, pod and account, and more attempts where a pod may be lost."""
+    """As it compiles the pipeline: image, pod, deadline and account, and more attempts where a pod may be lost."""
     environment = {
         **os.environ,
         "METALAYER_HOME": str(tmp_path / "state"),
@@ -278,14 +280,15 @@ def test_what_zenml_gives_each_step(kubernetes: stacks.Stack, tmp_path: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.partition("FOUND")[2])
     orchestrator, operator = (kubernetes.components[kind] for kind in ("orchestrator", "step_operator"))
-    assert found.pop("") == orchestrator["orchestrator_pod_settings"]["resources"]
+    deadline = 172800
+    assert found.pop("") == [orchestrator["orchestrator_pod_settings"]["resources"], deadline]
     assert found.pop("retries") == 3
     resources = operator["pod_settings"]["resources"]
-    assert found.pop("train") == [resources, "metalayer-gpu-step", "127.0.0.1:1/metalayer-pipeline-gpu:1"]
+    assert found.pop("train") == [resources, deadline, "metalayer-gpu-step", "127.0.0.1:1/metalayer-pipeline-gpu:1"]
     assert len(found) == 9  # with promotion
     for given in found.values():
         resources = orchestrator["pod_settings"]["resources"]
-        assert given == [resources, "metalayer-pipeline", "127.0.0.1:1/metalayer-pipeline:1"]
+        assert given == [resources, deadline, "metalayer-pipeline", "127.0.0.1:1/metalayer-pipeline:1"]
 
 
 # ---- stack check
