@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+import time
 from collections.abc import Sequence
 
 from metalayer.errors import MetalayerError
@@ -19,6 +21,14 @@ def main(arguments: Sequence[str]) -> int:
     except MetalayerError as error:
         console.say(str(error))
         return error.exit_code
+    except Exception as error:  # noqa: BLE001  the last place: every error becomes its message and an exit status
+        state = environment.prepare(local=False)
+        log_file = state / "logs" / f"{arguments[0]}-{time.strftime('%Y%m%d-%H%M%S')}.log"
+        console.start(log_file, verbose=False)
+        if "zenml" in sys.modules:
+            console.take_over()
+        console.failure(error, where=" ".join(arguments), log_file=log_file, state=state, code=1)
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,7 +6,7 @@ seen from here, as nodes without the right to list them, is said to be unchecked
 
 from __future__ import annotations
 
-import base64
+import http.client
 import json
 import os
 import re
@@ -35,8 +35,11 @@ _MANIFESTS = (
     "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, "
     "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
 )
-_UNITS = {"m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12}
-_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40}
+_DOCKER_HUB = ("docker.io", "index.docker.io")
+_UNITS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+_BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50, "Ei": 2.0**60}
+_SET_BY_EACH_POD = ("cpu", "memory")
+"""Where a quota is on one of these, the API refuses a pod that sets none; of GPUs and others it asks no such thing."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +116,10 @@ def _local(stack: Stack) -> Finding:
 def _zenml_server() -> Finding:
     url = os.environ["ZENML_STORE_URL"].rstrip("/")
     status, body, _ = _http(f"{url}/api/v1/info")
-    if status != 200:
-        return Finding("zenml server", "missing", f"{url}: {_said(status)}", "start it, or mend ZENML_STORE_URL")
-    version = json.loads(body).get("version")
+    version = _json(body).get("version")
+    if status != 200 or not version:
+        said = "no ZenML server answers there" if status == 200 else _said(status)
+        return Finding("zenml server", "missing", f"{url}: {said}", "start it, or mend ZENML_STORE_URL")
     credentials = {
         "username": os.environ.get("ZENML_STORE_USERNAME", ""),
         "password": os.environ.get("ZENML_STORE_PASSWORD", ""),
@@ -170,16 +174,20 @@ def _cluster(stack: Stack) -> list[Finding]:
     step, gpu_step = orchestrator["pod_settings"], operator["pod_settings"]
     together = [orchestrator["orchestrator_pod_settings"], step, gpu_step]  # while a step on the operator runs
     pods = {"orchestrator": step, "step_operator": gpu_step}
-    for path in ("/api/v1/nodes", f"/api/v1/namespaces/{namespace}/resourcequotas"):
-        try:
-            found = cluster.ask("GET", path)["items"]
-        except ClusterError as error:
-            findings.append(Finding("orchestrator", "unchecked", str(error)))
-            continue
-        if path.endswith("nodes"):
-            findings += [_placed(component, pod, found) for component, pod in pods.items()]
-        else:
-            findings += _quotas(found, together)
+    try:
+        nodes = cluster.ask("GET", "/api/v1/nodes")["items"]
+        placed = [_placed(component, pod, nodes) for component, pod in pods.items()]
+        findings += [_awaited(finding) for finding in placed] if stack.nodes_on_demand else placed
+    except ClusterError as error:
+        findings.append(Finding("orchestrator", "unchecked", str(error)))
+    try:
+        ranges, quotas = (
+            cluster.ask("GET", f"/api/v1/namespaces/{namespace}/{kind}")["items"]
+            for kind in ("limitranges", "resourcequotas")
+        )
+        findings += _quotas(quotas, [_completed(pod.get("resources", {}), ranges) for pod in together])
+    except ClusterError as error:
+        findings.append(Finding("orchestrator", "unchecked", str(error)))
     return findings
 
 
@@ -223,9 +231,9 @@ def _placed(component: str, settings: Mapping[str, Any], nodes: Sequence[Mapping
         return Finding(component, "missing", "no node is ready and schedulable", "start or uncordon one")
     if not chosen:
         wanted = ", ".join(f"{key}={value}" for key, value in selector.items())
-        return Finding(
-            component, "missing", f"no ready node has the label {wanted}", f"kubectl label node NAME {wanted}"
-        )
+        text = f"no ready node has the label {wanted}"
+        fix = f"kubectl label node NAME {wanted}; nodes_on_demand in the stack's file where an autoscaler makes nodes"
+        return Finding(component, "missing", text, fix)
     if not open_:
         taints = ", ".join(sorted({taint for node in chosen for taint in _untolerated(node, tolerations)}))
         text = f"every node it may use has a taint it does not tolerate: {taints}"
@@ -236,6 +244,14 @@ def _placed(component: str, settings: Mapping[str, Any], nodes: Sequence[Mapping
     if any(name.endswith("/gpu") for name in lacking):
         fix = "add a GPU node; where there is one, see that its device plugin runs"
     return Finding(component, "missing", text, fix)
+
+
+def _awaited(placed: Finding) -> Finding:
+    """The same where nodes are made when pods wait for them: what none can take now, one to come may."""
+    if placed.state == "ok":
+        return placed
+    text = f"{placed.text}; nodes_on_demand is set, and whether the autoscaler makes one that fits shows in the run"
+    return Finding(placed.component, "unchecked", text)
 
 
 def _is_ready(node: Mapping[str, Any]) -> bool:
@@ -259,48 +275,73 @@ def _untolerated(node: Mapping[str, Any], tolerations: Sequence[Mapping[str, Any
 
 
 def _needs(settings: Mapping[str, Any]) -> dict[str, float]:
-    """What the scheduler reserves for a pod: its requests, and limits where there is none."""
-    resources = settings.get("resources", {})
-    return {
-        name: amount(value) for name, value in {**resources.get("limits", {}), **resources.get("requests", {})}.items()
-    }
+    """What the scheduler reserves for a pod."""
+    return {name: amount(value) for name, value in _requests(settings.get("resources", {})).items()}
+
+
+def _requests(resources: Mapping[str, Mapping[str, str]]) -> dict[str, str]:
+    """Of a pod: what it requests, and its limits where it does not say."""
+    return {**resources.get("limits", {}), **resources.get("requests", {})}
 
 
 def _short(needs: Mapping[str, float], allocatable: Mapping[str, str]) -> list[str]:
     return [name for name, wanted in needs.items() if amount(allocatable.get(name, "0")) < wanted]
 
 
-def _quotas(quotas: Sequence[Mapping[str, Any]], standing: Sequence[Mapping[str, Any]]) -> list[Finding]:
-    """Whether the namespace's quotas leave room for pods that stand at the same time."""
+def _completed(resources: Mapping[str, Any], ranges: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, str]]:
+    """Requests and limits of a pod as the API keeps them: what it leaves open, the namespace's LimitRanges set."""
+    limits, requests = dict(resources.get("limits", {})), _requests(resources)
+    for item in (item for found in ranges for item in found["spec"]["limits"] if item["type"] == "Container"):
+        limits = {**item.get("default", {}), **limits}
+        requests = {**item.get("defaultRequest", {}), **requests}
+    return {"limits": limits, "requests": requests}
+
+
+def _quotas(quotas: Sequence[Mapping[str, Any]], standing: Sequence[Mapping[str, Mapping[str, str]]]) -> list[Finding]:
+    """Whether the namespace's quotas let in, and leave room for, pods that stand at the same time.
+
+    Args:
+        quotas: as the API has them.
+        standing: limits and requests of each pod.
+    """
     asked: dict[str, float] = {"pods": len(standing), "count/jobs.batch": len(standing)}
-    for settings in standing:
-        resources = settings.get("resources", {})
-        for kind in ("requests", "limits"):
-            for name, value in resources.get(kind, {}).items():
+    for resources in standing:
+        for kind, amounts in resources.items():
+            for name, value in amounts.items():
                 asked[f"{kind}.{name}"] = asked.get(f"{kind}.{name}", 0.0) + amount(value)
-        for name, value in resources.get("limits", {}).items():
-            if "/" in name:  # of an extended resource the limit is the request
-                asked[f"requests.{name}"] = asked.get(f"requests.{name}", 0.0) + amount(value)
-    asked |= {name: asked[f"requests.{name}"] for name in ("cpu", "memory") if f"requests.{name}" in asked}
+    unset = {
+        f"{kind}.{name}"
+        for resources in standing
+        for kind, amounts in resources.items()
+        for name in _SET_BY_EACH_POD
+        if name not in amounts
+    }
     findings = []
     for quota in quotas:
+        title = f"quota {quota['metadata']['name']}"
+        if quota.get("spec", {}).keys() & {"scopes", "scopeSelector"}:
+            findings.append(Finding("orchestrator", "unchecked", f"{title} is for some pods only"))
+            continue
         hard, used = quota["status"].get("hard", {}), quota["status"].get("used", {})
         for name, value in hard.items():
-            left = amount(value) - amount(used.get(name, "0"))
-            if left < asked.get(name, 0.0):
-                text = f"quota {quota['metadata']['name']}: {left:g} of {name} left, a run needs {asked[name]:g}"
-                findings.append(
-                    Finding("orchestrator", "missing", text, "wait for other runs, or ask for a larger quota")
-                )
+            full_name = f"requests.{name}" if name in _SET_BY_EACH_POD else name
+            if full_name in unset:
+                text = f"{title} is on {name}: the API refuses pods that set no {full_name}, as do some of a run"
+                fix = f"set {full_name} in all pod settings of the stack's file, or a default by a LimitRange"
+                findings.append(Finding("orchestrator", "missing", text, fix))
+            elif full_name in asked and (left := amount(value) - amount(used.get(name, "0"))) < asked[full_name]:
+                text = f"{title}: {left:g} of {name} left, a run needs {asked[full_name]:g}"
+                fix = "wait for other runs, or ask for a larger quota"
+                findings.append(Finding("orchestrator", "missing", text, fix))
     return findings
 
 
 def amount(text: str) -> float:
     """A Kubernetes quantity: `500m` is 0.5, `2Gi` is 2147483648."""
-    match = re.fullmatch(r"([0-9.]+(?:[eE][-+]?[0-9]+)?)(Ki|Mi|Gi|Ti|[mkMGT]?)", str(text))
+    match = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?([KMGTPE]i|[numkMGTPE]?)", str(text))
     if not match:
         raise MetalayerError(f"{text!r} is not a Kubernetes quantity such as 500m or 2Gi")
-    return float(match[1]) * {**_UNITS, **_BINARY}[match[2]]
+    return float(match[1] + (match[2] or "")) * {**_UNITS, **_BINARY}[match[3]]
 
 
 def _artifact_store(stack: Stack) -> Finding:
@@ -312,15 +353,15 @@ def _artifact_store(stack: Stack) -> Finding:
     bucket, _, folder = store["path"].removeprefix("s3://").partition("/")
     endpoint = store["client_kwargs"]["endpoint_url"]
     keys = stack.secrets[store["authentication_secret"]]
-    client = boto3.client(
-        "s3",
-        endpoint_url=endpoint,
-        config=Config(connect_timeout=_TIMEOUT_S, read_timeout=_TIMEOUT_S, retries={"max_attempts": 1}),
-        region_name=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"),
-        **keys,
-    )
     probe = f"{folder}/stack-check" if folder else "stack-check"
     try:
+        client = boto3.client(
+            "s3",
+            endpoint_url=endpoint,
+            config=Config(connect_timeout=_TIMEOUT_S, read_timeout=_TIMEOUT_S, retries={"max_attempts": 1}),
+            region_name=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"),
+            **keys,
+        )
         client.put_object(Bucket=bucket, Key=probe, Body=b"")
         client.delete_object(Bucket=bucket, Key=probe)
     except ClientError as error:
@@ -330,10 +371,15 @@ def _artifact_store(stack: Stack) -> Finding:
         if code in ("NoSuchBucket", "404"):
             fix = "make the bucket, or mend METALAYER_BUCKET or AWS_ENDPOINT_URL_S3"
         return Finding("artifact_store", "missing", text, fix)
-    except BotoCoreError as error:
+    except (BotoCoreError, ValueError) as error:
         text = f"no S3 service at {endpoint} ({type(error).__name__})"
         return Finding("artifact_store", "missing", text, "start it, or mend AWS_ENDPOINT_URL_S3")
     return Finding("artifact_store", "ok", f"{store['path']} at {endpoint} can be written")
+
+
+def _api_of(registry: str) -> str:
+    """The host that serves the API of a registry: Docker Hub's name is that of a web site."""
+    return "registry-1.docker.io" if registry in _DOCKER_HUB else registry
 
 
 def _images(stack: Stack) -> list[Finding]:
@@ -343,7 +389,8 @@ def _images(stack: Stack) -> list[Finding]:
         images.append(stack.gpu_step["settings"]["docker"]["parent_image"])
     host = registry.partition("/")[0]
     # TLS first; plain HTTP is what a registry on this machine or of a test speaks.
-    base = next((url for url in (f"https://{host}", f"http://{host}") if _http(f"{url}/v2/")[0]), None)
+    api = _api_of(host)
+    base = next((url for url in (f"https://{api}", f"http://{api}") if _http(f"{url}/v2/")[0]), None)
     if base is None:
         text = f"no registry at {host}"
         return [Finding("container_registry", "missing", text, "start it, or mend METALAYER_REGISTRY")]
@@ -367,19 +414,17 @@ def _image(base: str, host: str, image: str) -> Finding:
 def _login(host: str, headers: Mapping[str, str]) -> str:
     """An Authorization header by the answer of a registry that wants one, with what `docker login` has kept."""
     file = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
-    kept = json.loads(file.read_text(encoding="utf-8")).get("auths", {}) if file.is_file() else {}
-    basic = kept.get(host, {}).get("auth")
+    kept = _json(file.read_bytes()).get("auths", {}) if file.is_file() else {}
+    basic = kept.get("https://index.docker.io/v1/" if host in _DOCKER_HUB else host, {}).get("auth")
     wanted = headers.get("www-authenticate", "")
-    basic_header = f"Basic {basic}" if basic and base64.b64decode(basic) else ""
+    basic_header = f"Basic {basic}" if basic else ""
     if not wanted.lower().startswith("bearer"):
         return basic_header
     parts = dict(re.findall(r'(\w+)="([^"]*)"', wanted))
     query = urllib.parse.urlencode({key: parts[key] for key in ("service", "scope") if key in parts})
-    status, body, _ = _http(f"{parts.get('realm')}?{query}", authorization=basic_header)
-    if status != 200:
-        return ""
-    answer = json.loads(body)
-    return f"Bearer {answer.get('token') or answer.get('access_token')}"
+    answer = _json(_http(f"{parts.get('realm')}?{query}", authorization=basic_header)[1])
+    token = answer.get("token") or answer.get("access_token")
+    return f"Bearer {token}" if token else ""
 
 
 def _tracker(stack: Stack) -> Finding:
@@ -404,18 +449,28 @@ def _tracker(stack: Stack) -> Finding:
 def _http(
     url: str, data: bytes | None = None, *, method: str | None = None, accept: str = "*/*", authorization: str = ""
 ) -> tuple[int, bytes, dict[str, str]]:
-    """Status, body and headers (names in lower case); status 0 where nobody answers."""
+    """Status, body and headers (names in lower case); status 0 where nobody answers, or not by HTTP."""
     headers = {"Accept": accept, **({"Authorization": authorization} if authorization else {})}
     try:
         request = urllib.request.Request(url, data=data, method=method, headers=headers)  # noqa: S310
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as response:  # noqa: S310
+        try:
+            response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310
+        except urllib.error.HTTPError as error:
+            response = error
+        with response:
             return response.status, response.read(), {key.lower(): value for key, value in response.headers.items()}
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.read(), {key.lower(): value for key, value in error.headers.items()}
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return 0, b"", {}
 
 
+def _json(body: bytes) -> dict[str, Any]:
+    """An object; empty where the body is something else, as a web page."""
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def _said(status: int) -> str:
-    return f"HTTP {status}" if status else "nobody answers"
+    return f"HTTP {status}" if status else "nobody answers by HTTP"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import base64
 import json
 import os
+import socketserver
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +86,24 @@ def test_all_unset_variables_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
         assert (name in str(caught.value)) == (name != "METALAYER_REGISTRY")
     with pytest.raises(ConfigError, match="kubeflow, kubernetes, local"):
         stacks.read("nonesuch", PLACES)
+
+
+def test_all_variables_that_cannot_be_right_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = {
+        "METALAYER_BUCKET": "mybucket",
+        "AWS_ENDPOINT_URL_S3": "minio:9000",
+        "ZENML_STORE_URL": "https://",
+        "KF_PIPELINES_ENDPOINT": "localhost:8888",
+    }
+    for name, value in {**ENVIRONMENT, **wrong}.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError) as caught:
+        stacks.read("kubeflow", PLACES)
+    head, *lines = str(caught.value).splitlines()
+    assert "mend these environment variables" in head
+    assert {line.partition(":")[0] for line in lines} == set(wrong)
+    assert "METALAYER_BUCKET: given 'mybucket'; expected s3://..." in lines
+    assert "AWS_ENDPOINT_URL_S3: given 'minio:9000'; expected http://... or https://..." in lines
 
 
 def test_gpu_steps_go_to_the_operator(kubernetes: stacks.Stack) -> None:
@@ -231,12 +252,14 @@ pipeline.prepare(config=RunConfig(data={{"base_model": "pwm"}}), data_hash="d", 
 options = PipelineRunConfiguration(steps=stack.step_options(GPU_STEPS))
 active = Client().active_stack
 compiled = Compiler().compile(pipeline=pipeline, stack=active, run_configuration=options)
-found = {{"": active.orchestrator.get_settings(compiled).orchestrator_pod_settings.resources}}
+run = active.orchestrator.get_settings(compiled)
+found = {{"": [run.orchestrator_pod_settings.resources, run.active_deadline_seconds]}}
 for name, step in compiled.step_configurations.items():
     component = active.step_operator if step.config.uses_step_operator("kubernetes") else active.orchestrator
     settings = component.get_settings(step)
     image = step.config.docker_settings.parent_image
-    found[name] = [settings.pod_settings.resources, settings.service_account_name, image]
+    resources, deadline = settings.pod_settings.resources, settings.active_deadline_seconds
+    found[name] = [resources, deadline, settings.service_account_name, image]
     if step.config.uses_step_operator("kubernetes"):
         found["retries"] = step.config.retry.max_retries
 print("FOUND" + json.dumps(found))
@@ -246,7 +269,7 @@ print("FOUND" + json.dumps(found))
 @pytest.mark.integration
 @pytest.mark.slow
 def test_what_zenml_gives_each_step(kubernetes: stacks.Stack, tmp_path: Path) -> None:
-    """As it compiles the pipeline: image, pod and account, and more attempts where a pod may be lost."""
+    """As it compiles the pipeline: image, pod, deadline and account, and more attempts where a pod may be lost."""
     environment = {
         **os.environ,
         "METALAYER_HOME": str(tmp_path / "state"),
@@ -257,14 +280,15 @@ def test_what_zenml_gives_each_step(kubernetes: stacks.Stack, tmp_path: Path) ->
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.partition("FOUND")[2])
     orchestrator, operator = (kubernetes.components[kind] for kind in ("orchestrator", "step_operator"))
-    assert found.pop("") == orchestrator["orchestrator_pod_settings"]["resources"]
+    deadline = 172800
+    assert found.pop("") == [orchestrator["orchestrator_pod_settings"]["resources"], deadline]
     assert found.pop("retries") == 3
     resources = operator["pod_settings"]["resources"]
-    assert found.pop("train") == [resources, "metalayer-gpu-step", "127.0.0.1:1/metalayer-pipeline-gpu:1"]
+    assert found.pop("train") == [resources, deadline, "metalayer-gpu-step", "127.0.0.1:1/metalayer-pipeline-gpu:1"]
     assert len(found) == 9  # with promotion
     for given in found.values():
         resources = orchestrator["pod_settings"]["resources"]
-        assert given == [resources, "metalayer-pipeline", "127.0.0.1:1/metalayer-pipeline:1"]
+        assert given == [resources, deadline, "metalayer-pipeline", "127.0.0.1:1/metalayer-pipeline:1"]
 
 
 # ---- stack check
@@ -300,6 +324,7 @@ def ready(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             f"GET {NAMESPACE}/serviceaccounts/metalayer-pipeline": (200, {}),
             f"GET {NAMESPACE}/serviceaccounts/metalayer-gpu-step": (200, {}),
             "GET /api/v1/nodes": (200, {"items": [node()]}),
+            f"GET {NAMESPACE}/limitranges": (200, {"items": []}),
             f"GET {NAMESPACE}/resourcequotas": (200, {"items": []}),
             "GET /api/v1/info": (200, {"version": "0.98.0"}),
             "POST /api/v1/login": (200, {"access_token": "t"}),
@@ -466,6 +491,21 @@ def test_nodes(ready: FakeServer, nodes: list[dict[str, Any]], component: str, m
     assert message in found.text
 
 
+@pytest.mark.parametrize(
+    "nodes", [[], [node(metadata={"name": "cpu"})], [node(status=NO_GPU)], [node(spec={"taints": [TAINT]})]]
+)
+def test_nodes_on_demand(ready: FakeServer, nodes: list[dict[str, Any]], tmp_path: Path) -> None:
+    """What no node can take now does not stop a run, and is said."""
+    ready.answers["GET /api/v1/nodes"] = (200, {"items": nodes})
+    stack = stacks.read("kubernetes", {"state": str(tmp_path), "tracking_uri": ready.url})
+    assert stack_check.exit_code(stack_check.check(stack)) == 2
+    findings = stack_check.check(replace(stack, nodes_on_demand=True))
+    assert stack_check.exit_code(findings) == 0
+    waiting = [finding for finding in findings if finding.state == "unchecked"]
+    assert "step_operator" in {finding.component for finding in waiting}
+    assert all("nodes_on_demand is set" in finding.text for finding in waiting)
+
+
 def test_no_node_at_all(ready: FakeServer) -> None:
     ready.answers["GET /api/v1/nodes"] = (200, {"items": [node(spec={"unschedulable": True})]})
     assert {finding.text for finding in checked() if finding.state == "missing"} == {"no node is ready and schedulable"}
@@ -499,6 +539,68 @@ def test_unreachable(ready: FakeServer, variable: str, component: str, monkeypat
     assert only_missing(checked()).component == component
 
 
+@pytest.fixture
+def no_http() -> Iterator[str]:
+    """The URL of a port that speaks something else, as SSH."""
+
+    class Handler(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1024)
+            self.wfile.write(b"SSH-2.0-other\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("variable", "component"), [("MLFLOW_TRACKING_URI", "experiment_tracker"), ("ZENML_STORE_URL", "zenml server")]
+)
+def test_a_port_without_http(
+    ready: FakeServer, no_http: str, variable: str, component: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, no_http)
+    assert only_missing(checked()).component == component
+
+
+def test_a_web_page_is_no_zenml_server(ready: FakeServer) -> None:
+    ready.answers["GET /api/v1/info"] = (200, b"<html></html>")
+    assert "no ZenML server answers there" in only_missing(checked()).text
+
+
+def test_a_url_that_boto_refuses(ready: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://mi nio")
+    assert "no S3 service at http://mi nio (ValueError)" in only_missing(checked()).text
+
+
+@pytest.mark.parametrize("registry", ["docker.io", "index.docker.io"])
+def test_docker_hub(registry: str, ready: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its API and its credentials go by other names than the registry; there is no network here to ask it."""
+    asked = []
+
+    def hub(url: str, *_: Any, authorization: str = "", **__: Any) -> tuple[int, bytes, dict[str, str]]:
+        asked.append((url, authorization))
+        if url.startswith("https://auth.example/token"):
+            return 200, b'{"token": "of-the-hub"}', {}
+        wanted = 'Bearer realm="https://auth.example/token",service="registry.docker.io",scope="repository:a:pull"'
+        return (200, b"", {}) if authorization else (401, b"", {"www-authenticate": wanted})
+
+    (tmp_path / "config.json").write_text('{"auths": {"https://index.docker.io/v1/": {"auth": "bWU6cGFzcw=="}}}')
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    monkeypatch.setenv("METALAYER_REGISTRY", f"{registry}/user")
+    monkeypatch.setattr(stack_check, "_http", hub)
+    findings = stack_check._images(stacks.read("kubernetes", PLACES))
+    assert [finding.state for finding in findings] == ["ok", "ok"]
+    manifest = "https://registry-1.docker.io/v2/user/metalayer-pipeline/manifests/1"
+    assert asked[0] == ("https://registry-1.docker.io/v2/", "")
+    assert asked[1:4] == [
+        (manifest, ""),
+        ("https://auth.example/token?service=registry.docker.io&scope=repository%3Aa%3Apull", "Basic bWU6cGFzcw=="),
+        (manifest, "Bearer of-the-hub"),
+    ]
+
+
 def test_cluster_that_is_down(ready: FakeServer, tmp_path: Path) -> None:
     file = ready.kubeconfig(tmp_path)
     file.write_text(file.read_text().replace(str(ready.port), "1"))
@@ -510,8 +612,45 @@ def test_mlflow_in_a_file(ready: FakeServer, monkeypatch: pytest.MonkeyPatch) ->
     assert "pods cannot reach" in only_missing(checked()).text
 
 
+def limit_range(kind: str, **defaults: dict[str, str]) -> dict[str, Any]:
+    return {"spec": {"limits": [{"type": kind, **defaults}]}}
+
+
+@pytest.mark.parametrize(
+    ("hard", "ranges", "message"),
+    [
+        ({"limits.cpu": "20"}, [], "quota team is on limits.cpu: the API refuses pods that set no limits.cpu"),
+        ({"limits.cpu": "20"}, [limit_range("Container", default={"cpu": "2"})], None),
+        ({"limits.cpu": "5"}, [limit_range("Container", default={"cpu": "2"})], "5 of limits.cpu left, a run needs 6"),
+        ({"limits.cpu": "20"}, [limit_range("Pod", max={"cpu": "2"})], "pods that set no limits.cpu"),
+        ({"cpu": "1"}, [], "quota team: 1 of cpu left, a run needs 1.6"),
+        ({"requests.nvidia.com/gpu": "1", "limits.memory": "26Gi"}, [], None),  # not of each pod
+        ({"requests.nvidia.com/gpu": "0"}, [], "0 of requests.nvidia.com/gpu left, a run needs 1"),
+        ({"requests.storage": "2Pi", "count/secrets": "of another day"}, [], None),  # nothing that a run asks for
+    ],
+)
+def test_quotas(ready: FakeServer, hard: dict[str, str], ranges: list[dict[str, Any]], message: str | None) -> None:
+    quota = {"metadata": {"name": "team"}, "status": {"hard": hard, "used": dict.fromkeys(hard, "0")}}
+    ready.answers[f"GET {NAMESPACE}/resourcequotas"] = (200, {"items": [quota]})
+    ready.answers[f"GET {NAMESPACE}/limitranges"] = (200, {"items": ranges})
+    findings = checked()
+    if message:
+        assert message in only_missing(findings).text
+    else:
+        assert {finding.state for finding in findings} == {"ok"}
+
+
+def test_a_quota_for_some_pods_only(ready: FakeServer) -> None:
+    quota = {"metadata": {"name": "short"}, "spec": {"scopes": ["Terminating"]}, "status": {"hard": {"pods": "0"}}}
+    ready.answers[f"GET {NAMESPACE}/resourcequotas"] = (200, {"items": [quota]})
+    assert [finding.text for finding in checked() if finding.state != "ok"] == ["quota short is for some pods only"]
+
+
 def test_quantities() -> None:
-    assert [stack_check.amount(text) for text in ("500m", "2Gi", "4", "1e3", "2k")] == [0.5, 2.0**31, 4, 1000, 2000]
+    texts = ("500m", "2Gi", "4", "1e3", "2k", "3Pi", "1Ei", "2P", "1E", "1E2", "5n", "5u", "1.5", ".5")
+    assert [stack_check.amount(text) for text in texts] == pytest.approx(
+        [0.5, 2.0**31, 4, 1000, 2000, 3 * 2.0**50, 2.0**60, 2e15, 1e18, 100, 5e-9, 5e-6, 1.5, 0.5]
+    )
     with pytest.raises(MetalayerError, match="quantity"):
         stack_check.amount("much")
 
@@ -535,6 +674,35 @@ def test_check_as_a_command(ready: FakeServer) -> None:
     done = run_command("stack", "check", "kubernetes", METALAYER_REGISTRY="")
     assert done.returncode == 2
     assert done.stdout.splitlines()[0] == "missing   environment        METALAYER_REGISTRY is not set"
+
+
+def unforeseen(*_: object) -> None:
+    raise RuntimeError("the server is down")
+
+
+@pytest.mark.slow
+def test_an_unforeseen_error_of_a_command_is_told_without_traceback(tmp_path: Path) -> None:
+    program = """
+import sys
+from pipelines import commands, stacks
+from tests.test_stacks import unforeseen
+stacks.apply = unforeseen
+sys.exit(commands.main(["stack", "apply", "local"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, "METALAYER_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "failed  stack apply local\ncause   RuntimeError: the server is down\n" in done.stderr
+    (log_file,) = (tmp_path / "logs").glob("stack-*.log")
+    assert "in unforeseen" in log_file.read_text()
 
 
 @pytest.mark.integration

@@ -14,6 +14,14 @@ from metalayer.errors import ConfigError
 FOLDER = Path(__file__).parent
 _POD_SETTINGS = {"pod_settings", "orchestrator_pod_settings"}
 """Given with each run, not kept with a component: ZenML's server would need Kubernetes' library to take them."""
+_WEB = ("http://", "https://")
+_BEGINNINGS = {
+    "METALAYER_BUCKET": ("s3://",),
+    "AWS_ENDPOINT_URL_S3": _WEB,
+    "KF_PIPELINES_ENDPOINT": _WEB,
+    "ZENML_STORE_URL": (*_WEB, "sqlite://", "mysql://"),
+}
+"""How the value of a variable begins; whether pods reach it is for the check of the stack."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +36,7 @@ class Stack:
         settings: of every pipeline (`docker`), and of its pods.
         steps: options of single steps.
         gpu_step: options of the steps that train: their image, and their pods where no step operator has them.
+        nodes_on_demand: whether an autoscaler makes nodes when pods wait for them.
     """
 
     name: str
@@ -37,6 +46,7 @@ class Stack:
     settings: dict[str, Any]
     steps: dict[str, dict[str, Any]]
     gpu_step: dict[str, Any]
+    nodes_on_demand: bool
 
     @property
     def only_compiles(self) -> bool:
@@ -81,7 +91,7 @@ def read(name: str, places: Mapping[str, str]) -> Stack:
         places: what `{state}` and `{tracking_uri}` in the file stand for.
 
     Raises:
-        ConfigError: no such stack, or variables that are not set, all of them.
+        ConfigError: no such stack, or variables that are not set or cannot be right, all of them.
     """
     definition = _file(name)
     if unset := missing(name):
@@ -89,6 +99,10 @@ def read(name: str, places: Mapping[str, str]) -> Stack:
         raise ConfigError(f"--stack {name}: set these environment variables\n{listed}")
     values = {**places, **{variable: os.environ[variable] for variable in variables(name)}}
     values |= {variable: os.environ.get(variable, "") for variable in definition.get("optional_environment") or {}}
+    if wrong := [
+        f"{variable}: {mistake}" for variable, value in values.items() if (mistake := _mistake(variable, value))
+    ]:
+        raise ConfigError("\n".join([f"--stack {name}: mend these environment variables", *wrong]))
     filled = _filled({key: value for key, value in definition.items() if not key.endswith("environment")}, values)
     return Stack(
         name=name,
@@ -98,6 +112,7 @@ def read(name: str, places: Mapping[str, str]) -> Stack:
         settings=filled.get("settings", {}) | _pod_settings(filled["components"]),
         steps=filled.get("steps", {}),
         gpu_step=filled.get("gpu_step", {}),
+        nodes_on_demand=filled.get("nodes_on_demand", False),
     )
 
 
@@ -181,6 +196,14 @@ def _pod_settings(components: Mapping[str, Mapping[str, Any]]) -> dict[str, dict
     """Of the components that have them, by type of component."""
     found = {kind: {key: given[key] for key in _POD_SETTINGS & given.keys()} for kind, given in components.items()}
     return {kind: given for kind, given in found.items() if given}
+
+
+def _mistake(variable: str, value: str) -> str:
+    """What is wrong with a variable's value; empty where nothing is, or it is not set."""
+    beginnings = _BEGINNINGS.get(variable, ())
+    if not value or not beginnings or any(value.startswith(one) and value != one for one in beginnings):
+        return ""
+    return f"given {value!r}; expected {' or '.join(f'{one}...' for one in beginnings)}"
 
 
 def _file(name: str) -> dict[str, Any]:
