@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metalayer.errors import ConfigError, MetalayerError
-from pipelines import stacks
+from pipelines import environment, stacks
 from pipelines.cluster import Cluster, ClusterError
 from pipelines.stacks import Stack
 
@@ -35,6 +35,7 @@ _MANIFESTS = (
     "application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json, "
     "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json"
 )
+_REVISION = "org.opencontainers.image.revision"
 _DOCKER_HUB = ("docker.io", "index.docker.io")
 _UNITS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": 2.0**30, "Ti": 2.0**40, "Pi": 2.0**50, "Ei": 2.0**60}
@@ -398,17 +399,37 @@ def _images(stack: Stack) -> list[Finding]:
 
 
 def _image(base: str, host: str, image: str) -> Finding:
+    """Whether an image is there, and of the code that starts the run: its pods would compute with other."""
     name, _, tag = image.removeprefix(f"{host}/").rpartition(":")
-    url = f"{base}/v2/{name}/manifests/{tag}"
-    status, _, headers = _http(url, method="HEAD", accept=_MANIFESTS)
-    if status == 401 and base.startswith("https:"):
-        status = _http(url, method="HEAD", accept=_MANIFESTS, authorization=_login(host, headers))[0]
-    if status == 200:
-        return Finding("container_registry", "ok", f"{image} is there")
+
+    def ask(path: str) -> tuple[int, dict[str, Any]]:
+        url = f"{base}/v2/{name}/{path}"
+        status, body, headers = _http(url, accept=_MANIFESTS)
+        if status == 401 and base.startswith("https:"):
+            status, body, _ = _http(url, accept=_MANIFESTS, authorization=_login(host, headers))
+        return status, _json(body)
+
+    status, manifest = ask(f"manifests/{tag}")
     if status == 404:
         fix = "make images, and push them under this name; or mend METALAYER_IMAGE_TAG"
         return Finding("container_registry", "missing", f"{image} is not in the registry", fix)
-    return Finding("container_registry", "unchecked", f"{image}: {_said(status)}", "docker login, to have it checked")
+    if status != 200:
+        text, fix = f"{image}: {_said(status)}", "docker login, to have it checked"
+        return Finding("container_registry", "unchecked", text, fix)
+    for one in manifest.get("manifests", []):  # of several platforms, whose labels are the same
+        if one.get("platform", {}).get("os") == "linux":
+            manifest = ask(f"manifests/{one['digest']}")[1]
+            break
+    config = ask(f"blobs/{manifest['config']['digest']}")[1] if "config" in manifest else {}
+    there, here = ((config.get("config") or {}).get("Labels") or {}).get(_REVISION), environment.git_commit()
+    if there is None or here == "unknown" or there == here.removesuffix("-dirty") + "-dirty":
+        text = f"{image} is there; whether it has the code that is here cannot be told"
+        return Finding("container_registry", "unchecked", text, "make images from a commit, and run from the same")
+    if there != here:
+        text = f"{image} was built from commit {there}, and this is {here}: its pods would compute with other code"
+        fix = "make images here, and push them; or check out the commit of the image"
+        return Finding("container_registry", "missing", text, fix)
+    return Finding("container_registry", "ok", f"{image} is there, of this commit")
 
 
 def _login(host: str, headers: Mapping[str, str]) -> str:
@@ -450,9 +471,10 @@ def _http(
     url: str, data: bytes | None = None, *, method: str | None = None, accept: str = "*/*", authorization: str = ""
 ) -> tuple[int, bytes, dict[str, str]]:
     """Status, body and headers (names in lower case); status 0 where nobody answers, or not by HTTP."""
-    headers = {"Accept": accept, **({"Authorization": authorization} if authorization else {})}
     try:
-        request = urllib.request.Request(url, data=data, method=method, headers=headers)  # noqa: S310
+        request = urllib.request.Request(url, data=data, method=method, headers={"Accept": accept})  # noqa: S310
+        if authorization:
+            request.add_unredirected_header("Authorization", authorization)  # a registry's storage has no use for it
         try:
             response = urllib.request.urlopen(request, timeout=_TIMEOUT_S)  # noqa: S310
         except urllib.error.HTTPError as error:

@@ -19,6 +19,7 @@ import pytest
 
 from pipelines import pods, stack_check, stacks
 from pipelines.cluster import Cluster
+from pipelines.environment import git_commit
 from pipelines.stack_check import Finding
 from tests import bed
 from tests.bed import NAMESPACE, kubectl, objects, wait_for
@@ -226,7 +227,9 @@ class TestMishaps:
     """Each is told in seconds, by what it is, with what to do."""
 
     def test_nothing_is_missing(self, stack: stacks.Stack) -> None:
-        assert [finding for finding in stack_check.check(stack) if finding.state != "ok"] == []
+        # Of an image made from a changed tree it cannot be told whether it is of the same change.
+        allowed = {"ok", "unchecked"} if git_commit().endswith("-dirty") else {"ok"}
+        assert [finding for finding in stack_check.check(stack) if finding.state not in allowed] == []
 
     @pytest.mark.parametrize(
         ("variable", "value", "component", "text"),

@@ -300,6 +300,16 @@ def server() -> Iterator[FakeServer]:
         yield it
 
 
+COMMIT = "c0ffee"
+MANIFEST = {"config": {"digest": "sha256:1"}}
+PROOF = {"digest": "sha256:2", "platform": {"os": "unknown"}}
+
+
+def labelled(commit: str) -> dict[str, Any]:
+    """What an image says of itself."""
+    return {"config": {"Labels": {"org.opencontainers.image.revision": commit}}}
+
+
 def node(**changes: Any) -> dict[str, Any]:
     """A GPU node that takes every pod of the stack but those without a toleration."""
     return {
@@ -331,8 +341,14 @@ def ready(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             "PUT /bucket/folder/stack-check": (200, b""),
             "DELETE /bucket/folder/stack-check": (204, b""),
             "GET /v2/": (200, {}),
-            "HEAD /v2/metalayer-pipeline/manifests/1": (200, {}),
-            "HEAD /v2/metalayer-pipeline-gpu/manifests/1": (200, {}),
+            "GET /v2/metalayer-pipeline/manifests/1": (200, MANIFEST),
+            "GET /v2/metalayer-pipeline/blobs/sha256:1": (200, labelled(COMMIT)),
+            "GET /v2/metalayer-pipeline-gpu/manifests/1": (
+                200,
+                {"manifests": [PROOF, {"digest": "sha256:0", "platform": {"os": "linux"}}]},
+            ),
+            "GET /v2/metalayer-pipeline-gpu/manifests/sha256:0": (200, MANIFEST),
+            "GET /v2/metalayer-pipeline-gpu/blobs/sha256:1": (200, labelled(COMMIT)),
             "GET /api/2.0/mlflow/experiments/get-by-name": (
                 200,
                 {"experiment": {"experiment_id": "1", "name": "metalayer", "lifecycle_stage": "active"}},
@@ -347,6 +363,7 @@ def ready(server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         "ZENML_STORE_URL": server.url,
         "KUBECONFIG": str(server.kubeconfig(tmp_path)),
         "METALAYER_HOME": str(tmp_path / "state"),
+        "METALAYER_GIT_COMMIT": COMMIT,
     }
     for name, value in changes.items():
         monkeypatch.setenv(name, value)
@@ -417,7 +434,7 @@ def denied_to_pods(review: dict[str, Any]) -> dict[str, Any]:
         ("POST /api/v1/login", (401, {}), "zenml server", "does not let us in"),
         ("PUT /bucket/folder/stack-check", (403, b""), "artifact_store", "cannot be written: 403"),
         (
-            "HEAD /v2/metalayer-pipeline-gpu/manifests/1",
+            "GET /v2/metalayer-pipeline-gpu/manifests/1",
             None,
             "container_registry",
             "metalayer-pipeline-gpu:1 is not in",
@@ -574,6 +591,34 @@ def test_a_url_that_boto_refuses(ready: FakeServer, monkeypatch: pytest.MonkeyPa
     assert "no S3 service at http://mi nio (ValueError)" in only_missing(checked()).text
 
 
+def test_an_image_of_other_code(ready: FakeServer) -> None:
+    """Its pods would compute with that, and models be registered as made by this."""
+    ready.answers["GET /v2/metalayer-pipeline-gpu/blobs/sha256:1"] = (200, labelled("0ff1ce"))
+    found = only_missing(checked())
+    assert found.component == "container_registry"
+    assert "metalayer-pipeline-gpu:1 was built from commit 0ff1ce, and this is c0ffee" in found.text
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "states"),
+    [
+        (COMMIT, f"{COMMIT}-dirty", ["missing", "missing"]),
+        (f"{COMMIT}-dirty", f"{COMMIT}-dirty", ["unchecked", "missing"]),
+        (f"{COMMIT}-dirty", COMMIT, ["unchecked", "ok"]),
+        (COMMIT, "unknown", ["unchecked", "unchecked"]),
+        (None, COMMIT, ["unchecked", "ok"]),
+    ],
+)
+def test_what_cannot_be_told_of_an_image(
+    there: str | None, here: str, states: list[str], ready: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = labelled(there) if there else {"config": {"Labels": None}}
+    ready.answers["GET /v2/metalayer-pipeline/blobs/sha256:1"] = (200, config)
+    monkeypatch.setenv("METALAYER_GIT_COMMIT", here)
+    found = stack_check._images(stacks.read("kubernetes", PLACES))
+    assert [finding.state for finding in found] == states
+
+
 @pytest.mark.parametrize("registry", ["docker.io", "index.docker.io"])
 def test_docker_hub(registry: str, ready: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its API and its credentials go by other names than the registry; there is no network here to ask it."""
@@ -584,14 +629,14 @@ def test_docker_hub(registry: str, ready: FakeServer, tmp_path: Path, monkeypatc
         if url.startswith("https://auth.example/token"):
             return 200, b'{"token": "of-the-hub"}', {}
         wanted = 'Bearer realm="https://auth.example/token",service="registry.docker.io",scope="repository:a:pull"'
-        return (200, b"", {}) if authorization else (401, b"", {"www-authenticate": wanted})
+        return (200, b"{}", {}) if authorization else (401, b"", {"www-authenticate": wanted})
 
     (tmp_path / "config.json").write_text('{"auths": {"https://index.docker.io/v1/": {"auth": "bWU6cGFzcw=="}}}')
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     monkeypatch.setenv("METALAYER_REGISTRY", f"{registry}/user")
     monkeypatch.setattr(stack_check, "_http", hub)
     findings = stack_check._images(stacks.read("kubernetes", PLACES))
-    assert [finding.state for finding in findings] == ["ok", "ok"]
+    assert [finding.state for finding in findings] == ["unchecked", "unchecked"]  # there, without a label
     manifest = "https://registry-1.docker.io/v2/user/metalayer-pipeline/manifests/1"
     assert asked[0] == ("https://registry-1.docker.io/v2/", "")
     assert asked[1:4] == [
@@ -708,7 +753,7 @@ sys.exit(commands.main(["stack", "apply", "local"]))
 @pytest.mark.integration
 @pytest.mark.slow
 def test_a_run_is_refused_before_it_is_submitted(ready: FakeServer, simulation: Path, tmp_path: Path) -> None:
-    del ready.answers["HEAD /v2/metalayer-pipeline/manifests/1"]
+    del ready.answers["GET /v2/metalayer-pipeline/manifests/1"]
     done = run_command("--stack", "kubernetes", "--data-root", str(simulation))
     assert done.returncode == 2, done.stderr
     assert "the stack kubernetes is not ready" in done.stderr
