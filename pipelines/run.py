@@ -147,14 +147,18 @@ def _schedule(config: RunConfig, options: argparse.Namespace, state: Path) -> in
     """Make or renew the CronJob that runs this; returns the exit status."""
     if options.pipeline == "score":
         raise ConfigError("--pipeline score writes its scores where it is started: --schedule does not go with it")
+    if options.no_cache:
+        raise ConfigError("--no-cache does not go with --schedule: a scheduled run takes finished steps from the cache")
     stack = stacks.read(options.stack, _places(state))
     root = None if _is_demo(options) else config.data.data_root
     run = schedule.ScheduledRun(
         pipeline=options.pipeline, config=options.config, data_root=root, overrides=tuple(options.overrides)
     )
-    name = schedule.apply(stack, run, options.schedule, options.time_zone)
-    console.say(f"scheduled {name}: {options.schedule} {options.time_zone}")
-    console.say(f"suspend, resume or delete it: python pipelines/run.py schedule suspend {name}")
+    documents = schedule.manifests(stack, run, options.schedule, options.time_zone)
+    stack_check.require(stack)
+    renewed = schedule.apply(stack, documents)
+    console.say(f"{'renewed' if renewed else 'scheduled'} {run.name}: {options.schedule} {options.time_zone}")
+    console.say(f"suspend, resume or delete it: python pipelines/run.py schedule suspend {run.name}")
     return 0
 
 
