@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import re
 import shutil
@@ -20,7 +21,7 @@ from pipelines import commands, schedule, stacks
 from pipelines.cluster import ClusterError
 from tests.fakes import FakeServer
 from tests.manifests import K8S, VERSIONS, assert_restricted, kustomize, validate
-from tests.test_pipeline import CONFIGS, FAILING, QUICK, RUN, command
+from tests.test_pipeline import CONFIGS, FAILING, QUICK, ROOT, RUN, command
 from tests.test_stacks import NAMESPACE, PLACES, SECRET, read_kubernetes, ready, server  # noqa: F401
 
 MONDAYS = "0 3 * * 1"
@@ -299,6 +300,70 @@ def test_mistakes_are_told_before_anything_is_asked(api: FakeServer, more: list[
 
 
 # ---- what it starts
+
+UNDER_WAY = """
+import json, os, sys
+
+sys.path.insert(0, {root!r})
+from pipelines import environment, run, schedule
+
+environment.prepare()
+os.environ["ZENML_CUSTOM_SOURCE_ROOT"] = os.path.dirname(__file__)
+from zenml import pipeline, step
+
+from metalayer.config import RunConfig
+
+GIVEN = RunConfig.load(run.DEMO, [], None)
+OTHER = RunConfig.load(run.DEMO, ["train.max_epochs=3"], None)
+
+
+def answers():
+    found = [
+        run._run_before("training", settings, data, local=local)
+        for settings, data, local in (
+            (GIVEN, "a", False), (GIVEN, "a", True), (GIVEN, "b", False), (OTHER, "a", False)
+        )
+    ]
+    schedule.LONGEST_S, kept = -60, schedule.LONGEST_S
+    found.append(run._run_before("training", GIVEN, "a", local=False))
+    schedule.LONGEST_S = kept
+    return found
+
+
+@step
+def ask() -> str:
+    return json.dumps(answers())
+
+
+@pipeline(name="training", enable_cache=False)
+def training(config: RunConfig, data_hash: str):
+    ask()
+
+
+if __name__ == "__main__":
+    done = training.with_options(run_name="this")(config=GIVEN, data_hash="a")
+    print("FOUND", json.dumps([json.loads(done.steps["ask"].output.load()), answers()]))
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_a_run_under_way_counts_for_a_time(tmp_path: Path) -> None:
+    """Asked from within a run, and after its end: of its data and settings, on this machine, of others, long after."""
+    program = tmp_path / "program.py"
+    program.write_text(UNDER_WAY.format(root=str(ROOT)))
+    given = {**os.environ, "METALAYER_HOME": str(tmp_path / "state")}
+    done = subprocess.run(
+        [sys.executable, str(program)], env=given, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    during, after = json.loads(done.stdout.partition("FOUND")[2])
+    assert during == [
+        "nothing to start: run this, on these data with these settings, is under way",
+        *(None, None, None, None),
+    ]
+    seen = "nothing new: run this has seen these data with these settings"
+    assert after == [seen, seen, None, None, seen]
 
 
 @pytest.mark.integration
