@@ -20,9 +20,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `pipelines` and `steps`, from whatever directory this runs
 
@@ -149,14 +150,18 @@ def _schedule(config: RunConfig, options: argparse.Namespace, state: Path) -> in
     """Make or renew the CronJob that runs this; returns the exit status."""
     if options.pipeline == "score":
         raise ConfigError("--pipeline score writes its scores where it is started: --schedule does not go with it")
+    if options.no_cache:
+        raise ConfigError("--no-cache does not go with --schedule: a scheduled run takes finished steps from the cache")
     stack = stacks.read(options.stack, _places(state))
     root = None if _is_demo(options) else config.data.data_root
     run = schedule.ScheduledRun(
         pipeline=options.pipeline, config=options.config, data_root=root, overrides=tuple(options.overrides)
     )
-    name = schedule.apply(stack, run, options.schedule, options.time_zone)
-    console.say(f"scheduled {name}: {options.schedule} {options.time_zone}")
-    console.say(f"suspend, resume or delete it: python pipelines/run.py schedule suspend {name}")
+    documents = schedule.manifests(stack, run, options.schedule, options.time_zone)
+    stack_check.require(stack)
+    renewed = schedule.apply(stack, documents)
+    console.say(f"{'renewed' if renewed else 'scheduled'} {run.name}: {options.schedule} {options.time_zone}")
+    console.say(f"suspend, resume or delete it: python pipelines/run.py schedule suspend {run.name}")
     return 0
 
 
@@ -227,8 +232,8 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
         scorer = _scorer(config, tracking_uri, state) if plan else None
         if scorer:
             data_hash = hashlib.sha256(f"{data_hash} {scorer.digest}".encode()).hexdigest()
-        if options.if_changed and (seen := _finished_run(options.pipeline, settings, data_hash)):
-            console.say(f"nothing new: run {seen} has seen these data with these settings")
+        if options.if_changed and (told := _run_before(options.pipeline, settings, data_hash, local=local)):
+            console.say(told)
             console.say("exit status 0: skipped")
             return 0
         store = Client().active_stack.artifact_store
@@ -271,18 +276,32 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
         return show(done)
 
 
-def _finished_run(pipeline: str, settings: RunConfig | BaseConfig | ScoreConfig, data_hash: str) -> str | None:
-    """The newest run of a pipeline that finished, whatever its gate said, on the same data with the same settings."""
+def _run_before(
+    pipeline: str, settings: RunConfig | BaseConfig | ScoreConfig, data_hash: str, *, local: bool
+) -> str | None:
+    """What to say of the newest run on the same data with the same settings; None where another is due.
+
+    A run that finished counts, whatever its gate said. Away from this machine one under way does too: it outlives the
+    process that submitted it. ZenML shows one that was killed as running for good, so it counts for a time only.
+    """
     from zenml.client import Client
 
-    runs = Client().list_pipeline_runs(pipeline=pipeline, status="completed", size=_LOOKED_BACK, hydrate=True)
-    for run in runs.items:
-        given = run.config.parameters or {}
-        if given.get("data_hash") != data_hash:
-            continue
-        with contextlib.suppress(ConfigError):  # of an earlier version, with other settings
-            if type(settings)(**given["config"]).model_dump() == settings.model_dump():
-                return str(run.name)
+    def newest(**chosen: Any) -> str | None:
+        runs = Client().list_pipeline_runs(pipeline=pipeline, size=_LOOKED_BACK, hydrate=True, **chosen)
+        for run in runs.items:
+            given = run.config.parameters or {}
+            if given.get("data_hash") != data_hash:
+                continue
+            with contextlib.suppress(ConfigError):  # of an earlier version, with other settings
+                if type(settings)(**given["config"]).model_dump() == settings.model_dump():
+                    return str(run.name)
+        return None
+
+    if name := newest(status="completed"):
+        return f"nothing new: run {name} has seen these data with these settings"
+    earliest = datetime.now(UTC) - timedelta(seconds=schedule.LONGEST_S)
+    if not local and (name := newest(in_progress=True, created=f"gte:{earliest:%Y-%m-%d %H:%M:%S}")):
+        return f"nothing to start: run {name}, on these data with these settings, is under way"
     return None
 
 

@@ -7,8 +7,10 @@ a finished run has seen them, and otherwise goes the whole way, gate included.
 
 from __future__ import annotations
 
+import logging
 import re
 import zoneinfo
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,15 +21,23 @@ from pipelines.stacks import Stack
 
 _LABELS = {"app.kubernetes.io/name": "metalayer-pipeline", "app.kubernetes.io/part-of": "metalayer"}
 _OURS = "metalayer-schedule"
+LONGEST_S = 172800
+"""After so many seconds a scheduled run is stopped, and a run that looks as if it went on no longer counts."""
 _CLAIM = "metalayer-data"
 """Claim of the volume with the base-layer files, mounted where the run's data root is."""
-_SECRETS = ("metalayer-zenml", "metalayer-s3")
+_SECRETS = {
+    "metalayer-zenml": "--from-literal=ZENML_STORE_API_KEY=...",
+    "metalayer-s3": "--from-literal=AWS_ACCESS_KEY_ID=... --from-literal=AWS_SECRET_ACCESS_KEY=...",
+}
+"""By name, with what `kubectl create secret generic` makes them of."""
 _OPTIONAL_SECRET = "metalayer-mlflow"  # noqa: S105
 """Of an MLflow server with authentication."""
 _CONFIG_FOLDER = "/config"
 _NAME_LENGTH = 52
-_FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
+_FIELDS = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 6))
 _PART = re.compile(r"(\*|(\d+)(?:-(\d+))?)(?:/(\d+))?")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -57,14 +67,15 @@ def manifests(stack: Stack, run: ScheduledRun, cron: str, time_zone: str) -> lis
     """The CronJob, and the ConfigMap with the run's configuration, if it has one.
 
     Raises:
-        ConfigError: times or a time zone that no cluster would take.
+        ConfigError: times or a time zone that no cluster would take; a stack without a cluster.
     """
+    orchestrator = _orchestrator(stack)
     _check_times(cron, time_zone)
-    pod = stack.components["orchestrator"]["pod_settings"]
+    pod = orchestrator["pod_settings"]
     command = ["python", "pipelines/run.py", "--stack", stack.name, "--pipeline", run.pipeline, "--if-changed"]
     volumes, mounts = list(pod["volumes"]), list(pod["volume_mounts"])
     documents = []
-    namespace = stack.components["orchestrator"]["kubernetes_namespace"]
+    namespace = orchestrator["kubernetes_namespace"]
     labels = {**_LABELS, _OURS: run.name}
     metadata = {"name": run.name, "namespace": namespace, "labels": labels}
     if run.config:
@@ -100,7 +111,7 @@ def manifests(stack: Stack, run: ScheduledRun, cron: str, time_zone: str) -> lis
         "volumeMounts": mounts,
     }
     spec = {
-        "serviceAccountName": stack.components["orchestrator"]["service_account_name"],
+        "serviceAccountName": orchestrator["service_account_name"],
         "enableServiceLinks": False,
         "restartPolicy": "Never",
         "securityContext": pod["additional_pod_spec_args"]["security_context"],
@@ -123,7 +134,7 @@ def manifests(stack: Stack, run: ScheduledRun, cron: str, time_zone: str) -> lis
                     "metadata": {"labels": labels},
                     "spec": {
                         "backoffLimit": 0,  # steps retry by themselves, and a rejected model is not trained again
-                        "activeDeadlineSeconds": 172800,
+                        "activeDeadlineSeconds": LONGEST_S,
                         "template": {"metadata": {"labels": labels}, "spec": spec},
                     },
                 },
@@ -133,18 +144,33 @@ def manifests(stack: Stack, run: ScheduledRun, cron: str, time_zone: str) -> lis
     return documents
 
 
-def apply(stack: Stack, run: ScheduledRun, cron: str, time_zone: str) -> str:
-    """Make the schedule, or bring it up to date; returns its name.
+def apply(stack: Stack, documents: Sequence[dict[str, Any]]) -> bool:
+    """Make a schedule, or bring it up to date; returns whether it was there before.
 
-    A suspended schedule stays suspended.
+    A suspended schedule stays suspended. Rights that only a look needs, and that we have not, stop nothing: what was
+    not looked at is logged.
+
+    Args:
+        stack: with the cluster.
+        documents: as of `manifests`.
 
     Raises:
-        ConfigError: see `manifests`; a stack without a cluster; no such context.
+        ConfigError: a Secret or claim that its pods mount is not there; the schedule of this name starts another run;
+            no such context.
         ClusterError: the cluster refuses.
     """
-    _orchestrator(stack)
-    documents = manifests(stack, run, cron, time_zone)
-    cluster = _cluster(stack)
+    cluster, cron_job = _cluster(stack), documents[-1]
+    name = cron_job["metadata"]["name"]
+    _require_mounted(cluster, cron_job)
+    before = _found(cluster, f"{_path(stack, 'CronJob')}/{name}")
+    if before and _container(before)["command"] != _container(cron_job)["command"]:
+        raise ConfigError(
+            f"schedule {name} is there, and starts another run\n"
+            f"there: {' '.join(_container(before)['command'])}\n"
+            f"given: {' '.join(_container(cron_job)['command'])}\n"
+            f"delete it (python pipelines/run.py schedule delete {name}), or copy the configuration to a file of "
+            "another name and give that as --config"
+        )
     for document in documents:
         path = _path(stack, document["kind"])
         try:
@@ -152,8 +178,8 @@ def apply(stack: Stack, run: ScheduledRun, cron: str, time_zone: str) -> str:
         except ClusterError as error:
             if error.status != 409:  # there already
                 raise
-            cluster.ask("PATCH", f"{path}/{run.name}", document)
-    return run.name
+            cluster.ask("PATCH", f"{path}/{name}", document)
+    return before is not None
 
 
 def listed(stack: Stack) -> list[str]:
@@ -177,7 +203,7 @@ def suspend(stack: Stack, name: str, *, suspended: bool) -> None:
 
 
 def delete(stack: Stack, name: str) -> None:
-    """Remove a schedule with its configuration; a run that is under way ends with it.
+    """Remove a schedule with its configuration, and the pod that waits for a run; the run itself goes on.
 
     Raises:
         ClusterError: no such schedule, or the cluster refuses.
@@ -202,6 +228,51 @@ def _orchestrator(stack: Stack) -> dict[str, Any]:
     return orchestrator
 
 
+def _require_mounted(cluster: Cluster, cron_job: dict[str, Any]) -> None:
+    """Without them a pod waits and its Job does not fail, while `Forbid` keeps further runs from starting."""
+    namespace = cron_job["metadata"]["namespace"]
+    wanted = {
+        f"secrets/{name}": f"kubectl -n {namespace} create secret generic {name} {values}"
+        for name, values in _SECRETS.items()
+    }
+    if any("persistentVolumeClaim" in volume for volume in _pod(cron_job)["volumes"]):
+        wanted[f"persistentvolumeclaims/{_CLAIM}"] = (
+            "make a PersistentVolumeClaim of this name, with the files that --data-root names (docs/kubernetes.md)"
+        )
+    missing = []
+    for thing, fix in wanted.items():
+        try:
+            there = _found(cluster, f"/api/v1/namespaces/{namespace}/{thing}")
+        except ClusterError as error:
+            if error.status != 403:
+                raise
+            logger.warning("unchecked: %s: %s", thing, error)
+            continue
+        if there is None:
+            missing.append(f"{thing} -> {fix}")
+    if missing:
+        raise ConfigError(f"namespace {namespace} lacks what a scheduled run needs:\n" + "\n".join(missing))
+
+
+def _found(cluster: Cluster, path: str) -> dict[str, Any] | None:
+    try:
+        return cluster.ask("GET", path)
+    except ClusterError as error:
+        if error.status != 404:
+            raise
+        return None
+
+
+def _pod(cron_job: dict[str, Any]) -> dict[str, Any]:
+    pod: dict[str, Any] = cron_job["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+    return pod
+
+
+def _container(cron_job: dict[str, Any]) -> dict[str, Any]:
+    container: dict[str, Any] = _pod(cron_job)["containers"][0]
+    return container
+
+
 def _path(stack: Stack, kind: str) -> str:
     namespace = _orchestrator(stack)["kubernetes_namespace"]
     group = {"CronJob": "/apis/batch/v1", "ConfigMap": "/api/v1"}[kind]
@@ -212,8 +283,8 @@ def _check_times(cron: str, time_zone: str) -> None:
     fields = cron.split()
     if len(fields) != len(_FIELDS) or not all(map(_field_is_possible, fields, _FIELDS)):
         raise ConfigError(
-            f"--schedule: given {cron!r}; expected minute, hour, day of month, month and day of week in numbers, "
-            "as in '0 3 * * 1' for Mondays at 3"
+            f"--schedule: given {cron!r}; expected minute, hour, day of month, month and day of week (0, Sunday, to 6) "
+            "in numbers, as in '0 3 * * 1' for Mondays at 3"
         )
     if time_zone not in zoneinfo.available_timezones():
         raise ConfigError(f"--time-zone: given {time_zone!r}; expected a name such as Etc/UTC or Europe/Berlin")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,15 +19,20 @@ from metalayer.config import RunConfig
 from metalayer.errors import ConfigError
 from pipelines import commands, schedule, stacks
 from pipelines.cluster import ClusterError
-from tests.fakes import FakeServer, fake_server
+from tests.fakes import FakeServer
 from tests.manifests import K8S, VERSIONS, assert_restricted, kustomize, validate
-from tests.test_pipeline import CONFIGS, FAILING, QUICK, RUN, command
-from tests.test_stacks import ENVIRONMENT, PLACES, SECRET, read_kubernetes
+from tests.test_pipeline import CONFIGS, FAILING, QUICK, ROOT, RUN, command
+from tests.test_stacks import NAMESPACE, PLACES, SECRET, read_kubernetes, ready, server  # noqa: F401
 
 MONDAYS = "0 3 * * 1"
 CRON_JOBS = "/apis/batch/v1/namespaces/metalayer/cronjobs"
 CONFIG_MAPS = "/api/v1/namespaces/metalayer/configmaps"
 NAME = "metalayer-training-real-80"
+MOUNTED = (
+    f"{NAMESPACE}/secrets/metalayer-zenml",
+    f"{NAMESPACE}/secrets/metalayer-s3",
+    f"{NAMESPACE}/persistentvolumeclaims/metalayer-data",
+)
 
 
 @pytest.fixture
@@ -98,16 +104,27 @@ def test_its_account_is_in_the_manifests(stack: stacks.Stack, run: schedule.Sche
     assert named | {stack.components["orchestrator"]["step_pod_service_account_name"]} <= there
 
 
-@pytest.mark.parametrize("cron", ["0 3 * * 1", "*/15 0-6,20 1 1-12/2 0,7"])
+@pytest.mark.parametrize("cron", ["0 3 * * 1", "*/15 0-6,20 1 1-12/2 0,6"])
 def test_times(stack: stacks.Stack, run: schedule.ScheduledRun, cron: str) -> None:
     assert schedule.manifests(stack, run, cron, "Etc/UTC")[1]["spec"]["schedule"] == cron
 
 
 @pytest.mark.parametrize(
-    "cron", ["", "0 3 * *", "0 3 * * 1 2026", "60 3 * * 1", "0 3 0 * 1", "a b c d e", "5-1 * * * *"]
+    "cron",
+    [
+        "",
+        "0 3 * *",
+        "0 3 * * 1 2026",
+        "60 3 * * 1",
+        "0 3 0 * 1",
+        "0 3 * * 0,7",
+        "0 3 * * 5-7",
+        "a b c d e",
+        "5-1 * * * *",
+    ],
 )
 def test_impossible_times(stack: stacks.Stack, run: schedule.ScheduledRun, cron: str) -> None:
-    with pytest.raises(ConfigError, match="for Mondays at 3"):
+    with pytest.raises(ConfigError, match=r"day of week \(0, Sunday, to 6\).* for Mondays at 3"):
         schedule.manifests(stack, run, cron, "Etc/UTC")
 
 
@@ -118,38 +135,99 @@ def test_impossible_time_zone(stack: stacks.Stack, run: schedule.ScheduledRun) -
 
 def test_a_stack_without_a_cluster(run: schedule.ScheduledRun) -> None:
     with pytest.raises(ConfigError, match="use --stack kubernetes"):
-        schedule.apply(stacks.read("local", PLACES), run, MONDAYS, "Etc/UTC")
+        schedule.manifests(stacks.read("local", PLACES), run, MONDAYS, "Etc/UTC")
 
 
 # ---- against an API
 
 
 @pytest.fixture
-def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeServer]:
-    with fake_server() as it:
-        for name, value in {**ENVIRONMENT, "KUBECONFIG": str(it.kubeconfig(tmp_path))}.items():
-            monkeypatch.setenv(name, value)
-        monkeypatch.setenv("METALAYER_HOME", str(tmp_path / "state"))
-        yield it
+def api(ready: FakeServer) -> FakeServer:  # noqa: F811
+    """With all that a run needs, and what its pods mount; no schedule."""
+    ready.answers.update({f"GET {thing}": (200, {}) for thing in MOUNTED})
+    ready.answers.update({f"POST {CRON_JOBS}": (201, {}), f"POST {CONFIG_MAPS}": (201, {})})
+    return ready
+
+
+def changes(api: FakeServer) -> list[str]:
+    return [key for key, _ in api.asked if not key.startswith("GET ")]
+
+
+def is_there(api: FakeServer, documents: list[dict[str, Any]]) -> None:
+    """The schedule has been made."""
+    conflict = (409, {"message": "already exists"})
+    api.answers.update({f"POST {CRON_JOBS}": conflict, f"POST {CONFIG_MAPS}": conflict})
+    api.answers.update({f"PATCH {CRON_JOBS}/{NAME}": (200, {}), f"PATCH {CONFIG_MAPS}/{NAME}": (200, {})})
+    api.answers[f"GET {CRON_JOBS}/{NAME}"] = (200, documents[-1])
+    api.asked.clear()
 
 
 def test_applied_and_renewed(api: FakeServer, run: schedule.ScheduledRun) -> None:
     stack = stacks.read("kubernetes", PLACES)
-    api.answers.update({f"POST {CRON_JOBS}": (201, {}), f"POST {CONFIG_MAPS}": (201, {})})
-    assert schedule.apply(stack, run, MONDAYS, "Etc/UTC") == NAME
-    assert [key for key, _ in api.asked] == [f"POST {CONFIG_MAPS}", f"POST {CRON_JOBS}"]
-    assert api.asked[1][1] == schedule.manifests(stack, run, MONDAYS, "Etc/UTC")[1]
-    conflict = (409, {"message": "already exists"})
-    api.answers.update({f"POST {CRON_JOBS}": conflict, f"POST {CONFIG_MAPS}": conflict})
-    api.answers.update({f"PATCH {CRON_JOBS}/{NAME}": (200, {}), f"PATCH {CONFIG_MAPS}/{NAME}": (200, {})})
-    schedule.apply(stack, run, "0 4 * * 1", "Etc/UTC")
+    first = schedule.manifests(stack, run, MONDAYS, "Etc/UTC")
+    assert schedule.apply(stack, first) is False
+    assert changes(api) == [f"POST {CONFIG_MAPS}", f"POST {CRON_JOBS}"]
+    assert [body for key, body in api.asked if key.startswith("POST ")] == first
+    is_there(api, first)
+    assert schedule.apply(stack, schedule.manifests(stack, run, "0 4 * * 1", "Etc/UTC")) is True
     key, renewed = api.asked[-1]
     assert key == f"PATCH {CRON_JOBS}/{NAME}"
     assert renewed["spec"]["schedule"] == "0 4 * * 1"
     assert "suspend" not in renewed["spec"]
     api.answers[f"POST {CONFIG_MAPS}"] = (403, {"message": "configmaps is forbidden"})
     with pytest.raises(ClusterError, match="forbidden"):
-        schedule.apply(stack, run, MONDAYS, "Etc/UTC")
+        schedule.apply(stack, first)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"data_root": Path("/other")}, "--data-root /other"),
+        ({"overrides": ("train.max_epochs=3",)}, "--set train.max_epochs=3"),
+        ({"config": Path("real-80.yaml")}, "--config /config/real-80.yaml"),
+    ],
+)
+def test_a_schedule_of_another_run_is_left_alone(
+    api: FakeServer, run: schedule.ScheduledRun, change: dict[str, Any], text: str, tmp_path: Path
+) -> None:
+    stack = stacks.read("kubernetes", PLACES)
+    is_there(api, schedule.manifests(stack, run, MONDAYS, "Etc/UTC"))
+    if "config" in change:
+        change = {"config": Path(shutil.copy(CONFIGS / "real_80.yaml", tmp_path / change["config"]))}
+    other = dataclasses.replace(run, **change)
+    assert other.name == NAME
+    with pytest.raises(ConfigError, match=r"delete it .*schedule delete") as caught:
+        schedule.apply(stack, schedule.manifests(stack, other, MONDAYS, "Etc/UTC"))
+    _, there, given, _ = str(caught.value).splitlines()
+    assert "--config /config/real_80.yaml --data-root /data --set train.max_epochs=2" in there
+    assert text in given
+    assert changes(api) == []
+
+
+@pytest.mark.parametrize("thing", MOUNTED)
+def test_what_its_pods_would_wait_for(
+    api: FakeServer, run: schedule.ScheduledRun, thing: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Is named before anything is made; without the right to look it is said to be unchecked."""
+    stack = stacks.read("kubernetes", PLACES)
+    documents = schedule.manifests(stack, run, MONDAYS, "Etc/UTC")
+    kind, name = thing.split("/")[-2:]
+    how = f"kubectl -n metalayer create secret generic {name}" if kind == "secrets" else "make a PersistentVolumeClaim"
+    api.answers[f"GET {thing}"] = (404, {"message": "not found"})
+    with pytest.raises(ConfigError, match=f"{kind}/{name} -> {how}") as caught:
+        schedule.apply(stack, documents)
+    assert len(str(caught.value).splitlines()) == 2
+    assert changes(api) == []
+    api.answers[f"GET {thing}"] = (403, {"message": "you may not get it"})
+    assert schedule.apply(stack, documents) is False
+    assert caplog.messages == [f"unchecked: {kind}/{name}: you may not get it"]
+
+
+def test_the_demo_needs_no_claim(api: FakeServer) -> None:
+    del api.answers[f"GET {MOUNTED[-1]}"]
+    stack = stacks.read("kubernetes", PLACES)
+    run = schedule.ScheduledRun("training", None, None, ())
+    assert schedule.apply(stack, schedule.manifests(stack, run, MONDAYS, "Etc/UTC")) is False
 
 
 def test_commands(api: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,18 +251,119 @@ def test_commands(api: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     assert "nonesuch" in capsys.readouterr().out
 
 
+ARGUMENTS = ["--stack", "kubernetes", "--config", str(CONFIGS / "real_80.yaml"), "--data-root", "/data"]
+AT_TIMES = [*ARGUMENTS, "--schedule", MONDAYS, "--time-zone", "Asia/Tokyo"]
+
+
 def test_scheduled_from_the_command_line(api: FakeServer, tmp_path: Path) -> None:
-    api.answers.update({f"POST {CRON_JOBS}": (201, {}), f"POST {CONFIG_MAPS}": (201, {})})
-    arguments = ["--stack", "kubernetes", "--config", str(CONFIGS / "real_80.yaml"), "--data-root", "/data"]
-    program = [sys.executable, str(RUN), *arguments, "--schedule", MONDAYS, "--time-zone", "Asia/Tokyo"]
+    program = [sys.executable, str(RUN), *AT_TIMES]
     done = subprocess.run(program, env=os.environ, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == f"scheduled {NAME}: {MONDAYS} Asia/Tokyo"
-    assert api.asked[-1][1]["spec"]["timeZone"] == "Asia/Tokyo"
+    key, made = api.asked[-1]
+    assert key == f"POST {CRON_JOBS}"
+    assert made["spec"]["timeZone"] == "Asia/Tokyo"
     assert not (tmp_path / "state" / "zenml").exists()
 
 
+def schedule_it(*more: str) -> int:
+    """As the command line does, in this process."""
+    from pipelines import run as program
+
+    options = program._parser().parse_args([*AT_TIMES, *more])
+    state = Path(os.environ["METALAYER_HOME"])
+    return program._schedule(program._config(options, state), options, state)
+
+
+def test_says_that_it_renews(api: FakeServer, run: schedule.ScheduledRun, capsys: pytest.CaptureFixture[str]) -> None:
+    stack = stacks.read("kubernetes", PLACES)
+    is_there(api, schedule.manifests(stack, run, "0 4 * * 1", "Etc/UTC"))
+    assert schedule_it("--set", "train.max_epochs=2") == 0
+    assert capsys.readouterr().out.splitlines()[0] == f"renewed {NAME}: {MONDAYS} Asia/Tokyo"
+
+
+def test_not_where_its_runs_would_fail(api: FakeServer) -> None:
+    api.answers["HEAD /v2/metalayer-pipeline/manifests/1"] = (404, {})
+    with pytest.raises(ConfigError, match=r"metalayer-pipeline:1 is not in the registry"):
+        schedule_it()
+    assert not {f"POST {CRON_JOBS}", f"POST {CONFIG_MAPS}"} & set(changes(api))
+
+
+@pytest.mark.parametrize(
+    ("more", "text"),
+    [(["--no-cache"], "--no-cache does not go with --schedule"), (["--schedule", "0 3 * * 7"], "given '0 3 * * 7'")],
+)
+def test_mistakes_are_told_before_anything_is_asked(api: FakeServer, more: list[str], text: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(text)):
+        schedule_it(*more)
+    assert api.asked == []
+
+
 # ---- what it starts
+
+UNDER_WAY = """
+import json, os, sys
+
+sys.path.insert(0, {root!r})
+from pipelines import environment, run, schedule
+
+environment.prepare()
+os.environ["ZENML_CUSTOM_SOURCE_ROOT"] = os.path.dirname(__file__)
+from zenml import pipeline, step
+
+from metalayer.config import RunConfig
+
+GIVEN = RunConfig.load(run.DEMO, [], None)
+OTHER = RunConfig.load(run.DEMO, ["train.max_epochs=3"], None)
+
+
+def answers():
+    found = [
+        run._run_before("training", settings, data, local=local)
+        for settings, data, local in (
+            (GIVEN, "a", False), (GIVEN, "a", True), (GIVEN, "b", False), (OTHER, "a", False)
+        )
+    ]
+    schedule.LONGEST_S, kept = -60, schedule.LONGEST_S
+    found.append(run._run_before("training", GIVEN, "a", local=False))
+    schedule.LONGEST_S = kept
+    return found
+
+
+@step
+def ask() -> str:
+    return json.dumps(answers())
+
+
+@pipeline(name="training", enable_cache=False)
+def training(config: RunConfig, data_hash: str):
+    ask()
+
+
+if __name__ == "__main__":
+    done = training.with_options(run_name="this")(config=GIVEN, data_hash="a")
+    print("FOUND", json.dumps([json.loads(done.steps["ask"].output.load()), answers()]))
+"""
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_a_run_under_way_counts_for_a_time(tmp_path: Path) -> None:
+    """Asked from within a run, and after its end: of its data and settings, on this machine, of others, long after."""
+    program = tmp_path / "program.py"
+    program.write_text(UNDER_WAY.format(root=str(ROOT)))
+    given = {**os.environ, "METALAYER_HOME": str(tmp_path / "state")}
+    done = subprocess.run(
+        [sys.executable, str(program)], env=given, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    during, after = json.loads(done.stdout.partition("FOUND")[2])
+    assert during == [
+        "nothing to start: run this, on these data with these settings, is under way",
+        *(None, None, None, None),
+    ]
+    seen = "nothing new: run this has seen these data with these settings"
+    assert after == [seen, seen, None, None, seen]
 
 
 @pytest.mark.integration
