@@ -86,7 +86,6 @@ def ran(cron_job: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
     """The pod of a Job of the CronJob's template once it has ended, and what it has said."""
     template = copy.deepcopy(cron_job["spec"]["jobTemplate"])
     pod = template["spec"]["template"]["spec"]
-    pod["hostNetwork"] = True  # the bed's registry has its address, 127.0.0.1, on the node only
     # The run's other pods leave this one little of the bed's two cores.
     pod["containers"][0]["resources"]["requests"] = {"cpu": "50m", "memory": "512Mi"}
     metadata = {**template["metadata"], "name": name, "namespace": NAMESPACE}

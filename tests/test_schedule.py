@@ -283,7 +283,7 @@ def test_says_that_it_renews(api: FakeServer, run: schedule.ScheduledRun, capsys
 
 
 def test_not_where_its_runs_would_fail(api: FakeServer) -> None:
-    api.answers["HEAD /v2/metalayer-pipeline/manifests/1"] = (404, {})
+    api.answers["GET /v2/metalayer-pipeline/manifests/1"] = (404, {})
     with pytest.raises(ConfigError, match=r"metalayer-pipeline:1 is not in the registry"):
         schedule_it()
     assert not {f"POST {CRON_JOBS}", f"POST {CONFIG_MAPS}"} & set(changes(api))

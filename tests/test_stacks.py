@@ -619,6 +619,15 @@ def test_what_cannot_be_told_of_an_image(
     assert [finding.state for finding in found] == states
 
 
+def test_a_registry_that_only_nodes_reach(ready: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for a scheduled run, which starts in a pod."""
+    monkeypatch.setenv("METALAYER_REGISTRY", "127.0.0.1:9")
+    assert only_missing(checked()).text == "no registry at 127.0.0.1:9"
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    (found,) = stack_check._images(stacks.read("kubernetes", PLACES))
+    assert (found.state, found.text) == ("unchecked", "no registry at 127.0.0.1:9, as this pod sees it")
+
+
 @pytest.mark.parametrize("registry", ["docker.io", "index.docker.io"])
 def test_docker_hub(registry: str, ready: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its API and its credentials go by other names than the registry; there is no network here to ask it."""
