@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import os
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 
 from metalayer.config import RunConfig
 from metalayer.training.checkpoint import LAST
+from steps import transfer
 
 _POLL_S = 1.0
 
@@ -50,8 +50,7 @@ def kept(store: Any, run_key: str, folder: Path) -> Iterator[Path]:
     folder.mkdir()
     source, target = folder / LAST, os.path.join(place, LAST)  # noqa: PTH118  a URI on remote stores
     if store.exists(target):
-        with store.open(target, "rb") as reader, source.open("wb") as writer:
-            shutil.copyfileobj(reader, writer, 1 << 20)
+        transfer.get(store, target, source)
     over = threading.Event()
     copier = threading.Thread(target=_copy_new, args=(source, _version(source), store, target, over), daemon=True)
     copier.start()
@@ -78,8 +77,7 @@ def _copy_new(source: Path, copied: tuple[int, int] | None, store: Any, target: 
         if found == copied:
             continue
         try:
-            with source.open("rb") as reader, store.open(target, "wb") as writer:
-                shutil.copyfileobj(reader, writer, 1 << 20)
+            transfer.put(source, store, target)
         except Exception as error:  # noqa: BLE001  of whatever kind the store's client raises
             logger.warning("the checkpoint is not in the store: %s: %s", type(error).__name__, error)
         else:

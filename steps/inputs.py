@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 from metalayer.config import DataConfig
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ArtifactError
+from steps import transfer
 
 _LIST = "files.json"
 
@@ -48,8 +48,7 @@ def stage(data: DataConfig, data_hash: str, store: Any) -> int:
     store.makedirs(folder)
     for kind, paths in kinds.items():
         for path in paths:
-            with path.open("rb") as reader, store.open(_join(folder, kind, path.name), "wb") as writer:
-                shutil.copyfileobj(reader, writer, 1 << 20)
+            transfer.put(path, store, _join(folder, kind, path.name))
     listed = {
         "genome_build": files.genome_build,
         "annotation_source": files.annotation_source,
@@ -61,12 +60,13 @@ def stage(data: DataConfig, data_hash: str, store: Any) -> int:
 
 
 def local_inputs(data: DataConfig, data_hash: str, folder: Path) -> DataConfig:
-    """`data` where its files are on this machine; else the same with the files of the store, copied to `folder`."""
-    if (data.artifacts_dir or data.data_root).is_dir():
-        return data
-    from zenml.client import Client
+    """`data` on a local stack; else the same with the files of the store, copied to `folder`.
 
-    return fetch(data, data_hash, folder, Client().active_stack.artifact_store)
+    Raises:
+        ArtifactError: as of `fetch`.
+    """
+    store = _active_store()
+    return fetch(data, data_hash, folder, store) if "://" in store.path else data
 
 
 def fetch(data: DataConfig, data_hash: str, folder: Path, store: Any) -> DataConfig:
@@ -77,8 +77,7 @@ def fetch(data: DataConfig, data_hash: str, folder: Path, store: Any) -> DataCon
     """
     source = _folder(store, data_hash)
     if not store.exists(_join(source, _LIST)):
-        where = data.artifacts_dir or data.data_root
-        raise ArtifactError(f"{where} is not on this machine, {source} not in the store; start the run again")
+        raise ArtifactError(f"{source} is not in the store; start the run again")
     with store.open(_join(source, _LIST), "r") as handle:
         listed = json.load(handle)
     paths: dict[str, list[Path]] = {}
@@ -86,8 +85,7 @@ def fetch(data: DataConfig, data_hash: str, folder: Path, store: Any) -> DataCon
         (folder / kind).mkdir(parents=True)
         paths[kind] = [folder / kind / name for name in listed[kind]]
         for path in paths[kind]:
-            with store.open(_join(source, kind, path.name), "rb") as reader, path.open("wb") as writer:
-                shutil.copyfileobj(reader, writer, 1 << 20)
+            transfer.get(store, _join(source, kind, path.name), path)
     found = data.model_copy(
         update={
             "data_root": folder,
@@ -121,14 +119,13 @@ def put_files(files: Mapping[Path, str], store: Any) -> int:
         if store.exists(target):
             continue
         store.makedirs(_folder(store, digest))
-        with path.open("rb") as reader, store.open(target, "wb") as writer:
-            shutil.copyfileobj(reader, writer, 1 << 20)
+        transfer.put(path, store, target)
         copied += 1
     return copied
 
 
 def local_files(files: Mapping[str, str], source: Path, folder: Path) -> list[Path]:
-    """Files that `put_files` was given: those of `source` where it is on this machine, else copies in `folder`.
+    """Files that `put_files` was given: those of `source` on a local stack, else copies in `folder`.
 
     Args:
         files: SHA-256 by name; whoever reads them compares it.
@@ -136,22 +133,25 @@ def local_files(files: Mapping[str, str], source: Path, folder: Path) -> list[Pa
         folder: gets those of the store.
 
     Raises:
-        ArtifactError: they are in neither place.
+        ArtifactError: they are not in the store.
     """
-    if source.is_dir():
+    store = _active_store()
+    if "://" not in store.path:
         return [source / name for name in files]
-    from zenml.client import Client
-
-    store = Client().active_stack.artifact_store
     paths = []
     for name, digest in files.items():
         stored = _join(_folder(store, digest), name)
         if not store.exists(stored):
-            raise ArtifactError(f"{source} is not on this machine, {stored} not in the store; start the run again")
-        with store.open(stored, "rb") as reader, (folder / name).open("wb") as writer:
-            shutil.copyfileobj(reader, writer, 1 << 20)
+            raise ArtifactError(f"{stored} is not in the store; start the run again")
+        transfer.get(store, stored, folder / name)
         paths.append(folder / name)
     return paths
+
+
+def _active_store() -> Any:
+    from zenml.client import Client
+
+    return Client().active_stack.artifact_store
 
 
 def _folder(store: Any, data_hash: str) -> str:

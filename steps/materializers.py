@@ -11,7 +11,6 @@ import hashlib
 import html
 import json
 import os
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -26,6 +25,7 @@ from zenml.materializers.base_materializer import BaseMaterializer
 from metalayer.config import state_dir
 from metalayer.errors import MetalayerError
 from metalayer.files import sha256
+from steps import transfer
 
 _HEAD_ROWS = 5
 _SHOWN_CHARACTERS = 40
@@ -101,8 +101,7 @@ class _FileMaterializer(BaseMaterializer):
                 return
             except OSError:
                 pass  # another file system, or one without hard links
-        with source.open("rb") as reader, self.artifact_store.open(target, "wb") as writer:
-            shutil.copyfileobj(reader, writer, 1 << 20)
+        transfer.put(source, self.artifact_store, target)
 
     def _get(self, name: str, folder: Path) -> Path:
         """The stored file itself on a local store; else a copy in `folder`."""
@@ -112,8 +111,7 @@ class _FileMaterializer(BaseMaterializer):
                 raise _gone(stored)
             return Path(stored)
         try:
-            with self.artifact_store.open(stored, "rb") as reader, (folder / name).open("wb") as writer:
-                shutil.copyfileobj(reader, writer, 1 << 20)
+            transfer.get(self.artifact_store, stored, folder / name)
         except FileNotFoundError:
             raise _gone(stored) from None
         return folder / name

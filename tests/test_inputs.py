@@ -17,39 +17,52 @@ from steps.inputs import fetch, local_files, local_inputs, put_files, stage
 
 
 class Store:
-    """An artifact store in a folder, which like an object store makes folders by itself."""
+    """An object store whose objects are files of a folder."""
+
+    path = "s3://bucket"
 
     def __init__(self, folder: Path) -> None:
-        self.path = str(folder)
+        self.folder = folder
         self.written: list[str] = []
 
+    def place(self, path: str) -> Path:
+        return self.folder / path.removeprefix("s3://bucket/")
+
     def exists(self, path: str) -> bool:
-        return Path(path).exists()
+        return self.place(path).exists()
 
     def makedirs(self, path: str) -> None:
-        Path(path).mkdir(parents=True, exist_ok=True)
+        """Nothing to do: keys have no folders."""
 
     def open(self, path: str, mode: str) -> IO[Any]:
         if "w" in mode:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            self.place(path).parent.mkdir(parents=True, exist_ok=True)
             self.written.append(Path(path).name)
-        return Path(path).open(mode)
+        return self.place(path).open(mode)
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """That of the active stack."""
+    from zenml.client import Client
+
+    made = Store(tmp_path / "store")
+    monkeypatch.setattr(Client, "active_stack", SimpleNamespace(artifact_store=made))
+    return made
 
 
 @pytest.mark.parametrize("variants", [None, "splicevardb"])
 def test_the_same_files(
-    base_layer: Path, tmp_path: Path, data_config: Callable[..., DataConfig], variants: str | None
+    base_layer: Path, tmp_path: Path, store: Store, data_config: Callable[..., DataConfig], variants: str | None
 ) -> None:
-    store = Store(tmp_path / "store")
     data = data_config(base_layer, variant_source=variants)
     data_hash = ArtifactLoader(data).fingerprint()
     report = ArtifactLoader(data).load(tmp_path / "here")
     count = len(ArtifactLoader(data).files().all_paths())
-    assert local_inputs(data, data_hash, tmp_path / "unused") is data
     assert stage(data, data_hash, store) == count
     assert store.written[-1] == "files.json"
     assert stage(data, data_hash, store) == 0
-    found = fetch(data, data_hash, tmp_path / "fetched", store)
+    found = local_inputs(data, data_hash, tmp_path / "fetched")
     files = ArtifactLoader(found).files()
     assert all(path.is_relative_to(tmp_path / "fetched") for path in files.all_paths())
     assert (files.genome_build, files.annotation_source) == ("GRCh38", report["annotation_source"])
@@ -59,9 +72,8 @@ def test_the_same_files(
 
 
 def test_files_that_are_not_there_or_changed(
-    base_layer: Path, tmp_path: Path, data_config: Callable[..., DataConfig]
+    base_layer: Path, tmp_path: Path, store: Store, data_config: Callable[..., DataConfig]
 ) -> None:
-    store = Store(tmp_path / "store")
     data = data_config(base_layer)
     data_hash = ArtifactLoader(data).fingerprint()
     with pytest.raises(ArtifactError, match="start the run again"):
@@ -73,20 +85,25 @@ def test_files_that_are_not_there_or_changed(
         fetch(data, data_hash, tmp_path / "b", store)
 
 
-def test_files_by_their_content(simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from zenml.client import Client
-
-    store, source = Store(tmp_path / "store"), simulation / "nucleotide_scores"
-    monkeypatch.setattr(Client, "active_stack", SimpleNamespace(artifact_store=store))
+def test_files_by_their_content(simulation: Path, tmp_path: Path, store: Store) -> None:
+    source = simulation / "nucleotide_scores"
     files = {path: sha256(path) for path in sorted(source.iterdir())}
     (first, content), *others = files.items()
     assert put_files(dict(others), store) == len(others)
     assert put_files(files, store) == 1
     assert put_files(files, store) == 0
-    wanted = {first.name: content}
-    assert local_files(wanted, source, tmp_path) == [first]
-    assert local_files(wanted, tmp_path / "elsewhere", tmp_path) == [tmp_path / first.name]
+    # A folder of the same name in a pod is another machine's.
+    assert local_files({first.name: content}, source, tmp_path) == [tmp_path / first.name]
     assert [path.name for path in tmp_path.glob("*.parquet")] == [first.name]
     assert sha256(tmp_path / first.name) == content
-    with pytest.raises(ArtifactError, match=r"is not on this machine, .* not in the store; start the run again"):
-        local_files({"other.parquet": content}, tmp_path / "elsewhere", tmp_path)
+    with pytest.raises(ArtifactError, match=r"other.parquet is not in the store; start the run again"):
+        local_files({"other.parquet": content}, source, tmp_path)
+
+
+def test_on_a_local_stack_files_stay_where_they_are(
+    simulation: Path, tmp_path: Path, data_config: Callable[..., DataConfig], store: Store
+) -> None:
+    store.path = str(tmp_path / "store")
+    data = data_config(simulation)
+    assert local_inputs(data, "hash", tmp_path / "unused") is data
+    assert local_files({"a.parquet": "hash"}, simulation, tmp_path) == [simulation / "a.parquet"]
