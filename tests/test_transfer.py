@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
-from fsspec.spec import AbstractBufferedFile
+from fsspec.spec import AbstractBufferedFile, AbstractFileSystem
 
 from steps import transfer
 
@@ -36,10 +36,13 @@ class Writer(AbstractBufferedFile):
         self.given_up = True
 
 
-class Store:
+class Store(AbstractFileSystem):
     """Fails at one part of each file."""
 
+    cachable = False
+
     def __init__(self, fails_at: int | None = None) -> None:
+        super().__init__()
         self.objects: dict[str, bytes] = {}
         self.uploads: list[Writer] = []
         self.fails_at = fails_at
@@ -47,9 +50,6 @@ class Store:
     def open(self, path: str, mode: str) -> Writer:
         assert mode == "wb"
         return Writer(self, path)
-
-    def invalidate_cache(self, path: str) -> None:
-        """Of listings, which it has none of."""
 
 
 class Plain:
