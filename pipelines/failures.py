@@ -2,26 +2,63 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
+from logging import getLogger
 from typing import Any
 
 from metalayer.errors import MetalayerError
 from pipelines import console, pods
 
+logger = getLogger(__name__)
+
 
 def explained(run_name: str, error: Exception) -> tuple[str, BaseException]:
-    """Where a run failed, and the error to tell, for one that ended the program."""
+    """Where a run failed, and why.
+
+    Args:
+        run_name: of the run, which ZenML may not know.
+        error: that ended the program.
+
+    Returns:
+        The place in words, and the error to tell: of the first step that failed, or of its pod, which when killed
+        leaves no error with ZenML; else that of the program.
+    """
     if "zenml.client" not in sys.modules:
         return console.BEFORE, error
-    step, cause = _failed_step(run_name) or (None, error)
-    if isinstance(error, pods.PodError) and step in (None, error.step):
-        step, cause = error.step, error  # a pod that was killed has left no error with ZenML
-    elif not isinstance(cause, MetalayerError):
-        cause = _lost(run_name) or cause
-    if step:
-        return f"step {step}", cause
-    return "after the last step" if _is_over(run_name) else console.BEFORE, cause
+    try:
+        run = _run(run_name)
+    except KeyError:  # no such run
+        return console.BEFORE, _cause(error)
+    except Exception:  # of whatever kind ZenML raises
+        logger.debug("run %s cannot be looked at", run_name, exc_info=True)
+        return "where ZenML cannot say", _cause(error)
+    failed = sorted((step for step in run.steps.values() if step.status.is_failed), key=lambda step: step.created)
+    troubles = error.troubles if isinstance(error, pods.PodError) else ()
+    if failed:
+        step = failed[0]
+        mine = [trouble for trouble in troubles if trouble.step == step.name]
+        if step.exception_info:
+            cause = _reconstructed(step)
+        elif mine:
+            cause = pods.PodError(mine)
+        else:
+            cause = _lost(run) or RuntimeError(f"step {step.name} failed")
+        return f"step {step.name}", cause
+    unmended = [trouble for trouble in troubles if not _succeeded(run, trouble.step)]
+    if unmended:
+        return f"step {unmended[-1].step}", pods.PodError(unmended)
+    begun = "between its steps" if run.steps else console.BEFORE
+    where = "after the last step" if run.status.is_successful else begun
+    cause = _cause(error)
+    return where, cause if isinstance(cause, MetalayerError) else _lost(run) or cause
+
+
+def _reconstructed(step: Any) -> BaseException:
+    """The error of a step, which orchestrators tell only as text."""
+    from zenml.utils.exception_utils import reconstruct_exception
+
+    error: BaseException = reconstruct_exception(step.exception_info, f"step {step.name} failed")
+    return error
 
 
 def require_completed(run_name: str) -> None:
@@ -35,39 +72,31 @@ def require_completed(run_name: str) -> None:
         raise MetalayerError(f"run {run_name} ended as {status}")
 
 
-def _failed_step(run_name: str) -> tuple[str, BaseException] | None:
-    """The first step that failed and its error, which orchestrators tell only as text; None before the first step."""
-    from zenml.enums import ExecutionStatus
-    from zenml.utils.exception_utils import reconstruct_exception
-
-    with contextlib.suppress(Exception):  # no such run, or no database: the first error is what matters
-        failed = [step for step in _run(run_name).steps.values() if step.status == ExecutionStatus.FAILED]
-        for step in sorted(failed, key=lambda step: step.created):
-            return str(step.name), reconstruct_exception(step.exception_info, f"step {step.name} failed")
-    return None
+def _cause(error: BaseException) -> BaseException:
+    return error.__cause__ or error if isinstance(error, pods.PodError) else error
 
 
-def _lost(run_name: str) -> MetalayerError | None:
+def _succeeded(run: Any, name: str) -> bool:
+    return name in run.steps and run.steps[name].status.is_successful
+
+
+def _lost(run: Any) -> MetalayerError | None:
     """That the artifact store no longer holds what a step of this run took from the cache."""
     from zenml.client import Client
     from zenml.enums import ExecutionStatus
 
-    with contextlib.suppress(Exception):  # no such run, or no store: the first error is what matters
+    try:
         store = Client().active_stack.artifact_store
-        for step in _run(run_name).steps.values():
+        for step in run.steps.values():
             for artifact in (one for given in step.outputs.values() for one in given):
                 if step.status == ExecutionStatus.CACHED and not store.exists(artifact.uri):
                     return MetalayerError(
                         f"{artifact.uri} is gone from the artifact store, where an earlier run had left it in step "
                         f"{step.name}; run again with --no-cache"
                     )
+    except Exception:  # no store: the first error is what matters
+        logger.debug("the artifact store cannot be looked at", exc_info=True)
     return None
-
-
-def _is_over(run_name: str) -> bool:
-    with contextlib.suppress(Exception):  # no such run
-        return bool(_run(run_name).status.is_successful)
-    return False
 
 
 def _run(run_name: str) -> Any:

@@ -40,10 +40,10 @@ def prepare() -> str:
     from metalayer.serving import registry
 
     uri = registry.default_tracking_uri()
-    if is_server(uri) and urlsplit(uri).username:
+    if is_server(uri) and "@" in urlsplit(uri).netloc:
         raise ConfigError(
-            "MLFLOW_TRACKING_URI carries a user name, which would be stored with the stack; give it without, and set "
-            "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
+            "MLFLOW_TRACKING_URI carries a user or password, which would be stored with the stack; give it without "
+            "and set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
         )
     database = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and not database.exists():

@@ -9,7 +9,7 @@ import contextlib
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from logging import getLogger
 from typing import Any, TypeAlias
@@ -30,15 +30,15 @@ logger = getLogger(__name__)
 
 
 class PodError(MetalayerError):
-    """A pod of a step was killed, or never came to run.
+    """Pods of a run were killed, or never came to run; its cause is the error that ended the run.
 
     Attributes:
-        step: name of the step.
+        troubles: of the pods, the last one, which the message tells, at the end.
     """
 
-    def __init__(self, trouble: Trouble) -> None:
-        super().__init__(f"{trouble.text}\n{trouble.fix}")
-        self.step = trouble.step
+    def __init__(self, troubles: Sequence[Trouble]) -> None:
+        super().__init__(f"{troubles[-1].text}\n{troubles[-1].fix}")
+        self.troubles = tuple(troubles)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def watched(stack: Stack, run_name: str) -> Iterator[None]:
     """Say what goes wrong with the pods of a run, each thing once, as long as this lasts.
 
     Raises:
-        PodError: instead of an error within, where a pod was seen to end badly, the last one.
+        PodError: from an error within, where pods were seen to end badly.
     """
     orchestrator = stack.components["orchestrator"]
     if orchestrator["flavor"] != "kubernetes":
@@ -80,7 +80,7 @@ def watched(stack: Stack, run_name: str) -> Iterator[None]:
         yield
     except Exception as error:
         if told:
-            raise PodError(told[-1]) from error
+            raise PodError(told) from error
         raise
     finally:
         over.set()

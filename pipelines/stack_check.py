@@ -444,6 +444,8 @@ def _login(host: str, headers: Mapping[str, str]) -> str:
     if not wanted.lower().startswith("bearer"):
         return basic_header
     parts = dict(re.findall(r'(\w+)="([^"]*)"', wanted))
+    if not parts.get("realm", "").startswith("https://"):  # no password goes there
+        return ""
     query = urllib.parse.urlencode({key: parts[key] for key in ("service", "scope") if key in parts})
     answer = _json(_http(f"{parts.get('realm')}?{query}", authorization=basic_header)[1])
     token = answer.get("token") or answer.get("access_token")
@@ -470,11 +472,11 @@ def _tracker(stack: Stack) -> Finding:
 
 
 def _http(
-    url: str, data: bytes | None = None, *, method: str | None = None, accept: str = "*/*", authorization: str = ""
+    url: str, data: bytes | None = None, *, accept: str = "*/*", authorization: str = ""
 ) -> tuple[int, bytes, dict[str, str]]:
     """Status, body and headers (names in lower case); status 0 where nobody answers, or not by HTTP."""
     try:
-        request = urllib.request.Request(url, data=data, method=method, headers={"Accept": accept})  # noqa: S310
+        request = urllib.request.Request(url, data=data, headers={"Accept": accept})  # noqa: S310
         if authorization:
             request.add_unredirected_header("Authorization", authorization)  # a registry's storage has no use for it
         try:

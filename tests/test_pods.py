@@ -73,7 +73,7 @@ def test_the_error_of_a_run_is_what_its_pod_died_of(
             wait_for_warning(caplog)
             raise RuntimeError("Step `train` failed with status `failed`.")
     assert isinstance(caught.value, MetalayerError)
-    assert caught.value.step == "train"
+    assert [trouble.step for trouble in caught.value.troubles] == ["train"]
     assert "OOMKilled" in str(caught.value)
     assert caplog.text.count("OOMKilled") == 1
 

@@ -619,6 +619,29 @@ def test_what_cannot_be_told_of_an_image(
     assert [finding.state for finding in found] == states
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MLFLOW_TRACKING_URI", "http://me:pa55@127.0.0.1:5000"),
+        ("MLFLOW_TRACKING_URI", "postgresql://mlflow:pa55@127.0.0.1/mlflow"),
+        ("ZENML_STORE_URL", "https://:pa55@zenml"),
+        ("ZENML_STORE_URL", "root:pa55@zenml"),
+        ("AWS_ENDPOINT_URL_S3", "http://key:pa55@127.0.0.1"),
+        ("METALAYER_REGISTRY", "me:pa55@registry"),
+    ],
+)
+def test_a_password_in_an_address_is_not_shown(
+    variable: str, value: str, ready: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("METALAYER_KUBE_CONTEXT", "me@here")  # as kubeadm names them
+    with pytest.raises(ConfigError) as caught:
+        stacks.read("kubernetes", PLACES)
+    assert f"{variable}: carries a user or password" in str(caught.value)
+    assert "pa55" not in str(caught.value)
+    assert "KUBE_CONTEXT" not in str(caught.value)
+
+
 def test_a_registry_that_only_nodes_reach(ready: FakeServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """As for a scheduled run, which starts in a pod."""
     monkeypatch.setenv("METALAYER_REGISTRY", "127.0.0.1:9")

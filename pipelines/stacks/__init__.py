@@ -19,9 +19,11 @@ _BEGINNINGS = {
     "METALAYER_BUCKET": ("s3://",),
     "AWS_ENDPOINT_URL_S3": _WEB,
     "KF_PIPELINES_ENDPOINT": _WEB,
-    "ZENML_STORE_URL": (*_WEB, "sqlite://", "mysql://"),
+    "ZENML_STORE_URL": (*_WEB, "sqlite://"),
+    "MLFLOW_TRACKING_URI": (),
+    "METALAYER_REGISTRY": (),
 }
-"""How the value of a variable begins; whether pods reach it is for the check of the stack."""
+"""Addresses, and how each begins; whether pods reach it is for the check of the stack."""
 
 
 @dataclass(frozen=True)
@@ -201,6 +203,8 @@ def _pod_settings(components: Mapping[str, Mapping[str, Any]]) -> dict[str, dict
 def _mistake(variable: str, value: str) -> str:
     """What is wrong with a variable's value; empty where nothing is, or it is not set."""
     beginnings = _BEGINNINGS.get(variable, ())
+    if variable in _BEGINNINGS and "@" in value:  # not shown: it holds a password
+        return "carries a user or password, which would be stored with the stack; docs/kubernetes.md says where they go"
     if not value or not beginnings or any(value.startswith(one) and value != one for one in beginnings):
         return ""
     return f"given {value!r}; expected {' or '.join(f'{one}...' for one in beginnings)}"
