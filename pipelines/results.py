@@ -135,6 +135,17 @@ def scores_file(config: RunConfig, state: Path) -> Path:
     return config.score.output or state / "scores" / f"{config.data.base_model}.parquet"
 
 
+def scored_by(config: RunConfig, state: Path) -> str | None:
+    """Digest of the model whose scores are published there; None where there are none."""
+    output = scores_file(config, state)
+    try:
+        described = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    digest: str = described.get("model", {}).get("digest")
+    return digest if output.exists() else None
+
+
 def _query(golden: Path, state: Path) -> list[str]:
     """Write a request of golden rows; returns the commands that serve the model and send it."""
     import polars as pl

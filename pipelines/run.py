@@ -232,7 +232,8 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
         scorer = _scorer(config, tracking_uri, state) if plan else None
         if scorer:
             data_hash = hashlib.sha256(f"{data_hash} {scorer.digest}".encode()).hexdigest()
-        if options.if_changed and (told := _run_before(options.pipeline, settings, data_hash, local=local)):
+        there = cached and (scorer is None or results.scored_by(config, state) == scorer.digest)
+        if options.if_changed and (told := _run_before(options.pipeline, settings, data_hash, stack, there=there)):
             console.say(told)
             console.say("exit status 0: skipped")
             return 0
@@ -277,12 +278,13 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
 
 
 def _run_before(
-    pipeline: str, settings: RunConfig | BaseConfig | ScoreConfig, data_hash: str, *, local: bool
+    pipeline: str, settings: RunConfig | BaseConfig | ScoreConfig, data_hash: str, stack: stacks.Stack, *, there: bool
 ) -> str | None:
     """What to say of the newest run on the same data with the same settings; None where another is due.
 
-    A run that finished counts, whatever its gate said. Away from this machine one under way does too: it outlives the
-    process that submitted it. ZenML shows one that was killed as running for good, so it counts for a time only.
+    A run that finished counts, whatever its gate said, where what it wrote is `there`. Away from this machine one under
+    way does too: it outlives the process that submitted it. ZenML shows one that was killed as running for good, so it
+    counts for a time only, and a package that was compiled for Kubeflow and not yet started as provisioning.
     """
     from zenml.client import Client
 
@@ -297,10 +299,13 @@ def _run_before(
                     return str(run.name)
         return None
 
-    if name := newest(status="completed"):
+    if there and (name := newest(status="completed")):
         return f"nothing new: run {name} has seen these data with these settings"
-    earliest = datetime.now(UTC) - timedelta(seconds=schedule.LONGEST_S)
-    if not local and (name := newest(in_progress=True, created=f"gte:{earliest:%Y-%m-%d %H:%M:%S}")):
+    if stack.name == "local":
+        return None
+    earliest = datetime.now(UTC) - timedelta(seconds=stack.longest_s)
+    under_way: dict[str, Any] = {"in_progress": True} if stack.name == "kubernetes" else {"status": "running"}
+    if name := newest(created=f"gte:{earliest:%Y-%m-%d %H:%M:%S}", **under_way):
         return f"nothing to start: run {name}, on these data with these settings, is under way"
     return None
 

@@ -21,8 +21,6 @@ from pipelines.stacks import Stack
 
 _LABELS = {"app.kubernetes.io/name": "metalayer-pipeline", "app.kubernetes.io/part-of": "metalayer"}
 _OURS = "metalayer-schedule"
-LONGEST_S = 172800
-"""After so many seconds a scheduled run is stopped, and a run that looks as if it went on no longer counts."""
 _CLAIM = "metalayer-data"
 """Claim of the volume with the base-layer files, mounted where the run's data root is."""
 _SECRETS = {
@@ -134,7 +132,7 @@ def manifests(stack: Stack, run: ScheduledRun, cron: str, time_zone: str) -> lis
                     "metadata": {"labels": labels},
                     "spec": {
                         "backoffLimit": 0,  # steps retry by themselves, and a rejected model is not trained again
-                        "activeDeadlineSeconds": LONGEST_S,
+                        "activeDeadlineSeconds": stack.longest_s,
                         "template": {"metadata": {"labels": labels}, "spec": spec},
                     },
                 },

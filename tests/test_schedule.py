@@ -303,9 +303,10 @@ def test_mistakes_are_told_before_anything_is_asked(api: FakeServer, more: list[
 
 UNDER_WAY = """
 import json, os, sys
+from types import SimpleNamespace
 
 sys.path.insert(0, {root!r})
-from pipelines import environment, run, schedule
+from pipelines import environment, run
 
 environment.prepare()
 os.environ["ZENML_CUSTOM_SOURCE_ROOT"] = os.path.dirname(__file__)
@@ -317,17 +318,21 @@ GIVEN = RunConfig.load(run.DEMO, [], None)
 OTHER = RunConfig.load(run.DEMO, ["train.max_epochs=3"], None)
 
 
+def stack(name, longest_s=3600):
+    return SimpleNamespace(name=name, longest_s=longest_s)
+
+
 def answers():
-    found = [
-        run._run_before("training", settings, data, local=local)
-        for settings, data, local in (
-            (GIVEN, "a", False), (GIVEN, "a", True), (GIVEN, "b", False), (OTHER, "a", False)
-        )
+    asked = [
+        (GIVEN, "a", stack("kubernetes"), True),
+        (GIVEN, "a", stack("local"), True),
+        (GIVEN, "b", stack("kubernetes"), True),
+        (OTHER, "a", stack("kubernetes"), True),
+        (GIVEN, "a", stack("kubernetes", -60), True),
+        (GIVEN, "a", stack("kubeflow"), True),
+        (GIVEN, "a", stack("kubernetes"), False),
     ]
-    schedule.LONGEST_S, kept = -60, schedule.LONGEST_S
-    found.append(run._run_before("training", GIVEN, "a", local=False))
-    schedule.LONGEST_S = kept
-    return found
+    return [run._run_before("training", *given, there=there) for *given, there in asked]
 
 
 @step
@@ -358,12 +363,10 @@ def test_a_run_under_way_counts_for_a_time(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     during, after = json.loads(done.stdout.partition("FOUND")[2])
-    assert during == [
-        "nothing to start: run this, on these data with these settings, is under way",
-        *(None, None, None, None),
-    ]
+    busy = "nothing to start: run this, on these data with these settings, is under way"
+    assert during == [busy, None, None, None, None, busy, busy]
     seen = "nothing new: run this has seen these data with these settings"
-    assert after == [seen, seen, None, None, seen]
+    assert after == [seen, seen, None, None, seen, seen, None]  # the last: what it wrote is gone
 
 
 @pytest.mark.integration

@@ -163,6 +163,9 @@ class TestRuns:
         other = execute(work / "state", [str(RUN), *arguments(simulation, "score.model=other"), "--if-changed"])
         assert other.code == 0
         assert "nothing new" not in other.out
+        # The file is another model's by now: a finished run is not enough.
+        again = execute(work / "state", [str(RUN), *arguments(simulation, "score.model=2"), "--if-changed"])
+        assert cached(again) == ["merge_shards", *STEPS]
 
 
 @pytest.mark.integration

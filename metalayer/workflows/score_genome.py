@@ -10,6 +10,7 @@ import hashlib
 import json
 import logging
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -256,26 +257,27 @@ def score_shard(
         "model_digest": predictor.digest,
     }
     genes = {gene.gene_id: gene for gene in shard.placed()}
-    tracks = output.with_name("tracks.parquet")
-    no_sites = pl.DataFrame(schema={"gene_id": pl.String, "position": pl.Int64, "splice_type": pl.String})
-    found = write_tracks(files, tracks, genes, lambda: no_sites, only=genes)
-    lacking = sorted(genes.keys() - TrackStore(tracks).genes().keys())
-    if lacking:
-        causes = ", ".join(f"{gene_id} ({found.genes_dropped.get(gene_id, 'absent')})" for gene_id in lacking[:5])
-        raise ArtifactError(
-            f"shard {shard.number}: {len(lacking)} genes cannot be scored: {causes}. None is left out in silence: mend "
-            "or remove them in the per-nucleotide files"
-        )
-    if not found.letters:
-        raise ArtifactError(f"shard {shard.number}: per-nucleotide files without letters; write them again")
-    store = TrackStore(tracks)
-    logger.info("shard %d of %d: %d genes, %s nt", shard.number, shard.of, len(genes), f"{shard.positions:,}")
-    progress = Progress(shard.positions)
-    with publish_file(output) as draft, ScoredGenomeWriter(draft, manifest) as writer:
-        for gene_id, gene in genes.items():
-            writer.add(gene, predictor.predict_gene_track(store.read(gene_id)))
-            progress.add(len(gene))
-    tracks.unlink()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="tracks-", dir=output.parent) as folder:
+        tracks = Path(folder) / "tracks.parquet"
+        no_sites = pl.DataFrame(schema={"gene_id": pl.String, "position": pl.Int64, "splice_type": pl.String})
+        found = write_tracks(files, tracks, genes, lambda: no_sites, only=genes)
+        lacking = sorted(genes.keys() - TrackStore(tracks).genes().keys())
+        if lacking:
+            causes = ", ".join(f"{gene_id} ({found.genes_dropped.get(gene_id, 'absent')})" for gene_id in lacking[:5])
+            raise ArtifactError(
+                f"shard {shard.number}: {len(lacking)} genes cannot be scored: {causes}. None is left out in silence: "
+                "mend or remove them in the per-nucleotide files"
+            )
+        if not found.letters:
+            raise ArtifactError(f"shard {shard.number}: per-nucleotide files without letters; write them again")
+        store = TrackStore(tracks)
+        logger.info("shard %d of %d: %d genes, %s nt", shard.number, shard.of, len(genes), f"{shard.positions:,}")
+        progress = Progress(shard.positions)
+        with publish_file(output) as draft, ScoredGenomeWriter(draft, manifest) as writer:
+            for gene_id, gene in genes.items():
+                writer.add(gene, predictor.predict_gene_track(store.read(gene_id)))
+                progress.add(len(gene))
     return manifest | {"sha256": sha256(output)}
 
 

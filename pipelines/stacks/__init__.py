@@ -51,6 +51,12 @@ class Stack:
     nodes_on_demand: bool
 
     @property
+    def longest_s(self) -> int:
+        """Seconds after which a run is stopped, or no longer waited for."""
+        orchestrator = self.components["orchestrator"]
+        return int(orchestrator.get("active_deadline_seconds") or orchestrator["timeout"])
+
+    @property
     def only_compiles(self) -> bool:
         """Whether a run ends with a file for Kubeflow, as there is no address to submit it to."""
         return self.components["orchestrator"].get("kubeflow_hostname") == ""
