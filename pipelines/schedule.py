@@ -7,6 +7,7 @@ a finished run has seen them, and otherwise goes the whole way, gate included.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 import zoneinfo
@@ -56,7 +57,7 @@ class ScheduledRun:
 
     @property
     def name(self) -> str:
-        """Of the CronJob, and of the ConfigMap with the configuration."""
+        """Of the CronJob; the ConfigMap with the configuration has its beginning."""
         given = f"metalayer-{self.pipeline}-{self.config.stem if self.config else 'demo'}"
         return re.sub(r"[^a-z0-9]+", "-", given.lower())[:_NAME_LENGTH].strip("-")
 
@@ -77,17 +78,14 @@ def manifests(stack: Stack, run: ScheduledRun, cron: str, time_zone: str) -> lis
     labels = {**_LABELS, _OURS: run.name}
     metadata = {"name": run.name, "namespace": namespace, "labels": labels}
     if run.config:
-        file = run.config.name
+        file, content = run.config.name, run.config.read_text(encoding="utf-8")
+        # Named by its content, so that the CronJob takes up another whole or not at all.
+        kept = f"{run.name}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
         documents.append(
-            {
-                "apiVersion": "v1",
-                "kind": "ConfigMap",
-                "metadata": metadata,
-                "data": {file: run.config.read_text(encoding="utf-8")},
-            }
+            {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {**metadata, "name": kept}, "data": {file: content}}
         )
         command += ["--config", f"{_CONFIG_FOLDER}/{file}"]
-        volumes.append({"name": "config", "configMap": {"name": run.name}})
+        volumes.append({"name": "config", "configMap": {"name": kept}})
         mounts.append({"name": "config", "mountPath": _CONFIG_FOLDER, "readOnly": True})
     if run.data_root:
         command += ["--data-root", str(run.data_root)]
@@ -176,7 +174,7 @@ def apply(stack: Stack, documents: Sequence[dict[str, Any]]) -> bool:
         except ClusterError as error:
             if error.status != 409:  # there already
                 raise
-            cluster.ask("PATCH", f"{path}/{name}", document)
+            cluster.ask("PATCH", f"{path}/{document['metadata']['name']}", document)
     return before is not None
 
 
@@ -208,11 +206,9 @@ def delete(stack: Stack, name: str) -> None:
     """
     cluster = _cluster(stack)
     cluster.ask("DELETE", f"{_path(stack, 'CronJob')}/{name}?propagationPolicy=Background")
-    try:
-        cluster.ask("DELETE", f"{_path(stack, 'ConfigMap')}/{name}")
-    except ClusterError as error:
-        if error.status != 404:  # a schedule of the demo has none
-            raise
+    configurations = _path(stack, "ConfigMap")
+    for item in cluster.ask("GET", f"{configurations}?labelSelector={_OURS}%3D{name}")["items"]:
+        cluster.ask("DELETE", f"{configurations}/{item['metadata']['name']}")
 
 
 def _cluster(stack: Stack) -> Cluster:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -28,6 +29,7 @@ MONDAYS = "0 3 * * 1"
 CRON_JOBS = "/apis/batch/v1/namespaces/metalayer/cronjobs"
 CONFIG_MAPS = "/api/v1/namespaces/metalayer/configmaps"
 NAME = "metalayer-training-real-80"
+KEPT = f"{NAME}-{hashlib.sha256((CONFIGS / 'real_80.yaml').read_bytes()).hexdigest()[:8]}"
 MOUNTED = (
     f"{NAMESPACE}/secrets/metalayer-zenml",
     f"{NAMESPACE}/secrets/metalayer-s3",
@@ -53,7 +55,7 @@ def test_schema(stack: stacks.Stack, run: schedule.ScheduledRun, version: str) -
 
 def test_cron_job(stack: stacks.Stack, run: schedule.ScheduledRun) -> None:
     config_map, cron_job = schedule.manifests(stack, run, MONDAYS, "Europe/Berlin")
-    assert config_map["metadata"]["name"] == cron_job["metadata"]["name"] == NAME
+    assert (config_map["metadata"]["name"], cron_job["metadata"]["name"]) == (KEPT, NAME)
     spec = cron_job["spec"]
     assert (spec["schedule"], spec["timeZone"]) == (MONDAYS, "Europe/Berlin")
     assert spec["concurrencyPolicy"] == "Forbid"
@@ -67,7 +69,7 @@ def test_cron_job(stack: stacks.Stack, run: schedule.ScheduledRun) -> None:
     mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
     sources = {volume["name"]: volume for volume in pod["volumes"]}
     assert sources[mounts["/data"]]["persistentVolumeClaim"] == {"claimName": "metalayer-data", "readOnly": True}
-    assert sources[mounts["/config"]]["configMap"] == {"name": NAME}
+    assert sources[mounts["/config"]]["configMap"] == {"name": KEPT}
     assert yaml.safe_load(config_map["data"]["real_80.yaml"]) == yaml.safe_load(run.config.read_text())
     assert SECRET not in yaml.safe_dump(cron_job)
     plain = {variable["name"]: variable["value"] for variable in container["env"]}
@@ -157,7 +159,7 @@ def is_there(api: FakeServer, documents: list[dict[str, Any]]) -> None:
     """The schedule has been made."""
     conflict = (409, {"message": "already exists"})
     api.answers.update({f"POST {CRON_JOBS}": conflict, f"POST {CONFIG_MAPS}": conflict})
-    api.answers.update({f"PATCH {CRON_JOBS}/{NAME}": (200, {}), f"PATCH {CONFIG_MAPS}/{NAME}": (200, {})})
+    api.answers.update({f"PATCH {CRON_JOBS}/{NAME}": (200, {}), f"PATCH {CONFIG_MAPS}/{KEPT}": (200, {})})
     api.answers[f"GET {CRON_JOBS}/{NAME}"] = (200, documents[-1])
     api.asked.clear()
 
@@ -238,14 +240,16 @@ def test_commands(api: FakeServer, capsys: pytest.CaptureFixture[str]) -> None:
     }
     api.answers[f"GET {CRON_JOBS}"] = (200, {"items": [item]})
     api.answers[f"PATCH {CRON_JOBS}/{NAME}"] = (200, {})
-    api.answers[f"DELETE {CRON_JOBS}/{NAME}"] = (200, {})  # and no ConfigMap, as with the demo
+    api.answers[f"DELETE {CRON_JOBS}/{NAME}"] = (200, {})
+    api.answers[f"GET {CONFIG_MAPS}"] = (200, {"items": [{"metadata": {"name": KEPT}}]})
+    api.answers[f"DELETE {CONFIG_MAPS}/{KEPT}"] = (200, {})
     assert commands.main(["schedule", "list"]) == 0
     assert capsys.readouterr().out == f"{NAME}  {MONDAYS}  Etc/UTC  suspended  last 2026-11-23T03:00:00Z\n"
     for word, suspended in (("suspend", True), ("resume", False)):
         assert commands.main(["schedule", word, NAME]) == 0
         assert api.asked[-1] == (f"PATCH {CRON_JOBS}/{NAME}", {"spec": {"suspend": suspended}})
     assert commands.main(["schedule", "delete", NAME]) == 0
-    assert [key for key, _ in api.asked[-2:]] == [f"DELETE {CRON_JOBS}/{NAME}", f"DELETE {CONFIG_MAPS}/{NAME}"]
+    assert changes(api)[-2:] == [f"DELETE {CRON_JOBS}/{NAME}", f"DELETE {CONFIG_MAPS}/{KEPT}"]
     capsys.readouterr()
     assert commands.main(["schedule", "suspend", "nonesuch"]) == 1
     assert "nonesuch" in capsys.readouterr().out
