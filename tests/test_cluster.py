@@ -30,7 +30,7 @@ ACCOUNT = f"system:serviceaccount:{NAMESPACE}:metalayer-pipeline"
 USER, PASSWORD = "ada", "l0velace-of-the-test"
 MLFLOW_URI = f"http://{bed.MLFLOW}:5000"
 TRAINING = "app.kubernetes.io/name=metalayer-pipeline,step_name=train"
-CUT_EPOCHS = 80
+CUT_EPOCHS = 50
 ON_THE_BED = (sys.executable, str(RUN), "--stack", "kubernetes")
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -482,5 +482,6 @@ def scheduled(name: str) -> dict[str, str]:
 
 
 def told_of(name: str) -> pods.Trouble | None:
-    found = pods.troubles_of_pods(Cluster("metalayer"), NAMESPACE, f"run_name%3D{name}")
+    asked = (Cluster("metalayer"), NAMESPACE, f"run_name%3D{name}")
+    found = pods.troubles_of_pods(*asked) + pods.troubles_of_jobs(*asked)
     return found[0] if found else None
