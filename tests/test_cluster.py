@@ -318,6 +318,7 @@ class TestMishaps:
             "    stack = read(*given)\n"
             "    resources = stack.components['step_operator']['pod_settings']['resources']\n"
             "    for kind in ('requests', 'limits'): resources[kind]['memory'] = '200Mi'\n"
+            "    stack.gpu_step['retry'] = {'max_retries': 1}\n"
             "    return stack\n"
             "stacks.read = little\n"
             "sys.exit(run.main(sys.argv[2:]))\n"
