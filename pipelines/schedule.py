@@ -179,7 +179,12 @@ def apply(stack: Stack, documents: Sequence[dict[str, Any]]) -> bool:
 
 
 def listed(stack: Stack) -> list[str]:
-    """A line for each schedule: name, times, time zone, suspended or not, when it last started a run."""
+    """A line for each schedule: name, times, time zone, suspended or not, when it last started a run.
+
+    Raises:
+        ConfigError: a stack without a cluster; no such context.
+        ClusterError: the cluster refuses.
+    """
     lines = []
     for item in _cluster(stack).ask("GET", f"{_path(stack, 'CronJob')}?labelSelector={_OURS}")["items"]:
         spec = item["spec"]
@@ -193,6 +198,7 @@ def suspend(stack: Stack, name: str, *, suspended: bool) -> None:
     """Start no further run, or start runs again.
 
     Raises:
+        ConfigError: a stack without a cluster; no such context.
         ClusterError: no such schedule, or the cluster refuses.
     """
     _cluster(stack).ask("PATCH", f"{_path(stack, 'CronJob')}/{name}", {"spec": {"suspend": suspended}})

@@ -26,7 +26,16 @@ GPU_STEPS: tuple[str, ...] = ()
 
 
 def given(plan: ScoringPlan, scorer: ScoringModel, code_hash: str) -> dict[str, Any]:
-    """What the pipeline is called with beside configuration and hashes; puts the model into the artifact store."""
+    """What the pipeline is called with beside configuration and hashes; puts the model into the artifact store.
+
+    Args:
+        plan: the shards.
+        scorer: the model.
+        code_hash: of metalayer's source.
+
+    Returns:
+        Arguments of `score` by name.
+    """
     folder = step_dir("scoring_model")
     for name in (WEIGHTS, DESCRIPTION):  # a registered one has more beside them, which are not of its digest
         shutil.copyfile(scorer.directory / name, folder / name)

@@ -61,7 +61,11 @@ class Finding:
 
 
 def check(stack: Stack) -> list[Finding]:
-    """All findings, in the order in which a run would meet them."""
+    """All findings, in the order in which a run would meet them; what cannot be looked at is one of them.
+
+    Raises:
+        MetalayerError: amounts that Kubernetes would not take, in the stack's file.
+    """
     if stack.components["orchestrator"]["flavor"] == "local":
         return [_local(stack)]
     findings = [_zenml_server()]
@@ -338,7 +342,11 @@ def _quotas(quotas: Sequence[Mapping[str, Any]], standing: Sequence[Mapping[str,
 
 
 def amount(text: str) -> float:
-    """A Kubernetes quantity: `500m` is 0.5, `2Gi` is 2147483648."""
+    """A Kubernetes quantity: `500m` is 0.5, `2Gi` is 2147483648.
+
+    Raises:
+        MetalayerError: text that is none.
+    """
     match = re.fullmatch(r"([0-9]+\.?[0-9]*|\.[0-9]+)([eE][-+]?[0-9]+)?([KMGTPE]i|[numkMGTPE]?)", str(text))
     if not match:
         raise MetalayerError(f"{text!r} is not a Kubernetes quantity such as 500m or 2Gi")

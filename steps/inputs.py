@@ -33,6 +33,9 @@ def stage(data: DataConfig, data_hash: str, store: Any) -> int:
 
     Returns:
         The number of files copied.
+
+    Raises:
+        ArtifactError: no such files.
     """
     folder = _folder(store, data_hash)
     if store.exists(_join(folder, _LIST)):

@@ -168,7 +168,14 @@ class ScoredGenome:
         return values if self._genes[self._group[gene_id]].strand == "+" else np.ascontiguousarray(values[::-1])
 
     def region(self, interval: Interval) -> pl.DataFrame:
-        """The rows of all genes at the positions of an interval, gene after gene."""
+        """The rows of all genes at the positions of an interval, gene after gene.
+
+        Args:
+            interval: on a chromosome, 0-based and half-open as all of ours.
+
+        Returns:
+            [n_rows] with the columns of the file; `position` is 1-based. Empty where no gene is.
+        """
         start, end = one_based(interval.start, interval.end)
         parts = [
             pl.DataFrame(pl.from_arrow(self.rows(gene.gene_id))).filter(pl.col("position").is_between(start, end))

@@ -371,6 +371,11 @@ def _listed(names: Sequence[str]) -> str:
 def publish_scores(scored: Path, manifest: Mapping[str, Any], output: Path) -> Path:
     """Copy a file of scores to `output`, and its manifest beside it as JSON, which comes last.
 
+    Args:
+        scored: Parquet, of `merge_shards`.
+        manifest: of the same.
+        output: path of the copy.
+
     Returns:
         The JSON's path.
     """
