@@ -35,7 +35,8 @@ logger = logging.getLogger(__name__)
 PROCESSES = "PET_NPROC_PER_NODE"
 _TASK, _RESULT, _ERROR, _STDERR = "task.json", "result.json", "error-{rank}.json", "stderr.txt"
 _STDERR_LINES = 20
-_TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+# By its address: some containers cannot look up the name of their machine, and the processes would wait for ever.
+_TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1")
 _KILLED = re.compile(r"Signal \d+ \((?!SIGTERM)(SIG\w+)\) received")
 """As torchrun tells of a process; SIGTERM is its own, to the others."""
 
