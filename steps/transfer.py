@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
 
 _BLOCK_BYTES = 1 << 20
+
+logger = logging.getLogger(__name__)
 
 
 def put(source: Path, store: Any, target: str) -> None:
@@ -44,11 +46,13 @@ def get(store: Any, source: str, target: Path) -> None:
 
 
 def _give_up(writer: Any, store: Any, target: str) -> None:
-    """Leave nothing half-written; the first error is what matters."""
-    with contextlib.suppress(Exception):
+    """Leave nothing half-written; the first error is the one that is raised."""
+    try:
         if hasattr(writer, "discard"):  # of fsspec, whose `close` would make an object of what there is
             writer.closed = True
             writer.discard()
         else:
             writer.close()
             store.remove(target)
+    except Exception as error:  # noqa: BLE001  of whatever kind the store's client raises
+        logger.warning("what was sent of %s may be left in the store: %s: %s", target, type(error).__name__, error)

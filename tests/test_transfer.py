@@ -112,6 +112,20 @@ def test_what_was_there_stays_where_the_file_cannot_be_read(source: Path, monkey
     assert store.objects == {"target": b"before"}
 
 
+def test_what_cannot_be_taken_back_is_said(
+    source: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And the first error is raised."""
+
+    def fails(_: Writer) -> None:
+        raise ConnectionError("still gone")
+
+    monkeypatch.setattr(Writer, "discard", fails)
+    with pytest.raises(OSError, match="the connection is gone"):
+        transfer.put(source, Store(fails_at=1), "target")
+    assert "what was sent of target may be left in the store: ConnectionError: still gone" in caplog.text
+
+
 def test_no_half_a_file_is_left(source: Path, tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left"):
         transfer.put(source, Plain(), str(tmp_path / "target"))
