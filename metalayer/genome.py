@@ -98,6 +98,9 @@ def one_based(start: int, end: int) -> tuple[int, int]:
     return start + 1, end
 
 
+_Bases = TypeVar("_Bases", int, NDArray[np.integer])
+
+
 @dataclass(frozen=True)
 class Interval:
     """Positions [start, end) of one chromosome, 0-based half-open."""
@@ -156,8 +159,8 @@ class Gene:
         """0-based genomic position of the transcript-sense `index`."""
         return self.interval.start + index if self.strand == "+" else self.interval.end - 1 - index
 
-    def index(self, position: int) -> int:
-        """Transcript-sense index of a 0-based genomic `position`."""
+    def index(self, position: _Bases) -> _Bases:
+        """Transcript-sense index of a 0-based genomic `position`, or of several."""
         return position - self.interval.start if self.strand == "+" else self.interval.end - 1 - position
 
     def sites_of_intron(self, start: int, end: int) -> tuple[int, int]:
@@ -169,9 +172,6 @@ class Gene:
         """
         low, high = self.index(start - 1), self.index(end)
         return (low, high) if self.strand == "+" else (high, low)
-
-
-_Bases = TypeVar("_Bases", int, NDArray[np.integer])
 
 
 def intron_base(exon_base: _Bases, site_class: int) -> _Bases:

@@ -20,11 +20,13 @@ def search(config: RunConfig, data_hash: str, code_hash: str) -> None:
     """Load, label and split as for training, then search on the training and validation genes."""
     versions = {"data_hash": data_hash, "code_hash": code_hash}
     rows, tracks, genes, load_report = load_artifacts(data=config.data, **versions)
-    labelled, _ = label(rows, genes, load_report, data=config.data, **versions)
+    weighed = tracks if config.data.variant_source else None
+    labelled, variants, _ = label(rows, genes, load_report, data=config.data, **versions, tracks=weighed)
     manifest = split(labelled, genes, config=config.split, **versions)
     search_step(
         labelled,
         tracks,
+        variants,
         manifest,
         data=config.data,
         split=config.split,

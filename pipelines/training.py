@@ -38,11 +38,13 @@ def training(config: RunConfig, data_hash: str, code_hash: str) -> None:
     """Load, label, split and train (from the cache where data, code and settings are the same); judge anew."""
     versions = {"data_hash": data_hash, "code_hash": code_hash}
     rows, tracks, genes, load_report = load_artifacts(data=config.data, **versions)
-    labelled, label_report = label(rows, genes, load_report, data=config.data, **versions)
+    weighed = tracks if config.data.variant_source else None
+    labelled, variants, label_report = label(rows, genes, load_report, data=config.data, **versions, tracks=weighed)
     manifest = split(labelled, genes, config=config.split, **versions)
     model, history = train_step(config.model)(
         labelled,
         tracks,
+        variants,
         manifest,
         data=config.data,
         split=config.split,

@@ -14,6 +14,7 @@ from steps.workspace import step_dir
 def search(
     rows: TableRef,
     tracks: TableRef,
+    variants: TableRef,
     manifest: dict[str, Any],
     data: DataConfig,
     split: SplitConfig,
@@ -25,4 +26,4 @@ def search(
 ) -> Annotated[dict[str, Any], "search"]:
     """Search; the cache answers where data, code and settings are the same."""
     run = RunConfig(data=data, split=split, model=model, train=train, search=config)
-    return search_bundle(rows.file, tracks.path, manifest, run, step_dir("search"))
+    return search_bundle(rows.file, tracks.path, manifest, run, step_dir("search"), variants.path)

@@ -20,6 +20,7 @@ from steps.workspace import step_dir
 def train(
     rows: TableRef,
     tracks: TableRef,
+    variants: TableRef,
     manifest: dict[str, Any],
     data: DataConfig,
     split: SplitConfig,
@@ -34,5 +35,5 @@ def train(
     facts = {**run_facts(), "data_hash": data_hash}
     key = checkpoints.key(run, data_hash, code_hash)
     with checkpoints.kept(Client().active_stack.artifact_store, key, folder / "checkpoints") as kept:
-        history = train_on_machine(rows.file, tracks.path, manifest, run, folder / "model", facts, kept)
+        history = train_on_machine(rows.file, tracks.path, manifest, run, folder / "model", facts, kept, variants.path)
     return ModelRef.of(folder / "model"), history

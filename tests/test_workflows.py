@@ -19,6 +19,7 @@ from metalayer.data.gene_table import load_genes
 from metalayer.data.labels import label_rows
 from metalayer.data.splits import make_split
 from metalayer.data.tracks import TrackStore
+from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE
 from metalayer.data.windows import encode_windows
 from metalayer.errors import MetalayerError, RegistryError
 from metalayer.evaluation.gate import decide
@@ -49,7 +50,9 @@ class Prepared:
 
     def train(self, output: Path, rows: Path | None = None, checkpoints: Path | None = None) -> dict[str, Any]:
         facts = {"data_hash": "d"}
-        return train_bundle(rows or self.rows, self.tracks, self.manifest, self.config, output, facts, checkpoints)
+        variants = self.rows.with_name(VARIANT_WEIGHTS_FILE)
+        given = (self.tracks, self.manifest, self.config, output, facts, checkpoints, variants)
+        return train_bundle(rows or self.rows, *given)
 
     def evaluate(self, bundle: Path, output: Path, champion: Path | MetalayerError | None = None) -> dict[str, Any]:
         return evaluate_bundle(bundle, self.rows, self.tracks, self.manifest, self.config, champion, output)
@@ -68,9 +71,10 @@ def prepare(data_root: Path, folder: Path, *overrides: str) -> Prepared:
     config = RunConfig.load(None, [*settings, *overrides], data_root)
     ArtifactLoader(config.data).load(folder)
     labelled, genes, tracks = (folder / name for name in ("labelled.parquet", "genes.parquet", "tracks.parquet"))
-    label_rows(folder / "rows.parquet", genes, config.data, labelled, "GRCh38")
+    known = tracks if tracks.exists() else None
+    label_rows(folder / "rows.parquet", genes, config.data, labelled, "GRCh38", known)
     manifest = make_split(labelled, genes, config.split)
-    return Prepared(labelled, tracks if tracks.exists() else None, manifest, config)
+    return Prepared(labelled, known, manifest, config)
 
 
 @pytest.fixture(scope="module")

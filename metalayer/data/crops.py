@@ -1,9 +1,10 @@
 """Whole genes as crops: every position labelled, at the prevalence of genes.
 
-Genes lie one after the other in flat arrays (in memory, or mapped from disk), 15 bytes a position. An
-epoch takes every crop that has a site or a hard negative, and a share of the others, each of which
-then stands for as many positions as were left out: the expected loss is that of whole genes. A model that reads
-the tracks may see the genes in other guises each epoch (`augment.py`).
+Genes lie one after the other in flat arrays (in memory, or mapped from disk), 15 bytes a position, 19 with the
+weights of variants. An epoch takes every crop that has a site or a hard negative, and a share of the others, each of
+which then stands for as many positions as were left out: the expected loss is that of whole genes. A position that a
+variant touches counts that often times its own weight; which crops are taken does not depend on variants. A model that
+reads the tracks may see the genes in other guises each epoch (`augment.py`).
 Axes: B crops, n positions, C classes, F features.
 """
 
@@ -25,6 +26,7 @@ from torch import Tensor
 from metalayer.data.augment import Arrangement, introns, join_anew, shaken
 from metalayer.data.states import GeneStates
 from metalayer.data.tracks import TrackStore
+from metalayer.data.variant_weights import VariantWeights
 from metalayer.errors import ConfigError, TrainingError
 from metalayer.features import FEATURE_REACH_BP, gene_feature_matrix, gene_row_scores, stretch_feature_matrix
 from metalayer.genome import N_TOKEN
@@ -49,7 +51,7 @@ class CropBatch:
         features: float32 (B, n + 2, F), raw; (B, n + 2, 0) where the model reads none.
         base: float32 (B, n, C), base scores of the exon bases.
         labels: int64 (B, n).
-        weights: float32 (B, n), positions that each stands for; 0 beyond the end of the gene.
+        weights: float32 (B, n), positions that each stands for, times its own weight; 0 beyond the end of the gene.
         exons: uint8 (B, n), 1 in an exon, 0 in an intron, `UNKNOWN` where the sites do not say.
     """
 
@@ -85,6 +87,7 @@ class GeneArrays:
         scores: float32 (N, C), base scores at exon bases.
         labels: uint8 (N,), classes of exon bases.
         exons: uint8 (N,), of `exon_states`.
+        weights: float32 (N,), each position's own, from variants; None: all weigh 1.
     """
 
     gene_ids: tuple[str, ...]
@@ -93,24 +96,35 @@ class GeneArrays:
     scores: NDArray[np.float32]
     labels: NDArray[np.uint8]
     exons: NDArray[np.uint8]
+    weights: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
     @classmethod
-    def read(cls, store: TrackStore, gene_ids: Sequence[str], folder: Path | None = None) -> GeneArrays:
+    def read(
+        cls,
+        store: TrackStore,
+        gene_ids: Sequence[str],
+        folder: Path | None = None,
+        variants: VariantWeights | None = None,
+    ) -> GeneArrays:
         """Genes of a store.
 
         Args:
             store: per-nucleotide scores with letters.
             gene_ids: which genes; those that the store lacks are left out.
             folder: gets the arrays, which are then mapped and not held; None holds them in memory.
+            variants: what they weigh; None weighs all positions alike.
         """
         places = store.genes()
         there = [gene_id for gene_id in gene_ids if gene_id in store]
         starts = np.concatenate([[0], np.cumsum([len(places[gene_id]) for gene_id in there], dtype=np.int64)])
         byte = (np.uint8, ())
         shapes = {"tokens": byte, "scores": (np.float32, (len(CLASSES),)), "labels": byte, "exons": byte}
+        weighed = None if variants is None else variants.positions(there)
+        if weighed is not None:
+            shapes["weights"] = (np.float32, ())
         arrays: dict[str, NDArray[np.generic]] = {}
         for name, (kind, axes) in shapes.items():
             shape = (int(starts[-1]), *axes)
@@ -122,6 +136,10 @@ class GeneArrays:
             for name in ("tokens", "scores", "labels"):
                 arrays[name][start:end] = getattr(track, name)
             arrays["exons"][start:end] = exon_states(track.labels)
+            if weighed is not None:
+                arrays["weights"][start:end] = 1.0
+                at, weights = weighed.get(track.gene.gene_id, ([], []))
+                arrays["weights"][start:end][at] = weights
         return cls(tuple(there), starts, **arrays)  # type: ignore[arg-type]
 
     def hard_positions(self) -> NDArray[np.int64]:
@@ -210,13 +228,15 @@ class CropLoader:
                 f"augment_tracks: with_features {with_features}, shuffle {shuffle}; it is for training, without the "
                 "score features, which are of the scores as they are: leave it off, or score_encoder false"
             )
-        sites = int((genes.labels != NEITHER).sum())
-        if not sites:
+        is_site = genes.labels != NEITHER
+        if not is_site.any():
             raise TrainingError(
                 f"{len(genes.gene_ids)} genes with per-nucleotide scores and letters have no site among them; check "
                 "labels and split"
             )
         self.genes, self.reach_bp, self.with_features = genes, reach_bp, with_features
+        self.weights = np.broadcast_to(np.float32(1.0), len(genes)) if genes.weights is None else genes.weights
+        """Of all positions, float32 (N,), beside what they stand for in an epoch."""
         self.crop_bp, self.batch_crops, self.seed, self.shuffle = crop_bp, batch_crops, seed, shuffle
         self.rank, self.world_size, self.epoch, self.augmented = 0, 1, 0, augmented
         self._states: GeneStates | None = None
@@ -229,8 +249,10 @@ class CropLoader:
         drawn = min(len(easy), max(1, round(share * len(easy))))
         taken = np.concatenate([self._in_order.hard, easy[:drawn]])
         self._taken = len(taken)
+        sites = float(self.weights[is_site].sum(dtype=np.float64))
         self.loss_scale = float((self._in_order.end - self._in_order.start)[taken].sum()) / sites
-        """Positions of an epoch a site: losses are scaled to about one a site, whatever the prevalence."""
+        """Positions of an epoch a weighed site: losses are scaled to about one a site, whatever prevalence and
+        weights."""
 
     def __len__(self) -> int:
         """Batches an epoch, at most."""
@@ -267,21 +289,16 @@ class CropLoader:
 
     @property
     def identity(self) -> bytes:
-        """Of which positions these are: a hash of genes, letters and labels."""
+        """Of which positions these are: a hash of genes, letters, labels and what variants make them weigh."""
         total = hashlib.sha256(repr(self.genes.gene_ids).encode())
-        total.update(self.genes.tokens.data)
-        total.update(self.genes.labels.data)
+        for array in (self.genes.tokens, self.genes.labels, self.genes.weights):
+            total.update(b"" if array is None else array.data)
         return total.digest()
 
     @property
     def labels(self) -> NDArray[np.uint8]:
         """Classes of all positions, in the order of an epoch without shuffling."""
         return self.genes.labels
-
-    @property
-    def weights(self) -> NDArray[np.float32]:
-        """Of all positions: whole genes weigh each alike."""
-        return np.broadcast_to(np.float32(1.0), len(self.genes))
 
     @property
     def features(self) -> NDArray[np.float32]:
@@ -349,7 +366,7 @@ class CropLoader:
                 inputs = (self._states.stretch(gene, start - gene_start, n + 2), *inputs[1:])
             parts.append(inputs)
             labels[i, : end - start] = crops.arrangement.take(self.genes.labels, start, end)
-            weights[i, : end - start] = stands_for[i]
+            weights[i, : end - start] = stands_for[i] * crops.arrangement.take(self.weights, start, end)
             exons[i, : end - start] = crops.arrangement.take(self.genes.exons, start, end)
             if guises:
                 tracks, base = parts[-1][1], parts[-1][3]

@@ -10,6 +10,7 @@ from pathlib import Path
 from metalayer.config import TrainConfig
 from metalayer.data.crops import CropLoader, GeneArrays
 from metalayer.data.tracks import TrackStore
+from metalayer.data.variant_weights import VariantWeights
 from metalayer.errors import ArtifactError
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,13 @@ class GenePart:
 
 
 def gene_loaders(
-    train: GenePart, valid: GenePart, config: TrainConfig, reach_bp: int, with_features: bool, folder: Path
+    train: GenePart,
+    valid: GenePart,
+    config: TrainConfig,
+    reach_bp: int,
+    with_features: bool,
+    folder: Path,
+    variants: VariantWeights | None = None,
 ) -> tuple[CropLoader, CropLoader]:
     """Crops of the training genes, drawn anew each epoch, and all crops of the validation genes.
 
@@ -40,6 +47,7 @@ def gene_loaders(
         reach_bp: positions on either side that the model reads.
         with_features: whether it reads score features.
         folder: gets the mapped arrays.
+        variants: weigh the training positions; validation counts all alike.
 
     Raises:
         TrainingError: a part without sites.
@@ -51,7 +59,7 @@ def gene_loaders(
         place.mkdir(parents=True, exist_ok=True)
         loaders.append(
             CropLoader(
-                GeneArrays.read(part.store, part.gene_ids, place),
+                GeneArrays.read(part.store, part.gene_ids, place, variants if name == "train" else None),
                 reach_bp,
                 crop_bp=config.crop_bp,
                 batch_crops=config.batch_crops,

@@ -17,6 +17,7 @@ from metalayer.core import ArtifactLoader, MetaLayerConfig
 from metalayer.core.loader import GENES, ROWS, TRACKS
 from metalayer.data.dataset import MetaLayerDataset
 from metalayer.data.labels import label_rows
+from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE
 from metalayer.files import publish_file, sha256
 from metalayer.schema import CLASSES, FEATURE_SCHEMA
 
@@ -38,8 +39,9 @@ def prepare_training_dataset(
     """Read, label and weigh the rows of a base model and write them as a training set.
 
     Writes `training_data.parquet` (gene_id, chrom, strand, position, index, sequence, splice_type, the 50
-    features, label, sample_weight), `genes.parquet` and `tracks.parquet` where the base layer has them, and
-    last of all `manifest.json` with the hashes of inputs and outputs. Rows pass through in batches.
+    features, label, sample_weight), `genes.parquet` and `tracks.parquet` where the base layer has them, with variants
+    `variant_weights.parquet` (the rows and positions that they touch), and last of all `manifest.json` with the
+    hashes of inputs and outputs. Rows pass through in batches.
 
     Args:
         config: which base model and files; `max_samples` and `seed` draw a sample of the rows.
@@ -67,9 +69,10 @@ def prepare_training_dataset(
     variants = None
     if config.variant_source is None:
         (folder / ROWS).replace(data)
+        (folder / VARIANT_WEIGHTS_FILE).unlink(missing_ok=True)  # of an earlier set
     else:
-        known = genes if genes.exists() else None
-        variants = label_rows(folder / ROWS, known, config, data, loaded["genome_build"])["variants"]
+        known, tracks = (path if path.exists() else None for path in (genes, folder / TRACKS))
+        variants = label_rows(folder / ROWS, known, config, data, loaded["genome_build"], tracks)["variants"]
         (folder / ROWS).unlink()
     if config.max_samples is not None:
         _sample(data, config.max_samples, config.seed)
@@ -106,7 +109,7 @@ def _sample(path: Path, n: int, seed: int) -> None:
 
 
 def _write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    outputs = [name for name in (TRAINING_DATA, GENES, TRACKS) if (folder / name).exists()]
+    outputs = [name for name in (TRAINING_DATA, GENES, TRACKS, VARIANT_WEIGHTS_FILE) if (folder / name).exists()]
     manifest = {
         "format": "metalayer training set",
         "format_version": _FORMAT_VERSION,

@@ -66,6 +66,7 @@ def train_on_machine(
     output_dir: Path,
     provenance: Mapping[str, Any],
     checkpoints: Path | None = None,
+    variants: Path | None = None,
 ) -> dict[str, Any]:
     """`train_bundle` by all GPUs of this machine; arguments and result are its own.
 
@@ -77,7 +78,7 @@ def train_on_machine(
     """
     number = processes(config.train)
     if number == 1:
-        return train_bundle(rows, tracks, manifest, config, output_dir, provenance, checkpoints)
+        return train_bundle(rows, tracks, manifest, config, output_dir, provenance, checkpoints, variants)
     logger.info("training in %d processes", number)
     with tempfile.TemporaryDirectory(prefix="metalayer-torchrun-") as name:
         folder = Path(name)
@@ -89,6 +90,7 @@ def train_on_machine(
             "output_dir": str(output_dir),
             "provenance": provenance,
             "checkpoints": checkpoints and str(checkpoints),
+            "variants": variants and str(variants),
         }
         (folder / _TASK).write_text(json.dumps(task), encoding="utf-8")
         status = _torchrun(number, config.train, folder)
@@ -185,6 +187,7 @@ def main(folder: Path) -> int:
             Path(given["output_dir"]),
             given["provenance"],
             given["checkpoints"] and Path(given["checkpoints"]),
+            given["variants"] and Path(given["variants"]),
         )
     except Exception as error:  # noqa: BLE001  told by the process that started this one
         left = {"rank": rank, "type": type(error).__name__, "message": str(error), "time_ns": time.time_ns()}

@@ -9,6 +9,7 @@ from typing import Any
 from metalayer.config import ModelConfig, Range, RunConfig, TrainConfig
 from metalayer.core import MetaLayerConfig
 from metalayer.data.gene_parts import gene_loaders, genes_with_tracks
+from metalayer.data.variant_weights import VariantWeights
 from metalayer.device import use_threads
 from metalayer.models.build import build_model
 from metalayer.training.search import hyperparameter_search
@@ -17,7 +18,12 @@ from metalayer.workflows.train import Part, open_tracks
 
 
 def search_bundle(
-    rows: Path, tracks: Path | None, manifest: Mapping[str, Any], config: RunConfig, output_dir: Path
+    rows: Path,
+    tracks: Path | None,
+    manifest: Mapping[str, Any],
+    config: RunConfig,
+    output_dir: Path,
+    variants: Path | None = None,
 ) -> dict[str, Any]:
     """Search settings on the training and validation genes; test genes are never opened.
 
@@ -27,6 +33,7 @@ def search_bundle(
         manifest: of `make_split`.
         config: the run; `config.search` says what to search.
         output_dir: gets the study.
+        variants: `VARIANT_WEIGHTS_FILE` of the rows, where there are variants.
 
     Returns:
         metric, best (the `model` and `train` sections of the best trial) and trials, best first: JSON-ready.
@@ -44,7 +51,8 @@ def search_bundle(
         def loaders(trial: MetaLayerConfig) -> tuple[Loader, Loader]:
             model = build_model(trial)  # how far it reads may be what is searched
             place = output_dir / "crops"
-            return gene_loaders(train_genes, valid_genes, trial, model.reach_bp, model.reads_features, place)
+            weights = VariantWeights.read(variants)
+            return gene_loaders(train_genes, valid_genes, trial, model.reach_bp, model.reads_features, place, weights)
 
     else:
         train, valid = (Part.read(rows, tracks, manifest[part]["genes"]) for part in parts)

@@ -7,9 +7,10 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from metalayer.config import RunConfig, TrainConfig
@@ -17,6 +18,7 @@ from metalayer.data.dataset import RowLoader, Rows, RowTable
 from metalayer.data.gene_parts import gene_loaders, genes_with_tracks
 from metalayer.data.prevalence import prevalence_weights
 from metalayer.data.tracks import TrackStore
+from metalayer.data.variant_weights import Unit, VariantWeights
 from metalayer.device import use_threads
 from metalayer.errors import ModelError, SchemaError
 from metalayer.evaluation.calibration import Calibration, correction_shares, fit, mixed
@@ -30,7 +32,8 @@ from metalayer.training.trainer import Loader, Trainer, best_epoch, seed_everyth
 
 logger = logging.getLogger(__name__)
 
-_UNIT = {"rows": "rows", "genes": "positions"}
+TrainingUnit = Literal["rows", "genes"]
+_UNIT: dict[TrainingUnit, Unit] = {"rows": "rows", "genes": "positions"}
 
 
 def open_tracks(tracks: Path | None) -> TrackStore | None:
@@ -77,6 +80,7 @@ def train_bundle(
     output_dir: Path,
     provenance: Mapping[str, Any],
     checkpoints: Path | None = None,
+    variants: Path | None = None,
 ) -> dict[str, Any]:
     """Train a model and publish it as a model directory.
 
@@ -93,6 +97,7 @@ def train_bundle(
         provenance: facts that travel with the model (data_hash, git_commit ...).
         checkpoints: folder of this run and no other, for a checkpoint after each epoch; training goes on from the
             one that is there, and ends in the same model. None keeps none.
+        variants: `VARIANT_WEIGHTS_FILE` of the rows, where there are variants.
 
     Returns:
         history (one entry an epoch), best_epoch, calibration, rows and parameters: JSON-ready; nothing where another
@@ -107,17 +112,22 @@ def train_bundle(
     unit = config.train.training_unit
     with tempfile.TemporaryDirectory(dir=_beside(output_dir)) as folder:
         store = open_tracks(tracks)
+        weights = VariantWeights.read(variants)
         loaders: tuple[Loader, Loader]
         if unit == "genes":
             train, valid = (genes_with_tracks(store, manifest[part]["genes"], part) for part in ("train", "valid"))
-            loaders = gene_loaders(train, valid, config.train, model.reach_bp, model.reads_features, Path(folder))
+            place = Path(folder)
+            loaders = gene_loaders(train, valid, config.train, model.reach_bp, model.reads_features, place, weights)
             counts = {part: len(loader.labels) for part, loader in zip(("train", "valid"), loaders, strict=True)}
+            learned = pl.DataFrame({"gene_id": list(train.gene_ids)})
         else:
             freeze_unread(model)
             train_rows, valid_rows = (Part.read(rows, tracks, manifest[part]["genes"]) for part in ("train", "valid"))
             loaders = train_rows.training(config.train), valid_rows.validation(config.train)
             counts = {"train": len(train_rows.table), "valid": len(valid_rows.table)}
+            learned = train_rows.table.frame.select("gene_id", "position")
         logger.info("training on %s %s, validating on %s", f"{counts['train']:,}", _UNIT[unit], f"{counts['valid']:,}")
+        used = weights_used(weights, unit, learned)
         trainer = Trainer(model, loaders[0], loaders[1], config.train, checkpoints)
         if checkpoints is not None:
             resume(trainer, checkpoints / LAST)
@@ -137,6 +147,7 @@ def train_bundle(
         "calibration": calibration,
         "parameters": sum(p.numel() for p in model.parameters()),
         _UNIT[unit]: counts,
+        "sample_weights": used,
         "device": str(trainer.device),
     }
     save_model(
@@ -151,9 +162,32 @@ def train_bundle(
             "calibration": result["calibration"],
             "best_epoch": result["best_epoch"],
             "trained_on": unit,
+            "sample_weights": used,
         },
     )
     return result
+
+
+def weights_used(weights: VariantWeights | None, unit: TrainingUnit, training: pl.DataFrame) -> dict[str, Any] | None:
+    """What variants weigh in a training, which is logged: the model directory says this and nothing more.
+
+    Args:
+        weights: None where there are no variants.
+        unit: what is trained on.
+        training: gene_id of the training genes; of rows also their position.
+
+    Returns:
+        As `VariantWeights.used`; None without variants.
+    """
+    if weights is None:
+        return None
+    used = weights.used(_UNIT[unit], training)
+    found = tuple(f"{used[name]:,}" for name in ("variants", "weighed", "genes"))
+    if used["weighed"]:
+        logger.info("%s variants weigh %s %s of %s training genes", *found[:2], _UNIT[unit], found[2])
+    else:
+        logger.warning("no variant touches a training gene: all %s weigh alike", _UNIT[unit])
+    return used
 
 
 def resume(trainer: Trainer, checkpoint: Path) -> None:

@@ -110,6 +110,7 @@ def train_on_scores(
             "calibration": result["calibration"],
             "best_epoch": result["best_epoch"],
             "trained_on": "genes",
+            "sample_weights": None,
         },
     )
     return result

@@ -8,11 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from metalayer.core import ArtifactLoader, MetaLayerConfig
 from metalayer.data.dataset import MetaLayerDataset
 from metalayer.data.gene_parts import gene_loaders, genes_with_tracks
 from metalayer.data.loaders import check_shares, configured_dataloaders
 from metalayer.data.prepare import MANIFEST, TRAINING_DATA, prepare_training_dataset
+from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE, VariantWeights
 from metalayer.device import use_threads
 from metalayer.errors import ConfigError
 from metalayer.files import publish_file
@@ -24,7 +27,13 @@ from metalayer.training import distributed
 from metalayer.training.checkpoint import BEST, LAST, load_checkpoint
 from metalayer.training.evaluator import MetaLayerEvaluator
 from metalayer.training.trainer import CONFIG, HISTORY, LOGS, Loader, Trainer, best_epoch, seed_everything
-from metalayer.workflows.train import calibrate_on_genes, calibrate_on_rows, freeze_unread, open_tracks
+from metalayer.workflows.train import (
+    calibrate_on_genes,
+    calibrate_on_rows,
+    freeze_unread,
+    open_tracks,
+    weights_used,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -79,14 +88,18 @@ def train_meta_model(
         for part, loader in (("train", train_loader), ("valid", val_loader), ("test", test_loader))
     }
     store = open_tracks(dataset.beside("tracks.parquet"))
+    weights = VariantWeights.read(dataset.beside(VARIANT_WEIGHTS_FILE))
     loaders: tuple[Loader, Loader] = train_loader, val_loader
     if config.training_unit == "genes":
         train, valid = (genes_with_tracks(store, genes[part], part) for part in ("train", "valid"))
         place = folder / DATA / f"process-{world.rank}"
-        loaders = gene_loaders(train, valid, config, model.reach_bp, model.reads_features, place)
+        loaders = gene_loaders(train, valid, config, model.reach_bp, model.reads_features, place, weights)
+        learned = pl.DataFrame({"gene_id": list(train.gene_ids)})
     else:
         freeze_unread(model)
+        learned = dataset.frame.select("gene_id", "position")[train_loader.rows]
         logger.info("training on %d rows, validating on %d", len(train_loader.rows), len(val_loader.rows))
+    used = weights_used(weights, config.training_unit, learned)
     if resumed:
         trainer = Trainer.from_checkpoint(
             folder / LAST,
@@ -134,6 +147,7 @@ def train_meta_model(
             "calibration": calibration,
             "best_epoch": int(best["epoch"]),
             "trained_on": config.training_unit,
+            "sample_weights": used,
         },
     )
     with publish_file(paths["metrics"]) as draft:
@@ -178,6 +192,7 @@ def _prepared(config: MetaLayerConfig, folder: Path) -> None:
         made == same
         and manifest.get("schema_hash") == FEATURE_SCHEMA.hash
         and (folder / TRAINING_DATA).exists()
+        and (folder / VARIANT_WEIGHTS_FILE).exists() == (config.variant_source is not None)
         and manifest.get("data_hash") == ArtifactLoader(config).fingerprint()
     ):
         logger.info("the training set in %s is of the same files and settings", folder)
