@@ -159,12 +159,97 @@ def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
 
 
 def test_parents_that_lead_nowhere(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"2 of 2 exons lead to no gene; an exon needs a gene_id, or a Parent"):
+    with pytest.raises(InputError, match=r"2 of 2 exons lead to no gene \(2 whose Parent has no line\); an exon needs"):
         read(tmp_path, "1 exon 1 9 + Parent=t1", "1 exon 19 29 + Parent=t1")
-    with pytest.raises(InputError, match=r"1 of 1 exons lead to no gene"):
+    with pytest.raises(InputError, match=r"1 of 1 exons lead to no gene \(1 whose Parents form a circle\)"):
         read(tmp_path, "1 mRNA 1 9 + ID=a;Parent=b", "1 mRNA 1 9 + ID=b;Parent=a", "1 exon 1 9 + Parent=a")
     found = read(tmp_path, "1 mRNA 1 9 + ID=t1;Parent=gene-A", "1 exon 1 9 + Parent=t1")
     assert list(sites(found)) == ["A"]
+
+
+def test_features_without_an_id_are_no_parents(tmp_path: Path) -> None:
+    """Exons without Parent are nobody's, although a feature without ID has a Parent; every gene keeps its sites."""
+    many = [f"2 exon {start} {start + 9} + Parent=t9" for start in range(11, 5000, 20)]
+    found = read(
+        tmp_path,
+        "1 gene 101 200 + ID=gene-A",
+        "1 mRNA 101 200 + ID=t1;Parent=gene-A",
+        "1 exon 101 110 + Parent=t1",
+        "1 exon 151 200 + Parent=t1",
+        "1 gene 301 400 + ID=gene-B",
+        "1 mRNA 301 400 + Parent=gene-B",
+        "1 exon 301 310 + Note=x",
+        "1 exon 351 400 + Parent=",
+        "2 gene 1 5000 + ID=gene-C",
+        "2 mRNA 1 5000 + ID=t9;Parent=gene-C",
+        "2 gene 6001 6100 + Name=no_id",
+        *many,
+    )
+    assert list(sites(found)) == ["A", "C"]
+    assert sites(found)["A"] == {9: 0, 50: 1}
+    assert found.genes[1].introns()[0] == (20, 30)
+    assert found.handled == {"exons_without_a_gene": 2, "genes_without_an_exon": 1, "genes_without_an_id": 1}
+
+
+@pytest.mark.parametrize(
+    ("lines", "genes", "handled"),
+    [
+        # An ID that two transcripts have: the exon's place says which.
+        (["mRNA 101 200 ID=t;Parent=A", "mRNA 301 400 ID=t;Parent=B"], {"A": {9: 0, 50: 1}, "B": {9: 0, 50: 1}}, {}),
+        # The same line twice is one transcript.
+        (
+            ["mRNA 101 200 ID=t;Parent=A"] * 2 + ["mRNA 301 400 ID=t;Parent=B"],
+            {"A": {9: 0, 50: 1}, "B": {9: 0, 50: 1}},
+            {},
+        ),
+        # Both genes hold the exons: nobody can say whose they are.
+        (
+            ["mRNA 101 200 ID=t;Parent=A", "mRNA 101 200 ID=t;Parent=OVER", "mRNA 301 400 ID=t;Parent=B"],
+            {"B": {9: 0, 50: 1}},
+            {"exons_whose_parent_is_ambiguous": 2},
+        ),
+        # A transcript of two genes is both's, where its exons lie.
+        (
+            ["mRNA 101 200 ID=t;Parent=A,OVER", "mRNA 301 400 ID=t;Parent=B"],
+            {"B": {9: 0, 50: 1}},
+            {"exons_whose_parent_is_ambiguous": 2},
+        ),
+        (["mRNA 101 200 ID=t;Parent=A,OVER,B"], {"A": {9: 0, 50: 1}, "OVER": {59: 0, 100: 1}, "B": {9: 0, 50: 1}}, {}),
+        # A transcript with the ID of another gene, and one with that of its own.
+        (["mRNA 101 200 ID=t;Parent=A", "gene 301 400 ID=t"], {"A": {9: 0, 50: 1}, "t": {9: 0, 50: 1}}, {}),
+        (["mRNA 101 200 ID=t;Parent=t", "gene 101 400 ID=t"], {"t": {9: 0, 50: 1, 209: 0, 250: 1, 99: 0, 200: 1}}, {}),
+        # Two circles, and a way out of one.
+        (["mRNA 101 200 ID=t;Parent=t"], {}, {"exons_whose_parents_form_a_circle": 4}),
+        (["mRNA 101 200 ID=t;Parent=u", "mRNA 101 400 ID=u;Parent=t"], {}, {"exons_whose_parents_form_a_circle": 4}),
+        (
+            ["mRNA 101 200 ID=t;Parent=u,A", "mRNA 301 400 ID=u;Parent=t,B"],
+            {"A": {9: 0, 50: 1}, "B": {9: 0, 50: 1}},
+            {},
+        ),
+        ([], {}, {"exons_whose_parent_is_unknown": 4}),
+    ],
+)
+def test_ids_and_parents_that_are_odd(
+    tmp_path: Path, lines: list[str], genes: dict[str, dict[int, int]], handled: dict[str, int]
+) -> None:
+    def line(text: str) -> str:
+        kind, start, end, attributes = text.split()
+        return f"1 {kind} {start} {end} + {attributes}"
+
+    exons = [f"1 exon {start} {end} + Parent=t" for start, end in ((101, 110), (151, 200), (301, 310), (351, 400))]
+    others = [f"2 exon {start} {start + 9} + Parent=z" for start in range(11, 10_000, 20)]
+    found = read(
+        tmp_path,
+        "1 gene 101 200 + ID=A",
+        "1 gene 51 250 + ID=OVER",
+        "1 gene 301 400 + ID=B",
+        *(line(text) for text in lines),
+        *exons,
+        "2 mRNA 1 10000 + ID=z;Parent=Z",
+        *others,
+    )
+    assert {name: at for name, at in sites(found).items() if name != "Z"} == genes
+    assert {name: count for name, count in found.handled.items() if name != "genes_without_an_exon"} == handled
 
 
 def test_ids_that_cannot_be_told_apart(tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 A site is annotated where any transcript of the gene has an intron: the last base of the exon before is a
 donor, the first base of the exon after an acceptor. Transcripts without introns give none. An exon belongs
-to the gene that its `Parent`s lead to (GFF3; parents may stand after their children), else to its `gene_id`.
-What is no gene that can be scored is left out and counted.
+to the genes that its `Parent`s lead to (GFF3; parents may stand after their children), else to its `gene_id`.
+A feature without `ID` is nobody's parent. An `ID` that several lines give, with other Parents or for a gene and a
+transcript, is the one in whose gene the exon lies. What is no gene that can be scored is left out and counted by
+reason.
 """
 
 from __future__ import annotations
@@ -47,6 +49,15 @@ _BESIDE_EXONS = frozenset(
 """About half of the lines of an annotation, which say nothing of genes or introns."""
 
 
+_ORPHANS = {
+    "exons_without_a_gene": "without Parent and gene_id",
+    "exons_whose_parent_is_unknown": "whose Parent has no line",
+    "exons_whose_parents_form_a_circle": "whose Parents form a circle",
+    "exons_whose_parent_is_ambiguous": "whose Parent's ID several lines give for different genes",
+}
+"""Reasons for which an exon is in no gene, in words."""
+
+
 @dataclass
 class AnnotatedGene:
     """A gene and the exons of its transcripts, each 0-based half-open on the plus strand."""
@@ -86,7 +97,8 @@ class Annotation:
 
 
 class _Exon(NamedTuple):
-    transcripts: tuple[str, ...]
+    parents: tuple[str, ...]
+    transcript_id: str
     gene_id: str
     chrom: str
     strand: str
@@ -100,20 +112,49 @@ class _Lines:
 
     places: dict[tuple[str, str], tuple[str, int, int]] = field(default_factory=dict)
     names: dict[tuple[str, str], str] = field(default_factory=dict)
-    gene_ids: dict[str, str] = field(default_factory=dict)  # GFF3: ID of a gene line to its gene_id
-    parents: dict[str, tuple[str, ...]] = field(default_factory=dict)  # GFF3: ID to Parents
+    gene_ids: dict[str, dict[str, None]] = field(default_factory=dict)  # GFF3: ID of gene lines to their gene_ids
+    parents: dict[str, dict[tuple[str, ...], None]] = field(
+        default_factory=dict
+    )  # GFF3: ID to the Parents of its lines
     exons: list[_Exon] = field(default_factory=list)
+    placed: set[str] = field(default_factory=set)  # gene_ids of gene lines
+    genes_without_an_id: int = 0
 
-    def gene_of(self, transcript: str) -> str:
-        """The gene that the parents of a GFF3 feature lead to, "" where they lead nowhere."""
-        name, seen = transcript, set[str]()
-        while name not in self.gene_ids:
-            if name in seen or name not in self.parents:
-                # A transcript whose gene has no line of its own still names it.
-                return normalise_gene_id(name) if name != transcript and name not in seen else ""
-            seen.add(name)
-            name = self.parents[name][0]
-        return self.gene_ids[name]
+    def genes_of(self, name: str) -> _Owners:
+        """The genes that a GFF3 feature's name, and the Parents of the feature, lead to."""
+        found: dict[str, None] = {}
+        one_way, circle = True, False
+        waiting: list[tuple[str, tuple[str, ...]]] = [(name, (name,))]
+        while waiting:
+            at, way = waiting.pop()
+            lines, genes = self.parents.get(at, {}), self.gene_ids.get(at, {})
+            one_way &= len(lines) + len(genes) < 2 or lines.keys() == {(at,)}
+            found |= genes
+            if not genes and not lines and at != name:
+                found[normalise_gene_id(at)] = None  # a transcript whose gene has no line of its own still names it
+            for parent in dict.fromkeys(parent for line in lines for parent in line):
+                if parent in way:
+                    circle = True
+                else:
+                    waiting.append((parent, (*way, parent)))
+        reason = "exons_whose_parents_form_a_circle" if circle else "exons_whose_parent_is_unknown"
+        return _Owners(tuple(found), one_way, reason)
+
+    def fits(self, gene_id: str, exon: _Exon) -> bool:
+        """Whether an exon lies in a gene; a gene without a line of its own is where its exons are."""
+        place = self.places.get((gene_id, exon.chrom))
+        if place is None:
+            return gene_id not in self.placed
+        strand, start, end = place
+        return exon.strand == strand and start <= exon.start and exon.end <= end
+
+
+class _Owners(NamedTuple):
+    """Genes of a transcript; `one_way`: by Parents alone, and by no ID that several lines give otherwise."""
+
+    genes: tuple[str, ...]
+    one_way: bool
+    reason_for_none: str
 
 
 def read_annotation(path: Path) -> Annotation:
@@ -129,11 +170,13 @@ def read_annotation(path: Path) -> Annotation:
     lines = _read(path)
     handled: Counter[str] = Counter()
     genes = _genes(lines, handled, path)
-    orphans = handled["exons_without_a_gene"]
+    handled["genes_without_an_id"] = lines.genes_without_an_id
+    orphans = sum(handled[reason] for reason in _ORPHANS)
     if orphans > MAX_ORPHANS * len(lines.exons):
+        causes = ", ".join(f"{handled[reason]} {words}" for reason, words in _ORPHANS.items() if handled[reason])
         raise InputError(
-            f"annotation {path}: {orphans} of {len(lines.exons)} exons lead to no gene; an exon needs a gene_id, or a "
-            "Parent whose line leads to a gene"
+            f"annotation {path}: {orphans} of {len(lines.exons)} exons lead to no gene ({causes}); an exon needs a "
+            "gene_id, or a Parent whose line leads to a gene"
         )
     if not genes:
         raise InputError(
@@ -161,16 +204,19 @@ def _read(path: Path) -> _Lines:
             raise InputError(
                 f"annotation {path}, line {number}: start {fields[3]!r}, end {fields[4]!r}; needs 1 <= start <= end"
             ) from None
-        parents = tuple(_shared(name) for name in attributes["Parent"].split(",")) if "Parent" in attributes else ()
+        parents = tuple(
+            dict.fromkeys(_shared(name) for name in attributes.get("Parent", "").split(",") if name.strip())
+        )
         gene_id = normalise_gene_id(_shared(attributes.get("gene_id", "")))
+        own = unquote(attributes.get("ID", ""))
         if kind == "exon":
-            transcripts = parents or (_shared(attributes.get("transcript_id", "")),)
-            lines.exons.append(_Exon(transcripts, gene_id, chrom, strand, *half_open(start, end)))
-        elif parents:
-            lines.parents[unquote(attributes.get("ID", ""))] = parents
-        elif kind.endswith("gene"):  # ncRNA_gene and pseudogene too
-            own = unquote(attributes.get("ID", ""))
+            transcript_id = "" if parents else _shared(attributes.get("transcript_id", ""))
+            lines.exons.append(_Exon(parents, transcript_id, gene_id, chrom, strand, *half_open(start, end)))
+        elif kind.endswith("gene") and not parents:  # ncRNA_gene and pseudogene too
             gene_id = gene_id or normalise_gene_id(own)
+            if not gene_id:
+                lines.genes_without_an_id += 1
+                continue
             key, place = (gene_id, chrom), (strand, *half_open(start, end))
             if lines.places.setdefault(key, place) != place:
                 raise InputError(
@@ -179,8 +225,11 @@ def _read(path: Path) -> _Lines:
                 )
             name = attributes.get("gene_name") or attributes.get("Name") or attributes.get("gene", "")
             lines.names[key] = unquote(name)
+            lines.placed.add(gene_id)
             if own:
-                lines.gene_ids[own] = gene_id
+                lines.gene_ids.setdefault(own, {})[gene_id] = None
+        elif parents and own:
+            lines.parents.setdefault(own, {})[parents] = None
     return lines
 
 
@@ -192,18 +241,14 @@ def _shared(name: str) -> str:
 def _genes(lines: _Lines, handled: Counter[str], path: Path) -> dict[tuple[str, str], AnnotatedGene]:
     """Exons put into their genes, those that fit none counted."""
     genes: dict[tuple[str, str], AnnotatedGene] = {}
-    owners: dict[str, str] = {}
+    known_owners: dict[str, _Owners] = {}
     for exon in lines.exons:
         if exon.strand not in ("+", "-"):
             handled["exons_without_a_strand"] += 1
             continue
-        for transcript in exon.transcripts:
-            if transcript not in owners:
-                owners[transcript] = lines.gene_of(transcript)
-            owner = owners[transcript] or exon.gene_id
-            if not owner:
-                handled["exons_without_a_gene"] += 1
-                continue
+        owned, reasons = _owned(exon, lines, known_owners)
+        handled.update(reasons)
+        for transcript, owner in owned:
             key = (owner, exon.chrom)
             strand, start, end = lines.places.get(key, (exon.strand, exon.start, exon.end))
             known = genes.get(key)
@@ -223,6 +268,37 @@ def _genes(lines: _Lines, handled: Counter[str], path: Path) -> dict[tuple[str, 
             known.exons.setdefault(transcript, []).append((exon.start, exon.end))
             genes[key] = known
     return genes
+
+
+def _owned(exon: _Exon, lines: _Lines, known: dict[str, _Owners]) -> tuple[list[tuple[str, str]], list[str]]:
+    """Transcripts and genes of an exon, and the reason for each of its Parents that leads to none.
+
+    Args:
+        exon: on a strand.
+        lines: of the annotation.
+        known: genes of transcripts that were looked up, by name.
+    """
+    transcripts = exon.parents or ((exon.transcript_id,) if exon.transcript_id else ())
+    if exon.gene_id and not exon.parents:
+        return [(exon.transcript_id, exon.gene_id)], []
+    owned: list[tuple[str, str]] = []
+    reasons = [] if transcripts else ["exons_without_a_gene"]
+    for transcript in transcripts:
+        if transcript not in known:
+            known[transcript] = lines.genes_of(transcript)
+        genes, one_way, reason = known[transcript]
+        if len(genes) > 1:
+            genes = tuple(gene for gene in genes if lines.fits(gene, exon))
+            if len(genes) != 1 and not one_way:
+                genes = (exon.gene_id,) if exon.gene_id in genes else ()
+            reason = "exons_whose_parent_is_ambiguous"
+        elif not genes and exon.gene_id:
+            genes = (exon.gene_id,)
+        elif not exon.parents:
+            reason = "exons_without_a_gene"
+        owned += [(transcript, gene) for gene in genes]
+        reasons += [] if genes else [reason]
+    return owned, reasons
 
 
 def _named_apart(
