@@ -371,7 +371,7 @@ class EvaluateConfig(Section):
     section: ClassVar[str] = "evaluate"
 
     n_bootstrap: int = Field(1000, ge=100, le=100_000)
-    """Bootstrap resamples of genes behind each interval."""
+    """Bootstrap resamples of gene clusters behind each interval."""
     confidence: float = Field(0.95, gt=0.5, lt=1.0)
     """Coverage of the intervals."""
     top_k_values: tuple[PositiveInt, ...] = (10, 50, 100, 500)

@@ -123,8 +123,8 @@ def test_the_figures_are_those_of_evaluate(
 def test_intervals_are_those_of_evaluate_and_means_are_over_seeds() -> None:
     config = EvaluateConfig(n_bootstrap=200)
     genes = make_genes(systems=("base", "a", "b"), gain=0.5)
-    base, a, b = (resampled(genes, name, config) for name in ("base", "a", "b"))
-    found = compare_variants(base, {"first": [a], "second": [b], "both": [a, b]}, config.confidence)
+    (resamples, base), (_, a), (_, b) = (resampled(genes, name, config) for name in ("base", "a", "b"))
+    found = compare_variants(base, {"first": [a], "second": [b], "both": [a, b]}, resamples, config.confidence)
     report, against_a = evaluate(genes, config, candidate="b"), evaluate(genes, config, "a", "b")
     for metric in COMPARED:
         second, both = found["variants"]["second"], found["variants"]["both"]
@@ -134,7 +134,9 @@ def test_intervals_are_those_of_evaluate_and_means_are_over_seeds() -> None:
         assert second["minus_reference"][metric] == against_a["difference"][metric]
         mean = np.mean([a[metric], b[metric]], axis=0)
         assert both["average_precision"][metric]["value"] == mean[0]
-        assert both["minus_base"][metric]["low"] == np.percentile(mean[1:] - base[metric][1:], 2.5)
+        gap = mean - base[metric]
+        reach = 2.200985 * np.std(gap[1:]) * np.sqrt(12 / 11)  # Student's t of 11 degrees of freedom
+        assert both["minus_base"][metric]["low"] == pytest.approx(gap[0] - reach, abs=1e-6)
         assert both["by_seed"][metric] == [a[metric][0], b[metric][0]]
     assert found["reference"] == "first"
     assert found["variants"]["first"]["minus_reference"] is None
@@ -326,8 +328,8 @@ def test_table_and_plot_without_intervals_and_with_a_failure(tmp_path: Path) -> 
     """One gene has no interval, which is said; a failure is drawn without a dot."""
     config = EvaluateConfig(n_bootstrap=100)
     genes = make_genes(n_genes=1)
-    base, meta = (resampled(genes, name, config) for name in ("base", "meta"))
-    found = compare_variants(base, {"good": [meta], "bad": None}, config.confidence)
+    (resamples, base), (_, meta) = (resampled(genes, name, config) for name in ("base", "meta"))
+    found = compare_variants(base, {"good": [meta], "bad": None}, resamples, config.confidence)
     variants = [
         {
             "name": name,
@@ -344,6 +346,7 @@ def test_table_and_plot_without_intervals_and_with_a_failure(tmp_path: Path) -> 
         **found,
         "unit": "positions",
         "genes": 1,
+        **resamples.facts(),
         "positions": 300,
         "sites": {"donor": 8, "acceptor": 8},
         "confidence": 0.95,

@@ -153,7 +153,7 @@ def test_too_few_genes_for_an_interval_fails():
     report = evaluate(make_genes(n_genes=1, gain=4.0), EvaluateConfig(n_bootstrap=100))
     found = failed({"primary": "positions", "positions": report, "champion": None})
     assert set(found) == {DONOR, ACCEPTOR, BETTER}
-    assert "too few genes" in found[DONOR]
+    assert "at least 5 clusters" in found[DONOR]
 
 
 def test_a_decision_survives_json():

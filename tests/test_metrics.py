@@ -9,7 +9,8 @@ from sklearn.metrics import average_precision_score
 
 from metalayer.config import EvaluateConfig
 from metalayer.errors import EvaluationError
-from metalayer.evaluation.metrics import GeneScores, Pooled, average_precision, draw_genes, metric_values
+from metalayer.evaluation.intervals import Resamples
+from metalayer.evaluation.metrics import GeneScores, Pooled, average_precision, metric_values
 from metalayer.evaluation.report import compare_champion, evaluate
 from metalayer.evaluation.tables import comparison_table
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER
@@ -89,7 +90,7 @@ def test_average_precision_ignores_the_highest_scores_where_they_weigh_nothing()
 def test_a_resample_equals_the_same_genes_literally_repeated(decimals):
     genes = make_genes(n_genes=6, length=120, sites=3, decimals=decimals)
     pooled = Pooled.of(genes, ["base", "meta"])
-    weights = draw_genes(pooled, 15, seed=5)
+    weights = Resamples.of(pooled, EvaluateConfig(n_bootstrap=100, seed=5)).weights[1:16]
     assert weights.max() > 1
     assert (weights == 0).any()
     found = metric_values(pooled, "meta", weights, (3, 50))
@@ -99,7 +100,7 @@ def test_a_resample_equals_the_same_genes_literally_repeated(decimals):
         assert {name: values[b] for name, values in found.items()} == pytest.approx(expected, abs=1e-9)
 
 
-def test_intervals_are_the_percentiles_of_the_resamples_and_hold_the_value():
+def test_intervals_hold_the_value():
     report = evaluate(make_genes(), QUICK)
     for system in ("base", "meta"):
         for metric in ("ap_donor", "pr_auc_splice", "topk_acceptor"):
@@ -133,14 +134,16 @@ def test_the_paired_interval_covers_the_true_difference():
 
 
 def test_resamples_always_hold_both_site_classes():
-    genes = make_genes(n_genes=12)
+    genes = make_genes(n_genes=40)
     quiet = [
-        GeneScores(g.gene_id, g.chrom, np.full_like(g.labels, NEITHER) if i > 1 else g.labels, g.scores)
+        GeneScores(g.gene_id, g.chrom, np.full_like(g.labels, NEITHER) if i > 4 else g.labels, g.scores)
         for i, g in enumerate(genes)
     ]
     pooled = Pooled.of(quiet, ["base"])
-    weights = draw_genes(pooled, 300, seed=0)
-    assert (pooled.sites_by_gene() @ weights.T > 0).all()
+    weights = Resamples.of(pooled, EvaluateConfig(n_bootstrap=2000)).weights
+    assert len(weights) == 2001
+    assert (weights.sum(axis=1) == 40).all()
+    assert (pooled.sites_by_cluster() @ weights.T > 0).all()
 
 
 def test_sites_in_a_single_gene_give_no_interval_rather_than_one_without_width():

@@ -49,7 +49,7 @@ def evaluation():
     genes = [
         replace(
             gene,
-            gene=Gene.from_table(gene.gene_id, gene.chrom, "+-"[i % 2], 10_001, 10_000 + len(gene.labels)),
+            gene=Gene.from_table(gene.gene_id, gene.chrom, "+-"[i % 2], 1000 * i + 1, 1000 * i + len(gene.labels)),
             paralog=i % 2,
             genome_build=EVIL,
         )

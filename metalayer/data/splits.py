@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from metalayer.config import SplitConfig
 from metalayer.data.gene_table import load_genes
 from metalayer.errors import SplitError
+from metalayer.gene_groups import related, united
 from metalayer.genome import Gene, chrom_order
 from metalayer.schema import CLASSES
 
@@ -39,7 +40,8 @@ def make_split(rows: Path, genes: Path | None, config: SplitConfig) -> dict[str,
 
     Returns:
         The manifest, JSON-ready: for each of `PARTS` genes, rows, classes and chromosomes; `left_out`
-        (genes whose paralogs are in a held-out part); `checks` with what was proven or not checked.
+        (genes whose paralogs are in a held-out part); `related_test_genes` (groups of test genes that overlap or are
+        paralogs, which an evaluation counts as one); `checks` with what was proven or not checked.
 
     Raises:
         SplitError: a chromosome in no part or in two, no gene table where one is needed, or a part
@@ -87,6 +89,9 @@ def make_split(rows: Path, genes: Path | None, config: SplitConfig) -> dict[str,
             "classes": {name: int(here[name].sum()) for name in CLASSES},
             "chromosomes": sorted(here["chrom"].unique().to_list(), key=chrom_order),
         }
+    tested = manifest["test"]["genes"]
+    together = united(tested, related(table[gene_id] for gene_id in tested if gene_id in table))
+    manifest["related_test_genes"] = [group for group in together if len(group) > 1]
     manifest["checks"] = check_split(manifest, table, chrom_of)
     for part in PARTS:
         for name in ("donor", "acceptor"):
@@ -178,34 +183,12 @@ def split_genes(
 
 def _groups(chrom_of: Mapping[str, str], table: Mapping[str, Gene]) -> list[list[str]]:
     """Genes that must share a part: overlapping ones, paralogs, a chromosome's where one of them has no place."""
-    gene_ids = list(chrom_of)
-    parent = {gene_id: gene_id for gene_id in gene_ids}
-
-    def root(gene_id: str) -> str:
-        while parent[gene_id] != gene_id:
-            parent[gene_id] = parent[parent[gene_id]]
-            gene_id = parent[gene_id]
-        return gene_id
-
-    placed = [table[gene_id] for gene_id in gene_ids if gene_id in table]
-    reaching: Gene | None = None
-    for gene in sorted(placed, key=lambda g: (g.interval.chrom, g.interval.start, g.gene_id)):
-        if reaching and gene.interval.overlaps(reaching.interval):
-            parent[root(gene.gene_id)] = root(reaching.gene_id)
-        if not reaching or gene.interval.chrom != reaching.interval.chrom or gene.interval.end > reaching.interval.end:
-            reaching = gene
-    undivided = {chrom: gene_id for gene_id, chrom in chrom_of.items() if gene_id not in table}
+    by_chrom: dict[str, list[str]] = {}
     for gene_id, chrom in chrom_of.items():
-        if chrom in undivided:
-            parent[root(gene_id)] = root(undivided[chrom])
-    first: dict[str, str] = {}
-    for gene in placed:
-        if gene.paralog_group is not None:
-            parent[root(gene.gene_id)] = root(first.setdefault(gene.paralog_group, gene.gene_id))
-    groups: dict[str, list[str]] = {}
-    for gene_id in gene_ids:
-        groups.setdefault(root(gene_id), []).append(gene_id)
-    return sorted(groups.values())
+        by_chrom.setdefault(chrom, []).append(gene_id)
+    undivided = {chrom for gene_id, chrom in chrom_of.items() if gene_id not in table}
+    placed = related(table[gene_id] for gene_id in chrom_of if gene_id in table)
+    return united(chrom_of, [*placed, *(by_chrom[chrom] for chrom in undivided)])
 
 
 def _draw(groups: Iterable[list[str]], fractions: Mapping[str, float], seed: int) -> dict[str, str]:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from metalayer.config import EvaluateConfig
+from metalayer.evaluation.intervals import Resamples
 from metalayer.evaluation.metrics import Floats, GeneScores, Pooled, metric_values
-from metalayer.evaluation.report import estimates, gene_weights
 from metalayer.evaluation.tables import METRICS, Rows, caption, with_interval
 
 COMPARED = ("pr_auc_splice", "ap_donor", "ap_acceptor")
@@ -22,25 +22,27 @@ Resampled = dict[str, Floats]
 """Metric to its values in the sample and its resamples, (1 + B,)."""
 
 
-def resampled(genes: Sequence[GeneScores], system: str, config: EvaluateConfig) -> Resampled:
-    """The compared metrics of one system; of the same genes and configuration, the resamples are the same.
+def resampled(genes: Sequence[GeneScores], system: str, config: EvaluateConfig) -> tuple[Resamples, Resampled]:
+    """The resamples, which are the same for the same genes and configuration, and the compared metrics of one system.
 
     Raises:
         EvaluationError: no gene, no donor or acceptor, or probabilities that are none.
     """
     pooled = Pooled.of(genes, [system])
-    values = metric_values(pooled, system, gene_weights(pooled, config), ())
-    return {metric: values[metric] for metric in COMPARED}
+    resamples = Resamples.of(pooled, config)
+    values = metric_values(pooled, system, resamples.weights, ())
+    return resamples, {metric: values[metric] for metric in COMPARED}
 
 
 def compare_variants(
-    base: Resampled, variants: Mapping[str, Sequence[Resampled] | None], confidence: float
+    base: Resampled, variants: Mapping[str, Sequence[Resampled] | None], resamples: Resamples, confidence: float
 ) -> dict[str, Any]:
     """Compare each variant with the base and with the first variant, the reference, in the same resamples.
 
     Args:
         base: of the base model.
         variants: by name, one for each seed; None for a variant that failed, which gets no number.
+        resamples: in which all were evaluated.
         confidence: coverage of the intervals.
 
     Returns:
@@ -54,30 +56,26 @@ def compare_variants(
     for name, mean in means.items():
         beside = means.get(reference) if name != reference else None
         compared[name] = {
-            "average_precision": estimates(mean, confidence),
-            "minus_base": estimates(_minus(mean, base), confidence),
-            "minus_reference": None if beside is None else estimates(_minus(mean, beside), confidence),
+            "average_precision": resamples.of_metrics(mean, confidence),
+            "minus_base": resamples.of_differences(mean, base, confidence),
+            "minus_reference": None if beside is None else resamples.of_differences(mean, beside, confidence),
             "by_seed": {metric: [float(run[metric][0]) for run in variants[name] or ()] for metric in COMPARED},
         }
-    return {"reference": reference, "base": estimates(base, confidence), "variants": compared}
+    return {"reference": reference, "base": resamples.of_metrics(base, confidence), "variants": compared}
 
 
 def _mean(runs: Sequence[Resampled]) -> Resampled:
     return {metric: np.mean([run[metric] for run in runs], axis=0) for metric in COMPARED}
 
 
-def _minus(one: Resampled, other: Resampled) -> Resampled:
-    return {metric: one[metric] - other[metric] for metric in COMPARED}
-
-
 def ablation_table(report: Mapping[str, Any]) -> str:
     """The report of `workflows.ablate.ablate` as Markdown, aligned for a terminal too."""
     seeds = ", ".join(map(str, report["seeds"]))
-    told = (
+    facts = (
         f"{caption(report)}. Mean of seeds {seeds}; {report['max_epochs']} epochs each, of which the validation genes "
         "pick the best."
     )
-    return "\n\n".join([told, *map(_markdown, (_comparison_rows(report), _run_rows(report))), *_errors(report)]) + "\n"
+    return "\n\n".join([facts, *map(_markdown, (_comparison_rows(report), _run_rows(report))), *_errors(report)]) + "\n"
 
 
 def _comparison_rows(report: Mapping[str, Any]) -> Rows:

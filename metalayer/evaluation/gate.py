@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from metalayer.config import GateConfig
+from metalayer.evaluation.tables import lacking_clusters, resolution_note
 
 _NAMES = {"pr_auc_splice": "PR-AUC splice", "ap_donor": "donor AP", "ap_acceptor": "acceptor AP"}
 
@@ -53,6 +54,8 @@ def decide(evaluation: Mapping[str, Any], policy: GateConfig) -> Decision:
     for metric in ("ap_donor", "ap_acceptor"):
         reasons.append(_above(report, metric, -policy.margin, "not_worse_than_base", "base"))
     better = _above(report, "pr_auc_splice", policy.min_gain, "better_than_base", "base")
+    if not better.passed and _number(report, "resolution", "pr_auc_splice", "smallest_gain") is not None:
+        better = replace(better, text=f"{better.text}; {resolution_note(report)}")
     if not policy.require_better_than_base:
         known = _number(report, "difference", "pr_auc_splice", "value") is not None
         better = Reason(better.rule, known, f"{better.text} (not required: gate.require_better_than_base)")
@@ -80,7 +83,7 @@ def _above(report: Mapping[str, Any], metric: str, bound: float, rule: str, othe
             name, passed=False, text=f"{_NAMES[metric]}: the difference to the {other} is missing or no number"
         )
     if low is None or high is None:
-        text = f"{_NAMES[metric]}: difference to the {other} {value:+.4f}, but no interval: missing, or too few genes"
+        text = f"{_NAMES[metric]}: difference to the {other} {value:+.4f}, but no interval: {_no_interval(report)}"
         return Reason(name, passed=False, text=text)
     passed = low > bound
     aim = "better than" if bound > 0 or rule == "better_than_base" else "not worse than"
@@ -89,6 +92,14 @@ def _above(report: Mapping[str, Any], metric: str, bound: float, rule: str, othe
         f"difference {value:+.5f} ({low:+.5f} to {high:+.5f}), lower end must be above {bound:g}"
     )
     return Reason(name, passed, text)
+
+
+def _no_interval(report: Mapping[str, Any]) -> str:
+    """Why a report has no interval."""
+    there = [_number(report, "clusters_with", name) for name in ("donor", "acceptor")]
+    if None in there or _number(report, "clusters_needed") is None:
+        return "it is missing or no number"
+    return lacking_clusters(report) or "a bound is missing or no number"
 
 
 def _champion(champion: Any, policy: GateConfig) -> list[Reason]:

@@ -16,6 +16,7 @@ from metalayer.evaluation.tables import (
     comparison_rows,
     error_rows,
     group_rows,
+    resolution_note,
     untracked_note,
     with_interval,
 )
@@ -187,6 +188,7 @@ def _comparison(report: Mapping[str, Any]) -> str:
     return (
         f'<p class="quiet">{escape(caption(report))}. P at recall: precision at the highest threshold that finds so '
         "many of the sites. Coloured where the interval of the difference excludes 0.</p>\n"
+        f'<p class="quiet">What could be found: {escape(resolution_note(report))}.</p>\n'
         f'<table class="main"><thead><tr>{_heads(heading)}</tr></thead><tbody>{"".join(body)}</tbody></table>'
     )
 

@@ -1,6 +1,6 @@
 """Metrics of ranked splice sites, exact under resampling of genes.
 
-Every metric is a function of counts by gene, so a bootstrap resample (each gene drawn w times) is a
+Every metric is a function of counts by cluster of genes, so a bootstrap resample (each cluster drawn w times) is a
 weighted sum of those counts: no resample sorts or copies positions. Average precision is
 scikit-learn's (ties included), top-k accuracy SpliceAI's with its expected value inside a tie, precision at
 a recall that of the highest threshold which reaches it (a tie is called whole), ECE has 15 equal-width bins.
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from metalayer.errors import EvaluationError
+from metalayer.gene_groups import related, united
 from metalayer.genome import Gene
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER, PARALOG_UNKNOWN
 
@@ -26,9 +27,6 @@ RECALL_PERCENTS = (90, 95)
 """Recalls at which precision is told; whole percents, so that reaching one is decided in whole numbers."""
 _RESAMPLES_AT_ONCE = 4_000_000
 """Numbers held per array: resamples are worked off in chunks of this over the number of sites."""
-
-MIN_SITE_GENES = 2
-"""With donors or acceptors in fewer genes there is no interval: it would have no width and look certain."""
 
 Floats = NDArray[np.float64]
 
@@ -261,23 +259,34 @@ class CalibrationCounts:
 class Pooled:
     """All positions of all genes in one array each, checked.
 
-    Copies of one gene, from files of several genome builds, are one gene here: they are drawn together.
+    Genes that belong together are one cluster: those that overlap or are paralogs (see `gene_groups`), and the copies
+    of one gene from files of several genome builds. A gene without place is a cluster of its own, unless it is said
+    to be related.
 
     Attributes:
         labels: uint8 (n,).
-        gene: (n,), number of the gene, from 0 to G - 1.
-        sizes: (G,), positions of each gene.
+        cluster: (n,), number of the cluster, from 0 to C - 1.
+        sizes: (C,), positions of each cluster.
         scores: system name to float32 (n, 3).
+        genes: different genes.
     """
 
     labels: NDArray[np.uint8]
-    gene: NDArray[np.intp]
+    cluster: NDArray[np.intp]
     sizes: Floats
     scores: dict[str, NDArray[np.float32]]
+    genes: int
 
     @classmethod
-    def of(cls, genes: Sequence[GeneScores], systems: Sequence[str]) -> Pooled:
+    def of(
+        cls, genes: Sequence[GeneScores], systems: Sequence[str], related_genes: Sequence[Sequence[str]] = ()
+    ) -> Pooled:
         """Pool genes.
+
+        Args:
+            genes: each once, or as copies.
+            systems: whose scores.
+            related_genes: ids of genes that belong together beyond what their places say.
 
         Raises:
             EvaluationError: no gene or one twice (but for copies of another build or place), a system that some
@@ -308,16 +317,18 @@ class Pooled:
         scores = {name: np.concatenate([gene.scores[name] for gene in genes]) for name in systems}
         for name, values in scores.items():
             check_probabilities(values, name)
-        number: dict[str, int] = {}
-        numbers = [number.setdefault(gene.gene_id, len(number)) for gene in genes]
+        clusters = _clusters(genes, related_genes)
+        number = {gene_id: i for i, cluster in enumerate(clusters) for gene_id in cluster}
+        numbers = [number[gene.gene_id] for gene in genes]
         lengths = [len(gene.labels) for gene in genes]
         sizes = np.bincount(numbers, weights=lengths).astype(np.float64)
-        return cls(labels, np.repeat(numbers, lengths), sizes, scores)
+        return cls(labels, np.repeat(numbers, lengths), sizes, scores, len(number))
 
-    def sites_by_gene(self) -> NDArray[np.int64]:
-        """Donors and acceptors of each gene, (2, G)."""
-        n_genes = len(self.sizes)
-        return np.stack([np.bincount(self.gene[self.labels == c], minlength=n_genes) for c in (DONOR, ACCEPTOR)])
+    def sites_by_cluster(self) -> NDArray[np.int64]:
+        """Donors and acceptors of each cluster, (2, C)."""
+        return np.stack(
+            [np.bincount(self.cluster[self.labels == c], minlength=len(self.sizes)) for c in (DONOR, ACCEPTOR)]
+        )
 
     def ranking(self, system: str, target: str) -> tuple[NDArray[np.bool_], Floats]:
         """`ranking` of one system."""
@@ -331,44 +342,27 @@ class Pooled:
 
 def metric_values(pooled: Pooled, system: str, weights: Floats, top_k: Sequence[int]) -> dict[str, Floats]:
     """All metrics of one system under each resample: name to (B,)."""
-    n_genes = len(pooled.sizes)
+    n_clusters = len(pooled.sizes)
     out: dict[str, Floats] = {}
     for target in TARGETS:
         positive, score = pooled.ranking(system, target)
-        found = RankCounts.by_gene(positive, score, pooled.gene, n_genes).evaluate(
+        found = RankCounts.by_gene(positive, score, pooled.cluster, n_clusters).evaluate(
             weights, pooled.sizes, None if target == "splice" else top_k
         )
         out[ap_name(target)] = found.pop("ap")
         out |= {f"{name}_{target}": values for name, values in found.items()}
     out["ap_splice"] = (out["ap_donor"] + out["ap_acceptor"]) / 2
     positive, score = pooled.ranking(system, "splice")
-    out["ece"] = CalibrationCounts(positive, score, pooled.gene, n_genes).ece(weights)
+    out["ece"] = CalibrationCounts(positive, score, pooled.cluster, n_clusters).ece(weights)
     return out
 
 
-def draw_genes(pooled: Pooled, n_resamples: int, seed: int) -> Floats:
-    """Bootstrap weights: how often each gene is drawn, (B, G); none (0, G) below `MIN_SITE_GENES`.
-
-    A resample without a donor or an acceptor, on which average precision is not defined, is drawn again:
-    intervals are conditional on both being there.
-
-    Raises:
-        EvaluationError: such resamples keep coming.
-    """
-    rng = np.random.default_rng(seed)
-    n_genes = len(pooled.sizes)
-    per_gene = pooled.sites_by_gene()
-    if (np.count_nonzero(per_gene, axis=1) < MIN_SITE_GENES).any():
-        return np.empty((0, n_genes))
-    weights = np.empty((n_resamples, n_genes))
-    todo = np.arange(n_resamples)
-    for _ in range(1000):
-        weights[todo] = rng.multinomial(n_genes, np.full(n_genes, 1 / n_genes), size=len(todo))
-        lacking = np.any([weights[todo] @ counts == 0 for counts in per_gene], axis=0)
-        todo = todo[lacking]
-        if not len(todo):
-            return weights
-    raise EvaluationError(f"bootstrap over {n_genes} genes: too few of them have a donor and an acceptor")
+def _clusters(genes: Sequence[GeneScores], related_genes: Sequence[Sequence[str]]) -> list[list[str]]:
+    """Gene ids by cluster. Places are compared within a genome build: elsewhere the same numbers are other places."""
+    lists = list(related_genes)
+    for build in {gene.genome_build for gene in genes}:
+        lists += related(gene.gene for gene in genes if gene.gene and gene.genome_build == build)
+    return united((gene.gene_id for gene in genes), lists)
 
 
 def check_probabilities(values: NDArray[np.floating], what: str) -> None:

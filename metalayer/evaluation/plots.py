@@ -140,7 +140,7 @@ def ablation_png(report: Mapping[str, Any], path: Path) -> None:
             above = axes.secondary_xaxis("top", functions=(lambda x, b=base: x + b, lambda x, b=base: x - b))
             above.set_xlabel(title)
             above.locator_params(axis="x", nbins=5)
-        interval = f"mean of seeds, {100 * report['confidence']:g} % interval by gene"
+        interval = f"mean of seeds, {100 * report['confidence']:g} % interval over gene clusters"
         handles = [Line2D([], [], **dot, label=interval), Line2D([], [], **seed_dot, label="one seed")]
         figure.legend(handles=handles, loc="outside lower center", ncols=2)
         with publish_file(path) as draft:

@@ -90,9 +90,32 @@ def caption(report: Mapping[str, Any]) -> str:
     unit = "all positions" if report["unit"] == "positions" else "artifact rows (a sample: not whole genes)"
     sites = report["sites"]
     return (
-        f"{report['genes']} held-out genes, {unit}: {report['positions']:,} with {sites['donor']:,} donors and "
-        f"{sites['acceptor']:,} acceptors; {100 * report['confidence']:g} % intervals from {report['resamples']:,} "
-        "resamples of genes"
+        f"{report['genes']} held-out genes in {report['clusters']} clusters, {unit}: {report['positions']:,} with "
+        f"{sites['donor']:,} donors and {sites['acceptor']:,} acceptors; {100 * report['confidence']:g} % intervals "
+        f"from {report['resamples']:,} resamples of clusters"
+    )
+
+
+def lacking_clusters(report: Mapping[str, Any]) -> str:
+    """How many clusters an interval needs and how many there are, where they are too few; else nothing."""
+    there, needed = report["clusters_with"], report["clusters_needed"]
+    if min(there.values()) >= needed:
+        return ""
+    return (
+        f"an interval needs at least {needed} clusters of genes with donors and {needed} with acceptors; there are "
+        f"{there['donor']} and {there['acceptor']}: test on more genes"
+    )
+
+
+def resolution_note(report: Mapping[str, Any]) -> str:
+    """What gain of splice PR-AUC the test genes could show at all, in one sentence."""
+    if lacking := lacking_clusters(report):
+        return lacking
+    found = report["resolution"]
+    gain, needed = found["pr_auc_splice"]["smallest_gain"], found["pr_auc_splice"]["clusters_for_stated_gain"]
+    return (
+        f"these {report['clusters']} clusters of genes show a true gain in PR-AUC splice of {gain:+.4f} or more in "
+        f"{100 * found['power']:g} % of cases; a gain of {found['stated_gain']:+g} needs about {needed:,} clusters"
     )
 
 
@@ -102,7 +125,7 @@ def report_table(report: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
     tables.append(aligned(base_score_rows(report), numbers=True))
     if set(report["by_paralog"]) != {"-1"}:
         tables.append(aligned(group_rows(report, "by_paralog", "average precision"), numbers=True))
-    return "\n\n".join("\n".join(lines) for lines in ([caption(report), *notes], *tables))
+    return "\n\n".join("\n".join(lines) for lines in ([caption(report), resolution_note(report), *notes], *tables))
 
 
 def comparison_table(evaluation: Mapping[str, Any]) -> str:

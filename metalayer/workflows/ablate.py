@@ -157,7 +157,7 @@ def ablate(
         use_threads(config.threads)
         store = _test_genes(scores, valid_scores, test_scores, folder / "data", planned[0])
         genes = _base_genes(store)
-        base = resampled(genes, "base", judged_by)
+        resamples, base = resampled(genes, "base", judged_by)
         files = {
             part: {str(path): sha256(path) for path in paths}
             for part, paths in (("train", scores), ("valid", valid_scores), ("test", test_scores))
@@ -166,11 +166,12 @@ def ablate(
             for variant in planned:
                 _run(folder / RUNS / variant.name / f"seed-{seed}", variant, seed, store, files, judged_by)
         outcomes = {variant.name: None if variant.errors else variant.outcomes for variant in planned}
-        compared = compare_variants(base, outcomes, judged_by.confidence)
+        compared = compare_variants(base, outcomes, resamples, judged_by.confidence)
         labels = np.concatenate([gene.labels for gene in genes])
         report: dict[str, Any] = {
             "unit": "positions",
             "genes": len(genes),
+            **resamples.facts(),
             "positions": len(labels),
             "sites": {name: int((labels == CLASSES.index(name)).sum()) for name in SITE_CLASSES},
             "confidence": judged_by.confidence,
@@ -274,7 +275,13 @@ def _test_genes(
 def _base_genes(store: TrackStore) -> list[GeneScores]:
     return [
         GeneScores(
-            track.gene.gene_id, track.gene.interval.chrom, track.labels, {"base": base_probabilities(track.scores)}
+            track.gene.gene_id,
+            track.gene.interval.chrom,
+            track.labels,
+            {"base": base_probabilities(track.scores)},
+            track.gene,
+            track.paralog,
+            store.genome_build,
         )
         for track in store.read_many(list(store.genes()))
     ]
@@ -334,7 +341,7 @@ def _judged(
     if found is None or found["of"] != of:
         predictor = Predictor.load(folder / MODEL, config.get_device())
         genes = score_positions(predictor, store, list(store.genes()))
-        values = resampled(genes, "meta", evaluation)
+        _, values = resampled(genes, "meta", evaluation)
         found = {"of": of, "resampled": {metric: drawn.tolist() for metric, drawn in values.items()}}
         _publish(path, json.dumps(found))
     return {metric: np.asarray(drawn) for metric, drawn in found["resampled"].items()}

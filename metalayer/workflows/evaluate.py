@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +77,14 @@ def evaluate_bundle(
             *(len(untracked), len(test_genes), ", ".join(untracked[:3])),
             "left out" if complete else "more than data.max_bad_share, so artifact rows are what counts",
         )
-    logger.info("intervals from %d resamples of genes", config.evaluate.n_bootstrap)
+    logger.info("intervals from %d resamples of gene clusters", config.evaluate.n_bootstrap)
+    related = manifest.get("related_test_genes", ())
     evaluation: dict[str, Any] = {
         "primary": "positions" if complete else "rows",
-        "positions": evaluate(position_genes, config.evaluate, unit="positions") if position_genes else None,
-        "rows": evaluate(row_genes, config.evaluate, unit="rows"),
+        "positions": evaluate(position_genes, config.evaluate, unit="positions", related_genes=related)
+        if position_genes
+        else None,
+        "rows": evaluate(row_genes, config.evaluate, unit="rows", related_genes=related),
         "rows_without_tracks": predictor.masked_rows or None,
         "champion": None,
         "test_genes": len(test_genes),
@@ -91,7 +95,9 @@ def evaluate_bundle(
         evaluation["champion"] = {"scored": False, "error": str(champion), "genes": 0}
     elif champion is not None:
         primary = position_genes if complete else row_genes
-        evaluation["champion"] = _against_champion(champion, primary, table, store if complete else None, config)
+        evaluation["champion"] = _against_champion(
+            champion, primary, table, store if complete else None, config, related
+        )
     output_dir.mkdir(parents=True, exist_ok=True)
     _write_golden(bundle, table, output_dir / GOLDEN)
     with publish_file(output_dir / EVALUATION) as draft:
@@ -142,7 +148,12 @@ def score_positions(predictor: Predictor, store: TrackStore, gene_ids: Sequence[
 
 
 def _against_champion(
-    champion: Path, scored: Sequence[GeneScores], table: RowTable, store: TrackStore | None, config: RunConfig
+    champion: Path,
+    scored: Sequence[GeneScores],
+    table: RowTable,
+    store: TrackStore | None,
+    config: RunConfig,
+    related_genes: Sequence[Sequence[str]],
 ) -> dict[str, Any]:
     """Candidate and champion on the test genes that the champion never saw."""
     facts: dict[str, Any] = {"scored": False, "error": None, "genes": 0}
@@ -160,15 +171,9 @@ def _against_champion(
             answers = predictor.calibrated(predictor.row_log_probabilities(table.features, table.windows))
             theirs = {gene_id: answers[at] for gene_id, _, at in _rows_by_gene(table)}
         both = [
-            GeneScores(
-                gene.gene_id,
-                gene.chrom,
-                gene.labels,
-                {"meta": gene.scores["meta"], "champion": theirs[gene.gene_id]},
-            )
-            for gene in unseen
+            replace(gene, scores={"meta": gene.scores["meta"], "champion": theirs[gene.gene_id]}) for gene in unseen
         ]
-        return facts | {"scored": True, "genes": len(both)} | compare_champion(both, config.evaluate)
+        return facts | {"scored": True, "genes": len(both)} | compare_champion(both, config.evaluate, related_genes)
     except (KeyError, TypeError):
         return facts | {"error": "its model.json does not say which genes it was trained on"}
     except MetalayerError as error:

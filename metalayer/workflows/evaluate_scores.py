@@ -16,6 +16,7 @@ from metalayer.errors import ArtifactError
 from metalayer.evaluation.report import evaluate
 from metalayer.evaluation.tables import builds_note
 from metalayer.files import publish_file
+from metalayer.gene_groups import related
 from metalayer.inference import Predictor
 from metalayer.workflows.evaluate import score_positions
 
@@ -32,7 +33,7 @@ def evaluate_scores(
 ) -> dict[str, Any]:
     """Compare a model with its base on all positions of labelled genes.
 
-    Genes that the model was trained or validated on are counted in the report, and told. Files of several
+    Genes that the model was trained or validated on are counted in the report, and logged. Files of several
     genome builds may stand together: a gene of two builds counts, and is resampled, as one. A file that
     names no build may be of any: the same gene is then a copy of another build where it lies elsewhere, and
     the same gene twice where it lies at the same place.
@@ -44,7 +45,7 @@ def evaluate_scores(
         output: JSON to publish.
         config: bootstrap, coverage and k.
         device: of the network.
-        gene_table: where genes must lie, and their paralog groups; None for no such check.
+        gene_table: where genes must lie, and their paralog groups, which are resampled as one; None for neither.
 
     Returns:
         What was written: the report of `evaluation.report.evaluate`, with files (name, genome_build, genes,
@@ -71,7 +72,8 @@ def evaluate_scores(
         genes = {gene_id for file in files for gene_id in file.store.genes()}
         seen = _seen_in_training(predictor, genes)
         scored = [one for file in files for one in score_positions(predictor, file.store, list(file.store.genes()))]
-    report = evaluate(scored, config or EvaluateConfig(), unit="positions")
+    together = related(table.values())
+    report = evaluate(scored, config or EvaluateConfig(), unit="positions", related_genes=together)
     report |= builds | {
         "files": [_facts(file) for file in files],
         "genes_dropped": {gene_id: cause for file in files for gene_id, cause in file.found.genes_dropped.items()},
