@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import metalayer
+from metalayer import interrupt
 from metalayer.errors import MetalayerError
 
 if TYPE_CHECKING:
     from metalayer.core.config import MetaLayerConfig
     from metalayer.serving.client import MetaLayerClient
     from metalayer.serving.promotion import Move
+
+_UNWIND_S = 5.0
+"""Seconds from a signal in which a command removes what it has not finished."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
-        code: int = options.run(options)
+        with interrupt.ending(unwind_s=_UNWIND_S):
+            code: int = options.run(options)
     except MetalayerError as error:
         print(f"metalayer {options.command}: {error}", file=sys.stderr)
         return error.exit_code
@@ -36,8 +41,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    except KeyboardInterrupt:
-        return 130
     return code
 
 
@@ -432,7 +435,10 @@ def _serve(options: argparse.Namespace) -> int:
 def _registry_list(_: argparse.Namespace) -> int:
     from metalayer.serving import registry
 
-    for version in registry.versions():
+    found = registry.versions()
+    if not found:
+        print(f"no registered model in {registry.shown_uri()}", file=sys.stderr)
+    for version in found:
         aliases = ", ".join(version.aliases) or "-"
         tags = version.tags
         print(f"{version.name}  {version.version:>4}  {aliases:<22}  {tags.get(registry.DECISION_TAG, '?'):<8}", end="")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import logging
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
@@ -34,9 +35,24 @@ from metalayer.model_options import ENCODER_OPTIONS, check_encoder_options, chec
 logger = logging.getLogger(__name__)
 
 
+_PATH_MARKS = " /._-+=@,~()"
+"""MLflow and ZenML write the state folder into addresses, where others mean something: `%2F` a slash, `?` a question."""
+
+
 def state_dir() -> Path:
-    """Where metalayer keeps runs, registry and packages: `$METALAYER_HOME`, else `./.metalayer`."""
-    return Path(os.environ.get("METALAYER_HOME") or ".metalayer").resolve()
+    """Where metalayer keeps runs, registry and packages: `$METALAYER_HOME`, else `./.metalayer`.
+
+    Raises:
+        ConfigError: a path with characters that the programs which use it take for something else.
+    """
+    path = Path(os.environ.get("METALAYER_HOME") or ".metalayer").resolve()
+    wrong = {one for one in str(path) if one not in _PATH_MARKS and unicodedata.category(one)[0] not in "LMN"}
+    if wrong:
+        raise ConfigError(
+            f"state folder: given {str(path)!r}, which holds {' '.join(sorted(map(repr, wrong)))}; set METALAYER_HOME to "
+            f"a path of letters, digits, blanks and {' '.join(_PATH_MARKS.strip())}"
+        )
+    return path
 
 
 _FOLDER_NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from metalayer.errors import MetalayerError
-from pipelines import console, environment, mlflow_service, schedule, stack_check, stacks
+from pipelines import console, environment, mlflow_service, moved_state, schedule, stack_check, stacks
 
 NAMES = ("stack", "schedule")
 
@@ -97,6 +97,8 @@ def _delete(options: argparse.Namespace) -> int:
 
 def _read(name: str) -> stacks.Stack:
     state = environment.prepare(local=name == "local")
+    if name == "local":
+        moved_state.follow(state, held=False)
     return stacks.read(name, {"state": str(state), "tracking_uri": _tracking_uri()})
 
 

@@ -64,7 +64,7 @@ def training(done: Done) -> int:
     if code == 0:
         query = _query(done.output("evaluate", "golden").file, done.state)
     else:
-        query = _no_query(registration["name"], done.tracking_uri)
+        query = _no_query(registration["name"], done.tracking_uri, done.state)
     console.result(
         table=comparison_table(done.output("evaluate", "evaluation")),
         decision=decision,
@@ -87,8 +87,8 @@ def search(done: Done) -> int:
     best = done.state / "search" / done.run.name / "best.yaml"
     with publish_file(best) as draft:
         draft.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    command = ["python", "pipelines/run.py", "--stack", done.stack, "--config", console.shown(best)]
-    console.search_result(found, best, shlex.join(command), done.log_file)
+    command = _run_command(done, "--config", console.shown(best))
+    console.search_result(found, best, command, done.log_file)
     return 0
 
 
@@ -109,13 +109,11 @@ def base_layer(done: Done) -> int:
             f"{len(changed)} files in {output} are gone or not as the pass wrote them, the first {changed[0]}; "
             "run again with --no-cache"
         )
-    command = ["python", "pipelines/run.py", "--stack", done.stack]
-    if done.config_file:
-        command += ["--config", str(done.config_file)]
-    command += ["--data-root", console.shown(output), "--set", f"data.base_model={manifest['base_model']}"]
+    chosen = ["--config", str(done.config_file)] if done.config_file else []
+    chosen += ["--data-root", console.shown(output), "--set", f"data.base_model={manifest['base_model']}"]
     folders = dict.fromkeys((output / name).parent for name in manifest["files"] if "/" in name)
     wrote = [*folders, output / "genes.tsv", output / manifest_name(manifest["base_model"])]
-    console.base_layer_result(manifest, wrote, shlex.join(command), done.cached, done.log_file)
+    console.base_layer_result(manifest, wrote, _run_command(done, *chosen), done.cached, done.log_file)
     return 0
 
 
@@ -155,18 +153,35 @@ def _query(golden: Path, state: Path) -> list[str]:
     request = state / "query.json"
     with publish_file(request) as draft:
         draft.write_text(json.dumps({"rows": rows}), encoding="utf-8")
-    here = Path.cwd() == environment.ROOT
     return [
-        "make serve" if here else f"make -C {shlex.quote(str(environment.ROOT))} serve",
+        _serve(state),
         "curl -s http://127.0.0.1:3000/v1/score -H 'Content-Type: application/json' "
         f"--data @{shlex.quote(console.shown(request))}",
     ]
 
 
-def _no_query(name: str, tracking_uri: str) -> list[str]:
+def _serve(state: Path) -> str:
+    make = ["make"] if Path.cwd() == environment.ROOT else ["make", "-C", str(environment.ROOT)]
+    return _in_state(state, *make, "serve")
+
+
+def _run_command(done: Done, *arguments: str) -> str:
+    """The command that starts a run from this prompt, on the stack and in the state folder of this one."""
+    program = console.shown(environment.ROOT / "pipelines" / "run.py")
+    return _in_state(done.state, "python", program, "--stack", done.stack, *arguments)
+
+
+def _in_state(state: Path, *command: str) -> str:
+    """A command with the state folder, unless that is the default."""
+    line = shlex.join(command)
+    default = environment.ROOT / ".metalayer"
+    return line if state == default.resolve() else f"METALAYER_HOME={shlex.quote(str(state))} {line}"
+
+
+def _no_query(name: str, tracking_uri: str, state: Path) -> list[str]:
     from metalayer.serving import registry
 
     champion = registry.find_champion(name, tracking_uri)
     if champion is None:
         return ["no model is promoted yet, so there is none to query"]
-    return [f"make serve answers with the champion, version {champion.version}"]
+    return [f"{_serve(state)} answers with the champion, version {champion.version}"]

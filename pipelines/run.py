@@ -15,18 +15,17 @@ import hashlib
 import importlib
 import logging
 import os
-import signal
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `pipelines` and `steps`, from whatever directory this runs
 
+from metalayer import interrupt, moved
 from metalayer.config import BaseConfig, RunConfig, ScoreConfig, Section
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ConfigError, MetalayerError
@@ -37,6 +36,7 @@ from pipelines import (
     environment,
     failures,
     mlflow_service,
+    moved_state,
     pods,
     results,
     schedule,
@@ -67,13 +67,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given and given[0] in commands.NAMES:
         return commands.main(given)
     options = _parser().parse_args(given)
-    state = environment.prepare(local=options.stack == "local")
+    try:
+        state = environment.prepare(local=options.stack == "local")
+    except MetalayerError as error:
+        console.failure(error, where=console.BEFORE, log_file=Path(), state=Path(), code=error.exit_code)
+        return error.exit_code
     config_name = (options.config or DEMO).stem
     kind = "" if options.pipeline == "training" else f"{options.pipeline}-"
     run_name = f"{config_name[:_NAME_LENGTH]}-{kind}{time.strftime('%Y%m%d-%H%M%S')}"
     log_file = state / "logs" / f"{run_name}.log"
-    for number in (signal.SIGINT, signal.SIGTERM):  # the first process of a container gets neither by default
-        signal.signal(number, _interrupted if options.stack == "local" else _left_alone)
+    with interrupt.ending(_interrupted if options.stack == "local" else _left_alone):
+        return _started(options, state, run_name, log_file)
+
+
+def _started(options: argparse.Namespace, state: Path, run_name: str, log_file: Path) -> int:
     try:
         console.start(log_file, verbose=options.verbose)
         config = _config(options, state)
@@ -81,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _schedule(config, options, state)
         with _only_run(state):
             environment.drop_half_made(state)
+            if options.stack == "local":
+                moved_state.follow(state, held=True)
             if _is_demo(options):
                 _simulate(config)
             return _run(config, options, run_name, state, log_file)
@@ -365,7 +374,7 @@ def _only_run(state: Path) -> Iterator[None]:
     Raises:
         MetalayerError: another run holds it.
     """
-    with only_one(state / "run.lock", "set METALAYER_HOME to another folder"):
+    with only_one(state / moved.RUN_LOCK, "set METALAYER_HOME to another folder"):
         workspace.clear()
         try:
             yield
@@ -373,22 +382,21 @@ def _only_run(state: Path) -> Iterator[None]:
             workspace.clear()
 
 
-def _interrupted(number: int, _frame: FrameType | None) -> None:
-    """End at once: ZenML takes a KeyboardInterrupt in a step with retries for a failure, and tries again."""
-    _end(number, "run the same command again: finished steps come from the cache")
+def _interrupted() -> None:
+    """Say what comes next; the process ends at once: ZenML takes an error in a step for one, and tries again."""
+    _say_interrupted("run the same command again: finished steps come from the cache")
 
 
-def _left_alone(number: int, _frame: FrameType | None) -> None:
-    """End at once; what was submitted stays with its stack."""
-    _end(
-        number, "a run that was submitted goes on where it is; the same command takes its finished steps from the cache"
+def _left_alone() -> None:
+    """Likewise; what was submitted stays with its stack."""
+    _say_interrupted(
+        "a run that was submitted goes on where it is; the same command takes its finished steps from the cache"
     )
 
 
-def _end(number: int, advice: str) -> NoReturn:
-    sys.stderr.write(f"\ninterrupted; {advice}\n")
-    sys.stderr.flush()
-    os._exit(128 + number)
+def _say_interrupted(advice: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        os.write(2, f"\ninterrupted; {advice}\n".encode())
 
 
 if __name__ == "__main__":

@@ -170,19 +170,13 @@ def serve(name: str | None = None, *, bento: str | None = None, host: str | None
         RegistryError: the registry cannot be reached, or the champion cannot be packaged.
         ModelError: the champion is not on this machine, and its registered files are damaged.
     """
-    home = bentoml_home()
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"{home}: {error.strerror}; mount a volume there, or set METALAYER_HOME to a folder that can be written"
-        ) from None
     followed = {}
     if bento is None:
         from metalayer.serving import registry
 
         bento = champion_bento(name)
         followed[f"{PREFIX}REGISTRY_URI"] = registry.default_tracking_uri()
+    home = _home_to_write()
     folder = _directory(home, bento) if ":" in bento else Path(bento).resolve()
     if not os.access(folder / "bento.yaml", os.R_OK):
         raise InputError(f"Bento {bento}: no bento.yaml in {folder}, or not readable")
@@ -196,6 +190,17 @@ def serve(name: str | None = None, *, bento: str | None = None, host: str | None
     os.execve(command[0], command, followed | bento_environment())  # noqa: S606
 
 
+def _home_to_write() -> Path:
+    home = bentoml_home()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{home}: {error.strerror}; mount a volume there, or set METALAYER_HOME to a folder that can be written"
+        ) from None
+    return home
+
+
 def champion_bento(name: str | None = None) -> str:
     """The tag of the champion's Bento, built where it was not packaged here; arguments and errors as of `serve`."""
     from metalayer.serving import registry
@@ -204,7 +209,8 @@ def champion_bento(name: str | None = None) -> str:
     names = ", ".join(found)
     if not found:
         raise InputError(
-            "no promoted model in the registry; run the pipeline first: python pipelines/run.py --stack local"
+            f"no promoted model in the registry {registry.shown_uri()}; name the state folder of another run in "
+            "METALAYER_HOME, or run the pipeline first: python pipelines/run.py --stack local"
         )
     if name is None and len(found) > 1:
         raise InputError(f"several models have a champion: {names}; name one with --model")
@@ -212,7 +218,10 @@ def champion_bento(name: str | None = None) -> str:
     version = found.get(wanted) or found.get(registry.registered_name(wanted))
     if version is None:
         raise InputError(f"--model {wanted}: no champion of that name; there are: {names}")
-    return find_bento(version.name, version.version, version.digest) or package_version(version)
+    if tag := find_bento(version.name, version.version, version.digest):
+        return tag
+    _home_to_write()
+    return package_version(version)
 
 
 def _tag(name: str, version: int | str, digest: str) -> str:

@@ -38,6 +38,7 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 
+from metalayer import moved
 from metalayer.config import state_dir
 from metalayer.errors import InputError, ModelError, RegistryError
 from metalayer.files import publish_directory
@@ -111,6 +112,11 @@ def registered_name(base_model: str) -> str:
 def default_tracking_uri() -> str:
     """`$MLFLOW_TRACKING_URI`, else a SQLite file in the state directory."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{state_dir() / 'mlflow.db'}"
+
+
+def shown_uri(tracking_uri: str | None = None) -> str:
+    """A tracking URI as messages show it, without credentials; None takes `default_tracking_uri`."""
+    return _safe(tracking_uri or default_tracking_uri())
 
 
 def ensure_experiment(name: str = EXPERIMENT, tracking_uri: str | None = None) -> str:
@@ -245,11 +251,15 @@ def only_name(wanted: str | None = None, tracking_uri: str | None = None) -> str
     """The registered name that is meant: the one given, with or without prefix, or the only one there is.
 
     Raises:
-        InputError: none, several and none given, or one that is not there.
+        InputError: none there, several and none given, or one that is not there.
         RegistryError: the service cannot be reached or refuses.
     """
     names = sorted({version.name for version in versions(tracking_uri)})
-    listed = ", ".join(names) or "none"
+    if not names:
+        raise InputError(
+            f"no registered model in {shown_uri(tracking_uri)}; name the state folder of another run in METALAYER_HOME"
+        )
+    listed = ", ".join(names)
     if wanted is None:
         if len(names) != 1:
             raise InputError(f"registered models: {listed}; name one with --model")
@@ -452,7 +462,7 @@ def _experiment(client: mlflow.MlflowClient, name: str, uri: str) -> str:
         return str(found.experiment_id)
     location = None
     if uri.startswith(_SQLITE):
-        location = (Path(uri.removeprefix(_SQLITE)).resolve().parent / "mlartifacts").as_uri()
+        location = (Path(uri.removeprefix(_SQLITE)).resolve().parent / moved.MLFLOW_ARTIFACTS).as_uri()
     return str(client.create_experiment(name, artifact_location=location))
 
 
@@ -502,7 +512,9 @@ def _service(uri: str) -> Iterator[mlflow.MlflowClient]:
                 f"model registry {uri}: a file needs all of mlflow, and only mlflow-skinny is here; name an MLflow "
                 "server in MLFLOW_TRACKING_URI, or serve a package: metalayer serve --bento TAG"
             )
-        Path(uri.removeprefix(_SQLITE)).resolve().parent.mkdir(parents=True, exist_ok=True)
+        database = Path(uri.removeprefix(_SQLITE)).resolve()
+        database.parent.mkdir(parents=True, exist_ok=True)
+        moved.follow_mlflow(database)
     # Setting either also sets its environment variable, which is asked where it is not set.
     before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
     path = list(sys.path)

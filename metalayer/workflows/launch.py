@@ -28,6 +28,7 @@ from metalayer import errors
 from metalayer.config import RunConfig, TrainConfig
 from metalayer.errors import ConfigError, MetalayerError, TrainingError
 from metalayer.files import publish_file
+from metalayer.training.distributed import forget_launcher
 from metalayer.workflows.train import train_bundle
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ def train_on_machine(
         TrainingError: a process that failed otherwise, or was killed.
     """
     number = processes(config.train)
+    forget_launcher()
     if number == 1:
         return train_bundle(rows, tracks, manifest, config, output_dir, provenance, checkpoints, variants)
     logger.info("training in %d processes", number)
@@ -103,11 +105,13 @@ def train_on_machine(
 def _torchrun(number: int, config: TrainConfig, folder: Path) -> int:
     """Run the task of a folder; returns torchrun's exit status."""
     threads = config.threads or max(1, (os.cpu_count() or 1) // number)
+    # Options of torchrun, which a launcher of several pods leaves: it would wait for those pods.
+    not_torchruns = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}
     with (
         (folder / _STDERR).open("wb") as stderr,
         subprocess.Popen(
             [*_TORCHRUN, "--nproc-per-node", str(number), "-m", __name__, str(folder)],
-            env={**os.environ, "OMP_NUM_THREADS": str(threads)},
+            env={**not_torchruns, "OMP_NUM_THREADS": str(threads)},
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,

@@ -1,0 +1,77 @@
+"""A state folder that was moved or copied: ZenML's records follow it, as MLflow's do (`metalayer/moved.py`).
+
+ZenML keeps the place of its own database in a file beside it, and in the database the place of each artifact. Settings
+of finished runs stay as they were: they say what was run.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import sqlite3
+from pathlib import Path
+
+import yaml
+
+from metalayer import moved
+
+_STORE = "local"
+"""The artifact store of `stacks/local.yaml`."""
+
+
+def follow(state: Path, *, held: bool) -> None:
+    """Have all that the state folder holds name this folder.
+
+    Args:
+        state: the folder.
+        held: whether this process holds it (`run.lock`).
+
+    Raises:
+        MetalayerError: it cannot be done, and what to do instead.
+    """
+    moved.follow_mlflow(state / "mlflow.db", held=held)
+    database = state / "zenml" / "stores" / "default_zen_store" / "zenml.db"
+    settings = state / "zenml" / "config.yaml"
+    artifacts = state / "artifacts"
+    moved.follow(database, _ZENML, artifacts, str(artifacts), held=held)
+    if settings.is_file() and not _names(settings, database):
+        settings.unlink()  # ZenML makes it again, from its defaults
+
+
+def _names(settings: Path, database: Path) -> bool:
+    """Whether ZenML's settings name this database."""
+    try:
+        found = yaml.safe_load(settings.read_text(encoding="utf-8"))
+        return bool(found["store"]["url"] == f"sqlite:///{database}")
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return False
+
+
+def _folders(connection: sqlite3.Connection) -> list[str]:
+    path = _configuration(connection).get("path")
+    return [path] if isinstance(path, str) else []
+
+
+def _mark(connection: sqlite3.Connection, here: str) -> None:
+    changed = json.dumps({**_configuration(connection), "path": here})
+    connection.execute(
+        "UPDATE stack_component SET configuration = ? WHERE type = 'artifact_store' AND name = ?",
+        (base64.b64encode(changed.encode()), _STORE),
+    )
+
+
+def _configuration(connection: sqlite3.Connection) -> dict[str, object]:
+    found = connection.execute(
+        "SELECT configuration FROM stack_component WHERE type = 'artifact_store' AND name = ?", (_STORE,)
+    ).fetchone()
+    given: dict[str, object] = json.loads(base64.b64decode(found[0])) if found else {}
+    return given
+
+
+_ZENML = moved.Locations(
+    owner="ZenML",
+    schema="0.98.0",
+    columns=(("artifact_version", "uri"), ("artifact_visualization", "uri"), ("logs", "uri")),
+    found=_folders,
+    marked=_mark,
+)

@@ -1,0 +1,50 @@
+"""SIGINT and SIGTERM end a program, whatever it waits for, and what it started."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# The child ignores SIGTERM; the wait is one that no handler of Python interrupts, or a step of Python's own.
+PROGRAM = """
+import sys; sys.path.insert(0, {root!r})
+import ctypes, os, subprocess, time
+from metalayer import interrupt
+child = "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(100)"
+lock, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)
+with interrupt.ending(lambda: os.write(2, b"interrupted"), unwind_s={unwind_s}):
+    started = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE)
+    started.stdout.readline()
+    if not os.fork():  # ends by itself
+        os.kill(os.getpid(), 15)
+    os.wait()
+    print(started.pid, flush=True)
+    try:
+        if {stuck}:
+            library.pthread_mutex_lock(lock), library.pthread_mutex_lock(lock)
+        time.sleep(100)
+    finally:
+        print("unwound", flush=True)
+"""
+
+
+@pytest.mark.parametrize(("stuck", "unwind_s"), [(True, 0), (True, 0.5), (False, 0), (False, 60)])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_all(number: int, stuck: bool, unwind_s: float) -> None:
+    program = PROGRAM.format(root=str(ROOT), stuck=stuck, unwind_s=unwind_s)
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        child = psutil.Process(int(process.stdout.readline()))
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert err == "interrupted"
+    assert out == ("unwound\n" if unwind_s and not stuck else "")
+    gone = not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+    assert gone
