@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import metalayer
-from metalayer import interrupt
+from metalayer import interrupt, output
 from metalayer.errors import MetalayerError
 
 if TYPE_CHECKING:
@@ -26,6 +26,7 @@ _UNWIND_S = 5.0
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (see `errors.py`)."""
+    output.outlive_readers()
     parser = _parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)

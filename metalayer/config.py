@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 _PATH_MARKS = " /._-+=@,~()"
-"""MLflow and ZenML write the state folder into addresses, where others mean something: `%2F` a slash, `?` a question."""
+"""MLflow and ZenML write the state folder into addresses, where others mean something, as `%2F` and `?` do."""
 
 
 def state_dir() -> Path:
@@ -49,8 +49,8 @@ def state_dir() -> Path:
     wrong = {one for one in str(path) if one not in _PATH_MARKS and unicodedata.category(one)[0] not in "LMN"}
     if wrong:
         raise ConfigError(
-            f"state folder: given {str(path)!r}, which holds {' '.join(sorted(map(repr, wrong)))}; set METALAYER_HOME to "
-            f"a path of letters, digits, blanks and {' '.join(_PATH_MARKS.strip())}"
+            f"state folder: given {str(path)!r}, which holds {' '.join(sorted(map(repr, wrong)))}; set METALAYER_HOME "
+            f"to a path of letters, digits, blanks and {' '.join(_PATH_MARKS.strip())}"
         )
     return path
 

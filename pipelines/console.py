@@ -1,7 +1,7 @@
 """Everything a run prints, and its log file.
 
 Progress goes to stderr: one line as a step starts, the library's own lines below it, one as it ends.
-The result goes to stdout. What ZenML, MLflow and others log goes to the log file, with all
+The result goes to stdout, and to the log file. What ZenML, MLflow and others log goes to the log file, with all
 tracebacks; of ZenML's only warnings are shown.
 """
 
@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from metalayer import output
 from metalayer.errors import MetalayerError
 
 BEFORE = "before the first step"
@@ -100,7 +101,7 @@ def start(log_file: Path, *, verbose: bool) -> None:
     for old in sorted(log_file.parent.glob("*.log"), key=lambda path: path.stat().st_mtime)[:-_KEPT_LOGS]:
         old.unlink(missing_ok=True)
     # A stream of its own: ZenML wraps sys.stderr and would store each line twice.
-    screen = _Progress(os.fdopen(os.dup(2), "w", encoding="utf-8"), verbose=verbose)
+    screen = _Progress(output.lasting(os.dup(2)), verbose=verbose)
     to_file = logging.FileHandler(log_file, delay=True, encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     root = logging.getLogger()
@@ -135,7 +136,9 @@ def shown(path: Path) -> str:
 
 
 def say(text: str = "") -> None:
-    """Print a line of the result."""
+    """Print a line of the result, which goes to the log file too."""
+    if text:
+        logging.getLogger("result").info("%s", text)
     print(text, flush=True)
 
 
@@ -254,6 +257,7 @@ def failure(error: BaseException, *, where: str, log_file: Path, state: Path, co
     if log_file.exists() and (where != BEFORE or not isinstance(error, MetalayerError)):
         lines.append(f"log     {shown(log_file)} (with the traceback)")
     lines.append(f"exit status {code}: {'bad input or configuration' if code == 2 else 'failure'}")
+    logging.getLogger("result").error("%s", "\n".join(lines))
     print("\n" + "\n".join(lines), file=sys.stderr, flush=True)
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `pipelines` and `steps`, from whatever directory this runs
 
-from metalayer import interrupt, moved
+from metalayer import interrupt, moved, output
 from metalayer.config import BaseConfig, RunConfig, ScoreConfig, Section
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ConfigError, MetalayerError
@@ -63,6 +63,7 @@ logger = logging.getLogger("pipelines.run")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the pipeline; returns the exit status."""
+    output.outlive_readers()
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given and given[0] in commands.NAMES:
         return commands.main(given)
