@@ -22,12 +22,13 @@ from metalayer.base.pwm import PwmModel
 from metalayer.errors import ConfigError
 from metalayer.inference import Predictor
 from metalayer.schema import BASE_SCORES, CLASSES
+from metalayer.serving import arrow
 from metalayer.serving.app import Serving, create_app
 from metalayer.serving.engine import SEQUENCE_COLUMNS, Engine
 from metalayer.serving.media import decode
-from metalayer.serving.schemas import RequestError
+from metalayer.serving.schemas import Limits, RequestError
 from metalayer.serving.settings import ServingSettings
-from tests.damaged import ARROW, END, JSON, ONE, stream
+from tests.damaged import ARROW, END, JSON, ONE, REFUSED, flipped, stream, typed_streams
 
 SEQUENCE = "".join(random.Random(3).choices("ACGT", k=9000))  # more than one block
 
@@ -382,3 +383,48 @@ def test_openapi_says_what_is_there(engine: Engine, post) -> None:
         check(bad.json(), answer(path, "422"))
         with pytest.raises(jsonschema.ValidationError):
             check({"x": 1}, described["paths"][path]["post"]["requestBody"]["content"][JSON]["schema"])
+
+
+def test_one_bit_of_an_arrow_body_gives_an_answer_or_a_refusal() -> None:
+    """Of every type that a column may have, compressed or not, in one batch or in several."""
+    random_, whole = random.Random(1), list(typed_streams())
+    refused = answered = 0
+    for one, body in whole:
+        read = arrow.read_sequence if one else arrow.read_rows
+        read(body, Limits())  # as it is, it is good
+        for _ in range(40):
+            try:
+                read(flipped(body, random_), Limits(max_body_bytes=1_000_000))
+                answered += 1
+            except RequestError as error:
+                assert error.status in (413, 422)
+                refused += 1
+    assert refused > 1000
+    assert answered > 100  # a letter or number that became another
+
+
+@pytest.mark.parametrize("extra", [1, 8, 15])
+def test_text_views_in_a_buffer_of_any_length(post, extra: int) -> None:
+    """A buffer of views may be longer than the views; its length need be no multiple of theirs."""
+    rows = score_rows(2)
+    plain = values(post(json.dumps({"rows": rows})))
+    column = pa.array([row["sequence"] for row in rows], pa.string_view())
+    validity, views, *letters = column.buffers()
+    longer = pa.py_buffer(views.to_pybytes()[:32] + bytes(extra))
+    column = pa.Array.from_buffers(pa.string_view(), 2, [validity, longer, *letters])
+    batch = pa.record_batch(
+        {"sequence": column, **{name: [r[name] for r in rows] for name in rows[0] if name != "sequence"}}
+    )
+    assert arrow._letters(column) == sum(len(row["sequence"]) for row in rows)
+    assert np.array_equal(values(post(stream(pa.Table.from_batches([batch])), content_type=ARROW)), plain)
+
+
+@pytest.mark.parametrize("kind", REFUSED, ids=str)
+@pytest.mark.parametrize("path", ["/v1/score", "/v1/score_sequence"])
+@pytest.mark.parametrize("name", ["sequence", "donor_score"])
+def test_nested_and_other_types_are_refused_by_name(post, kind: pa.DataType, path: str, name: str) -> None:
+    table = pa.Table.from_pylist(score_rows(1) if path == "/v1/score" else [ONE])
+    table = table.set_column(table.column_names.index(name), name, pa.nulls(1, kind))
+    response = post(stream(table), path, content_type=ARROW)
+    assert response.status_code == 422
+    assert str(kind).split("<")[0] in response.text

@@ -35,6 +35,8 @@ MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 _END = b"\xff\xff\xff\xff\x00\x00\x00\x00"
 _MAX_BATCHES = 4096
 _ALLOWED_ONE_ROW = "one row: a request holds one sequence"
+_REFUSALS = (pa.ArrowException, OSError, ValueError, TypeError, ArithmeticError, LookupError, struct.error)
+"""What reading a damaged stream may raise."""
 _RECORD_BATCH = 3  # of the union MessageHeader
 
 
@@ -48,9 +50,7 @@ def read_rows(body: bytes, limits: Limits) -> Rows:
     Raises:
         RequestError: 422 with all mistakes, 413 with too much.
     """
-    mistakes = Mistakes()
-    batches = _read(body, limits, mistakes, lists=False)
-    return validate_columns(_values(batches), limits)
+    return validate_columns(_columns(body, limits, Mistakes(), lists=False), limits)
 
 
 def read_sequence(body: bytes, limits: Limits) -> SequenceInput:
@@ -64,8 +64,7 @@ def read_sequence(body: bytes, limits: Limits) -> SequenceInput:
         RequestError: 422 with all mistakes, 413 with too much.
     """
     mistakes = Mistakes()
-    batches = _read(body, limits, mistakes, lists=True)
-    columns = _values(batches)
+    columns = _columns(body, limits, mistakes, lists=True)
     if len(columns[SEQUENCE]) != 1:
         mistakes.add(None, "rows", len(columns[SEQUENCE]), _ALLOWED_ONE_ROW)
         mistakes.raise_if_any()
@@ -82,28 +81,28 @@ def encode(answers: NDArray[np.float32], names: Sequence[str]) -> bytes:
     return stream
 
 
-def _read(body: bytes, limits: Limits, mistakes: Mistakes, *, lists: bool) -> list[pa.RecordBatch]:
-    """Validated batches, of one sequence (`lists`) or of rows."""
+def _columns(body: bytes, limits: Limits, mistakes: Mistakes, *, lists: bool) -> dict[str, list[Any]]:
+    """Values by column, of one sequence (`lists`) or of rows; what reading raises is a fault of the body."""
     if not body.endswith(_END):
         raise _malformed("the stream has no end marker: it was cut off")
     try:
-        with pa.ipc.open_stream(body) as reader:
-            _check_schema(reader.schema, mistakes, lists=lists)
-            _check_announced(body, 4 * len(reader.schema), limits, mistakes, lists=lists)
-            batches = list(reader)
-            schema = reader.schema
-        for batch in batches:
-            batch.validate(full=True)
+        return _read(body, limits, mistakes, lists=lists)
     except RequestError:
         raise
-    except (pa.ArrowException, OSError, ValueError, IndexError, struct.error) as error:
+    except _REFUSALS as error:
         raise _malformed(str(error)) from None
-    if not batches:
-        batches.append(pa.RecordBatch.from_pylist([], schema=schema))
-    letters = sum(_letters(batch.column(SEQUENCE)) for batch in batches)
+
+
+def _read(body: bytes, limits: Limits, mistakes: Mistakes, *, lists: bool) -> dict[str, list[Any]]:
+    with pa.ipc.open_stream(body) as reader:
+        _check_schema(reader.schema, mistakes, lists=lists)
+        _check_announced(body, 4 * len(reader.schema), limits, mistakes, lists=lists)
+        table = reader.read_all()
+    table.validate(full=True)
+    letters = sum(_letters(chunk) for chunk in table[SEQUENCE].chunks)
     if letters > limits.max_body_bytes:  # views may name the same letters again and again
         raise too_large("the sequences of the Arrow stream", limits.max_body_bytes)
-    return batches
+    return {name: table[name].to_pylist() for name in table.column_names}
 
 
 def _check_announced(body: bytes, max_buffers: int, limits: Limits, mistakes: Mistakes, *, lists: bool) -> None:
@@ -168,16 +167,14 @@ def _is_list(kind: pa.DataType) -> bool:
     return any(test(kind) for test in (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list))
 
 
-def _values(batches: list[pa.RecordBatch]) -> dict[str, list[Any]]:
-    table = pa.Table.from_batches(batches)
-    return {name: table[name].to_pylist() for name in table.column_names}
-
-
 def _letters(column: pa.Array) -> int:
     """Letters that a column of text comes to as Python text; 0 of a column that is no text."""
     if pa.types.is_string_view(column.type):
-        views = np.frombuffer(column.buffers()[1], dtype=np.int32).reshape(-1, 4)
-        return int(views[column.offset : column.offset + len(column), 0].sum(dtype=np.int64))
+        if not len(column):
+            return 0
+        # A view is 16 bytes, its length first; a buffer may end anywhere behind the last one.
+        views = np.frombuffer(column.buffers()[1], dtype=np.int32, count=4 * (column.offset + len(column)))
+        return int(views.reshape(-1, 4)[column.offset :, 0].sum(dtype=np.int64))
     return int(column.nbytes) if _is_flat(column.type) else 0
 
 
