@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterable
 from importlib.metadata import version
@@ -94,24 +93,3 @@ def _source_hash(paths: Iterable[Path]) -> hashlib._Hash:
     for path in sorted(paths):
         total.update(f"{path.relative_to(ROOT)}\0{sha256(path)}\n".encode())
     return total
-
-
-def git_commit() -> str:
-    """Commit of the repository, with `-dirty` where tracked files differ from it; `unknown` where nothing tells.
-
-    An image has no repository: there `$METALAYER_GIT_COMMIT` is the commit that it was built from.
-    """
-    if given := os.environ.get("METALAYER_GIT_COMMIT"):
-        return given
-    try:
-        commit = _git("rev-parse", "HEAD")
-        dirty = _git("status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return f"{commit}-dirty" if dirty else commit
-
-
-def _git(*arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", str(ROOT), *arguments], check=True, capture_output=True, text=True, timeout=30
-    ).stdout.strip()

@@ -15,6 +15,7 @@ import hashlib
 import importlib
 import logging
 import os
+import secrets
 import sys
 import tempfile
 import time
@@ -31,6 +32,7 @@ from metalayer.core import ArtifactLoader
 from metalayer.errors import ConfigError, MetalayerError
 from metalayer.files import only_one, publish_file
 from pipelines import (
+    checkout,
     commands,
     console,
     environment,
@@ -53,8 +55,8 @@ AnySection = TypeVar("AnySection", bound=Section)
 DEMO = environment.ROOT / "pipelines" / "configs" / "demo.yaml"
 UNGATED = ("search", "base_layer", "score")
 """Pipelines beside training, which end without a decision."""
-_NAME_LENGTH = 36
-"""With kind and time no more than the 63 characters that a label of Kubernetes has."""
+_NAME_LENGTH = 27
+"""With kind, time and what is drawn no more than the 63 characters that a label of Kubernetes has."""
 _LOOKED_BACK = 50
 """Runs that `--if-changed` compares with."""
 
@@ -75,10 +77,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     config_name = (options.config or DEMO).stem
     kind = "" if options.pipeline == "training" else f"{options.pipeline}-"
-    run_name = f"{config_name[:_NAME_LENGTH]}-{kind}{time.strftime('%Y%m%d-%H%M%S')}"
-    log_file = state / "logs" / f"{run_name}.log"
+    name = new_run_name(config_name, kind)
+    log_file = state / "logs" / f"{name}.log"
     with interrupt.ending(_interrupted if options.stack == "local" else _left_alone):
-        return _started(options, state, run_name, log_file)
+        return _started(options, state, name, log_file)
 
 
 def _started(options: argparse.Namespace, state: Path, run_name: str, log_file: Path) -> int:
@@ -99,6 +101,11 @@ def _started(options: argparse.Namespace, state: Path, run_name: str, log_file: 
         code = cause.exit_code if isinstance(cause, MetalayerError) else 1
         console.failure(cause, where=where, log_file=log_file, state=state, code=code)
         return code
+
+
+def new_run_name(config_name: str, kind: str) -> str:
+    """A name that no other run has, also of another state folder: ZenML looks for a run of MLflow by it."""
+    return f"{config_name[:_NAME_LENGTH]}-{kind}{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -215,7 +222,9 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
     else:
         data_hash, cached = _artifact_inputs(config, run_name), True
     stack = stacks.read(options.stack, _places(state))
-    code_hash, git_commit = environment.code_hash(), environment.git_commit()
+    code_hash, git_commit = environment.code_hash(), checkout.git_commit()
+    if git_commit.startswith(checkout.UNKNOWN):
+        logger.warning("commit %s", git_commit)
     logger.info("preparing the %s stack", options.stack)
     import zenml
 

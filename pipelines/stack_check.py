@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metalayer.errors import ConfigError, MetalayerError
-from pipelines import environment, stacks
+from pipelines import checkout, stacks
 from pipelines.cluster import Cluster, ClusterError
 from pipelines.stacks import Stack
 
@@ -431,8 +431,8 @@ def _image(base: str, host: str, image: str) -> Finding:
             manifest = ask(f"manifests/{one['digest']}")[1]
             break
     config = ask(f"blobs/{manifest['config']['digest']}")[1] if "config" in manifest else {}
-    there, here = ((config.get("config") or {}).get("Labels") or {}).get(_REVISION), environment.git_commit()
-    if there is None or here == "unknown" or there == here.removesuffix("-dirty") + "-dirty":
+    there, here = ((config.get("config") or {}).get("Labels") or {}).get(_REVISION), checkout.git_commit()
+    if there is None or here.startswith(checkout.UNKNOWN) or there == here.removesuffix("-dirty") + "-dirty":
         text = f"{image} is there; whether it has the code that is here cannot be told"
         return Finding("container_registry", "unchecked", text, "make images from a commit, and run from the same")
     if there != here:

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from pipelines import pods, stack_check, stacks
+from pipelines.checkout import git_commit
 from pipelines.cluster import Cluster
-from pipelines.environment import git_commit
 from pipelines.stack_check import Finding
 from tests import bed
 from tests.bed import NAMESPACE, kubectl, objects, wait_for

@@ -20,7 +20,7 @@ import pytest
 from releases import expected, make_bundle, make_champion, make_golden, score_rows
 
 from metalayer.serving.packaging import build_bento
-from pipelines.environment import git_commit
+from pipelines.checkout import git_commit
 from tests import checkpoints
 from tests.servers import free_port, mlflow_server
 from tests.test_pipeline import FAILING, QUICK, command
