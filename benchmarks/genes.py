@@ -22,7 +22,7 @@ import numpy as np
 
 from metalayer.config import EvaluateConfig
 from metalayer.data.score_files import ScoreFile
-from metalayer.evaluation.calibration import correction_shares, mixed
+from metalayer.evaluation.calibration import mixed, shrinkage_factors
 from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import evaluate
 from metalayer.inference.predictor import base_probabilities
@@ -44,12 +44,12 @@ def one_seed(scores: Path, base: str, seed: int, folder: Path) -> dict[str, Any]
     seconds = time.monotonic() - started
     held_out, report = scores / f"{base}_chr3.parquet", folder / "report.json"
     metalayer("evaluate", "--model", folder, "--scores", held_out, "--output", report)
-    shares = json.loads((folder / "model" / "model.json").read_text())["calibration"]["shares"]
-    return {**json.loads(report.read_text()), "seconds": seconds, "shares": shares}
+    calibration = json.loads((folder / "model" / "model.json").read_text())["calibration"]
+    return {**json.loads(report.read_text()), "seconds": seconds, "shrinkage": calibration["positions"]["shrinkage"]}
 
 
-def _both(shares: Sequence[float]) -> str:
-    return "{:.2f} (donor) and {:.2f} (acceptor)".format(*shares)
+def _both(factors: Sequence[float]) -> str:
+    return "{:.2f} (donor) and {:.2f} (acceptor)".format(*factors)
 
 
 def told(report: dict[str, Any]) -> str:
@@ -65,7 +65,7 @@ def told(report: dict[str, Any]) -> str:
 
 
 def stack(scores: Path, weak: str, strong: str, folder: Path) -> None:
-    """Both bases as inputs, mixed geometrically at the share that the training genes bear out, against the better."""
+    """Both bases as inputs, mixed geometrically by the factors that training genes support, against the better."""
 
     def both(chrom: str) -> list[tuple[str, np.ndarray, np.ndarray, np.ndarray]]:
         stores = [
@@ -79,7 +79,7 @@ def stack(scores: Path, weak: str, strong: str, folder: Path) -> None:
         ]
 
     train = both("chr1")
-    shares = correction_shares(
+    factors = shrinkage_factors(
         np.log(np.concatenate([gene[2] for gene in train])),
         np.log(np.concatenate([gene[3] for gene in train])),
         np.concatenate([gene[1] for gene in train]),
@@ -87,13 +87,12 @@ def stack(scores: Path, weak: str, strong: str, folder: Path) -> None:
     )
     genes = [
         GeneScores(
-            name, "3", labels, {"base": a, "meta": np.exp(mixed(np.log(a), np.log(b), shares)).astype(np.float32)}
+            name, "3", labels, {"base": a, "meta": np.exp(mixed(np.log(a), np.log(b), factors)).astype(np.float32)}
         )
         for name, labels, a, b in both("chr3")
     ]
-    print(
-        f"stack of {strong} with {_both(shares)} of {weak}, against {strong}: {told(evaluate(genes, EvaluateConfig()))}"
-    )
+    compared = told(evaluate(genes, EvaluateConfig()))
+    print(f"stack of {strong} with {_both(factors)} of {weak}, against {strong}: {compared}")
 
 
 def main() -> int:
@@ -104,7 +103,7 @@ def main() -> int:
             found = []
             for seed in SEEDS:
                 found.append(one_seed(scores, base, seed, Path(name) / f"{base}-{seed}"))
-                print(f"{base}, seed {seed}: {told(found[-1])}; shares {_both(found[-1]['shares'])}, ", end="")
+                print(f"{base}, seed {seed}: {told(found[-1])}; shrinkage {_both(found[-1]['shrinkage'])}, ", end="")
                 print(f"{found[-1]['seconds']:.0f} s", flush=True)
             medians = [f"{m} {statistics.median(one['meta'][m] for one in found):.4f}" for m in METRICS]
             print(f"{base}, median of {len(SEEDS)}: {', '.join(medians)}", flush=True)

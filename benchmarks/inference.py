@@ -16,6 +16,7 @@ from metalayer.features import feature_matrix, gene_row_scores
 from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
 from metalayer.models.build import build_model
+from metalayer.schema import POSITIONS
 
 LENGTH, WINDOWED, CHUNK, LONG = 50_000, 2_048, 32, 2_000_000
 
@@ -44,7 +45,7 @@ def _compared(name: str, model: MetaSpliceModel) -> list[Result]:
         for start in range(0, WINDOWED, CHUNK):
             rows = slice(start, start + CHUNK)
             features = torch.from_numpy(feature_matrix(row_scores[rows], windows[rows]))
-            model.calibrate(model(torch.from_numpy(read[rows]), features, torch.from_numpy(tracks[rows])))
+            model.calibrate(model(torch.from_numpy(read[rows]), features, torch.from_numpy(tracks[rows])), POSITIONS)
 
     times = seconds({"dense": lambda: predictor.predict_tracks(sequence, scores), "windowed": windowed}, repeats=3)
     dense, rate = LENGTH / times["dense"], WINDOWED / times["windowed"]

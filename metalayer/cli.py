@@ -383,14 +383,14 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from metalayer.evaluation.tables import builds_note, report_table
+    from metalayer.evaluation.tables import builds_note, report_table, rows_table
     from metalayer.workflows.evaluate_scores import evaluate_scores
 
     report = evaluate_scores(
         options.model, options.scores, options.output, device=options.device, gene_table=options.gene_table
     )
     note = builds_note(report)
-    print(report_table(report, [note] if note else []))
+    print("\n\n".join([report_table(report, [note] if note else []), *rows_table(report)]))
     return 0
 
 

@@ -16,6 +16,11 @@ DONOR, ACCEPTOR, NEITHER = 0, 1, 2
 PROBABILITY_SUM_TOLERANCE = 0.01
 """Donor, acceptor and neither scores of one position must sum to 1 within this."""
 
+WAYS: tuple[str, str] = ("positions", "rows")
+"""Ways of asking a model: for every position of a sequence, with the base scores around it, or for rows, which carry
+a window of letters and seven scores and no more."""
+POSITIONS, ROWS = WAYS
+
 # The seven numbers a base model leaves for one row; all other score features derive from them.
 BASE_SCORES: tuple[str, ...] = ("donor_score", "acceptor_score", "neither_score")
 CONTEXT_SCORES: tuple[str, ...] = (

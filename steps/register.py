@@ -7,7 +7,7 @@ from zenml import step
 
 from steps.materializers import ModelRef, TableRef
 from steps.policy import NEVER_CACHED, SERVICE_RETRY
-from steps.tracking import active_run_id, log_registration, run_facts, tracking_uri
+from steps.tracking import active_run_id, log_registration, run_facts, served_metrics, tracking_uri
 
 
 @step(enable_cache=False, cache_policy=NEVER_CACHED, retry=SERVICE_RETRY, experiment_tracker=True)
@@ -23,7 +23,7 @@ def register(
         base_model=base_model,
         promoted=decision["promoted"],
         reasons=[reason["text"] for reason in decision["reasons"]],
-        metrics=evaluation[evaluation["primary"]]["meta"],
+        metrics=served_metrics(evaluation),
         tags=run_facts(),
         run_id=active_run_id(),
         tracking_uri=tracking_uri(),

@@ -77,6 +77,13 @@ def log_promotion() -> None:
     get_step_context().model.set_stage(ModelStages.PRODUCTION, force=True)
 
 
+def served_metrics(evaluation: Mapping[str, Any]) -> dict[str, float | None]:
+    """Metrics of the model on the test genes; `rows_...` those of its answers to rows, where they are others."""
+    metrics = dict(evaluation[evaluation["primary"]]["meta"])
+    rows = evaluation.get("row_answers")
+    return metrics | ({f"rows_{metric}": value for metric, value in rows["meta"].items()} if rows else {})
+
+
 def test_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
     """Metrics of base and meta on the test genes, their intervals and their difference, by flat name."""
     report = evaluation[evaluation["primary"]]
@@ -87,6 +94,7 @@ def test_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
             flat |= {f"{who}_{metric}_low": low, f"{who}_{metric}_high": high}
     for metric, value in report["difference"].items():
         flat |= {f"difference_{metric}": value["value"], f"difference_{metric}_low": value["low"]}
+    flat |= {name: value for name, value in served_metrics(evaluation).items() if name.startswith("rows_")}
     return _finite(flat)
 
 

@@ -63,6 +63,7 @@ def by_scikit_learn(labels, p, ks=KS):
             out |= {f"top{k}_acc_{name}": top_k(true, score, k) for k in ks}
     out["ap_splice"] = (out["ap_donor"] + out["ap_acceptor"]) / 2
     out["ece"] = expected_ece(*sides["splice"])
+    out["log_loss"] = -np.log(np.maximum(p[np.arange(len(p)), labels].astype(np.float64), 1e-10)).mean()
     called = p.argmax(axis=1)
     out["accuracy"] = accuracy_score(labels, called)
     out["confusion"] = confusion_matrix(labels, called, labels=[0, 1, 2]).tolist()
@@ -247,15 +248,14 @@ def small_model():
         dropout=0.5,
     )
     torch.nn.init.normal_(model.head.weight)
-    model.calibration_scale.fill_(0.7)
-    model.calibration_bias.copy_(torch.tensor([0.5, -0.5, 0.0]))
+    model.calibrator("rows").set_calibration(0.7, (0.5, -0.5, 0.0))
     return model
 
 
 def test_evaluator_gives_the_metrics_of_calibrated_probabilities():
     rows, model = table(), small_model().eval()
     with torch.no_grad():
-        p = model.calibrate(model(torch.from_numpy(rows.windows), torch.from_numpy(rows.features))).numpy()
+        p = model.calibrate(model(torch.from_numpy(rows.windows), torch.from_numpy(rows.features)), "rows").numpy()
     expected = row_metrics(rows.labels, p, rows.frame["chrom"].to_numpy(), KS)
     found = MetaLayerEvaluator(top_k_values=KS).evaluate_dataloader(model, RowLoader(rows, 64), "cpu")
     agree_to = {"abs": 1e-6}
@@ -292,7 +292,7 @@ def test_evaluator_leaves_every_module_in_its_mode_and_the_weights_trainable():
 
 def test_evaluator_refuses_a_model_whose_answers_are_no_numbers():
     model = small_model()
-    model.calibration_scale.fill_(float("nan"))
+    model.calibrator("rows").scale.fill_(float("nan"))
     with pytest.raises(EvaluationError, match="700 of 700 rows have probabilities that are NaN"):
         MetaLayerEvaluator().evaluate_dataloader(model, RowLoader(table(), 64), "cpu")
 

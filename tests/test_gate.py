@@ -9,13 +9,15 @@ import pytest
 from scored_genes import make_genes
 
 from metalayer.config import EvaluateConfig, GateConfig
+from metalayer.evaluation.calibration import Calibration
 from metalayer.evaluation.gate import Decision, decide
 from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import evaluate
 
 FLOOR, BETTER = "absolute_floor", "better_than_base:pr_auc_splice"
 DONOR, ACCEPTOR = "not_worse_than_base:ap_donor", "not_worse_than_base:ap_acceptor"
-CHAMPION = "not_worse_than_champion"
+CHAMPION, CALIBRATION = "not_worse_than_champion", "calibration"
+ROW_RULES = ["rows:not_worse_than_base:ap_donor", "rows:not_worse_than_base:ap_acceptor", "rows:calibration"]
 METRICS = ("pr_auc_splice", "ap_donor", "ap_acceptor")
 
 
@@ -24,8 +26,26 @@ def difference(value=0.05, low=0.02, high=0.08):
 
 
 def good():
-    report = {"meta": dict.fromkeys(METRICS, 0.8), "difference": difference()}
-    return {"primary": "positions", "positions": report, "rows": {}, "champion": None}
+    return {"primary": "positions", "positions": compared(), "rows": {}, "ways": ways(), "champion": None}
+
+
+def compared(log_loss=(-0.001, -0.002, 0.0)):
+    """A report of a model whose log loss differs from the base's by value, low, high."""
+    gap = dict(zip(("value", "low", "high"), log_loss, strict=True))
+    return {
+        "base": {"log_loss": 0.004},
+        "meta": dict.fromkeys(METRICS, 0.8) | {"log_loss": 0.004 + log_loss[0]},
+        "difference": difference() | {"log_loss": gap},
+    }
+
+
+def ways(own=False):
+    return {way: {"note": "answered", "own_calibration": own} for way in ("positions", "rows")}
+
+
+def good_rows(**changes):
+    """An evaluation of a model that answers rows otherwise than positions."""
+    return good() | {"ways": ways(own=True), "row_answers": compared()} | changes
 
 
 def champion(**changes):
@@ -55,7 +75,7 @@ def changed(path, value):
 def test_a_good_model_is_promoted_and_every_rule_is_listed():
     decision = decide(good(), GateConfig())
     assert decision.promoted
-    assert [reason.rule for reason in decision.reasons] == [FLOOR, DONOR, ACCEPTOR, BETTER, CHAMPION]
+    assert [reason.rule for reason in decision.reasons] == [FLOOR, DONOR, ACCEPTOR, BETTER, CALIBRATION, CHAMPION]
     assert decision.reasons[-1].text == "there is no champion yet"
 
 
@@ -82,6 +102,8 @@ def test_each_rule_fails_alone_and_says_the_number(path, value, rule):
         ("positions.difference.ap_donor.low", DONOR),
         ("positions.difference.ap_acceptor.value", ACCEPTOR),
         ("positions.difference.pr_auc_splice.high", BETTER),
+        ("positions.base.log_loss", CALIBRATION),
+        ("positions.difference.log_loss.high", CALIBRATION),
     ],
 )
 def test_a_number_that_is_missing_or_none_fails_its_rule(path, rule, value):
@@ -90,7 +112,7 @@ def test_a_number_that_is_missing_or_none_fails_its_rule(path, rule, value):
 
 @pytest.mark.parametrize("broken", [{}, {"primary": "positions"}, {"primary": "rows", "rows": None}, {"primary": None}])
 def test_an_evaluation_without_a_report_fails_every_rule_and_raises_nothing(broken):
-    assert set(failed(broken)) == {FLOOR, DONOR, ACCEPTOR, BETTER, CHAMPION}
+    assert set(failed(broken)) == {FLOOR, DONOR, ACCEPTOR, BETTER, CALIBRATION, "rows:evaluated", CHAMPION}
 
 
 def test_the_primary_report_decides():
@@ -132,7 +154,7 @@ def test_an_unclear_champion_fails(value):
 def test_an_untrained_model_does_not_pass():
     genes = make_genes(gain=0.0)
     report = evaluate(genes, EvaluateConfig(n_bootstrap=100))
-    evaluation = {"primary": "positions", "positions": report, "champion": None}
+    evaluation = {"primary": "positions", "positions": report, "ways": ways(), "champion": None}
     assert list(failed(evaluation)) == [BETTER]
     assert list(failed(evaluation, min_gain=0.0)) == [BETTER]
 
@@ -144,18 +166,86 @@ def test_a_model_of_shuffled_labels_does_not_pass():
         for g in make_genes()
     ]
     report = evaluate(genes, EvaluateConfig(n_bootstrap=100))
-    assert set(failed({"primary": "positions", "positions": report, "champion": None})) == {
-        *(FLOOR, DONOR, ACCEPTOR, BETTER)
+    assert set(failed({"primary": "positions", "positions": report, "ways": ways(), "champion": None})) == {
+        *(FLOOR, DONOR, ACCEPTOR, BETTER, CALIBRATION)
     }
 
 
 def test_too_few_genes_for_an_interval_fails():
     report = evaluate(make_genes(n_genes=1, gain=4.0), EvaluateConfig(n_bootstrap=100))
-    found = failed({"primary": "positions", "positions": report, "champion": None})
-    assert set(found) == {DONOR, ACCEPTOR, BETTER}
+    found = failed({"primary": "positions", "positions": report, "ways": ways(), "champion": None})
+    assert set(found) == {DONOR, ACCEPTOR, BETTER, CALIBRATION}
     assert "at least 5 clusters" in found[DONOR]
+    assert "at least 5 clusters" in found[CALIBRATION]
 
 
 def test_a_decision_survives_json():
     decision = decide(good(), GateConfig())
     assert Decision.from_dict(json.loads(json.dumps(decision.to_dict()))) == decision
+
+
+def test_each_way_of_asking_is_judged_alone():
+    decision = decide(good_rows(), GateConfig())
+    assert decision.promoted
+    assert [reason.rule for reason in decision.reasons] == [
+        *(FLOOR, DONOR, ACCEPTOR, BETTER, CALIBRATION),
+        *(*ROW_RULES, CHAMPION),
+    ]
+    for rule, worse in zip(ROW_RULES, (compared(), compared(), compared((0.001, 0.0005, 0.0015))), strict=True):
+        if rule != "rows:calibration":
+            worse["difference"][rule.rpartition(":")[2]]["low"] = -0.02
+        assert list(failed(good_rows(row_answers=worse))) == [rule]
+    assert list(failed(good_rows(positions=compared((0.001, 0.0005, 0.0015))))) == [CALIBRATION]
+
+
+@pytest.mark.parametrize("report", [None, {}, KeyError])
+def test_answers_to_rows_that_were_not_evaluated_fail(report):
+    evaluation = good_rows(row_answers=report)
+    if report is KeyError:
+        del evaluation["row_answers"]
+    assert list(failed(evaluation)) == ROW_RULES
+
+
+def test_answers_for_positions_that_were_not_evaluated_fail():
+    evaluation = good_rows(primary="rows", rows=compared())
+    found = failed(evaluation)
+    assert list(found) == ["positions:evaluated"]
+    assert "give per-nucleotide scores of the test genes" in found["positions:evaluated"]
+
+
+@pytest.mark.parametrize(
+    ("gap", "passes"),
+    [
+        ((0.0, 0.0, 0.0), True),  # the base itself
+        ((0.00001, -0.00002, 0.00004), True),  # noise within 1 % of the base's 0.004
+        ((0.00001, -0.00002, 0.0000401), False),
+        ((-0.001, -0.003, 0.0005), False),  # better by chance alone
+        ((0.0005, 0.0004, 0.0006), False),
+    ],
+)
+def test_log_loss_judges_calibration_relative_to_the_base(gap, passes):
+    assert (CALIBRATION not in failed(good() | {"positions": compared(gap)})) == passes
+    assert CALIBRATION not in failed(good() | {"positions": compared(gap)}, log_loss_margin=0.2)
+
+
+@pytest.mark.parametrize("given", [None, {}, {"positions": {}}])
+def test_an_evaluation_that_does_not_say_how_rows_are_answered_fails(given):
+    assert list(failed(good() | {"ways": given})) == ["rows:evaluated"]
+
+
+def test_probabilities_under_the_calibration_of_others_fail_and_the_base_passes():
+    """Rows under a calibration fitted for other answers: they rank as the base does, and are not what they say."""
+    genes = make_genes(n_genes=24, gain=4.0)
+
+    def judged(scale, bias):
+        calibration = Calibration(scale, (bias, bias, 0.0))
+        rows = [
+            GeneScores(g.gene_id, g.chrom, g.labels, g.scores | {"meta": calibration.apply(g.scores["base"])})
+            for g in genes
+        ]
+        config = EvaluateConfig(n_bootstrap=200)
+        return failed(good_rows(row_answers=evaluate(rows, config)))
+
+    assert judged(1.0, 0.0) == {}
+    assert "rows:calibration" in judged(1.0, 1.5)
+    assert "rows:calibration" in judged(3.0, 0.0)

@@ -25,7 +25,7 @@ def perturbed(model: MetaSpliceModel, seed: int = 0) -> MetaSpliceModel:
     """A model whose last layers are not zero, as if trained."""
     torch.manual_seed(seed)
     torch.nn.init.normal_(model.head.weight, std=0.3)
-    model.calibration_scale.fill_(0.9)
+    model.calibrator("positions").scale.fill_(0.9)
     return model.eval()
 
 
@@ -221,10 +221,9 @@ def test_the_model_calibrates_as_the_calibration_says() -> None:
 
     calibration = Calibration(scale=0.8, bias=(-0.7, 0.3, 0.0))
     model = MetaSpliceModel(hidden_dim=32)
-    model.calibration_scale.fill_(calibration.scale)
-    model.calibration_bias.copy_(torch.tensor(calibration.bias))
+    model.calibrator("positions").set_calibration(calibration.scale, calibration.bias)
     probabilities = np.random.default_rng(0).dirichlet([0.1, 0.1, 1.0], 200) + 1e-9
-    answers = model.calibrate(torch.from_numpy(np.log(probabilities))).numpy()
+    answers = model.calibrate(torch.from_numpy(np.log(probabilities)), "positions").numpy()
     np.testing.assert_allclose(answers, calibration.apply(probabilities), atol=1e-6)
 
 

@@ -59,6 +59,8 @@ def evaluation():
         "primary": "positions",
         "positions": evaluate(genes, config),
         "rows": evaluate(genes, config, unit="rows"),
+        "row_answers": evaluate(genes, config),
+        "ways": {way: {"note": EVIL, "own_calibration": True} for way in ("positions", "rows")},
         "champion": {"scored": True, "error": None, "version": "2", "genes": 12} | compare_champion(genes, config),
     }
 
@@ -110,6 +112,7 @@ def test_the_page_says_verdict_reasons_and_both_tables(evaluation, tmp_path):
     for title in (
         "Base against meta",
         "Artifact rows",
+        "Answers to rows",
         "Errors fixed and made",
         "Split",
         "Against the champion",
@@ -138,7 +141,7 @@ def test_the_page_and_the_table_show_the_comparison_in_parts(evaluation, tmp_pat
     for text in shown:
         for group in ("with paralogs", "without paralogs", "0.001 to 0.01", "0.9 to 1", "donors called falsely"):
             assert group in text
-    assert shown[1].count("\n\n") == 4
+    assert shown[1].count("\n\n") == 5
     unknown = {**evaluation, "positions": report | {"by_paralog": {"-1": report["by_paralog"]["1"]}}}
     assert "not known" not in Page(write(tmp_path / "report.html", unknown)[0]).text + comparison_table(unknown)
 
@@ -148,12 +151,13 @@ def test_a_rejected_run_without_tracks_or_champion_has_its_page_too(evaluation, 
         "primary": "rows",
         "positions": None,
         "rows": evaluate(make_genes(gain=0.0), EvaluateConfig(n_bootstrap=100), unit="rows"),
+        "ways": {way: {"note": "all is read", "own_calibration": False} for way in ("positions", "rows")},
         "champion": {"scored": False, "error": EVIL},
     }
     text, decision = write(tmp_path / "report.html", rows_only, drift_html=None)
     page = Page(text)
     assert not decision.promoted
-    assert "2 of 5 rules failed" in page.text
+    assert "2 of 6 rules failed" in page.text
     assert f"could not be scored: {EVIL}" in page.text
     assert "drift.html" not in text
 
@@ -171,7 +175,7 @@ def test_the_table_has_every_metric_with_its_interval(evaluation):
     assert [row[0] for row in rows] == [
         *("metric", "PR-AUC splice", "donor AP", "acceptor AP", "top-k donor", "top-k acceptor"),
         *(f"{target} P at recall 0.{r}" for r in (90, 95) for target in ("splice", "donor", "acceptor")),
-        *("ECE", "ECE before calibration"),
+        *("ECE", "ECE before calibration", "log loss"),
     ]
     text = comparison_table(evaluation)
     difference = evaluation["positions"]["difference"]["ap_donor"]

@@ -12,7 +12,7 @@ import pytest
 
 from metalayer import cli
 from metalayer.core import MetaLayerConfig
-from metalayer.evaluation.calibration import correction_shares, mixed
+from metalayer.evaluation.calibration import mixed, shrinkage_factors
 from metalayer.inference import Predictor
 from metalayer.models.bundle import load_model
 from metalayer.schema import ACCEPTOR, BASE_SCORES, NEITHER
@@ -61,7 +61,7 @@ def test_it_writes_what_a_training_run_writes(trained: Path, simulation: Path) -
     assert set(info["split"]["valid"]) == genes[-2]
     assert set(info["split"]["train"]) == set().union(*genes[:-2])
     assert info["trained_on"] == "genes"
-    assert info["calibration"]["fitted_on"] == "positions"
+    assert info["calibration"]["positions"]["fitted_on"] == "positions"
 
 
 def test_evaluate_and_predict(trained: Path, simulation: Path, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_genes_on_both_sides_are_refused(simulation: Path, tmp_path: Path, capsy
     assert "overlaps" in capsys.readouterr().err
 
 
-def test_the_share_of_a_correction_is_what_bears_out() -> None:
+def test_the_shrinkage_factor_of_a_correction_is_what_genes_support() -> None:
     rng = np.random.default_rng(0)
     n = 20_000
     labels = np.where(rng.random(n) < 0.05, rng.integers(0, 2, n), NEITHER)
@@ -175,17 +175,17 @@ def test_the_share_of_a_correction_is_what_bears_out() -> None:
     right = mixed(right, right, 1.0)
     wrong = mixed(log_base, np.log(rng.dirichlet([1, 1, 1], n)), 1.0)
     genes = np.arange(n) * 10 // n
-    assert all(0.95 < share < 1.0 for share in correction_shares(log_base, right, labels, genes))
-    assert correction_shares(log_base, right, labels, np.zeros(n, dtype=int)) == (1.0, 1.0)
-    assert correction_shares(log_base, wrong, labels, genes) == (0.0, 0.0)
+    assert all(0.95 < share < 1.0 for share in shrinkage_factors(log_base, right, labels, genes))
+    assert shrinkage_factors(log_base, right, labels, np.zeros(n, dtype=int)) == (1.0, 1.0)
+    assert shrinkage_factors(log_base, wrong, labels, genes) == (0.0, 0.0)
     donors = mixed(log_base, right, (1.0, 0.0))
     donors[:, ACCEPTOR] += rng.normal(size=n)  # what is said of acceptors is noise
-    share, nothing = correction_shares(log_base, mixed(donors, donors, 1.0), labels, genes)
+    share, nothing = shrinkage_factors(log_base, mixed(donors, donors, 1.0), labels, genes)
     assert 0.9 < share < 1.0
     assert nothing < 0.2
     too_sure = mixed(log_base, np.where(rng.random((n, 1)) < 0.5, right * 3, wrong), 1.0)
-    assert all(0.0 < share < 0.95 for share in correction_shares(log_base, too_sure, labels, genes))
+    assert all(0.0 < share < 0.95 for share in shrinkage_factors(log_base, too_sure, labels, genes))
     one_gene = np.where((genes == 3)[:, None], right, log_base)  # a gain that one gene of ten shows is no evidence
-    assert correction_shares(log_base, one_gene, labels, genes) == (0.0, 0.0)
+    assert shrinkage_factors(log_base, one_gene, labels, genes) == (0.0, 0.0)
     np.testing.assert_allclose(mixed(log_base, right, 0.0), log_base, atol=1e-12)
     np.testing.assert_allclose(mixed(log_base, right, 1.0), right, atol=1e-12)

@@ -309,9 +309,13 @@ def test_a_model_of_tracks_passes_the_gate_on_whole_genes(simulation: Path, tmp_
     assert report["meta"]["ap_donor"] > report["base"]["ap_donor"] + 0.02
     assert report["meta"]["ap_acceptor"] > report["base"]["ap_acceptor"] + 0.02
     assert decide(evaluation, genes.config.gate).promoted
-    # Rows carry no tracks: they are answered with the base, and that is said.
-    assert "masked" in evaluation["rows_without_tracks"]
-    rows = evaluation["rows"]
+    # Rows carry no tracks: they are answered with the base under a calibration of their own, and that is said.
+    assert "base scores" in evaluation["ways"]["rows"]["note"]
+    rows, answers = evaluation["rows"], evaluation["row_answers"]
+    assert answers["meta"]["ece"] <= answers["base"]["ece"]
+    assert answers["meta"]["log_loss"] <= answers["base"]["log_loss"]
+    assert rows["meta"]["log_loss"] <= 1.01 * rows["base"]["log_loss"]
+    assert f"rows: {evaluation['ways']['rows']['note']}" in comparison_table(evaluation)
     assert rows["uncalibrated"]["ap_donor"] == pytest.approx(rows["base"]["ap_donor"], abs=1e-3)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 from scipy.special import logsumexp
+from scipy.stats import t as student_t
 
 from metalayer.errors import EvaluationError
 from metalayer.evaluation.metrics import check_probabilities
@@ -23,12 +24,14 @@ PROBABILITY_FLOOR = 1e-10
 _SCALE_BOUNDS = (0.05, 20.0)
 _PRIOR_SCALE, _PRIOR_BIAS = 0.15, 0.3
 """Standard deviations of the prior on scale (around 1) and on biases (around 0)."""
-SHARES = np.linspace(0.0, 1.0, 21)
-"""Of a correction; 0 leaves the base as it is."""
+FACTORS = np.linspace(0.0, 1.0, 21)
+"""Factors of a correction; 0 leaves the base as it is."""
 _LIKELIHOOD_RATIO = 1.92
-"""Log-likelihood within which a share is not contradicted: half the 95 % point of chi-squared, one degree."""
+"""Log-likelihood within which a factor is not contradicted: half the 95 % point of chi-squared, one degree."""
+_SURE = 0.995
+"""Quantile of Student's t that a gain must reach: a two-sided 99 %."""
 _TELLING = 1e-4
-"""Change of a log-probability below which a position says nothing of a correction's share."""
+"""Change of a log-probability below which a position says nothing of the factor of a correction."""
 
 
 @dataclass(frozen=True)
@@ -107,37 +110,65 @@ def fit(
     return Calibration(float(found.x[0]), (float(found.x[1]), float(found.x[2]), 0.0))
 
 
+def beyond_chance(
+    calibration: Calibration,
+    probabilities: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    genes: NDArray[np.integer],
+) -> bool:
+    """Whether genes show that a calibration which was fitted on them helps on others.
+
+    Its gain in log-likelihood, less what fitting three numbers gains by itself (3, as in AIC), is larger than its
+    standard error over genes times Student's t at 99 %: genes of one stretch of a chromosome have more, or fewer,
+    sites a kilobase than others have, and a bias fitted on few of them is theirs. Of one gene nothing is shown.
+
+    Args:
+        calibration: fitted on these genes.
+        probabilities: (n, 3), before it.
+        labels: (n,).
+        genes: int (n,), numbers of the genes from 0.
+    """
+    count = int(genes.max()) + 1
+    if count < 2:
+        return False
+    at, truth = np.arange(len(labels)), labels.astype(np.intp)
+    gain = np.log(calibration.apply(probabilities)[at, truth]) - _log(probabilities)[at, truth]
+    by_gene = np.bincount(genes, gain, minlength=count)
+    error = by_gene.std(ddof=1) * np.sqrt(count)
+    return bool(by_gene.sum() - 3.0 > error * student_t.ppf(_SURE, count - 1))
+
+
 def mixed(
-    log_base: NDArray[np.floating], log_p: NDArray[np.floating], shares: float | Sequence[float] | NDArray[np.floating]
+    log_base: NDArray[np.floating], log_p: NDArray[np.floating], factors: float | Sequence[float] | NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """Log-probabilities of base and model mixed geometrically: what the model gives with a share of its correction.
+    """Log-probabilities of base and model mixed geometrically: what the model gives with its correction shrunk.
 
     Args:
         log_base: (n, 3).
         log_p: (n, 3).
-        shares: of donor's and acceptor's log-odds against neither, or one for both; 0 is the base, 1 the model.
+        factors: of donor's and acceptor's log-odds against neither, or one for both; 0 is the base, 1 the model.
     """
     base = log_base.astype(np.float64)
     change = log_p - base
     change -= change[:, NEITHER:]
-    logits = base + np.append(np.broadcast_to(shares, 2), 0.0) * change
+    logits = base + np.append(np.broadcast_to(factors, 2), 0.0) * change
     out: NDArray[np.float64] = logits - logsumexp(logits, axis=1, keepdims=True)
     return out
 
 
-def correction_shares(
+def shrinkage_factors(
     log_base: NDArray[np.floating],
     log_p: NDArray[np.floating],
     labels: NDArray[np.integer],
     genes: NDArray[np.integer],
 ) -> tuple[float, float]:
-    """The shares of a model's corrections of donors and of acceptors that validation genes bear out.
+    """The shrinkage factors of a model's corrections of donors and of acceptors that validation genes support.
 
     A base with few errors teaches little, and what was learned from few sites may be too sure of itself. Of
-    `SHARES` it is the largest whose likelihood lies within the 95 % likelihood-ratio bound of the best, less what
+    `FACTORS` it is the largest whose likelihood lies within the 95 % likelihood-ratio bound of the best, less what
     chance alone may have gained: times 1 - (standard error over genes / gain in log-likelihood)^2, as James and Stein
     shrink, and 0 where the gain is no larger. Each class is judged with the other as the base has it. Of one gene
-    there is no standard error, and nothing is shrunk.
+    there is no standard error, and nothing is shrunk. Where the model corrects nothing they are 0.
 
     Args:
         log_base: (n, 3), of the base.
@@ -148,18 +179,21 @@ def correction_shares(
     Returns:
         Donor and acceptor.
     """
-    near = (labels != NEITHER) | (np.abs(log_p - log_base).max(axis=1) > _TELLING)  # elsewhere nothing changes
+    changed = np.abs(log_p - log_base).max(axis=1) > _TELLING
+    if not changed.any():  # of rounding alone, chance would choose
+        return 0.0, 0.0
+    near = (labels != NEITHER) | changed  # elsewhere nothing changes
     base, model, truth, gene = log_base[near], log_p[near], labels[near].astype(np.intp), genes[near]
     at, count = np.arange(len(truth)), int(genes.max()) + 1
     found = []
     for which in np.eye(2):
-        losses = [-mixed(base, model, share * which)[at, truth].sum() for share in SHARES]
-        share = float(SHARES[np.flatnonzero(np.array(losses) <= min(losses) + _LIKELIHOOD_RATIO)[-1]])
-        by_gene = np.bincount(gene, (mixed(base, model, share * which) - base)[at, truth], minlength=count)
-        if count > 1 and share:
+        losses = [-mixed(base, model, factor * which)[at, truth].sum() for factor in FACTORS]
+        factor = float(FACTORS[np.flatnonzero(np.array(losses) <= min(losses) + _LIKELIHOOD_RATIO)[-1]])
+        by_gene = np.bincount(gene, (mixed(base, model, factor * which) - base)[at, truth], minlength=count)
+        if count > 1 and factor:
             gain, error = by_gene.sum(), by_gene.std(ddof=1) * np.sqrt(count)
-            share *= 1.0 - (error / gain) ** 2 if gain > error else 0.0
-        found.append(share)
+            factor *= 1.0 - (error / gain) ** 2 if gain > error else 0.0
+        found.append(factor)
     return found[DONOR], found[ACCEPTOR]
 
 

@@ -1,6 +1,13 @@
 """The gate: a pure decision from an evaluation and a policy, with every reason.
 
 A metric that is missing or no number fails its rule; nothing here raises for what an evaluation says.
+
+What is served is judged: where a model answers rows otherwise than positions (`ways` of the evaluation), the rules
+`rows:...` judge those answers too, on all positions of the test genes. Calibration is judged by log loss, not by ECE:
+resampling can only widen the gaps in ECE's bins, so that its resamples lie above its value, and near 0 nothing but
+noise decides. Log loss is a sum over positions, which resampling leaves unbiased, and being honest minimises it. Its
+rule is relative to the base's, so that it holds for any share of sites; a model that equals its base, with a
+difference of 0 in every resample, passes.
 """
 
 from __future__ import annotations
@@ -12,7 +19,9 @@ from typing import Any, Self
 
 from metalayer.config import GateConfig
 from metalayer.evaluation.tables import lacking_clusters, resolution_note
+from metalayer.schema import POSITIONS, ROWS
 
+CALIBRATION = "calibration"
 _NAMES = {"pr_auc_splice": "PR-AUC splice", "ap_donor": "donor AP", "ap_acceptor": "acceptor AP"}
 
 
@@ -60,6 +69,8 @@ def decide(evaluation: Mapping[str, Any], policy: GateConfig) -> Decision:
         known = _number(report, "difference", "pr_auc_splice", "value") is not None
         better = Reason(better.rule, known, f"{better.text} (not required: gate.require_better_than_base)")
     reasons.append(better)
+    reasons.append(_calibration(report, policy, CALIBRATION, "answers"))
+    reasons.extend(_rows(evaluation, policy))
     reasons.extend(_champion(evaluation.get("champion", {}), policy))
     return Decision(all(reason.passed for reason in reasons), tuple(reasons))
 
@@ -100,6 +111,46 @@ def _no_interval(report: Mapping[str, Any]) -> str:
     if None in there or _number(report, "clusters_needed") is None:
         return "it is missing or no number"
     return lacking_clusters(report) or "a bound is missing or no number"
+
+
+def _calibration(report: Mapping[str, Any], policy: GateConfig, rule: str, what: str) -> Reason:
+    """The upper end of the paired interval of log loss lies at most `log_loss_margin` of the base's above it."""
+    base, meta = _number(report, "base", "log_loss"), _number(report, "meta", "log_loss")
+    low, value, high = (_number(report, "difference", "log_loss", end) for end in ("low", "value", "high"))
+    if base is None or meta is None or value is None:
+        return Reason(rule, passed=False, text=f"log loss of {what}, or of the base, is missing or no number")
+    if low is None or high is None:
+        text = f"log loss of {what}: difference to the base {value:+.6f}, but no interval: {_no_interval(report)}"
+        return Reason(rule, passed=False, text=text)
+    allowed = policy.log_loss_margin * base
+    passed = high <= allowed
+    text = (
+        f"log loss of {what}: {'' if passed else 'non-inferiority to the base not shown; '}{meta:.6f} against "
+        f"{base:.6f}, difference {value:+.6f} ({low:+.6f} to {high:+.6f}), upper end must be at most {allowed:.6f}, "
+        f"{100 * policy.log_loss_margin:g} % of the base's"
+    )
+    return Reason(rule, passed, text)
+
+
+def _rows(evaluation: Mapping[str, Any], policy: GateConfig) -> list[Reason]:
+    """Rules of what rows are answered, where that is not what positions are."""
+    ways = evaluation.get("ways")
+    if not isinstance(ways, Mapping) or not {POSITIONS, ROWS} <= ways.keys():
+        return [Reason(f"{ROWS}:evaluated", passed=False, text="the evaluation does not say how rows are answered")]
+    if not ways[ROWS].get("own_calibration"):
+        return []
+    report = evaluation.get("row_answers") or {}
+    reasons = []
+    if evaluation.get("primary") != POSITIONS:
+        text = (
+            "the model reads base scores around a position, and too few test genes have them to judge that: give "
+            "per-nucleotide scores of the test genes, or train a model without track_encoder"
+        )
+        reasons.append(Reason(f"{POSITIONS}:evaluated", passed=False, text=text))
+    for metric in ("ap_donor", "ap_acceptor"):
+        found = _above(report, metric, -policy.margin, "not_worse_than_base", "base")
+        reasons.append(Reason(f"{ROWS}:{found.rule}", found.passed, f"answers to rows: {found.text}"))
+    return [*reasons, _calibration(report, policy, f"{ROWS}:{CALIBRATION}", "answers to rows")]
 
 
 def _champion(champion: Any, policy: GateConfig) -> list[Reason]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from metalayer.evaluation.gate import Decision
+from metalayer.evaluation.metrics import LOWER_IS_BETTER
 from metalayer.evaluation.tables import (
     METRICS,
     base_score_rows,
@@ -76,7 +77,8 @@ def write_report(
 
     Args:
         path: the page.
-        evaluation: reports of `evaluate` under `positions` (or None) and `rows`, `primary`, `champion`.
+        evaluation: reports of `evaluate` under `positions` (or None), `rows` and, of a model that answers rows
+            otherwise, `row_answers`; `ways`, `primary`, `champion`.
         decision: of the gate.
         manifest: of the split.
         load_report: what was read, dropped and mismatched; shown as it is.
@@ -111,6 +113,11 @@ def render(
         _section("By base score, paralogs and chromosome", _parts(report)),
         _section("Most probable classes", _confusion(report)),
     ]
+    if evaluation.get("row_answers"):
+        note = escape(evaluation["ways"]["rows"]["note"])
+        parts.append(
+            _section("Answers to rows", f'<p class="quiet">{note}.</p>{_comparison(evaluation["row_answers"])}')
+        )
     other = "rows" if primary == "positions" else "positions"
     if evaluation.get(other):
         note = (
@@ -194,11 +201,11 @@ def _comparison(report: Mapping[str, Any]) -> str:
 
 
 def _direction(difference: Mapping[str, Any], metric: str | None) -> str:
-    """Whether a difference is clearly for the better or the worse; a lower ECE is better."""
+    """Whether a difference is clearly for the better or the worse; less of an error is better."""
     low, high = difference.get("low"), difference.get("high")
     if low is None or high is None or low <= 0 <= high:
         return ""
-    return "better" if (low > 0) != (metric == "ece") else "worse"
+    return "better" if (low > 0) != (metric in LOWER_IS_BETTER) else "worse"
 
 
 def _estimate(cell: str, colour: str = "") -> str:

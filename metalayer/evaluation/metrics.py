@@ -3,7 +3,8 @@
 Every metric is a function of counts by cluster of genes, so a bootstrap resample (each cluster drawn w times) is a
 weighted sum of those counts: no resample sorts or copies positions. Average precision is
 scikit-learn's (ties included), top-k accuracy SpliceAI's with its expected value inside a tie, precision at
-a recall that of the highest threshold which reaches it (a tie is called whole), ECE has 15 equal-width bins.
+a recall that of the highest threshold which reaches it (a tie is called whole), ECE has 15 equal-width bins,
+log loss is the mean of -log P(true class) in nats.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ RECALL_PERCENTS = (90, 95)
 """Recalls at which precision is told; whole percents, so that reaching one is decided in whole numbers."""
 _RESAMPLES_AT_ONCE = 4_000_000
 """Numbers held per array: resamples are worked off in chunks of this over the number of sites."""
+
+LOG_LOSS_FLOOR = 1e-10
+"""Probabilities of the true class below this count as this: no answer is infinitely wrong."""
+LOWER_IS_BETTER = ("ece", "log_loss")
+"""Metrics that are errors."""
 
 Floats = NDArray[np.float64]
 
@@ -92,6 +98,13 @@ def ranking(
         return labels != NEITHER, splice_score(probabilities)
     site_class = CLASSES.index(target)
     return labels == site_class, probabilities[:, site_class].astype(np.float64)
+
+
+def log_losses(labels: NDArray[np.integer], probabilities: NDArray[np.floating]) -> Floats:
+    """-log P(true class) in nats: (n,) and (n, 3) to (n,)."""
+    true = probabilities[np.arange(len(labels)), labels.astype(np.intp)].astype(np.float64)
+    losses: Floats = -np.log(np.maximum(true, LOG_LOSS_FLOOR))
+    return losses
 
 
 def ap_name(target: str) -> str:
@@ -330,6 +343,12 @@ class Pooled:
             [np.bincount(self.cluster[self.labels == c], minlength=len(self.sizes)) for c in (DONOR, ACCEPTOR)]
         )
 
+    def log_losses(self, system: str) -> Floats:
+        """Sum of -log P(true class) over the positions of each cluster, in nats, (C,)."""
+        losses = log_losses(self.labels, self.scores[system])
+        summed: Floats = np.bincount(self.cluster, weights=losses, minlength=len(self.sizes)).astype(np.float64)
+        return summed
+
     def ranking(self, system: str, target: str) -> tuple[NDArray[np.bool_], Floats]:
         """`ranking` of one system."""
         return ranking(self.labels, self.scores[system], target)
@@ -354,6 +373,7 @@ def metric_values(pooled: Pooled, system: str, weights: Floats, top_k: Sequence[
     out["ap_splice"] = (out["ap_donor"] + out["ap_acceptor"]) / 2
     positive, score = pooled.ranking(system, "splice")
     out["ece"] = CalibrationCounts(positive, score, pooled.cluster, n_clusters).ece(weights)
+    out["log_loss"] = (weights @ pooled.log_losses(system)) / (weights @ pooled.sizes)
     return out
 
 

@@ -20,6 +20,7 @@ from metalayer.evaluation.metrics import (
     ap_name,
     check_probabilities,
     confusion_counts,
+    log_losses,
     ranking,
 )
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
@@ -59,6 +60,7 @@ def row_metrics(
                 true sites (SpliceAI's top-k accuracy). Of a tie that k cuts, the expected share is taken.
             top<k>_acc_donor, top<k>_acc_acceptor: the same at each k, or at n where k is more.
             ece: expected calibration error of P(donor) + P(acceptor), 15 equal-width bins.
+            log_loss: mean of -log P(true class), in nats.
             confusion: true class (rows) by most probable class (columns).
             accuracy: share of rows whose most probable class is true.
             per_class: class name to precision, recall, f1 and support of the most probable class; None
@@ -84,8 +86,9 @@ def row_metrics(
         area = float(counts.roc_auc(_ALL, n)[0])
         out[f"roc_auc_{target}"] = None if np.isnan(area) else area
     out["ap_splice"] = (out["ap_donor"] + out["ap_acceptor"]) / 2
-    confusion, calibration = _counts(labels, probabilities)
+    confusion, calibration, loss = _counts(labels, probabilities)
     out["ece"] = float(calibration.ece(_ALL)[0])
+    out["log_loss"] = loss / len(labels)
     out["accuracy"] = _share(np.trace(confusion), len(labels))
     out["confusion"] = confusion.tolist()
     out["per_class"] = _per_class(confusion)
@@ -164,15 +167,17 @@ def _rank(labels: NDArray[np.integer], probabilities: NDArray[np.floating], targ
 
 def _counts(
     labels: NDArray[np.integer], probabilities: NDArray[np.floating]
-) -> tuple[NDArray[np.intp], CalibrationCounts]:
-    """Confusion (C, C), and calibration of P(donor) + P(acceptor), added up chunk by chunk."""
+) -> tuple[NDArray[np.intp], CalibrationCounts, float]:
+    """Confusion (C, C), calibration of P(donor) + P(acceptor) and log losses, added up chunk by chunk."""
     confusion = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.intp)
     calibration = CalibrationCounts(np.empty(0, bool), np.empty(0), np.empty(0, np.intp), 1)
+    loss = 0.0
     for rows in _chunks(len(labels)):
+        loss += float(log_losses(labels[rows], probabilities[rows]).sum())
         confusion += confusion_counts(labels[rows], probabilities[rows])
         site, score = ranking(labels[rows], probabilities[rows], "splice")
         calibration.add(CalibrationCounts(site, score, np.zeros(len(score), np.intp), 1))
-    return confusion, calibration
+    return confusion, calibration, loss
 
 
 def _share(part: float, whole: float) -> float | None:

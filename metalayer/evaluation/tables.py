@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metalayer.evaluation.calls import SITE_CLASSES
-from metalayer.evaluation.metrics import RECALL_PERCENTS, TARGETS, ap_name
+from metalayer.evaluation.metrics import LOWER_IS_BETTER, RECALL_PERCENTS, TARGETS, ap_name
 
 HEADER = ("metric", "base", "meta", "meta - base")
 METRICS = (
@@ -21,6 +21,7 @@ METRICS = (
         for target in TARGETS
     ),
     ("ece", "ECE"),
+    ("log_loss", "log loss"),
 )
 PARALOG_TITLES = {"1": "with paralogs", "0": "without paralogs", "-1": "not known"}
 _SYSTEMS = ("base", "meta")
@@ -32,8 +33,8 @@ def comparison_rows(report: Mapping[str, Any]) -> Rows:
     """Metric, base, meta and paired difference of each metric, each with its interval; first the header."""
     rows = [list(HEADER)]
     for metric, title in METRICS:
-        # Nearly all positions are no site, so the calibration error over whole genes is small.
-        form = ".6f" if metric == "ece" else ".4f"
+        # Nearly all positions are no site, so errors of probabilities over whole genes are small.
+        form = ".6f" if metric in LOWER_IS_BETTER else ".4f"
         both = [with_interval(report[who][metric], report["intervals"][who][metric], form) for who in _SYSTEMS]
         gap = report["difference"][metric]
         rows.append([title, *both, with_interval(gap["value"], (gap["low"], gap["high"]), f"+{form}")])
@@ -129,9 +130,21 @@ def report_table(report: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
 
 
 def comparison_table(evaluation: Mapping[str, Any]) -> str:
-    """The primary report of an evaluation as aligned text."""
+    """The primary report of an evaluation as aligned text, then how rows are answered where that is otherwise."""
     note = untracked_note(evaluation)
-    return report_table(evaluation[evaluation["primary"]], [note] if note else [])
+    return "\n\n".join(
+        [report_table(evaluation[evaluation["primary"]], [note] if note else []), *rows_table(evaluation)]
+    )
+
+
+def rows_table(evaluation: Mapping[str, Any]) -> list[str]:
+    """Answers to rows compared with the base, as one aligned text; none where positions are answered likewise."""
+    report = evaluation.get("row_answers")
+    if not report:
+        return []
+    return [
+        "\n".join([f"rows: {evaluation['ways']['rows']['note']}", caption(report), *aligned(comparison_rows(report))])
+    ]
 
 
 def untracked_note(evaluation: Mapping[str, Any]) -> str:

@@ -19,7 +19,7 @@ from metalayer.gene_track import GeneTrack
 from metalayer.genome import N_TOKEN, Gene, Interval, encode
 from metalayer.models.bundle import DESCRIPTION, digest, load_model
 from metalayer.models.meta import MetaSpliceModel, recalibrate
-from metalayer.schema import CLASSES, FEATURE_SCHEMA, NEITHER, PROBABILITY_SUM_TOLERANCE
+from metalayer.schema import CLASSES, FEATURE_SCHEMA, NEITHER, POSITIONS, PROBABILITY_SUM_TOLERANCE, ROWS, WAYS
 
 ROW_CHUNK = 32
 """Rows a forward pass always holds (the last one padded), so that a row's bytes do not depend on its
@@ -34,6 +34,7 @@ POSITION_BLOCK = 8192
 """Positions a dense forward pass holds at a time: memory does not grow with the gene."""
 GPU_POSITION_BLOCK = 131_072
 """The same on a GPU, which waits for the next of smaller ones."""
+_NOT_IN_ROWS = "base scores around a position, which rows do not carry: ask /v1/score_sequence"
 
 
 class Predictor:
@@ -72,12 +73,41 @@ class Predictor:
         return cls(model, info, digest(directory), device)
 
     @property
-    def masked_rows(self) -> str:
-        """What rows without tracks miss, in words; empty where the model reads no tracks."""
-        if self.model.tracks is None:
-            return ""
-        rest = "answered from scores and letters" if self.model.fuse else "answered with the calibrated base"
-        return f"the model reads tracks, which rows do not carry: they are masked, and rows are {rest}"
+    def masks_rows(self) -> bool:
+        """Whether rows are answered otherwise than positions, with a calibration of their own."""
+        return self.model.masks_rows
+
+    def note(self, way: str) -> str:
+        """How the model answers in a way of asking, in words: part of every answer."""
+        model = self.model
+        if not model.masks_rows:
+            return "answered from all that the model reads"
+        if way == POSITIONS:
+            return "answered from all that the model reads, base scores around each position included"
+        if model.fuse is None:
+            base = "base scores as they are" if model.calibrator(ROWS).changes_nothing else "recalibrated base scores"
+            return f"{base}; this model reads {_NOT_IN_ROWS}"
+        letters = " and letters" if model.encoder.output_dim else ""
+        return f"answered from a row's scores{letters} alone; this model also reads {_NOT_IN_ROWS}"
+
+    def ways(self) -> dict[str, dict[str, Any]]:
+        """Ways of asking, each with its note and its calibration: JSON-ready.
+
+        Returns:
+            By way: note, own_calibration (whether the other way has another one), shrinkage (donor, acceptor), scale
+            and bias.
+        """
+        found: dict[str, dict[str, Any]] = {}
+        for way in WAYS:
+            calibrator = self.model.calibrator(way)
+            found[way] = {
+                "note": self.note(way),
+                "own_calibration": self.model.masks_rows,
+                "shrinkage": calibrator.shrinkage[:2].tolist(),
+                "scale": float(calibrator.scale),
+                "bias": calibrator.bias.tolist(),
+            }
+        return found
 
     @torch.inference_mode()
     def forward_rows(self, letters: NDArray[np.uint8], features: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -85,7 +115,7 @@ class Predictor:
         log_probabilities = self.model(
             torch.from_numpy(letters).to(self.device), torch.from_numpy(features).to(self.device)
         )
-        answer: NDArray[np.float32] = self.model.calibrate(log_probabilities).cpu().numpy()
+        answer: NDArray[np.float32] = self.model.calibrate(log_probabilities, ROWS).cpu().numpy()
         return answer
 
     def predict_rows(
@@ -127,12 +157,17 @@ class Predictor:
             out[rows] = answer.cpu().numpy()
         return out
 
-    def log_probabilities(self, track: GeneTrack) -> NDArray[np.float32]:
-        """Uncalibrated log-probabilities at every exon base of a gene, block by block: float32 (L, 3)."""
-        return np.concatenate(list(self.log_probability_blocks(track)))
+    def log_probabilities(self, track: GeneTrack, way: str = POSITIONS) -> NDArray[np.float32]:
+        """Uncalibrated log-probabilities at every exon base of a gene, block by block: float32 (L, 3).
+
+        Args:
+            track: the gene.
+            way: `rows` masks the scores around a position, as rows are answered.
+        """
+        return np.concatenate(list(self.log_probability_blocks(track, way)))
 
     @torch.inference_mode()
-    def log_probability_blocks(self, track: GeneTrack) -> Iterator[NDArray[np.float32]]:
+    def log_probability_blocks(self, track: GeneTrack, way: str = POSITIONS) -> Iterator[NDArray[np.float32]]:
         """As `log_probabilities`, one float32 (n, 3) after the other, n at most `position_block`."""
         model, length = self.model, len(track)
         for start in range(0, length, self.position_block):
@@ -143,12 +178,12 @@ class Predictor:
                     track.tokens, track.scores, start, end, model.reach_bp, model.reads_features
                 )
             )
-            yield model(letters, features, tracks, base).squeeze(0).cpu().numpy()
+            yield model(letters, features, tracks, base, masked=way == ROWS).squeeze(0).cpu().numpy()
 
     @torch.inference_mode()
-    def calibrated(self, log_probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Calibrated probabilities of log-probabilities (n, 3)."""
-        answer = self.model.calibrate(torch.from_numpy(log_probabilities).to(self.device))
+    def calibrated(self, log_probabilities: NDArray[np.float32], way: str) -> NDArray[np.float32]:
+        """Calibrated probabilities of the log-probabilities (n, 3) of a way of asking."""
+        answer = self.model.calibrate(torch.from_numpy(log_probabilities).to(self.device), way)
         return answer.cpu().numpy()
 
     def predict_tracks(self, sequence: str, base_scores: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -174,7 +209,7 @@ class Predictor:
 
     def predict_gene_track(self, track: GeneTrack) -> NDArray[np.float32]:
         """Calibrated probabilities at every exon base of a gene: float32 (L, 3)."""
-        return self.calibrated(self.log_probabilities(track))
+        return self.calibrated(self.log_probabilities(track), POSITIONS)
 
 
 def sequence_track(sequence: str, base_scores: NDArray[np.floating]) -> GeneTrack:

@@ -23,7 +23,7 @@ from metalayer.files import publish_directory
 from metalayer.models.meta import MetaSpliceModel
 from metalayer.schema import FEATURE_SCHEMA
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 WEIGHTS, DESCRIPTION = "model.safetensors", "model.json"
 
 

@@ -2,10 +2,12 @@
 
 log p_meta = log_softmax(log p_base + delta), delta = what the tracks correct + head(score features, letters,
 track features), where the last layers start at zero: an untrained model equals its base, and a model that
-learned nothing stays there. Of delta, only the shares of donors and acceptors that validation genes bear
-out are taken. delta is read at row positions (intron bases), and exon bases take it from there
+learned nothing stays there. delta is multiplied by the shrinkage factors of donors and acceptors that
+validation genes support. delta is read at row positions (intron bases), and exon bases take it from there
 (`to_exon_bases`). Every part is optional and shift-equivariant: one set of weights serves windows, crops and
 whole genes. Where the tracks are all that is read, their correction is delta, and there is no head.
+A model is asked in two ways: for positions, with the tracks, and for rows, which carry none, so that they are
+masked. Those are other answers, and each way has a `Calibrator` of its own; without track encoder they are one.
 Axes: B batch, n positions, W window, F features, C classes (donor, acceptor, neither).
 """
 
@@ -18,12 +20,13 @@ from torch import Tensor, nn
 
 from metalayer.errors import ConfigError, InputError
 from metalayer.model_options import check_track_options, fusion_name
+from metalayer.models.calibrator import Calibrator
 from metalayer.models.encoders import build_encoder
 from metalayer.models.fusion import build_fusion
 from metalayer.models.language import LanguageEncoder
 from metalayer.models.scores import FeatureNormaliser, NoScores, ScoreEncoder
 from metalayer.models.tracks import TrackEncoder
-from metalayer.schema import ACCEPTOR, ARTIFACT_WINDOW_BP, CLASSES, DONOR, FEATURES, NEITHER
+from metalayer.schema import ACCEPTOR, ARTIFACT_WINDOW_BP, CLASSES, DONOR, FEATURES, NEITHER, POSITIONS, ROWS, WAYS
 
 PROBABILITY_FLOOR = 1e-10
 """Base probabilities below this count as this before the logarithm."""
@@ -47,11 +50,8 @@ class MetaSpliceModel(nn.Module):
         radius_bp: letters the sequence encoder and the fusion's neighbourhood see on either side of a base.
         reach_bp: letters and scores that any part sees on either side of a base.
         reads_features: whether there is a score encoder.
+        calibrators: by way of asking; of a model without track encoder `positions` serves both.
     """
-
-    correction_shares: Tensor
-    calibration_scale: Tensor
-    calibration_bias: Tensor
 
     def __init__(
         self,
@@ -158,9 +158,18 @@ class MetaSpliceModel(nn.Module):
             self.head = nn.Linear(hidden_dim, num_classes)
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
-        self.register_buffer("correction_shares", torch.ones(num_classes))
-        self.register_buffer("calibration_scale", torch.ones(()))
-        self.register_buffer("calibration_bias", torch.zeros(num_classes))
+        self.calibrators = nn.ModuleDict({way: Calibrator() for way in (WAYS if self.masks_rows else WAYS[:1])})
+
+    @property
+    def masks_rows(self) -> bool:
+        """Whether rows are answered on another path than positions: with the tracks masked."""
+        return self.tracks is not None
+
+    def calibrator(self, way: str) -> Calibrator:
+        """The calibrator of a way of asking."""
+        found = self.calibrators[way if self.masks_rows else POSITIONS]
+        assert isinstance(found, Calibrator)
+        return found
 
     def _scores(self, features: Tensor) -> Tensor:
         if not self.reads_features:
@@ -233,7 +242,9 @@ class MetaSpliceModel(nn.Module):
         letters, around = self.encoder.neighbourhood(tokens, reach)
         return self._delta(self.fusion(scores, letters, around), seen)
 
-    def correction_dense(self, tokens: Tensor, features: Tensor, tracks: Tensor) -> tuple[Tensor, Tensor | None]:
+    def correction_dense(
+        self, tokens: Tensor, features: Tensor, tracks: Tensor, masked: bool = False
+    ) -> tuple[Tensor, Tensor | None]:
         """`correction` at every row position of stretches, equal to that of its windows.
 
         Args:
@@ -241,21 +252,24 @@ class MetaSpliceModel(nn.Module):
                 or the states of a frozen language model, float (B, n, D).
             features: float32 (B, n, F), raw; not read without a score encoder.
             tracks: float32 (B, n + 2 * reach_bp, C), base scores, 0 outside the gene.
+            masked: answer as rows are answered, which carry no tracks.
 
         Returns:
-            float32 (B, n, C), and the logits that a position is of an exon, (B, n), of a track encoder.
+            float32 (B, n, C), and the logits that a position is of an exon, (B, n), of a track encoder that is read.
         """
         seen: TrackView | None = None
         exon: Tensor | None = None
-        if self.tracks is not None:
+        if masked:
+            seen = self._masked(tracks[:, self.reach_bp : tracks.shape[1] - self.reach_bp])
+        elif self.tracks is not None:
             seen, exon = self._look(tracks, tokens, self.reach_bp)
             if self.training and self.fuse is not None:  # also at 0: several processes want every parameter used
-                masked = self._masked(seen.correction)
-                assert masked is not None
+                other = self._masked(seen.correction)
+                assert other is not None
                 kept = torch.rand(len(tokens), 1, 1, device=tokens.device) >= self.track_dropout
                 seen = TrackView(
-                    torch.where(kept, seen.features, masked.features),
-                    torch.where(kept, seen.correction, masked.correction),
+                    torch.where(kept, seen.features, other.features),
+                    torch.where(kept, seen.correction, other.correction),
                 )
         if self.fuse is None:
             return self._delta(features[..., :0], seen), exon
@@ -275,15 +289,18 @@ class MetaSpliceModel(nn.Module):
         tracks: Tensor | None = None,
         base: Tensor | None = None,
         with_exons: bool = False,
+        masked: bool = False,
     ) -> Any:
         """Log-probabilities before calibration: of rows, or with `base` of every exon base of crops.
 
         Args:
-            tokens: as of `correction`; of a crop of n exon bases, those of the n + 2 row positions around them.
+            tokens: as in `correction`; of a crop of n exon bases, those of the n + 2 row positions around them.
             features: likewise.
             tracks: likewise.
             base: float32 (B, n, C), base scores of the exon bases of crops; None: rows.
             with_exons: return also the logits that the exon bases of crops are of an exon.
+            masked: answer crops as rows are answered, without what the tracks say; they then only say where the
+                gene is.
 
         Returns:
             float32 (B, C); of crops (B, n, C), with exons in a tuple with the logits, (B, n), None without tracks.
@@ -291,16 +308,19 @@ class MetaSpliceModel(nn.Module):
         if base is None:
             correction = self.correction(tokens, features, tracks)
             against_neither = correction - correction[..., NEITHER:]
-            return recalibrate(features[..., : len(CLASSES)], self.correction_shares * against_neither)
+            shrinkage = self.calibrator(ROWS if tracks is None else POSITIONS).shrinkage
+            return recalibrate(features[..., : len(CLASSES)], shrinkage * against_neither)
         assert tracks is not None
-        rows, exon = self.correction_dense(tokens, features, tracks)
+        rows, exon = self.correction_dense(tokens, features, tracks, masked)
+        shrinkage = self.calibrator(ROWS if masked else POSITIONS).shrinkage
         inside = tracks[:, self.reach_bp : tracks.shape[1] - self.reach_bp].sum(dim=-1, keepdim=True) > 0
-        answer = recalibrate(base, self.correction_shares * to_exon_bases(rows * inside))
+        answer = recalibrate(base, shrinkage * to_exon_bases(rows * inside))
         return (answer, None if exon is None else exon[:, 1:-1]) if with_exons else answer
 
-    def calibrate(self, log_probabilities: Tensor) -> Tensor:
-        """Calibrated probabilities: softmax(scale * log p + bias), float32 (..., C) to (..., C)."""
-        return torch.softmax(self.calibration_scale * log_probabilities + self.calibration_bias, dim=-1)
+    def calibrate(self, log_probabilities: Tensor, way: str) -> Tensor:
+        """Calibrated probabilities, float32 (..., C) to (..., C), of what `forward` gave in a way of asking."""
+        calibrated: Tensor = self.calibrator(way)(log_probabilities)
+        return calibrated
 
 
 def _cropped(values: Tensor, spare: int) -> Tensor:

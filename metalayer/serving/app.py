@@ -16,7 +16,7 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,12 +32,12 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from metalayer.monitoring.request_log import Answered, RequestLog
-from metalayer.schema import CLASSES
+from metalayer.schema import CLASSES, POSITIONS, ROWS
 from metalayer.serving import arrow
 from metalayer.serving.arrow import too_large
 from metalayer.serving.engine import SEQUENCE_COLUMNS, Engine
 from metalayer.serving.media import JSON, answer_form, body_coding, body_form, decode
-from metalayer.serving.metrics import INTERRUPTED, LETTERS, LOGGED, ROWS
+from metalayer.serving.metrics import INTERRUPTED, LETTERS, LOGGED, SCORED_ROWS
 from metalayer.serving.openapi import document, page
 from metalayer.serving.schemas import Limits, RequestError, parse_rows, parse_sequence
 from metalayer.serving.settings import ServingSettings
@@ -259,10 +259,10 @@ def _rows_work(asked: Asked, body: bytes) -> Iterator[bytes | None]:
     rows = (parse_rows if asked.form == JSON else arrow.read_rows)(body, asked.limits)
 
     def note(answers: NDArray[np.float32]) -> None:
-        ROWS.inc(len(answers))
+        SCORED_ROWS.inc(len(answers))
         _log(asked, rows.sequences, rows.index, rows.row_scores, answers)
 
-    return _by_block(asked.engine.score(rows), CLASSES, asked.wanted, note)
+    return _by_block(asked, asked.engine.score(rows), CLASSES, ROWS, note)
 
 
 def _sequence_work(asked: Asked, body: bytes) -> Iterator[bytes | None]:
@@ -272,7 +272,7 @@ def _sequence_work(asked: Asked, body: bytes) -> Iterator[bytes | None]:
         LETTERS.inc(len(answers))
         _log(asked, pl.Series([given.sequence]))
 
-    return _by_block(asked.engine.score_sequence(given), SEQUENCE_COLUMNS, asked.wanted, note)
+    return _by_block(asked, asked.engine.score_sequence(given), SEQUENCE_COLUMNS, POSITIONS, note)
 
 
 def _log(
@@ -289,9 +289,10 @@ def _log(
 
 
 def _by_block(
+    asked: Asked,
     blocks: Iterator[NDArray[np.float32]],
     names: Sequence[str],
-    wanted: str,
+    way: str,
     note: Callable[[NDArray[np.float32]], None],
 ) -> Iterator[bytes | None]:
     """None for each block done, the answer last."""
@@ -300,20 +301,29 @@ def _by_block(
         done.append(block)
         yield None
     answers = np.concatenate(done)
-    encoded = encode_answer(answers, names, wanted)
+    encoded = encode_answer(answers, names, asked.engine.answered(way), asked.wanted)
     note(answers)
     yield encoded
 
 
-def encode_answer(answers: NDArray[np.float32], names: Sequence[str], form: str = JSON) -> bytes:
-    """Answers (n, k) as `{"rows": [{name: p, ...}, ...]}`, or as an Arrow stream of k columns."""
+def encode_answer(
+    answers: NDArray[np.float32], names: Sequence[str], answered: Mapping[str, str], form: str = JSON
+) -> bytes:
+    """Answers (n, k) as `{"rows": [{name: p, ...}, ...], ...}`, or as an Arrow stream of k columns.
+
+    Args:
+        answers: probabilities.
+        names: of the columns.
+        answered: what the answer says of itself: further fields, or metadata of the Arrow schema.
+        form: media type.
+    """
     if form != JSON:
-        return arrow.encode(answers, names)
+        return arrow.encode(answers, names, answered)
     parts = []
     for start in range(0, len(answers), _JSON_ROWS):  # Python numbers of all rows at once would take much memory
         rows = [dict(zip(names, row, strict=True)) for row in answers[start : start + _JSON_ROWS].tolist()]
         parts.append(json.dumps(rows, separators=(",", ":"), allow_nan=False)[1:-1])
-    return f'{{"rows":[{",".join(parts)}]}}'.encode()
+    return f'{{"rows":[{",".join(parts)}],{json.dumps(dict(answered))[1:]}'.encode()
 
 
 async def _read_body(request: Request, limit: int) -> bytes:

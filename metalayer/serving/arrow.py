@@ -9,7 +9,7 @@ cut off and is refused. Values then go through the checks of JSON.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,9 +71,10 @@ def read_sequence(body: bytes, limits: Limits) -> SequenceInput:
     return validate_sequence({name: values[0] for name, values in columns.items()}, limits)
 
 
-def encode(answers: NDArray[np.float32], names: Sequence[str]) -> bytes:
-    """Answers (n, k) as a stream with a float32 column for each name."""
-    batch = pa.record_batch([pa.array(column) for column in answers.T], names=list(names))
+def encode(answers: NDArray[np.float32], names: Sequence[str], answered: Mapping[str, str]) -> bytes:
+    """Answers (n, k) as a stream with a float32 column for each name, and metadata of its schema."""
+    schema = pa.schema([(name, pa.float32()) for name in names], metadata=dict(answered))
+    batch = pa.record_batch([pa.array(column) for column in answers.T], schema=schema)
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from metalayer.errors import ServiceError
 from metalayer.schema import BASE_SCORES
 from metalayer.serving.arrow import MEDIA_TYPE
-from metalayer.serving.schemas import SEQUENCE, RequestError
+from metalayer.serving.schemas import NOTE, SEQUENCE, RequestError
 
 _AGAIN = (429, 502, 503)
 _LONGEST_WAIT_S = 15.0
@@ -64,6 +64,11 @@ class MetaLayerClient:
     def digest(self) -> str:
         """Of the model that gave the last answer in this thread; empty before the first."""
         return getattr(self._last, "digest", "")
+
+    @property
+    def note(self) -> str:
+        """How that model answered, in words, of the last scores in this thread; empty before the first."""
+        return getattr(self._last, "note", "")
 
     def __enter__(self) -> MetaLayerClient:
         return self
@@ -157,8 +162,9 @@ class MetaLayerClient:
             return self._limits
 
     def _ask(self, path: str, body: bytes) -> pl.DataFrame:
-        answer = self._send("POST", path, body).content
-        return pl.DataFrame(pl.from_arrow(pa.ipc.open_stream(answer).read_all()))
+        answer = pa.ipc.open_stream(self._send("POST", path, body).content).read_all()
+        self._last.note = (answer.schema.metadata or {}).get(NOTE.encode(), b"").decode()
+        return pl.DataFrame(pl.from_arrow(answer))
 
     def _send(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:
         """One answer, tried for again with growing pauses."""

@@ -17,10 +17,10 @@ from metalayer.data.windows import encode_windows
 from metalayer.errors import ModelError
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import sequence_track
-from metalayer.schema import BASE_SCORES, CLASSES
+from metalayer.schema import BASE_SCORES, CLASSES, POSITIONS
 from metalayer.serving.onnx_rows import OnnxRows
 from metalayer.serving.release import GOLDEN, ONNX, read_facts
-from metalayer.serving.schemas import FIELDS, REQUIRED, RequestError, Rows, SequenceInput, validate_columns
+from metalayer.serving.schemas import FIELDS, NOTE, REQUIRED, WAY, RequestError, Rows, SequenceInput, validate_columns
 
 GOLDEN_TOLERANCE = 1e-6
 """Largest allowed difference of a golden row's probability from the expected one."""
@@ -115,8 +115,12 @@ class Engine:
         start = 0
         for block in self._predictor.log_probability_blocks(sequence_track(given.sequence, scores)):
             end = start + len(block)
-            yield np.concatenate([scores[start:end], self._predictor.calibrated(block)], axis=1)
+            yield np.concatenate([scores[start:end], self._predictor.calibrated(block, POSITIONS)], axis=1)
             start = end
+
+    def answered(self, way: str) -> dict[str, str]:
+        """What every answer says of itself: the way of asking, and how the model answers in it."""
+        return {WAY: way, NOTE: self._predictor.note(way)}
 
     def describe(self) -> dict[str, Any]:
         """What is served and where it comes from, JSON-ready."""
@@ -128,7 +132,7 @@ class Engine:
             "digest": self.digest,
             "base_model": info.get("base_model"),
             "feature_schema": {**self._predictor.schema.to_dict(), "hash": self._predictor.schema.hash},
-            "rows": self._predictor.masked_rows or "answered from all that the model reads",
+            "ways": self._predictor.ways(),
             "rows_run_in": self.runs_in,
             "metrics": self._facts.get("metrics", {}),
             "data_hash": self._facts.get("data_hash", info.get("data_hash")),

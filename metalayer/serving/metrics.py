@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from prometheus_client import Counter
 
-ROWS = Counter("metalayer_rows", "Rows scored by /v1/score.")
+SCORED_ROWS = Counter("metalayer_rows", "Rows scored by /v1/score.")
 LETTERS = Counter("metalayer_letters", "Letters scored by /v1/score_sequence.")
 INTERRUPTED = Counter("metalayer_interrupted", "Requests that were not finished, by reason.", ["reason"])
 SWAPS = Counter("metalayer_swaps", "Moves of the alias champion, by what came of them.", ["outcome"])

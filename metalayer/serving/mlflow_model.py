@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,10 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from metalayer.data.windows import encode_windows
 from metalayer.inference import Predictor
-from metalayer.schema import CLASSES
-from metalayer.serving.schemas import validate_columns
+from metalayer.schema import CLASSES, ROWS
+from metalayer.serving.schemas import NOTE, WAY, validate_columns
+
+logger = logging.getLogger(__name__)
 
 
 class SpliceModel(PythonModel):  # type: ignore[misc]
@@ -21,6 +24,8 @@ class SpliceModel(PythonModel):  # type: ignore[misc]
     def load_context(self, context: PythonModelContext) -> None:
         """Load the model directory that was logged as artifact `bundle`."""
         self.predictor = Predictor.load(Path(context.artifacts["bundle"]))
+        if self.predictor.masks_rows:
+            logger.warning("rows: %s", self.predictor.note(ROWS))
 
     def predict(
         self, context: PythonModelContext, model_input: pd.DataFrame, params: dict[str, Any] | None = None
@@ -33,7 +38,7 @@ class SpliceModel(PythonModel):  # type: ignore[misc]
             params: not used.
 
         Returns:
-            float64 columns donor, acceptor, neither, in the order of the rows.
+            float64 columns donor, acceptor, neither, in the order of the rows; `attrs` says how they were answered.
 
         Raises:
             RequestError: rows that break the contract.
@@ -41,7 +46,9 @@ class SpliceModel(PythonModel):  # type: ignore[misc]
         rows = validate_columns({str(name): model_input[name].tolist() for name in model_input.columns})
         windows = encode_windows(rows.sequences, rows.index, self.predictor.schema.window_bp)
         answers = self.predictor.predict_rows(rows.row_scores, windows)
-        return pd.DataFrame(answers.astype("float64"), columns=list(CLASSES), index=model_input.index)
+        table = pd.DataFrame(answers.astype("float64"), columns=list(CLASSES), index=model_input.index)
+        table.attrs |= {WAY: ROWS, NOTE: self.predictor.note(ROWS)}
+        return table
 
 
 set_model(SpliceModel())

@@ -25,7 +25,7 @@ from metalayer.features import feature_matrix
 from metalayer.genome import N_TOKEN
 from metalayer.inference.predictor import ROW_CHUNK, Predictor
 from metalayer.models.meta import MetaSpliceModel
-from metalayer.schema import BASE_SCORES, ROW_SCORES
+from metalayer.schema import BASE_SCORES, ROW_SCORES, ROWS
 from metalayer.serving.release import ONNX
 
 ROUNDING_TOLERANCE, PARITY_TOLERANCE = 1e-6, 1e-5
@@ -114,7 +114,7 @@ class _CalibratedRows(nn.Module):
         self.model = model
 
     def forward(self, letters: Tensor, features: Tensor) -> Tensor:
-        return self.model.calibrate(self.model(letters, features))
+        return self.model.calibrate(self.model(letters, features), ROWS)
 
 
 def _export(predictor: Predictor, path: Path) -> None:

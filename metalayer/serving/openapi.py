@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import metalayer
-from metalayer.schema import BASE_SCORES, CLASSES, ROW_SCORES
+from metalayer.schema import BASE_SCORES, CLASSES, ROW_SCORES, WAYS
 from metalayer.serving.engine import SEQUENCE_COLUMNS
 from metalayer.serving.media import ARROW, CODINGS, JSON
-from metalayer.serving.schemas import FIELDS, INDEX, REQUIRED, SEQUENCE, SEQUENCE_FIELDS
+from metalayer.serving.schemas import FIELDS, INDEX, NOTE, REQUIRED, SEQUENCE, SEQUENCE_FIELDS, WAY
 from metalayer.serving.settings import ServingSettings
 
 _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
@@ -145,10 +145,14 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def _post(name: str, summary: str, request: str, columns: tuple[str, ...]) -> dict[str, Any]:
-    rows = {"type": "array", "items": _object(dict.fromkeys(columns, _PROBABILITY))}
+    answered = {
+        "rows": {"type": "array", "items": _object(dict.fromkeys(columns, _PROBABILITY))},
+        WAY: {"enum": list(WAYS), "description": "the way of asking, as in /v1/model; in Arrow metadata of the schema"},
+        NOTE: {"type": "string", "description": "how the model answers in this way; in Arrow likewise"},
+    }
     codes = (400, 401, 406, 408, 413, 415, 422, 429, 500, 503, 504)
     return {
-        **_get(name, summary, JSON, _object({"rows": rows}), codes, ARROW),
+        **_get(name, summary, JSON, _object(answered), codes, ARROW),
         "requestBody": {
             "required": True,
             "content": {

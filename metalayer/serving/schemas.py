@@ -27,6 +27,9 @@ FIELDS: tuple[str, ...] = (*REQUIRED, INDEX)
 SEQUENCE_FIELDS: tuple[str, ...] = (SEQUENCE, *BASE_SCORES)
 """Of a sequence whose every position is scored; the scores, one a letter each, all or none."""
 
+WAY, NOTE = "way", "note"
+"""What an answer says of itself beside its rows: fields in JSON, metadata of the schema in Arrow."""
+
 MAX_DETAILS = 100
 """Mistakes listed in one answer; the message counts all of them."""
 _SHOWN_LETTERS = 80

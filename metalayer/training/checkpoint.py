@@ -17,7 +17,7 @@ from metalayer.files import publish_file
 from metalayer.models.meta import MetaSpliceModel
 from metalayer.schema import FEATURE_SCHEMA
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 BEST, LAST = "best_model.pt", "last_model.pt"
 
 

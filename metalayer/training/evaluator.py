@@ -20,7 +20,7 @@ from metalayer.device import resolve_device
 from metalayer.errors import EvaluationError
 from metalayer.evaluation.row_metrics import check_labels, check_top_k_values, row_metrics
 from metalayer.models.meta import MetaSpliceModel
-from metalayer.schema import CLASSES
+from metalayer.schema import CLASSES, ROWS
 
 
 class MetaLayerEvaluator:
@@ -69,7 +69,7 @@ def _answers(model: MetaSpliceModel, loader: RowLoader) -> tuple[NDArray[np.uint
     probabilities = np.empty((n, len(CLASSES)), dtype=np.float32)
     came: list[Rows] = []
     given = 0
-    device = model.calibration_scale.device
+    device = next(model.parameters()).device
     for batch in loader:
         batch_labels = batch.labels.numpy()
         check_labels(batch_labels)
@@ -78,7 +78,7 @@ def _answers(model: MetaSpliceModel, loader: RowLoader) -> tuple[NDArray[np.uint
         came.append(batch.rows.numpy())
         if given <= n:
             log_p = model(batch.windows.to(device), batch.features.to(device))
-            probabilities[at] = model.calibrate(log_p).float().cpu().numpy()
+            probabilities[at] = model.calibrate(log_p, ROWS).float().cpu().numpy()
             labels[at] = batch_labels
     rows = np.concatenate([np.empty(0, np.int64), *came])
     order = np.argsort(rows, kind="stable")

@@ -31,7 +31,7 @@ from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
 from metalayer.models.build import build_model
 from metalayer.models.bundle import DESCRIPTION, read_description
-from metalayer.schema import CLASSES
+from metalayer.schema import CLASSES, POSITIONS
 from metalayer.training.trainer import HISTORY, seed_everything
 from metalayer.workflows.evaluate import score_positions
 from metalayer.workflows.train_genes import gene_parts, read_tracks, refuse_crossing, train_on_scores
@@ -356,7 +356,7 @@ def _facts(folder: Path) -> dict[str, Any]:
         "genes": {part: len(info["split"][part]) for part in ("train", "valid")},
         "epochs": len(history) - 1,
         "best_epoch": info["best_epoch"],
-        "shares": info["calibration"]["shares"],
+        "shrinkage": info["calibration"][POSITIONS]["shrinkage"],
         "seconds": sum(epoch["seconds"] for epoch in history),
     }
 

@@ -22,7 +22,7 @@ from metalayer.evaluation.report import compare_champion, evaluate
 from metalayer.files import publish_file
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
-from metalayer.schema import CLASSES, PROBABILITY_SUM_TOLERANCE, ROW_SCORES
+from metalayer.schema import CLASSES, POSITIONS, PROBABILITY_SUM_TOLERANCE, ROW_SCORES, ROWS
 from metalayer.workflows.train import open_tracks
 
 logger = logging.getLogger(__name__)
@@ -68,8 +68,10 @@ def evaluate_bundle(
     tracked = [gene_id for gene_id in test_genes if store and gene_id in store]
     untracked = [gene_id for gene_id in test_genes if gene_id not in set(tracked)]
     position_genes = score_positions(predictor, store, tracked) if store else []
-    if predictor.masked_rows:
-        logger.info("%s", predictor.masked_rows)
+    row_answers: list[GeneScores] = []
+    if predictor.masks_rows:
+        logger.info("rows: %s", predictor.note(ROWS))
+        row_answers = score_positions(predictor, store, tracked, ROWS) if store else []
     complete = bool(tracked) and len(untracked) <= config.data.max_bad_share * len(test_genes)
     if tracked and untracked:
         logger.warning(
@@ -85,7 +87,10 @@ def evaluate_bundle(
         if position_genes
         else None,
         "rows": evaluate(row_genes, config.evaluate, unit="rows", related_genes=related),
-        "rows_without_tracks": predictor.masked_rows or None,
+        "row_answers": evaluate(row_answers, config.evaluate, unit="positions", related_genes=related)
+        if row_answers
+        else None,
+        "ways": predictor.ways(),
         "champion": None,
         "test_genes": len(test_genes),
         "test_genes_with_tracks": len(tracked),
@@ -108,7 +113,7 @@ def evaluate_bundle(
 def _score_rows(predictor: Predictor, table: RowTable) -> list[GeneScores]:
     """Base, meta and uncalibrated meta on rows, by gene."""
     log_p = predictor.row_log_probabilities(table.features, table.windows)
-    meta = predictor.calibrated(log_p)
+    meta = predictor.calibrated(log_p, ROWS)
     base = base_probabilities(table.features[:, : len(CLASSES)])
     out = []
     for gene_id, chrom, at in _rows_by_gene(table):
@@ -128,14 +133,16 @@ def _rows_by_gene(table: RowTable) -> list[tuple[str, str, slice]]:
     ]
 
 
-def score_positions(predictor: Predictor, store: TrackStore, gene_ids: Sequence[str]) -> list[GeneScores]:
-    """Base, meta and uncalibrated meta at every exon base of each gene."""
+def score_positions(
+    predictor: Predictor, store: TrackStore, gene_ids: Sequence[str], way: str = POSITIONS
+) -> list[GeneScores]:
+    """Base, meta and uncalibrated meta at every exon base of each gene, answered in a way of asking."""
     out = []
     for number, track in enumerate(store.read_many(list(gene_ids)), start=1):
-        log_p = predictor.log_probabilities(track)
+        log_p = predictor.log_probabilities(track, way)
         scores = {
             "base": base_probabilities(track.scores),
-            "meta": predictor.calibrated(log_p),
+            "meta": predictor.calibrated(log_p, way),
             "uncalibrated": np.exp(log_p),
         }
         gene = track.gene
@@ -168,7 +175,7 @@ def _against_champion(
                 for track in store.read_many([gene.gene_id for gene in unseen])
             }
         else:
-            answers = predictor.calibrated(predictor.row_log_probabilities(table.features, table.windows))
+            answers = predictor.calibrated(predictor.row_log_probabilities(table.features, table.windows), ROWS)
             theirs = {gene_id: answers[at] for gene_id, _, at in _rows_by_gene(table)}
         both = [
             replace(gene, scores={"meta": gene.scores["meta"], "champion": theirs[gene.gene_id]}) for gene in unseen

@@ -18,6 +18,7 @@ from metalayer.evaluation.tables import builds_note
 from metalayer.files import publish_file
 from metalayer.gene_groups import related
 from metalayer.inference import Predictor
+from metalayer.schema import POSITIONS, ROWS, WAYS
 from metalayer.workflows.evaluate import score_positions
 
 logger = logging.getLogger(__name__)
@@ -48,7 +49,8 @@ def evaluate_scores(
         gene_table: where genes must lie, and their paralog groups, which are resampled as one; None for neither.
 
     Returns:
-        What was written: the report of `evaluation.report.evaluate`, with files (name, genome_build, genes,
+        What was written: the report of `evaluation.report.evaluate`, with ways of asking, row_answers (the same
+        report of what rows are answered, None where that is the same), files (name, genome_build, genes,
         positions), genome_builds (None for files that name none), genes_in_several_builds, genes_dropped,
         genes_seen_in_training and model_digest.
 
@@ -71,10 +73,17 @@ def evaluate_scores(
             logger.warning("%s", note)
         genes = {gene_id for file in files for gene_id in file.store.genes()}
         seen = _seen_in_training(predictor, genes)
-        scored = [one for file in files for one in score_positions(predictor, file.store, list(file.store.genes()))]
-    together = related(table.values())
-    report = evaluate(scored, config or EvaluateConfig(), unit="positions", related_genes=together)
+        together = related(table.values())
+        by_way: dict[str, dict[str, Any]] = {}
+        for way in WAYS if predictor.masks_rows else (POSITIONS,):
+            scored = [
+                one for file in files for one in score_positions(predictor, file.store, list(file.store.genes()), way)
+            ]
+            by_way[way] = evaluate(scored, config or EvaluateConfig(), unit="positions", related_genes=together)
+    report = by_way[POSITIONS]
     report |= builds | {
+        "ways": predictor.ways(),
+        "row_answers": by_way.get(ROWS),
         "files": [_facts(file) for file in files],
         "genes_dropped": {gene_id: cause for file in files for gene_id, cause in file.found.genes_dropped.items()},
         "genes_seen_in_training": seen,

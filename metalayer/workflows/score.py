@@ -26,9 +26,9 @@ from metalayer.data.windows import encode_windows
 from metalayer.errors import ArtifactError, InputError, ServiceError
 from metalayer.files import only_one, publish_file
 from metalayer.inference import Predictor
-from metalayer.schema import CLASSES, ROW_SCORES
+from metalayer.schema import CLASSES, ROW_SCORES, ROWS
 from metalayer.serving.client import MetaLayerClient
-from metalayer.serving.schemas import INDEX, SEQUENCE, Limits, RequestError, validate_columns
+from metalayer.serving.schemas import INDEX, NOTE, SEQUENCE, WAY, Limits, RequestError, validate_columns
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +48,8 @@ def score_rows(rows: Path, model: Path, output: Path, device: str = "cpu") -> in
             scores, and where the labelled base is: `index`, else `position` and `window_start` as in
             artifacts, else the middle of the sequence. Other columns do not matter.
         model: model directory, or the output folder of `metalayer train`.
-        output: `.parquet` or `.tsv`; appears whole or not at all.
+        output: `.parquet` or `.tsv`; appears whole or not at all. How rows are answered is logged, and stands in
+            the metadata of the Parquet's schema.
         device: of the network.
 
     Returns:
@@ -60,8 +61,8 @@ def score_rows(rows: Path, model: Path, output: Path, device: str = "cpu") -> in
     """
     _check_name(output, (".parquet", ".tsv"))
     predictor = Predictor.load(model, device)
-    if predictor.masked_rows:
-        logger.warning("%s", predictor.masked_rows)
+    note = predictor.note(ROWS)
+    logger.log(logging.WARNING if predictor.masks_rows else logging.INFO, "rows: %s", note)
     done = 0
     with publish_file(output) as draft, contextlib.ExitStack() as stack:
         writer: pq.ParquetWriter | None = None
@@ -72,7 +73,7 @@ def score_rows(rows: Path, model: Path, output: Path, device: str = "cpu") -> in
                 with draft.open("ab") as handle:
                     answers.write_csv(handle, separator="\t", include_header=done == len(answers))
                 continue
-            table = answers.to_arrow()
+            table = _noted(answers, note)
             if writer is None:
                 writer = stack.enter_context(pq.ParquetWriter(draft, table.schema, compression="zstd"))
             writer.write_table(table.cast(writer.schema))
@@ -113,10 +114,9 @@ def score_rows_by_server(rows: Path, client: MetaLayerClient, output: Path) -> i
             done += count
         if not done:
             raise ArtifactError(f"{rows}: no rows")
-        with (
-            publish_file(output) as draft,
-            pq.ParquetWriter(draft, pq.read_schema(files[0]), compression="zstd") as out,
-        ):
+        schema = pq.read_schema(files[0])
+        logger.info("rows: %s", (schema.metadata or {}).get(NOTE.encode(), b"the server says no more").decode())
+        with publish_file(output) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as out:
             for part in files:
                 out.write_table(pq.read_table(part).cast(out.schema))
     shutil.rmtree(parts)
@@ -130,11 +130,11 @@ def _part_by_part(rows: Path, client: MetaLayerClient, parts: Path) -> Iterator[
 
     def score(batch: pl.DataFrame, part: Path, first: int) -> tuple[Path, int]:
         if not part.exists():
-            answers = _named(batch, _ask(batch, client, rows, first))
+            answers = _noted(_named(batch, _ask(batch, client, rows, first)), client.note)
             with checking:
                 _check_run(parts / "run.json", rows, client.digest)
             with publish_file(part) as draft:
-                answers.write_parquet(draft)
+                pq.write_table(answers, draft, compression="zstd")
         return part, len(batch)
 
     for number, batch in enumerate(_read(rows)):
@@ -263,6 +263,11 @@ def _score(batch: pl.DataFrame, predictor: Predictor, path: Path, first: int) ->
     windows = encode_windows(rows.sequences, rows.index, predictor.schema.window_bp)
     answers = predictor.predict_rows(rows.row_scores, windows)
     return _named(batch, pl.DataFrame(answers, schema=CLASSES))
+
+
+def _noted(answers: pl.DataFrame, note: str) -> pa.Table:
+    """A table whose metadata say how its rows were answered."""
+    return answers.to_arrow().replace_schema_metadata({WAY: ROWS, NOTE: note})
 
 
 def _named(batch: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:

@@ -21,12 +21,13 @@ from metalayer.data.tracks import TrackStore
 from metalayer.data.variant_weights import Unit, VariantWeights
 from metalayer.device import use_threads
 from metalayer.errors import ModelError, SchemaError
-from metalayer.evaluation.calibration import Calibration, correction_shares, fit, mixed
+from metalayer.evaluation.calibration import Calibration, beyond_chance, fit, mixed, shrinkage_factors
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
 from metalayer.models.build import build_model
 from metalayer.models.bundle import save_model
 from metalayer.models.meta import MetaSpliceModel
+from metalayer.schema import POSITIONS, ROWS, WAYS
 from metalayer.training.checkpoint import LAST
 from metalayer.training.trainer import Loader, Trainer, best_epoch, seed_everything
 
@@ -216,8 +217,12 @@ def freeze_unread(model: MetaSpliceModel) -> None:
         model.tracks.requires_grad_(False)
 
 
-def calibrate_on_genes(predictor: Predictor, store: TrackStore, gene_ids: Sequence[str]) -> dict[str, Any]:
-    """Fit share of the correction and calibration on all positions of validation genes, and put them into the model.
+def calibrate_on_genes(predictor: Predictor, store: TrackStore, gene_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Fit shrinkage factors and calibration on all positions of validation genes, and put them into the model.
+
+    Each way of asking that the network answers on a path of its own is fitted alone: rows, where they do without the
+    scores around a position, on the same positions with those masked. Answers that no correction is left of are the
+    base's, and recalibrated only where that is `beyond_chance`.
 
     Args:
         predictor: of the model.
@@ -225,26 +230,39 @@ def calibrate_on_genes(predictor: Predictor, store: TrackStore, gene_ids: Sequen
         gene_ids: the validation genes that are there.
 
     Returns:
-        shares (donor, acceptor), scale, bias and what they were fitted on: JSON-ready.
+        By way of asking: shrinkage (donor, acceptor), scale, bias, what they were fitted on, and the reason where they
+        change nothing. JSON-ready.
     """
-    logger.info("calibrating on all positions of %d validation genes", len(gene_ids))
+    ways = WAYS if predictor.masks_rows else (POSITIONS,)
+    found = {way: _fitted_on_genes(predictor, store, gene_ids, way) for way in ways}
+    return {way: found.get(way, found[POSITIONS]) for way in WAYS}
+
+
+def _fitted_on_genes(predictor: Predictor, store: TrackStore, gene_ids: Sequence[str], way: str) -> dict[str, Any]:
+    logger.info("calibrating answers for %s on all positions of %d validation genes", way, len(gene_ids))
     answers, bases, labels = [], [], []
     for track in store.read_many(list(gene_ids)):
-        answers.append(predictor.log_probabilities(track))
+        answers.append(predictor.log_probabilities(track, way))
         bases.append(np.log(base_probabilities(track.scores)))
         labels.append(track.labels)
     log_p, log_base, truth = np.concatenate(answers), np.concatenate(bases), np.concatenate(labels)
     genes = np.repeat(np.arange(len(answers)), [len(answer) for answer in answers])
-    shares = correction_shares(log_base, log_p, truth, genes)
-    predictor.model.correction_shares[:2] = predictor.model.correction_shares.new_tensor(shares)
-    calibration = fit(np.exp(mixed(log_base, log_p, shares)), truth)
-    return {"shares": list(shares), **_put(predictor.model, calibration, "positions")}
+    shrinkage = shrinkage_factors(log_base, log_p, truth, genes)
+    predictor.model.calibrator(way).set_shrinkage(*shrinkage)
+    probabilities = np.exp(mixed(log_base, log_p, shrinkage))
+    calibration = fit(probabilities, truth)
+    if not any(shrinkage) and not beyond_chance(calibration, probabilities, truth, genes):
+        calibration = Calibration(reason="answers are the base's, which the validation genes do not show to be off")
+    return _put(predictor, way, calibration, "positions", shrinkage)
 
 
 def calibrate_on_rows(
     predictor: Predictor, table: RowTable, rows: Rows, weights: NDArray[np.float32]
-) -> dict[str, Any]:
+) -> dict[str, dict[str, Any]]:
     """Fit the calibration of a model on validation rows and put it into the model.
+
+    Where the model reads the scores around a position, which rows do not carry, its answers for positions stay
+    uncalibrated, and that is said.
 
     Args:
         predictor: of the model.
@@ -253,14 +271,25 @@ def calibrate_on_rows(
         weights: of those rows, float32 (n,).
 
     Returns:
-        As of `calibrate_on_genes`.
+        As in `calibrate_on_genes`.
     """
     logger.info("calibrating on %d validation rows", len(rows))
     log_p = predictor.row_log_probabilities(table.features[rows], table.windows[rows])
-    return _put(predictor.model, fit(np.exp(log_p), table.labels[rows], weights), "rows")
+    fitted = _put(predictor, ROWS, fit(np.exp(log_p), table.labels[rows], weights), "rows")
+    if not predictor.masks_rows:
+        return dict.fromkeys(WAYS, fitted)
+    logger.warning("no validation gene has per-nucleotide scores: answers for positions are not calibrated")
+    return {POSITIONS: _put(predictor, POSITIONS, Calibration(), "nothing"), ROWS: fitted}
 
 
-def _put(model: MetaSpliceModel, calibration: Calibration, unit: str) -> dict[str, Any]:
-    model.calibration_scale.fill_(calibration.scale)
-    model.calibration_bias.copy_(model.calibration_bias.new_tensor(calibration.bias))
-    return {"scale": calibration.scale, "bias": list(calibration.bias), "fitted_on": unit}
+def _put(
+    predictor: Predictor, way: str, calibration: Calibration, unit: str, shrinkage: Sequence[float] = (1.0, 1.0)
+) -> dict[str, Any]:
+    predictor.model.calibrator(way).set_calibration(calibration.scale, calibration.bias)
+    return {
+        "shrinkage": list(shrinkage),
+        "scale": calibration.scale,
+        "bias": list(calibration.bias),
+        "fitted_on": unit,
+        "reason": calibration.reason,
+    }
