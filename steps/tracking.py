@@ -94,8 +94,8 @@ def test_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
             flat |= {f"{who}_{metric}_low": low, f"{who}_{metric}_high": high}
     for metric, value in report["difference"].items():
         flat |= {f"difference_{metric}": value["value"], f"difference_{metric}_low": value["low"]}
-    flat |= {name: value for name, value in served_metrics(evaluation).items() if name.startswith("rows_")}
-    return _finite(flat)
+    of_rows = {name: value for name, value in served_metrics(evaluation).items() if name.startswith("rows_")}
+    return _finite({**flat, **of_rows})
 
 
 def _finite(values: Mapping[str, Any]) -> dict[str, float]:
