@@ -362,6 +362,6 @@ def test_kill_in_mid_write_leaves_no_folder_and_the_next_run_works(tmp_path):
     )
     killed = subprocess.run([sys.executable, "-c", script, str(out)], cwd=Path(__file__).parents[1], check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert not out.exists() and len(list(tmp_path.iterdir())) == 1  # the hidden draft
+    assert not out.exists() and len(list(tmp_path.iterdir())) == 2  # the hidden draft and its lock
     simulate(out, n_genes=3)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]

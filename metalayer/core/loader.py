@@ -401,8 +401,9 @@ def _refuse_duplicates(rows: _RowWriter, reading: ReadReport) -> None:
 
 
 def _keep_donors(path: Path) -> None:
-    """Of a donor and an acceptor row on one base, keep the donor."""
+    """Of a donor and an acceptor row on one base of a draft, keep the donor."""
     frame = pl.read_parquet(path)
     lost = pl.struct("gene_id", "position").is_duplicated() & (pl.col("splice_type") == "acceptor")
-    with publish_file(path) as draft:
-        frame.filter(~lost).write_parquet(draft)
+    kept = path.with_name(path.name + "-kept")  # goes with the draft, should this process be killed
+    frame.filter(~lost).write_parquet(kept)
+    kept.replace(path)

@@ -12,7 +12,6 @@ row, without scores.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hmac
 import logging
 import os
@@ -31,13 +30,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from metalayer.errors import ConfigError
-from metalayer.files import publish_file
+from metalayer.files import publish_file, sweep, taking_turns
 from metalayer.schema import CLASSES, ROW_SCORES
 
 PART_ROWS = 100_000
 WRITTEN, DROPPED, FAILED = "written", "dropped", "failed"
 """What becomes of a row: in a part; not taken, the queue was full; lost, the part could not be written."""
 KEY_FILE = "sequence-hash.key"
+_PART = "requests-"
 _KEY_BYTES = 32
 _HASH_BYTES = 16
 _CLOSING_S = 10.0
@@ -111,6 +111,7 @@ class RequestLog:
             folder.mkdir(parents=True, exist_ok=True)
             if not os.access(folder, os.W_OK | os.X_OK):
                 raise ConfigError(f"request log {folder}: not a folder that this process may write to")
+            sweep(folder, f"{_PART}*")  # each part has a name of its own: no later one would do it
             self._key = key.encode() or _key_of(folder)
         except OSError as error:
             raise ConfigError(f"request log {folder}: {error.strerror or error}") from None
@@ -166,7 +167,7 @@ class RequestLog:
                 return
 
     def _write(self, table: pl.DataFrame) -> None:
-        path = self._folder / f"requests-{table['time'][0]:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}.parquet"
+        path = self._folder / f"{_PART}{table['time'][0]:%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:12]}.parquet"
         try:
             with publish_file(path) as draft:
                 table.write_parquet(draft)
@@ -181,9 +182,9 @@ class RequestLog:
             logger.error("request log: old parts stay: %s", error)
 
     def _remove_oldest(self) -> None:
-        """Keep the newest parts that `max_bytes` have room for, and drafts that a killed process left likewise."""
+        """Keep the newest parts that `max_bytes` have room for."""
         found = []
-        for path in (*self._folder.glob("requests-*"), *self._folder.glob(".requests-*")):
+        for path in self._folder.glob(f"{_PART}*"):
             with contextlib.suppress(FileNotFoundError):  # another worker was first
                 state = path.stat()
                 found.append((state.st_mtime_ns, state.st_size, path))
@@ -196,14 +197,16 @@ class RequestLog:
 
 def _key_of(folder: Path) -> bytes:
     """The key of a folder, made where it has none; workers that start at one moment take turns."""
-    with os.fdopen(os.open(folder / KEY_FILE, os.O_RDWR | os.O_CREAT, 0o600), "r+b") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        key = handle.read()
-        if len(key) < _KEY_BYTES:  # new, or cut off
-            key = secrets.token_bytes(_KEY_BYTES)
-            handle.seek(0)
-            handle.write(key)
-    return key
+    path = folder / KEY_FILE
+    with taking_turns(path):
+        if path.exists():
+            key = path.read_bytes()
+            if len(key) >= _KEY_BYTES:  # else cut off
+                return key
+        with publish_file(path) as draft:
+            draft.touch(0o600)
+            draft.write_bytes(secrets.token_bytes(_KEY_BYTES))
+        return path.read_bytes()
 
 
 def _table(answered: Answered, key: bytes) -> pl.DataFrame:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +20,7 @@ import yaml
 
 from metalayer.config import state_dir
 from metalayer.errors import InputError, RegistryError
-from metalayer.files import publish_directory
+from metalayer.files import flush, scratch_directory
 from metalayer.models.bundle import digest
 from metalayer.serving import onnx_rows, release
 from metalayer.serving.engine import Engine
@@ -75,9 +74,8 @@ def build_bento(bundle: Path, golden: Path, *, name: str, version: int | str, fa
     tag, home = _tag(name, version, model_digest), bentoml_home()
     target = _directory(home, tag)
     bento_name, _, bento_version = tag.partition(":")
-    staged = home / "tmp" / f"build-{bento_name}-{bento_version}"
-    with publish_directory(staged) as draft:
-        context, store = draft / "context", draft / "home"
+    with scratch_directory(home / "tmp" / f"build-{bento_name}-{bento_version}") as scratch:
+        context, store = scratch / "context", scratch / "home"
         (context / "release").mkdir(parents=True)
         store.mkdir()
         release.write_release(
@@ -89,18 +87,17 @@ def build_bento(bundle: Path, golden: Path, *, name: str, version: int | str, fa
         bentofile = _bentofile(labels, release.runtime(Path(bundle)), why_torch)
         (context / "bentofile.yaml").write_text(yaml.safe_dump(bentofile), encoding="utf-8")
         _run_build(context, store, bento_name, bento_version)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    built = _directory(staged / "home", tag)
-    built.chmod(0o755)  # BentoML lets its owner in only, and a container runs as somebody else
-    try:
-        built.rename(target)
-    except OSError as error:
-        if not find_bento(name, version, model_digest):  # else another run published the same model meanwhile
-            raise RegistryError(
-                f"Bento {tag}: cannot be moved to {target}: {error.strerror or error}. Remove what is there"
-            ) from None
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        built = _directory(store, tag)
+        built.chmod(0o755)  # BentoML lets its owner in only, and a container runs as somebody else
+        flush(built)
+        try:
+            built.rename(target)
+        except OSError as error:
+            if not find_bento(name, version, model_digest):  # else another run published the same model meanwhile
+                raise RegistryError(
+                    f"Bento {tag}: cannot be moved to {target}: {error.strerror or error}. Remove what is there"
+                ) from None
     return tag
 
 

@@ -24,7 +24,7 @@ from metalayer.model_options import is_hub_id
 from metalayer.models.bundle import DESCRIPTION, WEIGHTS, read_description
 
 GOLDEN, FACTS, ONNX = "golden.parquet", "release.json", "model.onnx"
-RUNTIME = ("numpy", "polars", "pyarrow", "pydantic", "PyYAML", "safetensors", "scipy", "torch")
+RUNTIME = ("filelock", "numpy", "polars", "pyarrow", "pydantic", "PyYAML", "safetensors", "scipy", "torch")
 """Distributions that every model needs to answer."""
 
 

@@ -64,23 +64,35 @@ def score_rows(rows: Path, model: Path, output: Path, device: str = "cpu") -> in
     note = predictor.note(ROWS)
     logger.log(logging.WARNING if predictor.masks_rows else logging.INFO, "rows: %s", note)
     done = 0
-    with publish_file(output) as draft, contextlib.ExitStack() as stack:
-        writer: pq.ParquetWriter | None = None
+    with publish_file(output) as draft, _writer(draft, output.suffix, note) as write:
         for batch in _read(rows):
             answers = _score(batch, predictor, rows, done)
             done += len(answers)
-            if output.suffix == ".tsv":
-                with draft.open("ab") as handle:
-                    answers.write_csv(handle, separator="\t", include_header=done == len(answers))
-                continue
-            table = _noted(answers, note)
-            if writer is None:
-                writer = stack.enter_context(pq.ParquetWriter(draft, table.schema, compression="zstd"))
-            writer.write_table(table.cast(writer.schema))
+            write(answers)
         if not done:
             raise ArtifactError(f"{rows}: no rows")
     logger.info("scored %d rows into %s", done, output)
     return done
+
+
+@contextlib.contextmanager
+def _writer(path: Path, kind: str, note: str) -> Iterator[Callable[[pl.DataFrame], None]]:
+    """Writes batches to `path`, opened once, as `.tsv`, or as `.parquet` with the note."""
+    with contextlib.ExitStack() as stack:
+        if kind == ".tsv":
+            handle = stack.enter_context(path.open("wb"))
+            yield lambda answers: answers.write_csv(handle, separator="\t", include_header=handle.tell() == 0)
+            return
+        out: pq.ParquetWriter | None = None
+
+        def write(answers: pl.DataFrame) -> None:
+            nonlocal out
+            table = _noted(answers, note)
+            if out is None:
+                out = stack.enter_context(pq.ParquetWriter(path, table.schema, compression="zstd"))
+            out.write_table(table.cast(out.schema))
+
+        yield write
 
 
 def score_rows_by_server(rows: Path, client: MetaLayerClient, output: Path) -> int:
@@ -119,7 +131,7 @@ def score_rows_by_server(rows: Path, client: MetaLayerClient, output: Path) -> i
         with publish_file(output) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as out:
             for part in files:
                 out.write_table(pq.read_table(part).cast(out.schema))
-    shutil.rmtree(parts)
+        shutil.rmtree(parts)  # with the lock in it, while that is held: who comes next begins in a new folder
     logger.info("scored %d rows into %s", done, output)
     return done
 

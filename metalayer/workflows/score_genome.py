@@ -10,7 +10,6 @@ import hashlib
 import json
 import logging
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -30,7 +29,7 @@ from metalayer.data.scored import ScoredGenome, ScoredGenomeWriter, genome_order
 from metalayer.data.tracks import TrackStore
 from metalayer.device import resolve_device, use_threads
 from metalayer.errors import ArtifactError, ConfigError, InputError, MetalayerError
-from metalayer.files import publish_file, sha256
+from metalayer.files import publish_file, scratch_directory, sha256
 from metalayer.genome import Gene, one_based
 from metalayer.inference import Predictor
 from metalayer.models.bundle import digest, read_description
@@ -258,8 +257,8 @@ def score_shard(
     }
     genes = {gene.gene_id: gene for gene in shard.placed()}
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="tracks-", dir=output.parent) as folder:
-        tracks = Path(folder) / "tracks.parquet"
+    with scratch_directory(output.with_name(f"{output.name}-tracks")) as folder:
+        tracks = folder / "tracks.parquet"
         no_sites = pl.DataFrame(schema={"gene_id": pl.String, "position": pl.Int64, "splice_type": pl.String})
         found = write_tracks(files, tracks, genes, lambda: no_sites, only=genes)
         lacking = sorted(genes.keys() - TrackStore(tracks).genes().keys())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from metalayer.data.variant_weights import Unit, VariantWeights
 from metalayer.device import use_threads
 from metalayer.errors import ModelError, SchemaError
 from metalayer.evaluation.calibration import Calibration, beyond_chance, fit, mixed, shrinkage_factors
+from metalayer.files import scratch_directory
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
 from metalayer.models.build import build_model
@@ -111,14 +111,13 @@ def train_bundle(
     seed_everything(config.train.seed)
     model = build_model(config.model)
     unit = config.train.training_unit
-    with tempfile.TemporaryDirectory(dir=_beside(output_dir)) as folder:
+    with scratch_directory(output_dir.with_name(f"{output_dir.name}-arrays")) as folder:
         store = open_tracks(tracks)
         weights = VariantWeights.read(variants)
         loaders: tuple[Loader, Loader]
         if unit == "genes":
             train, valid = (genes_with_tracks(store, manifest[part]["genes"], part) for part in ("train", "valid"))
-            place = Path(folder)
-            loaders = gene_loaders(train, valid, config.train, model.reach_bp, model.reads_features, place, weights)
+            loaders = gene_loaders(train, valid, config.train, model.reach_bp, model.reads_features, folder, weights)
             counts = {part: len(loader.labels) for part, loader in zip(("train", "valid"), loaders, strict=True)}
             learned = pl.DataFrame({"gene_id": list(train.gene_ids)})
         else:
@@ -201,11 +200,6 @@ def resume(trainer: Trainer, checkpoint: Path) -> None:
         logger.warning("%s; training starts anew", error)
     else:
         logger.info("going on after epoch %d, from the checkpoint of an earlier attempt", trainer.history[-1]["epoch"])
-
-
-def _beside(output_dir: Path) -> Path:
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    return output_dir.parent
 
 
 def freeze_unread(model: MetaSpliceModel) -> None:

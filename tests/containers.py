@@ -1,0 +1,58 @@
+"""Commands as the first process of a container: in a process namespace of their own, where they are number 1."""
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
+
+
+def needs_namespaces() -> None:
+    """Skip where this machine lets nobody make one."""
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode
+    ):
+        pytest.skip("no process namespace can be made here: unshare is missing or not permitted")
+
+
+def started(command: Sequence[str], log: Path, **environment: str) -> subprocess.Popen:
+    """The command in a namespace of its own, as process 1."""
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [*NAMESPACE, *command],
+            cwd=Path(__file__).parents[1],
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", **environment},
+            stdout=output,
+            stderr=output,
+        )
+
+
+def end(process: subprocess.Popen, number: int = signal.SIGKILL) -> None:
+    """Send a signal to process 1 of the namespace, with which all in it end; nothing where that has ended."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if process.poll() is None and (found := children.read_text().split()):
+        os.kill(int(found[0]), number)
+    process.wait(60)
+
+
+def kill_while_publishing(
+    command: Sequence[str], folder: Path, seconds: float, log: Path, **environment: str
+) -> subprocess.Popen:
+    """Start a command, and SIGKILL it so long after it has begun a draft below a folder."""
+    before = set(folder.rglob(".*.draft-*"))
+    process = started(command, log, **environment)
+    until = time.monotonic() + 120
+    while set(folder.rglob(".*.draft-*")) <= before:
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < until
+        time.sleep(0.005)
+    time.sleep(seconds)
+    end(process)
+    return process
