@@ -56,5 +56,5 @@ def training(config: RunConfig, data_hash: str, code_hash: str) -> None:
     decision = gate(evaluation, policy=config.gate)
     registration = register(model, golden, evaluation, decision, base_model=config.data.base_model)
     bento = package(registration, decision)
-    promote(registration, bento, evaluation)
+    promote(registration, bento, evaluation, config=config)
     report(evaluation, decision, manifest, load_report, label_report, history, labelled, config=config)

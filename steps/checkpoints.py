@@ -1,7 +1,8 @@
-"""Checkpoints of training, kept in the artifact store: they outlive the pod or process that wrote them.
+"""Checkpoints of training and of a search, kept in the artifact store: they outlive the pod or process that wrote them.
 
-`checkpoints/<key>/` of the store, where the key stands for all that shapes the model, as the cache key of the step
-does. A second attempt, or the same run again, goes on from the last whole epoch; what follows training removes them.
+`checkpoints/<key>/` of the store, where the key stands for all that shapes the result, as the cache key of the step
+does. A second attempt, or the same run again, goes on from the last whole epoch or trial. A run removes them when it
+needs them no more: after a search, and after the last step that a training leads to.
 """
 
 from __future__ import annotations
@@ -25,14 +26,15 @@ _POLL_S = 1.0
 logger = logging.getLogger(__name__)
 
 
-def key(config: RunConfig, data_hash: str, code_hash: str) -> str:
-    """SHA-256 over data, code and the settings that shape the model, in hex."""
-    settings = config.model_dump(mode="json", include={"data", "split", "model", "train"})
+def key(config: RunConfig, data_hash: str, code_hash: str, *, searched: bool = False) -> str:
+    """SHA-256 over data, code and the settings that shape the model, or the search, in hex."""
+    sections = {"data", "split", "model", "train", *(["search"] if searched else [])}
+    settings = config.model_dump(mode="json", include=sections)
     return hashlib.sha256(json.dumps([settings, data_hash, code_hash], sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager
-def kept(store: Any, run_key: str, folder: Path) -> Iterator[Path]:
+def kept(store: Any, run_key: str, folder: Path, name: str = LAST) -> Iterator[Path]:
     """A folder for the checkpoints of a run, with the last one in it, if there is one.
 
     On a local store it is the store's own. Else it is `folder`, and the last checkpoint is copied to the store
@@ -42,13 +44,14 @@ def kept(store: Any, run_key: str, folder: Path) -> Iterator[Path]:
         store: ZenML's artifact store.
         run_key: as of `key`.
         folder: to make, for a remote store.
+        name: of the last checkpoint, a file that is only ever replaced.
     """
     place = _place(store, run_key)
     if "://" not in place:
         yield Path(place)
         return
     folder.mkdir()
-    source, target = folder / LAST, os.path.join(place, LAST)  # noqa: PTH118  a URI on remote stores
+    source, target = folder / name, os.path.join(place, name)  # noqa: PTH118  a URI on remote stores
     if store.exists(target):
         transfer.get(store, target, source)
     over = threading.Event()
@@ -62,10 +65,13 @@ def kept(store: Any, run_key: str, folder: Path) -> Iterator[Path]:
 
 
 def drop(store: Any, run_key: str) -> None:
-    """Remove the checkpoints of a run, whose model is in the store by now."""
+    """Remove the checkpoints of a run that has come to its end; a store that fails is logged, for that is no loss."""
     place = _place(store, run_key)
-    if store.exists(place):
-        store.rmtree(place)
+    try:
+        if store.exists(place):
+            store.rmtree(place)
+    except Exception as error:  # noqa: BLE001  of whatever kind the store's client raises
+        logger.warning("%s is left in the store: %s: %s", place, type(error).__name__, error)
 
 
 def _copy_new(source: Path, copied: tuple[int, int] | None, store: Any, target: str, over: threading.Event) -> None:

@@ -4,15 +4,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from zenml import step
-from zenml.client import Client
 
 from metalayer.config import RunConfig
 from metalayer.errors import MetalayerError, ModelError, RegistryError
 from metalayer.workflows.evaluate import GOLDEN, evaluate_bundle
-from steps import checkpoints
 from steps.materializers import ModelRef, TableRef
 from steps.policy import LONG_RETRY, NEVER_CACHED
-from steps.tracking import log_evaluation, run_facts, tracking_uri
+from steps.tracking import log_evaluation, tracking_uri
 from steps.workspace import step_dir
 
 
@@ -32,9 +30,6 @@ def evaluate(
     """
     from metalayer.serving import registry
 
-    facts = run_facts()  # the model is in the store: its training needs to go on no more
-    key = checkpoints.key(config, facts["data_hash"], facts["code_hash"])
-    checkpoints.drop(Client().active_stack.artifact_store, key)
     folder = step_dir("evaluate")
     name = registry.registered_name(config.data.base_model)
     standing = registry.find_champion(name, tracking_uri())

@@ -3,31 +3,41 @@
 from typing import Annotated, Any
 
 from zenml import step
+from zenml.client import Client
 
+from metalayer.config import RunConfig
+from steps import checkpoints
 from steps.policy import NEVER_CACHED, SERVICE_RETRY
-from steps.tracking import log_promotion, tracking_uri
+from steps.tracking import log_promotion, run_facts, tracking_uri
 
 
 @step(enable_cache=False, cache_policy=NEVER_CACHED, retry=SERVICE_RETRY)
 def promote(
-    registration: dict[str, Any], bento: dict[str, Any], evaluation: dict[str, Any]
+    registration: dict[str, Any], bento: dict[str, Any], evaluation: dict[str, Any], config: RunConfig
 ) -> Annotated[dict[str, Any], "promotion"]:
     """Move the alias to the version that has a Bento; one without stays what `register` made it.
+
+    Then the checkpoints of the training go: until here a run that fails is run again, and where the cache does not
+    answer for the training, that goes on from them.
 
     Raises:
         InputError: another champion by now than the evaluation compared with.
     """
     from metalayer.serving import promotion, registry
 
-    if bento["tag"] is None:
-        return {"alias": registration["alias"], "instead_of": None}
-    compared_with = (evaluation["champion"] or {}).get("version")
-    move = promotion.promote(
-        registration["name"],
-        registration["version"],
-        tracking_uri(),
-        bento=bento["tag"],
-        instead_of=[compared_with],
-    )
-    log_promotion()
-    return {"alias": registry.CHAMPION, "instead_of": move.instead_of}
+    promoted = {"alias": registration["alias"], "instead_of": None}
+    if bento["tag"] is not None:
+        compared_with = (evaluation["champion"] or {}).get("version")
+        move = promotion.promote(
+            registration["name"],
+            registration["version"],
+            tracking_uri(),
+            bento=bento["tag"],
+            instead_of=[compared_with],
+        )
+        log_promotion()
+        promoted = {"alias": registry.CHAMPION, "instead_of": move.instead_of}
+    facts = run_facts()
+    key = checkpoints.key(config, facts["data_hash"], facts["code_hash"])
+    checkpoints.drop(Client().active_stack.artifact_store, key)
+    return promoted

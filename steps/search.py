@@ -3,9 +3,12 @@
 from typing import Annotated, Any
 
 from zenml import step
+from zenml.client import Client
 
 from metalayer.config import DataConfig, ModelConfig, RunConfig, SearchConfig, SplitConfig, TrainConfig
+from metalayer.training.search import STORAGE
 from metalayer.workflows.search import search_bundle
+from steps import checkpoints
 from steps.materializers import TableRef
 from steps.workspace import step_dir
 
@@ -24,6 +27,11 @@ def search(
     data_hash: str,
     code_hash: str,
 ) -> Annotated[dict[str, Any], "search"]:
-    """Search; the cache answers where data, code and settings are the same."""
+    """Search, or go on with a search that was cut off; the cache answers where data, code and settings are the same."""
     run = RunConfig(data=data, split=split, model=model, train=train, search=config)
-    return search_bundle(rows.file, tracks.path, manifest, run, step_dir("search"), variants.path)
+    store, folder = Client().active_stack.artifact_store, step_dir("search")
+    key = checkpoints.key(run, data_hash, code_hash, searched=True)
+    with checkpoints.kept(store, key, folder / "study", STORAGE) as study:
+        found = search_bundle(rows.file, tracks.path, manifest, run, folder, study, variants.path)
+    checkpoints.drop(store, key)
+    return found

@@ -51,12 +51,12 @@ def test_a_base_layer_pass(simulation: Path, tmp_path: Path) -> None:
 def test_scoring(tmp_path: Path, kind: str) -> None:
     """No row of a run that was killed is in the scores of the next one."""
     model, rows, moments = make_bundle(tmp_path / "model"), tmp_path / "rows.parquet", random.Random(kind)
-    pl.concat([pl.DataFrame(rows_to_score(1000))] * 9).write_parquet(rows)
+    pl.concat([pl.DataFrame(rows_to_score(1000))] * 4).write_parquet(rows)
     whole, output, log = tmp_path / f"whole.{kind}", tmp_path / "out" / f"scores.{kind}", tmp_path / "log"
-    assert score_rows(rows, model, whole) == 9000
+    assert score_rows(rows, model, whole) == 4000
     command = [*METALAYER, "score", str(rows), "--model", str(model), "--output", str(output)]
     for _ in range(2):
-        killed = containers.kill_while_publishing(command, output.parent, moments.uniform(0, 1.5), log)
+        killed = containers.kill_while_publishing(command, output.parent, moments.uniform(0, 1), log)
         assert killed.returncode, "it had ended: give it more rows"
         assert list(output.parent.glob(".*"))
     assert containers.started(command, log).wait(120) == 0, log.read_text()

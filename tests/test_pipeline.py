@@ -216,25 +216,48 @@ class TestRuns:
         assert "Traceback" not in failed.err
 
     def test_failure_in_a_step(self, first: Ended, state: Path, simulation: Path) -> None:
+        """What was trained before is not lost by it, also where the cache does not answer for the training."""
+        assert not checkpoints(state)  # runs that have finished leave none
         program = (
             "import sys; sys.path.insert(0, sys.argv[1])\n"
             "from pipelines import environment, run; environment.prepare()\n"
-            "import steps.train\n"
+            "import steps.evaluate\n"
             "def broken(*_): raise OSError(28, 'No space left on device')\n"
-            "steps.train.train_on_machine = broken\n"
+            "steps.evaluate.evaluate_bundle = broken\n"
             "sys.exit(run.main(sys.argv[2:]))\n"
         )
         arguments = command((*QUICK, "train.seed=1"), ("--data-root", str(simulation)))
         failed = execute(state, ["-c", program, str(ROOT), *arguments])
         assert failed.code == 1, failed.err
         last = failed.err.splitlines()[-5:]
-        assert last[0] == "failed  step train"
+        assert last[0] == "failed  step evaluate"
         assert "No space left on device" in last[1]
         assert last[2].startswith("fix     free some space")
         log = state.parent / last[3].split()[1]
         assert "Traceback" in log.read_text("utf-8")
         assert last[4] == "exit status 1: failure"
         assert "Traceback" not in failed.err
+        again = execute(state, [str(RUN), *arguments, "--no-cache"])
+        assert "going on after epoch 2," in again.err
+        assert not checkpoints(state)
+
+    def test_a_killed_search_goes_on(self, first: Ended, state: Path, simulation: Path) -> None:
+        settings = ("search.n_trials=3", "search.space={learning_rate: [0.001, 0.0001]}")
+        arguments = command((*QUICK, *settings), ("--data-root", str(simulation), "--pipeline", "search"))
+        environment = {**os.environ, "METALAYER_HOME": str(state)}
+        with subprocess.Popen(
+            [sys.executable, str(RUN), *arguments], env=environment, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if "trial 2: learning_rate" in line:
+                    process.send_signal(signal.SIGKILL)
+        assert checkpoints(state)
+        again = execute(state, [str(RUN), *arguments])
+        assert again.code == 0, again.err
+        assert "going on after 2 of 3 trials" in again.err
+        assert re.findall(r"trial (\d+): learning_rate", again.err) == ["2"]
+        assert not checkpoints(state)
 
     def test_killed_run_leaves_a_usable_state(self, first: Ended, run: Runner, state: Path, simulation: Path) -> None:
         before = champion_version(state)
@@ -278,6 +301,11 @@ class TestRuns:
         assert epoch == resumed + 1
         assert process.returncode == code
         assert rest.rstrip().endswith("interrupted; run the same command again: finished steps come from the cache")
+
+
+def checkpoints(state: Path) -> list[Path]:
+    """What is kept of trainings and searches that were cut off."""
+    return list((state / "artifacts" / "checkpoints").glob("*"))
 
 
 def zenml_facts(state: Path) -> dict[str, object]:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +35,9 @@ def loaders(config: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
 
 
 def search(folder: Path, **changes: Any) -> tuple[MetaLayerConfig, list[dict[str, Any]]]:
-    options: dict[str, Any] = {"search_space": {"learning_rate": [1e-7, 1e-2]}, "n_trials": 4, **changes}
-    return hyperparameter_search(BASE, output_dir=folder, make_loaders=loaders, **options)
+    space = {"learning_rate": [1e-7, 1e-2]}
+    options: dict[str, Any] = {"search_space": space, "n_trials": 4, "make_loaders": loaders, **changes}
+    return hyperparameter_search(BASE, output_dir=folder, **options)
 
 
 def test_the_better_setting_is_found_and_written(tmp_path: Path) -> None:
@@ -64,6 +69,43 @@ def test_resume_goes_on_and_a_new_search_starts_anew(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="another space"):
         search(tmp_path, search_space={"dropout": [0.1]}, resume=True)
     assert len(search(tmp_path, n_trials=1)[1]) == 1
+
+
+@pytest.mark.slow
+def test_a_killed_search_comes_to_the_same_end(tmp_path: Path) -> None:
+    """No trial is trained twice, and the rest are those that it would have come to: past the ten drawn at random."""
+    space, n = {"learning_rate": (1e-4, 1e-2), "dropout": (0.0, 0.3)}, 12
+    _, whole = search(tmp_path / "whole", search_space=space, n_trials=n)
+    program = textwrap.dedent(
+        f"""
+        import os, signal, sys; sys.path[:0] = sys.argv[1:2]
+        from pathlib import Path
+        from tests.test_search import loaders, search
+        trained = []
+        def killed(config):
+            trained.append(config)
+            if len(trained) == {n - 1}:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return loaders(config)
+        options = dict(search_space={space}, n_trials={n}, resume=True, in_all=True, make_loaders=killed)
+        search(Path(sys.argv[2]), **options)
+        """
+    )
+    root = str(Path(__file__).resolve().parents[1])
+    killed = subprocess.run([sys.executable, "-c", program, root, str(tmp_path / "cut")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    trained = []
+
+    def counted(config: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
+        trained.append(config)
+        return loaders(config)
+
+    options = {"search_space": space, "n_trials": n, "resume": True, "in_all": True, "make_loaders": counted}
+    for _ in range(2):  # the second time nothing is left to do
+        best, results = search(tmp_path / "cut", **options)
+        assert len(trained) == 2
+        assert results == whole
+        assert best.learning_rate == whole[0]["settings"]["learning_rate"]
 
 
 def test_bad_trials_are_pruned(tmp_path: Path) -> None:

@@ -249,6 +249,16 @@ def test_checkpoints_outlive_the_attempt(stores: tuple[str, Any], tmp_path: Path
     checkpoints.drop(store, key)
     with checkpoints.kept(store, key, tmp_path / "third") as folder:
         assert not (folder / LAST).exists()
+    searched = checkpoints.key(config, "data", "code", searched=True)
+    assert searched != other
+    config.search.n_trials = 7  # shapes no model, but the search
+    assert checkpoints.key(config, "data", "code") == other
+    assert checkpoints.key(config, "data", "code", searched=True) != searched
+    for attempt in ("fourth", "fifth"):
+        with checkpoints.kept(store, searched, tmp_path / attempt, "search.db") as folder:
+            folder.mkdir(parents=True, exist_ok=True)
+            assert (folder / "search.db").exists() == (attempt == "fifth")
+            (folder / "search.db").write_bytes(b"two trials")
 
 
 def test_a_store_that_fails_stops_no_training(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -264,6 +274,9 @@ def test_a_store_that_fails_stops_no_training(tmp_path: Path, caplog: pytest.Log
         (folder / LAST).write_bytes(b"epoch 1")
     assert "the checkpoint is not in the store: OSError: the bucket is full" in caplog.text
     assert not store.files
+    store.exists = lambda _: 1 / 0  # type: ignore[method-assign]
+    checkpoints.drop(store, "key")  # a run that has come to its end does not fail over it
+    assert "checkpoints/key is left in the store: ZeroDivisionError" in caplog.text
 
 
 def test_step_folder_starts_empty() -> None:

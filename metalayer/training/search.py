@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from metalayer.core.config import MetaLayerConfig
 from metalayer.data.dataset import RowLoader
 from metalayer.data.loaders import configured_dataloaders
 from metalayer.errors import ConfigError, TrainingError
-from metalayer.files import publish_file
+from metalayer.files import publish_file, scratch_directory
 from metalayer.models.build import build_model
 from metalayer.training.trainer import Epoch, Loader, Trainer, best_epoch, seed_everything
 
@@ -60,13 +61,15 @@ def hyperparameter_search(
     direction: Literal["maximize", "minimize"] = "maximize",
     output_dir: str | Path = "models/search",
     resume: bool = False,
+    in_all: bool = False,
     make_loaders: MakeLoaders | None = None,
 ) -> tuple[MetaLayerConfig, list[dict[str, Any]]]:
     """Search settings of training and model.
 
-    Trials are proposed by a tree-structured Parzen estimator seeded with `base_config.seed`; a trial that
-    is behind the median of the earlier ones at the same epoch is pruned. Writes the study
-    (`search.db`), `results.json` and `best_config.yaml`, after every trial.
+    Trials are proposed by a tree-structured Parzen estimator; a trial that is behind the median of the earlier ones at
+    the same epoch is pruned. Writes the study (`search.db`), `results.json` and `best_config.yaml`, after every trial.
+    What is proposed depends on `base_config.seed` and the trials that are over, so that a search which was cut off
+    and goes on proposes what it would have proposed.
 
     Args:
         base_config: all that is not searched.
@@ -74,6 +77,7 @@ def hyperparameter_search(
             setting is one; searched by its logarithm where it spans more than a factor of 30. None takes
             the guide's ranges.
         n_trials: how many to train; with `resume`, how many more.
+        in_all: with `resume`, `n_trials` counts those of the study too.
         metric: a validation figure: pr_auc_splice, ap_splice, ap_donor, ap_acceptor, loss.
         direction: `maximize`, or `minimize` for the loss.
         output_dir: folder to write.
@@ -93,7 +97,6 @@ def hyperparameter_search(
     _check(base_config, space, n_trials, metric, direction)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    study = _study(folder, base_config, direction, _asked(base_config, space, metric), resume)
     loaders = make_loaders or _of_dataset(base_config, folder / "data")
 
     def objective(trial: optuna.Trial) -> float:
@@ -101,11 +104,18 @@ def hyperparameter_search(
         logger.info("trial %d: %s", trial.number, ", ".join(_setting(k, v) for k, v in trial.params.items()))
         return _train(config, loaders, metric, direction, trial)
 
+    asked = _asked(base_config, space, metric)
     base_config = _configured(base_config, {"early_stopping_metric": metric})
-    study.optimize(
-        objective, n_trials=n_trials, catch=(TrainingError, ConfigError), callbacks=[_writer(folder, base_config)]
-    )
-    results = _results(study)
+    with scratch_directory(folder / STORAGE) as scratch:
+        study = _study(folder, scratch / STORAGE, direction, asked, resume)
+        write = _writer(folder, scratch / STORAGE, base_config)
+        over = len(study.trials)
+        if over and in_all:
+            logger.info("going on after %d of %d trials", over, n_trials)
+        for number in range(over, n_trials if in_all else over + n_trials):
+            study.sampler = optuna.samplers.TPESampler(seed=base_config.seed + number)
+            study.optimize(objective, n_trials=1, catch=(TrainingError, ConfigError), callbacks=[write])
+        results = _results(study)
     if not results or results[0]["state"] != "complete":
         raise TrainingError(
             f"none of {n_trials} trials came to an end ({', '.join(sorted({r['state'] for r in results}))}); see the "
@@ -179,18 +189,18 @@ def _asked(base: MetaLayerConfig, space: Space, metric: str) -> dict[str, Any]:
     return asked
 
 
-def _study(folder: Path, base: MetaLayerConfig, direction: str, asked: dict[str, Any], resume: bool) -> optuna.Study:
+def _study(folder: Path, storage: Path, direction: str, asked: dict[str, Any], resume: bool) -> optuna.Study:
+    """The study, in a database of its own: a copy of it in `folder` has the trials that are over, and no other."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    storage = folder / STORAGE
-    if not resume:
+    if resume and (folder / STORAGE).exists():
+        shutil.copyfile(folder / STORAGE, storage)
+    elif not resume:
         for name in (STORAGE, RESULTS, BEST_CONFIG):
             (folder / name).unlink(missing_ok=True)
     study = optuna.create_study(
         study_name="search",
         storage=f"sqlite:///{storage}",
         direction=direction,
-        # A resumed study must not propose again what it has tried.
-        sampler=optuna.samplers.TPESampler(seed=base.seed + _trials_in(storage)),
         pruner=optuna.pruners.MedianPruner(n_startup_trials=_WARMUP_TRIALS, n_warmup_steps=_WARMUP_EPOCHS),
         load_if_exists=resume,
     )
@@ -198,17 +208,11 @@ def _study(folder: Path, base: MetaLayerConfig, direction: str, asked: dict[str,
     other = [name for name in asked if there.get(name) != asked[name]]
     if other:
         raise ConfigError(
-            f"{storage} is a search with another {' and '.join(other)}; give the same to resume it, or another "
-            "output_dir"
+            f"{folder / STORAGE} is a search with another {' and '.join(other)}; give the same to resume it, or "
+            "another output_dir"
         )
     study.set_user_attr("asked", asked)
     return study
-
-
-def _trials_in(storage: Path) -> int:
-    if not storage.exists():
-        return 0
-    return len(optuna.load_study(study_name="search", storage=f"sqlite:///{storage}").trials)
 
 
 def _proposed(base: MetaLayerConfig, space: Space, trial: optuna.Trial) -> MetaLayerConfig:
@@ -280,12 +284,16 @@ def _results(study: optuna.Study) -> list[dict[str, Any]]:
     return sorted(out, key=order)
 
 
-def _writer(folder: Path, base: MetaLayerConfig) -> Callable[[optuna.Study, optuna.trial.FrozenTrial], None]:
+def _writer(
+    folder: Path, storage: Path, base: MetaLayerConfig
+) -> Callable[[optuna.Study, optuna.trial.FrozenTrial], None]:
     def write(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         results = _results(study)
         done = trial.state.name == "COMPLETE" and trial.value is not None
         told = f"{trial.value:.4f}" if done else trial.state.name.lower()
         logger.info("trial %d: %s; best so far %.4f", trial.number, told, results[0]["value"] or math.nan)
+        with publish_file(folder / STORAGE) as draft:
+            shutil.copyfile(storage, draft)  # nothing is written to it between two trials
         with publish_file(folder / RESULTS) as draft:
             draft.write_text(json.dumps(results, indent=1), encoding="utf-8")
         if results[0]["state"] == "complete":

@@ -22,7 +22,8 @@ def search_bundle(
     tracks: Path | None,
     manifest: Mapping[str, Any],
     config: RunConfig,
-    output_dir: Path,
+    scratch: Path,
+    study: Path,
     variants: Path | None = None,
 ) -> dict[str, Any]:
     """Search settings on the training and validation genes; test genes are never opened.
@@ -32,7 +33,9 @@ def search_bundle(
         tracks: canonical per-nucleotide scores, if there are any.
         manifest: of `make_split`.
         config: the run; `config.search` says what to search.
-        output_dir: gets the study.
+        scratch: folder for what is needed meanwhile.
+        study: folder of this search and no other; one that is there and was cut off goes on, and comes to the same
+            end as one that was not.
         variants: `VARIANT_WEIGHTS_FILE` of the rows, where there are variants.
 
     Returns:
@@ -50,7 +53,7 @@ def search_bundle(
 
         def loaders(trial: MetaLayerConfig) -> tuple[Loader, Loader]:
             model = build_model(trial)  # how far it reads may be what is searched
-            place = output_dir / "crops"
+            place = scratch / "crops"
             weights = VariantWeights.read(variants)
             return gene_loaders(train_genes, valid_genes, trial, model.reach_bp, model.reads_features, place, weights)
 
@@ -73,7 +76,9 @@ def search_bundle(
         config.search.n_trials,
         config.search.metric,
         "minimize" if config.search.metric == "loss" else "maximize",
-        output_dir,
+        study,
+        resume=True,
+        in_all=True,
         make_loaders=loaders,
     )
     values = best.model_dump(mode="json")
