@@ -1,14 +1,18 @@
 """Every column, class and feature is declared here, once.
 
 The feature schema and its hash travel with the weights; a model is never loaded against another
-schema, and nobody guesses a feature count. Definitions of the features: `features.py`.
+schema, and nobody guesses a feature count. Definitions of the features: `features.py`, which the hash covers.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass
+from pathlib import Path
+
+from metalayer.provenance import meaning_hash
 
 # Classes, in the order of every probability axis C.
 CLASSES: tuple[str, str, str] = ("donor", "acceptor", "neither")
@@ -146,7 +150,7 @@ convert at the border, in `genome.py`."""
 
 @dataclass(frozen=True)
 class FeatureSchema:
-    """What a model's inputs mean: the feature columns in order, the window and the convention.
+    """What a model's inputs mean: the feature columns in order, their formulas, the window and the convention.
 
     Attributes:
         features: feature columns, in the model's order.
@@ -165,6 +169,7 @@ class FeatureSchema:
         """A JSON-ready description."""
         return {
             "features": list(self.features),
+            "formulas": formulas(),
             "window_bp": self.window_bp,
             "site_convention": self.site_convention,
             "classes": list(self.classes),
@@ -175,6 +180,23 @@ class FeatureSchema:
         """First 16 hex digits of the SHA-256 of the description."""
         text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+_FORMULAS = {
+    "features.py": (
+        *("EPSILON", "FEATURE_REACH_BP", "_G", "_A", "_T", "_N", "derived_features", "_score_columns", "_stack"),
+        *("feature_matrix", "gene_row_scores", "gene_feature_matrix", "stretch_feature_matrix"),
+    ),
+    "genome.py": ("LETTERS", "N_TOKEN", "_INTRON_OFFSET", "exon_base"),
+}
+"""By module, what says how a feature is computed."""
+
+
+@functools.cache
+def formulas(folder: Path = Path(__file__).parent) -> str:
+    """First 16 hex digits of the SHA-256 over what the features' source computes; words and layout do not count."""
+    found = [meaning_hash((folder / name).read_text("utf-8"), names) for name, names in _FORMULAS.items()]
+    return hashlib.sha256(" ".join(found).encode()).hexdigest()[:16]
 
 
 FEATURE_SCHEMA = FeatureSchema()

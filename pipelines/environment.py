@@ -10,12 +10,10 @@ import hashlib
 import os
 import shutil
 import sys
-from collections.abc import Iterable
-from importlib.metadata import version
 from pathlib import Path
 
+from metalayer import provenance
 from metalayer.config import state_dir
-from metalayer.files import sha256
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository: the source root of every step."""
@@ -75,21 +73,5 @@ def mark_made(state: Path) -> None:
 
 
 def code_hash() -> str:
-    """SHA-256 over metalayer's source and the versions of what computes: other code, other results."""
-    total = _source_hash((ROOT / "metalayer").rglob("*.py"))
-    for name in ("numpy", "polars", "pyarrow", "scipy", "torch"):
-        total.update(f"{name}=={version(name)}\n".encode())
-    return total.hexdigest()
-
-
-def simulator_hash() -> str:
-    """SHA-256 over what writes the demo's data."""
-    library = ROOT / "metalayer"
-    return _source_hash([*(library / "base").glob("*.py"), library / "workflows" / "simulate.py"]).hexdigest()
-
-
-def _source_hash(paths: Iterable[Path]) -> hashlib._Hash:
-    total = hashlib.sha256()
-    for path in sorted(paths):
-        total.update(f"{path.relative_to(ROOT)}\0{sha256(path)}\n".encode())
-    return total
+    """SHA-256 over the library as it computes, and over the steps, in hex: other code, other results."""
+    return hashlib.sha256(f"{provenance.code_hash()} {provenance.source_hash(ROOT / 'steps')}".encode()).hexdigest()

@@ -19,14 +19,14 @@ import secrets
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 sys.path[0] = str(Path(__file__).resolve().parents[1])  # `pipelines` and `steps`, from whatever directory this runs
 
-from metalayer import interrupt, moved, output
+from metalayer import interrupt, moved, output, provenance
 from metalayer.config import BaseConfig, RunConfig, ScoreConfig, Section
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ConfigError, MetalayerError
@@ -198,7 +198,7 @@ def _is_demo(options: argparse.Namespace) -> bool:
 
 def _simulate(config: RunConfig) -> None:
     made_by = config.data.data_root.with_name("demo.code")
-    code = environment.simulator_hash()
+    code = provenance.code_hash()
     if config.data.data_root.exists() and made_by.exists() and made_by.read_text(encoding="utf-8") == code:
         return
     from metalayer.workflows.simulate import simulate
@@ -252,7 +252,8 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
         if scorer:
             data_hash = hashlib.sha256(f"{data_hash} {scorer.digest}".encode()).hexdigest()
         there = cached and (scorer is None or results.scored_by(config, state) == scorer.digest)
-        if options.if_changed and (told := _run_before(options.pipeline, settings, data_hash, stack, there=there)):
+        inputs_now = {"data_hash": data_hash, "code_hash": code_hash}
+        if options.if_changed and (told := _run_before(options.pipeline, settings, inputs_now, stack, there=there)):
             console.say(told)
             console.say("exit status 0: skipped")
             return 0
@@ -261,7 +262,7 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
             copied = inputs.put_files(plan.files, store) if plan else inputs.stage(config.data, data_hash, store)
             logger.info("%d input files copied to the artifact store", copied)
         model = zenml.Model(name=registry.registered_name(config.data.base_model), save_models_to_registry=False)
-        given = {"config": settings, "data_hash": data_hash, "code_hash": code_hash}
+        given = {"config": settings, **inputs_now}
         if plan and scorer:
             given |= recipe.given(plan, scorer, code_hash)
         prepared = getattr(recipe, options.pipeline).with_options(
@@ -297,9 +298,14 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
 
 
 def _run_before(
-    pipeline: str, settings: RunConfig | BaseConfig | ScoreConfig, data_hash: str, stack: stacks.Stack, *, there: bool
+    pipeline: str,
+    settings: RunConfig | BaseConfig | ScoreConfig,
+    versions: Mapping[str, str],
+    stack: stacks.Stack,
+    *,
+    there: bool,
 ) -> str | None:
-    """What to say of the newest run on the same data with the same settings; None where another is due.
+    """What to say of the newest run on the same data with the same settings and code; None where another is due.
 
     A run that finished counts, whatever its gate said, where what it wrote is `there`. Away from this machine one under
     way does too: it outlives the process that submitted it. ZenML shows one that was killed as running for good, so it
@@ -311,7 +317,7 @@ def _run_before(
         runs = Client().list_pipeline_runs(pipeline=pipeline, size=_LOOKED_BACK, hydrate=True, **chosen)
         for run in runs.items:
             given = run.config.parameters or {}
-            if given.get("data_hash") != data_hash:
+            if not versions.items() <= given.items():
                 continue
             with contextlib.suppress(ConfigError):  # of an earlier version, with other settings
                 if type(settings)(**given["config"]).model_dump() == settings.model_dump():

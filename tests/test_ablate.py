@@ -188,7 +188,7 @@ def test_a_killed_run_goes_on_from_its_last_epoch_and_the_same_seed_gives_the_sa
             assert found[name]["by_seed"][metric][0] == figures(finished[1])[name]["by_seed"][metric][0]
 
 
-@pytest.mark.parametrize("what", ["a file", "a setting", "a weight"])
+@pytest.mark.parametrize("what", ["a file", "a setting", "a weight", "code"])
 def test_other_inputs_train_anew(copied: Path, simulation: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     trained = []
 
@@ -205,6 +205,8 @@ def test_other_inputs_train_anew(copied: Path, simulation: Path, monkeypatch: py
         changes["scores"] = score_files(simulation)["scores"][:2]
     elif what == "a setting":
         changes["variants"] = {**SMALL, "none": {"dropout": 0.3}}
+    elif what == "code":
+        monkeypatch.setattr(module, "code_hash", lambda: "that of other code")
     else:
         monkeypatch.setattr(module, "_network_hash", lambda config: "that of other weights")
     report = run(simulation, copied, seeds=[1], **changes)

@@ -31,7 +31,7 @@ from metalayer.files import sha256
 from metalayer.genome import decode, encode, reverse_complement
 from metalayer.schema import BASE_SCORES
 from metalayer.workflows import base_run as base_run_module
-from metalayer.workflows.base_run import base_run, fingerprint
+from metalayer.workflows.base_run import base_run, fingerprint, is_written
 from tests.test_openspliceai import member
 
 
@@ -210,6 +210,18 @@ def test_a_pass_with_other_facts_starts_anew(simulation: Path, tmp_path: Path, m
         assert len(list(tmp_path.glob(".base-layer-pwm-*/*.npy"))) == 3
     assert foreign.is_dir()
     assert {path.suffix for path in tmp_path.rglob("*") if path.is_file()} == {".npy"}
+
+
+def test_a_pass_of_other_code_is_another(
+    simulation: Path, passed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version of metalayer stays the same while its source changes."""
+    config = pwm_config(simulation, passed, annotation_source="simulated")
+    before = fingerprint(config)
+    assert is_written(config, before)
+    monkeypatch.setattr(base_run_module, "code_hash", lambda: "that of other code")
+    assert fingerprint(config) != before
+    assert not is_written(config, fingerprint(config))
 
 
 def test_a_disk_that_is_full(simulation: Path, tmp_path: Path) -> None:

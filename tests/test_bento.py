@@ -91,9 +91,11 @@ def test_a_bento_holds_the_release_the_source_and_pinned_packages(home: Path, be
     root = home / "bentoml" / "bentos" / name / version
     assert version.startswith("3-")
     bundle = next(path for path in (home / "bundle", home / "moved-bundle") if path.exists())
-    assert find_bento(NAME, 3, digest(bundle)) == bento == f"{NAME}:3-{digest(bundle)[:12]}"
-    assert find_bento(NAME, 33, digest(bundle)) is None
-    assert find_bento(NAME, 3, digest(bundle)[:12]) is None
+    model = digest(bundle, bundle.with_name(bundle.name.replace("bundle", "golden.parquet")))
+    assert find_bento(NAME, 3, model) == bento == f"{NAME}:3-{model[:12]}"
+    assert find_bento(NAME, 33, model) is None
+    assert find_bento(NAME, 3, model[:12]) is None
+    assert find_bento(NAME, 3, digest(bundle)) is None
     files = {str(path.relative_to(root / "src")) for path in (root / "src").rglob("*") if path.is_file()}
     assert {f for f in files if not f.startswith("metalayer/")} == {
         "bentofile.yaml",
@@ -131,7 +133,7 @@ def test_a_failed_build_publishes_nothing(home: Path, bento: str) -> None:
             build_bento(bundle, home / "golden-copy", name=NAME, version=4, facts={})
     finally:
         del os.environ["PYTHONHOME"]
-    assert find_bento(NAME, 4, digest(bundle)) is None
+    assert find_bento(NAME, 4, digest(bundle, home / "golden-copy")) is None
     assert list((home / "bentoml" / "tmp").iterdir()) == []
 
 
@@ -152,7 +154,7 @@ def test_the_served_probabilities_are_the_evaluations_own(home: Path, server: tu
 
 def test_the_served_model_says_what_it_is(home: Path, server: tuple[subprocess.Popen, str]) -> None:
     facts = httpx.get(f"{server[1]}/v1/model").json()
-    assert facts["digest"] == digest(home / "moved-bundle")
+    assert facts["digest"] == digest(home / "moved-bundle", home / "moved-golden.parquet")
     assert facts["metrics"] == {"pr_auc_splice": 0.9, "topk_donor": None}
     assert facts["alias"] == "champion"
 
@@ -263,7 +265,7 @@ def test_a_served_bento_follows_the_champion(home: Path, bento: str) -> None:
         while (response := httpx.get(f"{url}/v1/model")).headers["x-model-version"] == "3":
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.1)
-        assert response.headers["x-model-digest"] == digest(bundle)
+        assert response.headers["x-model-digest"] == digest(bundle, home / "followed.parquet")
         assert response.json()["metrics"] == {"ece": 0.5}
         assert 'metalayer_swaps_total{outcome="done"} 1.0' in httpx.get(f"{url}/metrics").text
     finally:

@@ -225,6 +225,9 @@ def test_by_default_states_are_kept_with_the_rest(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("METALAYER_HOME", str(tmp_path / "home"))
     trainer(tmp_path, rows(), max_epochs=1, embedding_cache=None).train()
     assert list((tmp_path / "home" / "embeddings").rglob("rows/*.arrow"))
+    monkeypatch.setattr(frozen, "code_hash", lambda: "that of other code")
+    trainer(tmp_path, rows(), max_epochs=1, embedding_cache=None).train()
+    assert len(list((tmp_path / "home" / "embeddings").iterdir())) == 2
 
 
 def test_states_that_do_not_fit_the_disk_or_float16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,7 +76,8 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
 
     # The version leads back to its data, and its files come back whole.
     local = registry.fetch(NAME, 2, None, home / "downloads")
-    assert digest(local.bundle) == digest(bundle) == local.tags["digest"]
+    assert digest(local.bundle) == digest(bundle)
+    assert local.digest == digest(bundle, golden) != digest(bundle)
     assert local.golden.read_bytes() == golden.read_bytes()
     assert local.tags["data_hash"] == "d4t4"
     assert local.tags["git_commit"] == "c0ffee"
@@ -129,6 +130,8 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     (local.bundle / "model.json").write_text("{}")
     again = registry.fetch(NAME, 2, None, home / "downloads")
     assert digest(again.bundle) == digest(bundle)
+    again.golden.write_bytes(again.golden.read_bytes()[:-1])
+    assert registry.fetch(NAME, 2, None, home / "downloads").golden.read_bytes() == golden.read_bytes()
     for weights in (home / "state" / "mlartifacts").rglob("model.safetensors"):
         weights.write_bytes(b"x")
     with pytest.raises(ModelError, match="not those that were registered"):
@@ -150,12 +153,13 @@ def test_registries_may_share_a_store_of_bentos(
     theirs = packaging.champion_bento()
     assert theirs != mine
     served = home / "state" / "bentoml" / "bentos" / theirs.replace(":", "/") / "src" / "release"
-    assert digest(served) == digest(second)
+    theirs = digest(second, home / "golden2.parquet")
+    assert digest(served, served / "golden.parquet") == theirs
 
     # Nor is a Bento taken for the model's own by its tag alone.
     described = served.parents[1] / "bento.yaml"
-    described.write_text(described.read_text().replace(digest(second), "f" * 64))
-    assert packaging.find_bento(NAME, 1, digest(second)) is None
+    described.write_text(described.read_text().replace(theirs, "f" * 64))
+    assert packaging.find_bento(NAME, 1, theirs) is None
     with pytest.raises(RegistryError, match="Remove what is there"):
         packaging.champion_bento()
 
@@ -255,27 +259,26 @@ def test_the_champion_moves_by_hand_and_back(
     assert cli.main(["registry", "rollback"]) == 2
     assert "registered models: none" in capsys.readouterr().err
     second = make_bundle(home / "second", seed=1)
+    digests = [digest(*model), digest(second, make_golden(second, home / "golden2.parquet"))]
     make_champion(*model, metrics={"pr_auc_splice": 0.9})
     assert cli.main(["registry", "rollback"]) == 2
     assert "is the first champion" in capsys.readouterr().err
-    make_champion(second, make_golden(second, home / "golden2.parquet"))
+    make_champion(second, home / "golden2.parquet")
     registry.register(*model, base_model="pwm", promoted=False)
 
     # Whatever is champion is packaged, so that `metalayer serve` starts with it; else that packages it.
     out = run("rollback")
     assert out.startswith(f"{NAME} version 1 is the champion, instead of 2; its golden rows came out")
     assert out.endswith("nothing to roll back to\n")
-    assert packaging.find_bento(NAME, 1, digest(model[0])) == f"{NAME}:1-{digest(model[0])[:12]}"
-    assert packaging.find_bento(NAME, 2, digest(second)) is None
+    assert packaging.find_bento(NAME, 1, digests[0]) == f"{NAME}:1-{digests[0][:12]}"
+    assert packaging.find_bento(NAME, 2, digests[1]) is None
     client = mlflow.MlflowClient(registry.default_tracking_uri())
     client.set_registered_model_alias(NAME, "champion", "2")
-    assert (
-        packaging.champion_bento() == packaging.find_bento(NAME, 2, digest(second)) == f"{NAME}:2-{digest(second)[:12]}"
-    )
+    assert packaging.champion_bento() == packaging.find_bento(NAME, 2, digests[1]) == f"{NAME}:2-{digests[1][:12]}"
     client.set_registered_model_alias(NAME, "champion", "1")
     assert registry.find_champion(NAME).tags["bento_tag"] == packaging.champion_bento()
     assert run("promote", "2", "--model", "pwm").endswith("`rollback` would go to version 1\n")
-    assert packaging.champion_bento() == packaging.find_bento(NAME, 2, digest(second))
+    assert packaging.champion_bento() == packaging.find_bento(NAME, 2, digests[1])
     assert "instead of 2" in run("promote", "1")
     assert run("promote", "1").startswith(f"{NAME} version 1 is the champion; its golden rows")  # it was already
 
@@ -360,19 +363,23 @@ def test_a_history_ends_with_the_champion_whatever_moved_the_alias(home: Path, m
 
 
 def test_the_champion_stays_where_golden_rows_come_out_otherwise(home: Path, model: tuple[Path, Path]) -> None:
-    from metalayer.serving import promotion, registry
+    from metalayer.serving import engine, promotion, registry
 
     make_champion(*model)
     make_champion(*model)
-    for golden in (home / "state" / "mlartifacts").rglob("golden.parquet"):
+    with pytest.MonkeyPatch.context() as patch:  # another environment, where this model answers otherwise
+        patch.setattr(engine, "GOLDEN_TOLERANCE", -1.0)
+        with pytest.raises(ModelError, match="golden rows differ"):
+            promotion.rollback(NAME)
+        assert registry.champion_history(NAME) == [1, 2]
+        with pytest.raises(ModelError, match="golden rows differ"):
+            promotion.promote(NAME, 1)
+    for golden in (home / "state" / "mlartifacts").rglob("golden.parquet"):  # others than were registered
         pl.read_parquet(golden).with_columns(pl.col("donor") + 1e-3).write_parquet(golden)
-    with pytest.raises(ModelError, match="golden rows differ"):
-        promotion.rollback(NAME)
-    assert registry.champion_history(NAME) == [1, 2]
-    with pytest.raises(ModelError, match="golden rows differ"):
+    with pytest.raises(ModelError, match="its files are not those that were registered"):
         promotion.promote(NAME, 1)
     assert registry.champion_history(NAME) == [1, 2]
-    assert packaging.find_bento(NAME, 1, digest(model[0])) is None
+    assert packaging.find_bento(NAME, 1, digest(*model)) is None
 
 
 def test_a_version_takes_no_other_place_than_that_it_was_compared_for(home: Path, model: tuple[Path, Path]) -> None:

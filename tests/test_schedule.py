@@ -327,14 +327,16 @@ def stack(name, longest_s=3600):
 
 
 def answers():
+    here = {{"data_hash": "a", "code_hash": "c"}}
     asked = [
-        (GIVEN, "a", stack("kubernetes"), True),
-        (GIVEN, "a", stack("local"), True),
-        (GIVEN, "b", stack("kubernetes"), True),
-        (OTHER, "a", stack("kubernetes"), True),
-        (GIVEN, "a", stack("kubernetes", -60), True),
-        (GIVEN, "a", stack("kubeflow"), True),
-        (GIVEN, "a", stack("kubernetes"), False),
+        (GIVEN, here, stack("kubernetes"), True),
+        (GIVEN, here, stack("local"), True),
+        (GIVEN, {{**here, "data_hash": "b"}}, stack("kubernetes"), True),
+        (GIVEN, {{**here, "code_hash": "d"}}, stack("kubernetes"), True),
+        (OTHER, here, stack("kubernetes"), True),
+        (GIVEN, here, stack("kubernetes", -60), True),
+        (GIVEN, here, stack("kubeflow"), True),
+        (GIVEN, here, stack("kubernetes"), False),
     ]
     return [run._run_before("training", *given, there=there) for *given, there in asked]
 
@@ -345,12 +347,12 @@ def ask() -> str:
 
 
 @pipeline(name="training", enable_cache=False)
-def training(config: RunConfig, data_hash: str):
+def training(config: RunConfig, data_hash: str, code_hash: str):
     ask()
 
 
 if __name__ == "__main__":
-    done = training.with_options(run_name="this")(config=GIVEN, data_hash="a")
+    done = training.with_options(run_name="this")(config=GIVEN, data_hash="a", code_hash="c")
     print("FOUND", json.dumps([json.loads(done.steps["ask"].output.load()), answers()]))
 """
 
@@ -358,7 +360,7 @@ if __name__ == "__main__":
 @pytest.mark.integration
 @pytest.mark.slow
 def test_a_run_under_way_counts_for_a_time(tmp_path: Path) -> None:
-    """Asked from within a run, and after its end: of its data and settings, on this machine, of others, long after."""
+    """Asked in a run, and after its end: of its data, settings and code, on this machine, of others, long after."""
     program = tmp_path / "program.py"
     program.write_text(UNDER_WAY.format(root=str(ROOT)))
     given = {**os.environ, "METALAYER_HOME": str(tmp_path / "state")}
@@ -368,9 +370,9 @@ def test_a_run_under_way_counts_for_a_time(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     during, after = json.loads(done.stdout.partition("FOUND")[2])
     busy = "nothing to start: run this, on these data with these settings, is under way"
-    assert during == [busy, None, None, None, None, busy, busy]
+    assert during == [busy, None, None, None, None, None, busy, busy]
     seen = "nothing new: run this has seen these data with these settings"
-    assert after == [seen, seen, None, None, seen, seen, None]  # the last: what it wrote is gone
+    assert after == [seen, seen, None, None, None, seen, seen, None]  # the last: what it wrote is gone
 
 
 @pytest.mark.integration

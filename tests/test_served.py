@@ -333,7 +333,7 @@ def test_every_answer_names_model_and_request(
         response = client.request(method, path, **options | {"headers": headers})
     assert response.status_code == status
     named = [response.headers[f"x-model-{name}"] for name in ("name", "version", "digest")]
-    assert named == ["metalayer-pwm", "3", digest(served.bundle)]
+    assert named == ["metalayer-pwm", "3", digest(served.bundle, served.bundle.with_name("golden.parquet"))]
     assert response.headers["x-request-id"] == "mine-7"
     if status != 200:
         assert response.json().keys() == {"error", "details"}

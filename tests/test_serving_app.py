@@ -11,6 +11,7 @@ import pytest
 from releases import expected, make_bundle, score_rows
 
 from metalayer.errors import ModelError
+from metalayer.models.bundle import digest
 from metalayer.schema import CLASSES
 from metalayer.serving.app import Serving, create_app
 from metalayer.serving.engine import Engine
@@ -199,6 +200,17 @@ def test_a_model_that_misses_its_golden_rows_is_not_served(released: Path, tmp_p
     table.with_columns(pl.lit(float("nan")).alias("donor")).write_parquet(directory / "golden.parquet")
     with pytest.raises(ModelError, match="golden rows differ"):
         Engine(directory)
+
+
+def test_other_golden_rows_are_another_digest(engine: Engine, released: Path, tmp_path: Path) -> None:
+    """That of the registry's tag, of the Bento and of each answer."""
+    directory = tmp_path / "release"
+    shutil.copytree(released, directory)
+    golden = directory / "golden.parquet"
+    assert engine.digest == digest(directory, golden) != digest(directory)
+    pl.read_parquet(golden).head(20).write_parquet(golden)
+    fewer = Engine(directory)
+    assert fewer.digest == fewer.describe()["digest"] == digest(directory, golden) != engine.digest
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 import torch
 
 from metalayer.core import ArtifactLoader, MetaLayerConfig
-from metalayer.data import MetaLayerDataset, create_dataloaders, prepare_training_dataset
+from metalayer.data import MetaLayerDataset, create_dataloaders, mapped, prepare_training_dataset
 from metalayer.data.dataset import RowLoader
 from metalayer.data.prevalence import prevalence_weights
 from metalayer.data.tracks import TrackStore
@@ -100,9 +102,96 @@ def test_the_mapped_file_is_made_once_and_follows_the_parquet(folder: Path, tmp_
     changed(folder, tmp_path, lambda table: table.head(30))
     assert len(MetaLayerDataset(path).labels) == 30
     assert len(list(tmp_path.glob(".set.*.arrow"))) == 1
-    assert not list(tmp_path.glob(".*.scratch"))
+    assert {file.suffix for file in tmp_path.glob(".*")} == {".arrow"}
     _ = MetaLayerDataset(path, feature_cols=list(SCORE_FEATURES)).labels
     assert len(list(tmp_path.glob(".set.*.arrow"))) == 2  # another reading of the set keeps the first
+
+
+def test_another_file_of_the_same_size_and_time_gives_its_own_labels(folder: Path, tmp_path: Path) -> None:
+    """As a copy that keeps times may have them: even the footers are alike, but for the content."""
+    path = tmp_path / "set[1].parquet"
+    table = pl.read_parquet(folder / "training_data.parquet").head(50).with_columns(label=pl.lit(2, pl.Int64))
+    sizes = set()
+    for name, label in (("one", 0), ("other", 1)):
+        labels = pl.Series("label", [label, 1 - label] * 25, pl.Int64)
+        table.with_columns(labels).write_parquet(tmp_path / name, compression="uncompressed", statistics=False)
+        os.utime(tmp_path / name, (1, 1))
+        sizes.add((tmp_path / name).stat().st_size)
+        (tmp_path / name).replace(path)
+        assert MetaLayerDataset(path).labels.tolist() == labels.to_list()
+        assert len(list(tmp_path.glob(".*.arrow"))) == 1
+    assert len(sizes) == 1
+
+
+def test_other_code_maps_and_prepares_again(
+    folder: Path, config: MetaLayerConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from metalayer.workflows import train_meta
+
+    path = changed(folder, tmp_path, lambda table: table.head(50))
+    _ = MetaLayerDataset(path).labels
+    (before,) = tmp_path.glob(".*.arrow")
+    prepared: list[Path] = []
+    monkeypatch.setattr(train_meta, "prepare_training_dataset", lambda _, output_dir: prepared.append(output_dir))
+    train_meta._prepared(config, folder)
+    assert prepared == []
+    for module in (mapped, train_meta):
+        monkeypatch.setattr(module, "code_hash", lambda: "that of other code")
+    _ = MetaLayerDataset(path).labels
+    (after,) = tmp_path.glob(".*.arrow")
+    assert after != before
+    train_meta._prepared(config, folder)
+    assert prepared == [folder]
+
+
+def test_a_set_that_is_written_to_while_it_is_read(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = changed(folder, tmp_path, lambda table: table.head(50))
+    write = mapped._write
+
+    def written_to(*given: object) -> None:
+        write(*given)  # type: ignore[arg-type]
+        changed(folder, tmp_path, lambda table: table.tail(50))
+
+    monkeypatch.setattr(mapped, "_write", written_to)
+    with pytest.raises(ArtifactError, match="was written to while it was read"):
+        _ = MetaLayerDataset(path).labels
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_folder_that_cannot_be_written_to(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The mapped file lies in a folder of the user's own: one that others made, or may write to, is not taken."""
+    path = changed(folder, tmp_path / "data", lambda table: table.head(50))
+    shared, elsewhere = tmp_path / "tmp", tmp_path / "elsewhere"
+    shared.mkdir()
+    elsewhere.mkdir()
+    own = shared / f"metalayer-{os.getuid()}"
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda place, mode: place != path.parent and access(place, mode))
+    monkeypatch.setattr(tempfile, "tempdir", str(shared))
+    assert len(MetaLayerDataset(path).labels) == 50
+    (made,) = own.iterdir()
+    assert own.stat().st_mode & 0o777 == 0o700
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+    own.chmod(0o755)  # as an earlier version made it
+    assert len(MetaLayerDataset(path).labels) == 50
+    assert own.stat().st_mode & 0o777 == 0o700
+    own.chmod(0o777)
+    with pytest.raises(ConfigError, match=r"others may write to it.*TMPDIR"):
+        _ = MetaLayerDataset(path).labels
+    own.rename(elsewhere / "moved")
+    own.symlink_to(elsewhere / "moved")
+    with pytest.raises(ConfigError, match="a link"):
+        _ = MetaLayerDataset(path).labels
+    own.unlink()
+    own.mkdir()
+    monkeypatch.setattr(os, "getuid", lambda: 4_000_000)
+    own.rename(shared / "metalayer-4000000")
+    with pytest.raises(ConfigError, match="another user's"):
+        _ = MetaLayerDataset(path).labels
+    monkeypatch.undo()
+    assert [file.name for file in (elsewhere / "moved").iterdir()] == [made.name]
 
 
 def test_files_of_43_columns_and_of_7(folder: Path, tmp_path: Path, dataset: MetaLayerDataset) -> None:
@@ -140,8 +229,7 @@ def test_sets_that_cannot_be_used(
     path = changed(folder, tmp_path, change)
     with pytest.raises(error, match=message):
         _ = MetaLayerDataset(path).labels
-    assert not list(tmp_path.glob(".*.arrow"))
-    assert not list(tmp_path.glob(".*.scratch"))
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_feature_columns_that_are_none(folder: Path, tmp_path: Path) -> None:

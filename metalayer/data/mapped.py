@@ -1,20 +1,22 @@
 """A training set as memory-mapped Arrow: tokens, features, labels and weights, ready to index.
 
 Made once from the Parquet, beside it, under a hidden name that says of which Parquet and which columns
-it is; a Parquet that changes gets a new one. One record batch, so that each column is one array.
+it is; a Parquet of other content, or other code, gets a new one. Content is the SHA-256 of the whole file, read at
+each opening (about 1 s a GB): size and time can be those of another file, and a footer may describe other rows alike.
+Where the folder cannot be written to, the mapped file lies in a folder of the user's own. One record batch, so that
+each column is one array.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
+import glob
 import hashlib
 import json
 import logging
 import os
-import shutil
+import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,14 +28,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from metalayer.data.windows import encode_windows
-from metalayer.errors import ArtifactError, InputError, SchemaError
+from metalayer.errors import ArtifactError, ConfigError, InputError, SchemaError
 from metalayer.features import feature_matrix
-from metalayer.files import publish_file
-from metalayer.schema import CLASSES, FEATURE_SCHEMA, FEATURES, IDENTITY_COLUMNS, LABEL_LEAKING_COLUMNS, ROW_SCORES
+from metalayer.files import publish_file, scratch_directory, sha256, taking_turns
+from metalayer.provenance import code_hash
+from metalayer.schema import CLASSES, FEATURES, IDENTITY_COLUMNS, LABEL_LEAKING_COLUMNS, ROW_SCORES
 
 logger = logging.getLogger(__name__)
 
-_FORMAT = 1
 _BATCH_ROWS = 65_536
 INDEX = "index"
 """Column with the 0-based labelled base in the sequence; without it, the middle."""
@@ -75,41 +77,31 @@ def map_parquet(path: Path, columns: Columns, window_bp: int) -> Arrays:
         window_bp: width W of the windows; the labelled base is at W // 2.
 
     Raises:
-        ArtifactError: no such file, or no Parquet.
+        ArtifactError: no such file, no Parquet, or one that is written to meanwhile.
+        ConfigError: the user's own folder, where it is needed, is another's.
         SchemaError: a column that is missing, is no feature, or gives the label away; values that are no
             features, labels or weights.
     """
     file = _parquet(path)
     chosen = _check(path, file.schema_arrow.names, columns)
-    mapped, family = _place(path, columns, window_bp)
+    content = sha256(path)
+    folder, family = _place(path, columns, window_bp)
+    mapped = folder / f"{family}.{_short_hash([content, code_hash()])}.arrow"
     if not mapped.exists():
-        with _alone(mapped.with_name(f"{family}.lock")) as scratch:
+        with taking_turns(folder / family):
             if not mapped.exists():  # else another process made it meanwhile
-                for old in mapped.parent.glob(f"{family}.*.arrow"):
+                for old in folder.glob(f"{glob.escape(family)}.*.arrow"):
                     old.unlink(missing_ok=True)
                 logger.info("mapping %s (%d rows, once)", path, file.metadata.num_rows)
-                with publish_file(mapped) as draft:
+                with publish_file(mapped) as draft, scratch_directory(mapped.with_suffix(".scratch")) as scratch:
                     _write(file, path, columns, chosen, window_bp, draft, scratch)
+                    if sha256(path) != content:
+                        raise ArtifactError(f"{path}: was written to while it was read; try again when it is whole")
     return _open(mapped, window_bp)
 
 
-@contextlib.contextmanager
-def _alone(lock: Path) -> Iterator[Path]:
-    """A scratch folder, for one process at a time; what a killed process left in it is removed."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        scratch = lock.with_suffix(".scratch")
-        shutil.rmtree(scratch, ignore_errors=True)
-        scratch.mkdir()
-        try:
-            yield scratch
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-
-
 def check_columns(path: Path, columns: Columns) -> int:
-    """Number of rows, after checking that the columns are there; arguments and errors as of `map_parquet`."""
+    """Number of rows, after checking that the columns are there; arguments and errors as in `map_parquet`."""
     file = _parquet(path)
     _check(path, file.schema_arrow.names, columns)
     rows: int = file.metadata.num_rows
@@ -144,15 +136,28 @@ def _check(path: Path, there: Sequence[str], columns: Columns) -> list[str]:
 
 
 def _place(path: Path, columns: Columns, window_bp: int) -> tuple[Path, str]:
-    """Where the mapped file is, and what the names of all of the same set and columns begin with."""
-    status = path.stat()
+    """Folder of the mapped file, and what the names of all of the same set and columns begin with."""
     what = _short_hash([str(path.resolve()), repr(columns), window_bp])
-    state = _short_hash([_FORMAT, status.st_size, status.st_mtime_ns, FEATURE_SCHEMA.hash])
-    folder = path.parent
-    if not os.access(folder, os.W_OK):
-        folder = Path(tempfile.gettempdir()) / f"metalayer-{os.getuid()}"
-    family = f".{path.stem}.{what}"
-    return folder / f"{family}.{state}.arrow", family
+    folder = path.parent if os.access(path.parent, os.W_OK) else _own_folder()
+    return folder, f".{path.stem}.{what}"
+
+
+def _own_folder() -> Path:
+    """A folder that only this user reads and writes, whoever may write to the one that it is in.
+
+    Raises:
+        ConfigError: somebody else has made one of this name, or a link, or may write to it.
+    """
+    folder = Path(tempfile.gettempdir()) / f"metalayer-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o022:
+        raise ConfigError(
+            f"{folder}: a link, another user's, or others may write to it; training sets are mapped only where nobody "
+            "else can change them. Remove it, or set TMPDIR to a folder of your own"
+        )
+    folder.chmod(0o700)
+    return folder
 
 
 def _short_hash(parts: list[Any]) -> str:
@@ -223,7 +228,7 @@ def _features(
     bad = ~np.isfinite(out)
     if bad.any():
         names = ", ".join(FEATURES[i] for i in np.flatnonzero(bad.any(axis=0)))
-        raise SchemaError(f"{path}: {int(bad.any(axis=1).sum())} rows have no number in {names}; drop or mend them")
+        raise SchemaError(f"{path}: {int(bad.any(axis=1).sum())} rows have no number in {names}; drop or fix them")
     return np.asarray(out, dtype=np.float32)
 
 

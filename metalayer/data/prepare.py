@@ -19,6 +19,7 @@ from metalayer.data.dataset import MetaLayerDataset
 from metalayer.data.labels import label_rows
 from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE
 from metalayer.files import publish_file, sha256
+from metalayer.provenance import code_hash
 from metalayer.schema import CLASSES, FEATURE_SCHEMA
 
 logger = logging.getLogger(__name__)
@@ -114,6 +115,7 @@ def _write_manifest(folder: Path, facts: dict[str, Any]) -> None:
         "format": "metalayer training set",
         "format_version": _FORMAT_VERSION,
         "metalayer_version": metalayer.__version__,
+        "code_hash": code_hash(),
         "schema_hash": FEATURE_SCHEMA.hash,
         **facts,
         "sha256": {name: sha256(folder / name) for name in outputs},

@@ -105,9 +105,15 @@ def load_model(directory: Path) -> tuple[MetaSpliceModel, dict[str, Any]]:
     return model, info
 
 
-def digest(directory: Path) -> str:
-    """SHA-256 of weights and description, in hex: the identity of a model."""
+def digest(directory: Path, golden: Path | None = None) -> str:
+    """SHA-256 of weights and description, in hex: the identity of a model.
+
+    Args:
+        directory: the model directory.
+        golden: rows with the answers expected of the model, where it is registered, packaged or served: other rows,
+            another digest.
+    """
     total = hashlib.sha256()
-    for name in (WEIGHTS, DESCRIPTION):
-        total.update((Path(directory) / name).read_bytes())
+    for path in (Path(directory) / WEIGHTS, Path(directory) / DESCRIPTION, *([golden] if golden else [])):
+        total.update(path.read_bytes())
     return total.hexdigest()

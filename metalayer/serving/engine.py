@@ -19,7 +19,7 @@ from metalayer.inference import Predictor
 from metalayer.inference.predictor import sequence_track
 from metalayer.schema import BASE_SCORES, CLASSES, POSITIONS
 from metalayer.serving.onnx_rows import OnnxRows
-from metalayer.serving.release import GOLDEN, ONNX, read_facts
+from metalayer.serving.release import GOLDEN, ONNX, read_facts, release_digest
 from metalayer.serving.schemas import FIELDS, NOTE, REQUIRED, WAY, RequestError, Rows, SequenceInput, validate_columns
 
 GOLDEN_TOLERANCE = 1e-6
@@ -40,7 +40,7 @@ class Engine:
     Attributes:
         name: registered name.
         version: registered version, as text.
-        digest: SHA-256 of the model.
+        digest: SHA-256 of the model and its golden rows, as registered.
         runs_in: what rows run in, and why where that is torch.
     """
 
@@ -59,7 +59,7 @@ class Engine:
         self._facts = read_facts(directory)
         self._predictor = Predictor.load(directory, device)
         self.name, self.version = str(self._facts["name"]), str(self._facts["version"])
-        self.digest = self._predictor.digest
+        self.digest = release_digest(directory)
         base = self._predictor.info.get("base_model")
         self._base = load_base_model(base) if base in BUNDLED_BASES else None
         self._onnx: OnnxRows | None = None
@@ -67,7 +67,7 @@ class Engine:
             self.runs_in = f"torch on {self._predictor.device}"
             torch.backends.cudnn.allow_tf32 = False  # whose rounding golden rows would not forgive
         elif (directory / ONNX).is_file():
-            self._onnx, self.runs_in = OnnxRows(directory / ONNX, self.digest), "ONNX Runtime"
+            self._onnx, self.runs_in = OnnxRows(directory / ONNX, self._predictor.digest), "ONNX Runtime"
         else:
             why = self._predictor.model.encoder.eager_because or f"the release has no {ONNX}"
             self.runs_in = f"torch: {why}"

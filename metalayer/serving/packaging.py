@@ -68,7 +68,9 @@ def build_bento(bundle: Path, golden: Path, *, name: str, version: int | str, fa
         RegistryError: BentoML failed, or a file is missing; nothing was published.
         ModelError: ONNX Runtime's answers differ from torch's; likewise.
     """
-    model_digest = digest(Path(bundle))
+    if not Path(golden).is_file():
+        raise RegistryError(f"Bento of {name}: {golden} is missing; run the pipeline again")
+    model_digest = digest(Path(bundle), Path(golden))
     if found := find_bento(name, version, model_digest):
         return found
     tag, home = _tag(name, version, model_digest), bentoml_home()
@@ -107,7 +109,8 @@ def find_bento(name: str, version: int | str, digest: str) -> str | None:
     Args:
         name: registered name.
         version: registered version.
-        digest: of its model; a Bento that another registry's version of the same number was built into is not it.
+        digest: of its model and golden rows; a Bento that another registry's version of the same number was built into
+            is not it.
     """
     tag = _tag(name, version, digest)
     try:

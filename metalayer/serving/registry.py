@@ -177,7 +177,7 @@ def register(
         **(tags or {}),
         "base_model": base_model,
         "schema_hash": info["schema_hash"],
-        DIGEST_TAG: digest(bundle),
+        DIGEST_TAG: digest(bundle, golden),
         DECISION_TAG: PROMOTED if promoted else REJECTED,
         METRICS_TAG: json.dumps(numbers),
         "reasons": json.dumps(list(reasons)),
@@ -378,10 +378,10 @@ def set_bento_tag(name: str, version: int, tag: str, tracking_uri: str | None = 
 
 
 def _is(directory: Path, expected: str) -> bool:
-    """Whether a download is there, complete, and of this digest."""
-    bundle = directory / _BUNDLE
-    complete = all(path.is_file() for path in (bundle / WEIGHTS, bundle / DESCRIPTION, directory / release.GOLDEN))
-    return complete and digest(bundle) == expected
+    """Whether a download is there, complete, and of this digest; versions registered earlier have the model's alone."""
+    bundle, golden = directory / _BUNDLE, directory / release.GOLDEN
+    complete = all(path.is_file() for path in (bundle / WEIGHTS, bundle / DESCRIPTION, golden))
+    return complete and expected in (digest(bundle, golden), digest(bundle))
 
 
 def _log_model(client: mlflow.MlflowClient, run: Run, bundle: Path, golden: Path, metrics: Mapping[str, float]) -> str:

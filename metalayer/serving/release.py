@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 import metalayer
 from metalayer.errors import ModelError, RegistryError
 from metalayer.model_options import is_hub_id
-from metalayer.models.bundle import DESCRIPTION, WEIGHTS, read_description
+from metalayer.models.bundle import DESCRIPTION, WEIGHTS, digest, read_description
 
 GOLDEN, FACTS, ONNX = "golden.parquet", "release.json", "model.onnx"
 RUNTIME = ("filelock", "numpy", "polars", "pyarrow", "pydantic", "PyYAML", "safetensors", "scipy", "torch")
@@ -65,6 +65,18 @@ def read_facts(directory: Path) -> dict[str, Any]:
     if not isinstance(facts, dict) or not {"name", "version"} <= facts.keys():
         raise ModelError(f"release {directory}: {FACTS} does not name a model and its version; package it again")
     return facts
+
+
+def release_digest(directory: Path) -> str:
+    """SHA-256 of model and golden rows of a release, in hex: as registered.
+
+    Raises:
+        ModelError: golden rows that are missing, of a model that is there.
+    """
+    try:
+        return digest(directory, directory / GOLDEN)
+    except OSError as error:
+        raise ModelError(f"golden rows {error.filename}: {error.strerror}; package the model again") from None
 
 
 def copy_source(directory: Path) -> Path:

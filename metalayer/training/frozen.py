@@ -22,6 +22,7 @@ from metalayer.data.states import GeneStates, MappedStates, StateStore, state_ke
 from metalayer.genome import N_TOKEN
 from metalayer.models.encoders import SequenceEncoder
 from metalayer.models.language import LanguageEncoder
+from metalayer.provenance import code_hash
 from metalayer.training.distributed import World
 
 logger = logging.getLogger(__name__)
@@ -57,7 +58,7 @@ def read_frozen(
         for loader in loaders:
             loader.use_states(None)
         return
-    folder = (cache or state_dir() / "embeddings") / encoder.identity[:16]
+    folder = (cache or state_dir() / "embeddings") / state_key(encoder.identity.encode(), code_hash().encode()).hex()
     for number, loader in enumerate(loaders):
         if isinstance(loader, RowLoader):
             loader.use_states(_row_states(encoder, loader, folder / "rows", None if number else seed, world))

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-import metalayer
 from metalayer.config import EvaluateConfig, ModelConfig, TrainConfig, read_yaml
 from metalayer.core import MetaLayerConfig
 from metalayer.data.score_files import ScoreFile
@@ -31,6 +30,7 @@ from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
 from metalayer.models.build import build_model
 from metalayer.models.bundle import DESCRIPTION, read_description
+from metalayer.provenance import code_hash
 from metalayer.schema import CLASSES, POSITIONS
 from metalayer.training.trainer import HISTORY, seed_everything
 from metalayer.workflows.evaluate import score_positions
@@ -306,7 +306,7 @@ def _run(
 def _train(folder: Path, config: MetaLayerConfig, files: Files) -> None:
     """Train, unless that was done, or begun, from the same inputs."""
     inputs = {
-        "metalayer_version": metalayer.__version__,
+        "code_hash": code_hash(),
         "files": {part: list(files[part].values()) for part in ("train", "valid")},
         "settings": config.model_dump(mode="json"),
         "untrained_network": _network_hash(config),
@@ -336,7 +336,8 @@ def _judged(
     folder: Path, config: MetaLayerConfig, store: TrackStore, test_files: list[str], evaluation: EvaluateConfig
 ) -> Resampled:
     """Metrics of a trained model on the test genes, unless they are there already."""
-    path, of = folder / JUDGED, {"files": test_files, "evaluation": evaluation.model_dump(mode="json")}
+    path = folder / JUDGED
+    of = {"code_hash": code_hash(), "files": test_files, "evaluation": evaluation.model_dump(mode="json")}
     found = _read(path)
     if found is None or found["of"] != of:
         predictor = Predictor.load(folder / MODEL, config.get_device())

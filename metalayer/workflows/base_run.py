@@ -38,6 +38,7 @@ from metalayer.errors import InputError, MetalayerError
 from metalayer.files import only_one, publish_file, sha256
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import Gene, decode, encode, reverse_complement
+from metalayer.provenance import code_hash
 from metalayer.schema import CLASSES, SITE_CONVENTION
 from metalayer.workflows.progress import Progress
 
@@ -131,7 +132,7 @@ def manifest_name(base_model: str) -> str:
 
 
 def fingerprint(config: BaseConfig) -> str:
-    """SHA-256 of all that decides the scores: model, weights, padding, reference and annotation, by content.
+    """SHA-256 of all that decides the scores: code, model, weights, padding, reference and annotation, by content.
 
     Raises:
         ConfigError, InputError, ModelError: as of `base_run`, of model, weights and absent files.
@@ -165,7 +166,7 @@ def _load(config: BaseConfig) -> BaseModel:
 
 
 def _facts(config: BaseConfig, model: BaseModel) -> dict[str, Any]:
-    """All that decides the scores; a pass with other facts starts anew."""
+    """All that decides the scores; a pass with other facts starts again."""
 
     def file(kind: str, path: Path) -> dict[str, str]:
         try:
@@ -175,6 +176,7 @@ def _facts(config: BaseConfig, model: BaseModel) -> dict[str, Any]:
 
     return {
         "metalayer_version": metalayer.__version__,
+        "code_hash": code_hash(),
         "base_model": model.name,
         "flank_bp": model.flank_bp,
         "padding": config.flanks,

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from metalayer.data.windows import encode_windows
 from metalayer.errors import ArtifactError, InputError, ServiceError
-from metalayer.files import only_one, publish_file
+from metalayer.files import only_one, publish_file, sha256
 from metalayer.inference import Predictor
 from metalayer.schema import CLASSES, ROW_SCORES, ROWS
 from metalayer.serving.client import MetaLayerClient
@@ -117,11 +117,15 @@ def score_rows_by_server(rows: Path, client: MetaLayerClient, output: Path) -> i
         raise InputError(f"{rows}: rows for a server are read from .parquet; convert it first")
     parts = output.with_name(output.name + ".parts")
     with only_one(parts / "lock", "write to another --output"):
+        try:
+            content = sha256(rows)
+        except OSError as error:
+            raise ArtifactError(f"{rows}: {error.strerror or error}") from None
         if any(parts.glob("*.parquet")):
             client.model()
-            _check_run(parts / "run.json", rows, client.digest)
+            _check_run(parts / "run.json", rows, content, client.digest)
         done, files = 0, []
-        for part, count in _in_flight(_part_by_part(rows, client, parts), client):
+        for part, count in _in_flight(_part_by_part(rows, content, client, parts), client):
             files.append(part)
             done += count
         if not done:
@@ -136,7 +140,9 @@ def score_rows_by_server(rows: Path, client: MetaLayerClient, output: Path) -> i
     return done
 
 
-def _part_by_part(rows: Path, client: MetaLayerClient, parts: Path) -> Iterator[Callable[[], tuple[Path, int]]]:
+def _part_by_part(
+    rows: Path, content: str, client: MetaLayerClient, parts: Path
+) -> Iterator[Callable[[], tuple[Path, int]]]:
     """For each batch what makes its part, where that is not there, and gives its path and its number of rows."""
     first, checking = 0, threading.Lock()
 
@@ -144,7 +150,7 @@ def _part_by_part(rows: Path, client: MetaLayerClient, parts: Path) -> Iterator[
         if not part.exists():
             answers = _noted(_named(batch, _ask(batch, client, rows, first)), client.note)
             with checking:
-                _check_run(parts / "run.json", rows, client.digest)
+                _check_run(parts / "run.json", rows, content, client.digest)
             with publish_file(part) as draft:
                 pq.write_table(answers, draft, compression="zstd")
         return part, len(batch)
@@ -179,29 +185,22 @@ def _result(call: Future[T]) -> T:
     return call.result()
 
 
-def _check_run(record: Path, rows: Path, digest: str) -> None:
-    """All parts are of one input and one model.
+def _check_run(record: Path, rows: Path, content: str, digest: str) -> None:
+    """All parts are of one input, by its content, and one model.
 
     Raises:
         InputError: they would not be.
     """
-    state = rows.stat()
-    run = {
-        "rows": str(rows.resolve()),
-        "bytes": state.st_size,
-        "modified_ns": state.st_mtime_ns,
-        "batch_rows": _BATCH_ROWS,
-        "model": digest,
-    }
+    run = {"rows": str(rows.resolve()), "sha256": content, "batch_rows": _BATCH_ROWS, "model": digest}
     if not record.exists():
         with publish_file(record) as draft:
             draft.write_text(json.dumps(run), encoding="utf-8")
     before = json.loads(record.read_text(encoding="utf-8"))
-    other = [name for name in run if before[name] != run[name]]
+    other = [name for name in run if before.get(name) != run[name]]
     if other:
         raise InputError(
             f"{record.parent} holds answers of another run: {', '.join(other)} differ (before: "
-            f"{', '.join(str(before[name]) for name in other)}). Remove it to begin anew"
+            f"{', '.join(str(before.get(name)) for name in other)}). Remove it to begin again"
         )
 
 

@@ -22,7 +22,7 @@ from metalayer.files import publish_file
 from metalayer.inference import Predictor
 from metalayer.models.build import build_model
 from metalayer.models.bundle import save_model
-from metalayer.schema import FEATURE_SCHEMA
+from metalayer.provenance import code_hash
 from metalayer.training import distributed
 from metalayer.training.checkpoint import BEST, LAST, load_checkpoint
 from metalayer.training.evaluator import MetaLayerEvaluator
@@ -49,7 +49,7 @@ def train_meta_model(
 ) -> dict[str, Any]:
     """Prepare the training set, train, calibrate and evaluate.
 
-    Writes into `output_dir`: `data/` (the training set, kept while files and settings are the same),
+    Writes into `output_dir`: `data/` (the training set, kept while files, settings and code are the same),
     checkpoints and history of the `Trainer`, `history.png`, `model/` (the model directory that
     `metalayer score` and `Predictor.load` take) and `metrics.json`.
 
@@ -180,7 +180,7 @@ def resumed_config(path: Path, asked: MetaLayerConfig) -> MetaLayerConfig:
 
 
 def _prepared(config: MetaLayerConfig, folder: Path) -> None:
-    """Prepare the training set, unless it is there and was made of the same files with the same settings."""
+    """Prepare the training set, unless it is there and was made of the same files with the same settings and code."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -190,11 +190,11 @@ def _prepared(config: MetaLayerConfig, folder: Path) -> None:
     made = {name: manifest.get("config", {}).get(name) for name in same}
     if (
         made == same
-        and manifest.get("schema_hash") == FEATURE_SCHEMA.hash
+        and manifest.get("code_hash") == code_hash()
         and (folder / TRAINING_DATA).exists()
         and (folder / VARIANT_WEIGHTS_FILE).exists() == (config.variant_source is not None)
         and manifest.get("data_hash") == ArtifactLoader(config).fingerprint()
     ):
-        logger.info("the training set in %s is of the same files and settings", folder)
+        logger.info("the training set in %s is of the same files, settings and code", folder)
         return
     prepare_training_dataset(config, output_dir=folder)
