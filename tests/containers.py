@@ -48,11 +48,13 @@ def kill_while_publishing(
     """Start a command, and SIGKILL it so long after it has begun a draft below a folder."""
     before = set(folder.rglob(".*.draft-*"))
     process = started(command, log, **environment)
-    until = time.monotonic() + 120
-    while set(folder.rglob(".*.draft-*")) <= before:
-        assert process.poll() is None, log.read_text()
-        assert time.monotonic() < until
-        time.sleep(0.005)
-    time.sleep(seconds)
-    end(process)
+    until = time.monotonic() + 300
+    try:
+        while set(folder.rglob(".*.draft-*")) <= before:
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < until, log.read_text()
+            time.sleep(0.005)
+        time.sleep(seconds)
+    finally:
+        end(process)
     return process
