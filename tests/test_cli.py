@@ -50,7 +50,7 @@ def test_serve_without_a_promoted_model(
         assert cli.main(["serve", "--bento", bento]) == 2
         assert f"Bento {bento}: no bento.yaml in {tmp_path}" in capsys.readouterr().err
     monkeypatch.setenv("BENTOML_HOME", "/proc/bentos")
-    assert cli.main(["serve"]) == 2
+    assert cli.main(["serve", "--bento", "metalayer-pwm:7-abc"]) == 2
     assert "/proc/bentos: No such file or directory; mount a volume there" in capsys.readouterr().err
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -115,6 +116,25 @@ class TestRuns:
         request = state.parent / found(r"--data @(\S+)$", first.out)
         assert request == state / "query.json"
         assert len(parse_rows(request.read_bytes())) == 3
+
+    def test_a_copy_of_the_state_is_read_where_it_is(self, first: Ended, state: Path, tmp_path: Path) -> None:
+        copy = Path(shutil.copytree(state, tmp_path / "copy"))
+        program = (
+            "import sys; sys.path.insert(0, sys.argv[1])\n"
+            "from pipelines import environment, moved_state\n"
+            "moved_state.follow(environment.prepare(), held=False)\n"
+            "from zenml.client import Client\n"
+            "(run,) = Client().list_pipeline_runs(hydrate=True).items\n"
+            "found = [one for step in run.steps.values() for outputs in step.outputs.values() for one in outputs]\n"
+            "found[0].load()\n"
+            "print()\n"
+            "print(*(one.uri for one in found), Client().zen_store.url, sep='\\n')\n"
+        )
+        ended = execute(copy, ["-c", program, str(ROOT)])
+        assert ended.code == 0, ended.err
+        places = [line for line in ended.out.splitlines() if line.startswith(("/", "sqlite:"))]
+        assert len(places) > len(STEPS)
+        assert not [place for place in places if not place.removeprefix("sqlite:///").startswith(f"{copy}/")]
 
     def test_output_is_calm(self, first: Ended) -> None:
         assert "Traceback" not in first.out + first.err
