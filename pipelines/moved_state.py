@@ -14,6 +14,7 @@ from pathlib import Path
 import yaml
 
 from metalayer import moved
+from metalayer.files import publish_file
 
 _STORE = "local"
 """The artifact store of `stacks/local.yaml`."""
@@ -34,17 +35,24 @@ def follow(state: Path, *, held: bool) -> None:
     settings = state / "zenml" / "config.yaml"
     artifacts = state / "artifacts"
     moved.follow(database, _ZENML, artifacts, str(artifacts), held=held)
-    if settings.is_file() and not _names(settings, database):
-        settings.unlink()  # ZenML makes it again, from its defaults
+    if settings.is_file():
+        _follow_settings(settings, f"sqlite:///{database}")
 
 
-def _names(settings: Path, database: Path) -> bool:
-    """Whether ZenML's settings name this database."""
+def _follow_settings(settings: Path, url: str) -> None:
+    """Leave no other database in ZenML's settings; it makes them again from its defaults.
+
+    The user's id stays: the database carries it too, and is taken for a remote server's where they differ.
+    """
     try:
         found = yaml.safe_load(settings.read_text(encoding="utf-8"))
-        return bool(found["store"]["url"] == f"sqlite:///{database}")
+        if found["store"]["url"] == url:
+            return
+        del found["store"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return False
+        return  # ZenML says what is wrong with it
+    with publish_file(settings) as draft:
+        draft.write_text(yaml.safe_dump(found), encoding="utf-8")
 
 
 def _folders(connection: sqlite3.Connection) -> list[str]:

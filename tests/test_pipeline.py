@@ -129,6 +129,7 @@ class TestRuns:
             "found[0].load()\n"
             "print()\n"
             "print(*(one.uri for one in found), Client().zen_store.url, sep='\\n')\n"
+            "assert Client().zen_store.get_store_info().is_local()\n"
         )
         ended = execute(copy, ["-c", program, str(ROOT)])
         assert ended.code == 0, ended.err
