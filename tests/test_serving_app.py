@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from releases import expected, make_bundle, score_rows
 
@@ -15,6 +16,7 @@ from metalayer.models.bundle import digest
 from metalayer.schema import CLASSES
 from metalayer.serving.app import Serving, create_app
 from metalayer.serving.engine import Engine
+from metalayer.serving.release import MADE_WITH, made_with
 from metalayer.serving.schemas import Rows
 from metalayer.serving.settings import ServingSettings
 
@@ -245,3 +247,39 @@ def test_other_weights_under_the_same_golden_rows_are_not_served(released: Path,
     shutil.copyfile(other / "model.safetensors", directory / "model.safetensors")
     with pytest.raises(ModelError, match="golden rows differ"):
         Engine(directory)
+
+
+@pytest.mark.parametrize(
+    ("made", "registered", "helps"),
+    [
+        ({}, False, "The package is damaged: remove it and make it again of the registered version"),
+        ({}, True, "The registry's copy is damaged, .* promote another version .* or train again"),
+        (
+            {"torch": "1.0.0"},
+            True,
+            r"They were made with torch 1\.0\.0 \(here .*\): serve it with those, or train here",
+        ),
+    ],
+)
+def test_golden_rows_that_differ_say_what_helps_where(
+    released: Path, tmp_path: Path, made: dict[str, str], registered: bool, helps: str
+) -> None:
+    directory = Path(shutil.copytree(released, tmp_path / "release"))
+    table = pq.read_table(directory / "golden.parquet")
+    wrong = pl.DataFrame(pl.from_arrow(table)).with_columns(pl.col("donor") + 0.01).to_arrow()
+    facts = {MADE_WITH: json.dumps(made_with() | made)}
+    pq.write_table(wrong.replace_schema_metadata(facts), directory / "golden.parquet")
+    with pytest.raises(ModelError, match=f"golden rows differ by 0.01 .*{helps}"):
+        Engine(directory, registered=registered)
+    (directory / "golden.parquet").write_bytes(b"PAR1")
+    if not made:
+        with pytest.raises(ModelError, match=f"golden.parquet cannot be read: .*{helps}"):
+            Engine(directory, registered=registered)
+
+
+def test_golden_rows_that_come_out_do_not_care_what_made_them(released: Path, tmp_path: Path) -> None:
+    directory = Path(shutil.copytree(released, tmp_path / "release"))
+    table = pq.read_table(directory / "golden.parquet")
+    facts = {MADE_WITH: json.dumps({"torch": "1.0.0"})}
+    pq.write_table(table.replace_schema_metadata(facts), directory / "golden.parquet")
+    assert Engine(directory).name == "metalayer-pwm"

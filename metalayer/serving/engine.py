@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
@@ -19,7 +21,7 @@ from metalayer.inference import Predictor
 from metalayer.inference.predictor import sequence_track
 from metalayer.schema import BASE_SCORES, CLASSES, POSITIONS
 from metalayer.serving.onnx_rows import OnnxRows
-from metalayer.serving.release import GOLDEN, ONNX, read_facts, release_digest
+from metalayer.serving.release import GOLDEN, MADE_WITH, ONNX, made_with, read_facts, release_digest
 from metalayer.serving.schemas import FIELDS, NOTE, REQUIRED, WAY, RequestError, Rows, SequenceInput, validate_columns
 
 GOLDEN_TOLERANCE = 1e-6
@@ -28,6 +30,13 @@ GOLDEN_TOLERANCE = 1e-6
 BLOCK_ROWS = 512
 """Rows between two looks at the clock, a multiple of the chunk of a forward pass; requests take turns by block."""
 SEQUENCE_COLUMNS = tuple(f"{system}_{name}" for system in ("base", "meta") for name in CLASSES)
+_PACKAGE_DAMAGED = (
+    "The package is damaged: remove it and make it again of the registered version, metalayer registry promote VERSION"
+)
+_REGISTRY_DAMAGED = (
+    "The registry's copy is damaged, and every package made of it would be: restore its artifact store, promote "
+    "another version (metalayer registry promote VERSION), or train again"
+)
 BUNDLED_BASES = ("pwm",)
 """Base models that need no files of their own."""
 
@@ -44,12 +53,14 @@ class Engine:
         runs_in: what rows run in, and why where that is torch.
     """
 
-    def __init__(self, directory: Path, device: str = "cpu") -> None:
+    def __init__(self, directory: Path, device: str = "cpu", *, registered: bool = False) -> None:
         """Load a release, check it on its golden rows and warm it up.
 
         Args:
             directory: the release.
             device: `cpu`, or one on which torch runs all of the model.
+            registered: whether the release was just made of a registered version, and not found in a package: that
+                decides what helps against damage.
 
         Raises:
             ModelError: missing or damaged files, or answers that differ from those expected.
@@ -71,7 +82,7 @@ class Engine:
         else:
             why = self._predictor.model.encoder.eager_because or f"the release has no {ONNX}"
             self.runs_in = f"torch: {why}"
-        self._check(directory / GOLDEN)
+        self._check(directory / GOLDEN, _REGISTRY_DAMAGED if registered else _PACKAGE_DAMAGED)
         self._warm_up()
         logger.info(
             "model %s version %s (%s) is ready; rows run in %s",
@@ -144,15 +155,30 @@ class Engine:
         scores = np.full((BLOCK_ROWS, len(CLASSES)), 1 / len(CLASSES), dtype=np.float32)
         list(self.score_sequence(SequenceInput("ACGT" * (BLOCK_ROWS // 4), scores)))
 
-    def _check(self, golden: Path) -> None:
-        rows, expected = read_golden(golden)
+    def _check(self, golden: Path, damaged: str) -> None:
+        try:
+            rows, expected = read_golden(golden)
+        except ModelError as error:
+            raise ModelError(f"model {self.name} version {self.version}: {error}. {damaged}") from None
         difference = float(np.abs(np.concatenate(list(self.score(rows))) - expected).max())
         if not difference <= GOLDEN_TOLERANCE:  # NaN fails too
             raise ModelError(
                 f"model {self.name} version {self.version}: golden rows differ by {difference:.2g} from the expected "
-                f"probabilities, allowed is {GOLDEN_TOLERANCE:g}; not serving it. Package the model again in this "
-                "environment"
+                f"probabilities, allowed is {GOLDEN_TOLERANCE:g}; not serving it. {_why_they_differ(golden, damaged)}"
             )
+
+
+def _why_they_differ(golden: Path, damaged: str) -> str:
+    """What made golden rows, where that was another environment than this one, and what helps."""
+    made = (pq.read_schema(golden).metadata or {}).get(MADE_WITH.encode(), b"{}")
+    then, now = json.loads(made), made_with()
+    other = [f"{name} {then[name]} (here {now.get(name, 'absent')})" for name in then if then[name] != now.get(name)]
+    if other:
+        return (
+            f"They were made with {', '.join(other)}: serve it with those, or train here, which makes rows of its own. "
+            "Packaging it again keeps the rows"
+        )
+    return f"{'They were made with the same libraries as are here. ' if then else ''}{damaged}"
 
 
 def read_golden(path: Path) -> tuple[Rows, NDArray[np.float64]]:
@@ -167,4 +193,4 @@ def read_golden(path: Path) -> tuple[Rows, NDArray[np.float64]]:
         rows = validate_columns({name: table[name].to_list() for name in inputs})
         return rows, table.select(pl.col(CLASSES).cast(pl.Float64)).to_numpy()
     except (OSError, pl.exceptions.PolarsError, RequestError) as error:
-        raise ModelError(f"golden rows {path}: {error}; package the model again") from None
+        raise ModelError(f"golden rows {path} cannot be read: {error}") from None

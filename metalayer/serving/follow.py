@@ -99,7 +99,7 @@ class Follower:
         try:
             with tempfile.TemporaryDirectory() as scratch:
                 directory = registry.fetch_release(champion, self._uri, Path(scratch))
-                return Engine(directory, self._serving.settings.device)
+                return Engine(directory, self._serving.settings.device, registered=True)
         finally:
             self._pause_s = min(self._pause_s, LONGEST_PAUSE_S)
             self._again_at = time.monotonic() + self._pause_s

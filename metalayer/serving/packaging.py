@@ -139,7 +139,7 @@ def package_version(version: ModelVersion, tracking_uri: str | None = None) -> s
 
     with tempfile.TemporaryDirectory() as scratch:
         directory = registry.fetch_release(version, tracking_uri, Path(scratch))
-        Engine(directory)
+        Engine(directory, registered=True)
         facts = release.read_facts(directory)
         tag = build_bento(
             directory, directory / release.GOLDEN, name=version.name, version=version.version, facts=facts

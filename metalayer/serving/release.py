@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+import platform
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import distributions, version
@@ -23,6 +24,8 @@ from metalayer.errors import ModelError, RegistryError
 from metalayer.model_options import is_hub_id
 from metalayer.models.bundle import DESCRIPTION, WEIGHTS, digest, read_description
 
+MADE_WITH = "made_with"
+"""Key of the metadata of golden rows: JSON of `made_with`."""
 GOLDEN, FACTS, ONNX = "golden.parquet", "release.json", "model.onnx"
 RUNTIME = ("filelock", "numpy", "polars", "pyarrow", "pydantic", "PyYAML", "safetensors", "scipy", "torch")
 """Distributions that every model needs to answer."""
@@ -47,6 +50,12 @@ def write_release(directory: Path, bundle: Path, golden: Path, facts: Mapping[st
     if (bundle / ONNX).is_file():
         shutil.copyfile(bundle / ONNX, directory / ONNX)
     (directory / FACTS).write_text(json.dumps(_finite(dict(facts)), indent=1, sort_keys=True), encoding="utf-8")
+
+
+def made_with() -> dict[str, str]:
+    """What rounds the answers of a model here: processor and versions of libraries, by name."""
+    libraries = {name: version(name) for name in ("numpy", "torch")}
+    return {"processor": platform.machine(), **libraries, "metalayer": metalayer.__version__}
 
 
 def read_facts(directory: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 
 from metalayer.config import RunConfig
 from metalayer.data.dataset import RowTable
@@ -23,6 +24,7 @@ from metalayer.files import publish_file
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
 from metalayer.schema import CLASSES, POSITIONS, PROBABILITY_SUM_TOLERANCE, ROW_SCORES, ROWS
+from metalayer.serving import release
 from metalayer.workflows.train import open_tracks
 
 logger = logging.getLogger(__name__)
@@ -212,4 +214,6 @@ def _write_golden(bundle: Path, table: RowTable, path: Path) -> None:
         )
     )
     with publish_file(path) as draft:
-        golden.write_parquet(draft)
+        made = golden.to_arrow(compat_level=pl.CompatLevel.oldest())
+        facts = {release.MADE_WITH: json.dumps(release.made_with())}
+        pq.write_table(made.replace_schema_metadata(facts), draft, compression="zstd")
