@@ -48,6 +48,7 @@ def random_rows(n, seed, decimals=None, dtype=np.float32, sites=0.3):
 def by_scikit_learn(labels, p, ks=KS):
     """The ranking and calibration metrics, and those at argmax."""
     out = {}
+    p = p.astype(np.float32)  # what counts, however it is stored
     sides = {
         "splice": (labels != NEITHER, p[:, DONOR].astype(np.float64) + p[:, ACCEPTOR]),
         "donor": (labels == DONOR, p[:, DONOR]),
@@ -348,7 +349,7 @@ def test_batches_carry_the_numbers_of_their_rows():
 
 
 def test_the_average_precision_of_training_is_the_evaluators():
-    labels, p = random_rows(2000, 9, 1, np.float64)
-    splice = p[:, DONOR] + p[:, ACCEPTOR]
+    labels, p = random_rows(2000, 9, 1)
+    splice = p[:, DONOR].astype(np.float64) + p[:, ACCEPTOR]
     found = row_metrics(labels, p)["pr_auc_splice"]
     assert average_precision(labels != NEITHER, splice) == pytest.approx(found, abs=1e-12)

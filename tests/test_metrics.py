@@ -40,7 +40,7 @@ def precision_at_recall(positive, score, percent):
 
 
 def expected_ece(site, p):
-    bins = np.minimum((p * 15).astype(int), 14)
+    bins = np.minimum((np.round(p, 6) * 15).astype(int), 14)
     return sum(abs(p[bins == b].sum() - site[bins == b].sum()) for b in range(15)) / len(p)
 
 

@@ -198,4 +198,4 @@ def shrinkage_factors(
 
 
 def _log(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    return np.log(np.maximum(probabilities.astype(np.float64), PROBABILITY_FLOOR))
+    return np.log(np.maximum(probabilities.astype(np.float32).astype(np.float64), PROBABILITY_FLOOR))

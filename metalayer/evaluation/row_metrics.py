@@ -44,7 +44,7 @@ def row_metrics(
 
     Args:
         labels: uint8 or int64 (n,), classes.
-        probabilities: float32 (n, 3); other floats are ranked as they are.
+        probabilities: float32 (n, 3); of other floats the nearest float32 counts.
         chroms: (n,), chromosome names; None for no `per_chromosome`.
         top_k_values: k of the top-k accuracies.
 
@@ -151,8 +151,7 @@ def _chunks(n: int) -> Iterator[slice]:
 def _rank(labels: NDArray[np.integer], probabilities: NDArray[np.floating], target: str) -> RankCounts:
     """Counts of one ranking; scores of the two sides are gathered in chunks and sorted in place."""
     total = np.count_nonzero(labels == NEITHER if target == "splice" else labels != CLASSES.index(target))
-    # A sum of two needs float64; one class is ranked in the type it came in.
-    dtype = np.float64 if target == "splice" else probabilities.dtype
+    dtype: type[np.floating[Any]] = np.float64 if target == "splice" else np.float32  # a sum of two needs float64
     negatives, positives = np.empty(total, dtype), np.empty(len(labels) - total, dtype)
     n_negative = n_positive = 0
     for rows in _chunks(len(labels)):

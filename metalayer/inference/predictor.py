@@ -28,8 +28,6 @@ GPU_ROW_CHUNK = 256
 """The same on a GPU, which is busy with so many, and answers a single row in milliseconds still."""
 RowsForward = Callable[[NDArray[np.uint8], NDArray[np.float32]], NDArray[np.float32]]
 """Letters (n, W) and features (n, F) to calibrated probabilities (n, 3)."""
-ROW_BLOCK = 512
-"""Rows of a forward pass where results need not be equal bit for bit."""
 POSITION_BLOCK = 8192
 """Positions a dense forward pass holds at a time: memory does not grow with the gene."""
 GPU_POSITION_BLOCK = 131_072
@@ -131,31 +129,32 @@ class Predictor:
         Returns:
             float32 (n, 3): donor, acceptor, neither.
         """
-        forward = forward or self.forward_rows
-        out = np.empty((len(row_scores), 3), dtype=np.float32)
-        features = feature_matrix(row_scores, windows)
-        size = self.row_chunk
-        letters = np.full((size, windows.shape[1]), N_TOKEN, dtype=np.uint8)
-        numbers = np.zeros((size, features.shape[1]), dtype=np.float32)
-        for start in range(0, len(out), size):
-            n = min(size, len(out) - start)
-            letters[:n] = windows[start : start + n]
-            numbers[:n] = features[start : start + n]
-            out[start : start + n] = forward(letters, numbers)[:n]
-        return out
+        return _in_chunks(feature_matrix(row_scores, windows), windows, self.row_chunk, forward or self.forward_rows)
 
     @torch.inference_mode()
     def row_log_probabilities(self, features: NDArray[np.float32], windows: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Uncalibrated log-probabilities of many rows with ready features: float32 (n, F), uint8 (n, W) to (n, 3)."""
-        out = np.empty((len(features), 3), dtype=np.float32)
-        for start in range(0, len(out), ROW_BLOCK):
-            rows = slice(start, start + ROW_BLOCK)
-            answer = self.model(
-                torch.from_numpy(np.ascontiguousarray(windows[rows])).to(self.device),
-                torch.from_numpy(features[rows]).to(self.device),
+        """Uncalibrated log-probabilities of rows with ready features, each independent of the others, bit for bit.
+
+        Of an encoder that pads (see `SequenceEncoder`) the last bits depend on up to `ROW_CHUNK` rows beside it.
+
+        Args:
+            features: float32 (n, F).
+            windows: uint8 (n, W).
+
+        Returns:
+            float32 (n, 3).
+        """
+
+        def forward(letters: NDArray[np.uint8], numbers: NDArray[np.float32]) -> NDArray[np.float32]:
+            answer: NDArray[np.float32] = (
+                self.model(torch.from_numpy(letters).to(self.device), torch.from_numpy(numbers).to(self.device))
+                .cpu()
+                .numpy()
             )
-            out[rows] = answer.cpu().numpy()
-        return out
+            return answer
+
+        size = ROW_CHUNK if self.model.encoder.pads else self.row_chunk  # one by one would take too long
+        return _in_chunks(features, windows, size, forward)
 
     def log_probabilities(self, track: GeneTrack, way: str = POSITIONS) -> NDArray[np.float32]:
         """Uncalibrated log-probabilities at every exon base of a gene, block by block: float32 (L, 3).
@@ -210,6 +209,21 @@ class Predictor:
     def predict_gene_track(self, track: GeneTrack) -> NDArray[np.float32]:
         """Calibrated probabilities at every exon base of a gene: float32 (L, 3)."""
         return self.calibrated(self.log_probabilities(track), POSITIONS)
+
+
+def _in_chunks(
+    features: NDArray[np.float32], windows: NDArray[np.uint8], size: int, forward: RowsForward
+) -> NDArray[np.float32]:
+    """Answers (n, 3) of passes of exactly `size` rows, the last one padded."""
+    out = np.empty((len(features), 3), dtype=np.float32)
+    letters = np.full((size, windows.shape[1]), N_TOKEN, dtype=np.uint8)
+    numbers = np.zeros((size, features.shape[1]), dtype=np.float32)
+    for start in range(0, len(out), size):
+        n = min(size, len(out) - start)
+        letters[:n] = windows[start : start + n]
+        numbers[:n] = features[start : start + n]
+        out[start : start + n] = forward(letters, numbers)[:n]
+    return out
 
 
 def sequence_track(sequence: str, base_scores: NDArray[np.floating]) -> GeneTrack:
