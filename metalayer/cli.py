@@ -210,7 +210,17 @@ def _parser() -> argparse.ArgumentParser:
     promote = actions.add_parser("promote", help="make a version that passed the gate the champion")
     promote.add_argument("version", type=int, help="registered version")
     rollback = actions.add_parser("rollback", help="undo the last promotion: the champion before it stands again")
-    for action, command in ((promote, _registry_promote), (rollback, _registry_rollback)):
+    retire = actions.add_parser(
+        "retire",
+        help="take the champion, or another version, out of the line",
+        description="For a champion that no new model can be compared with, or that should not have been one. The one "
+        "before that answers here stands again; where there is none, the next model that passes the gate takes the "
+        "place. Servers that follow go on with what they have until then.",
+    )
+    retire.add_argument("version", type=int, nargs="?", help="registered version (default: the champion)")
+    retire.add_argument("--reason", required=True, help="why, in one line; kept on the version")
+    moves = ((promote, _registry_promote), (rollback, _registry_rollback), (retire, _registry_retire))
+    for action, command in moves:
         action.add_argument("--model", help="registered name, where there are several")
         action.set_defaults(run=command)
 
@@ -434,7 +444,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _registry_list(_: argparse.Namespace) -> int:
-    from metalayer.serving import registry
+    from metalayer.serving import line, registry
 
     found = registry.versions()
     if not found:
@@ -443,7 +453,9 @@ def _registry_list(_: argparse.Namespace) -> int:
         aliases = ", ".join(version.aliases) or "-"
         tags = version.tags
         print(f"{version.name}  {version.version:>4}  {aliases:<22}  {tags.get(registry.DECISION_TAG, '?'):<8}", end="")
-        print(f"  {version.digest[:12]}  {tags.get(registry.BENTO_TAG, 'no Bento')}")
+        print(f"  {version.digest[:12]}  {tags.get(registry.BENTO_TAG, 'no Bento')}", end="")
+        reason = tags.get(line.RETIRED_TAG)
+        print("" if reason is None else f"  retired {tags.get(line.RETIRED_AT_TAG, '')[:10]}: {reason}")
     return 0
 
 
@@ -461,10 +473,28 @@ def _registry_rollback(options: argparse.Namespace) -> int:
     return 0
 
 
+def _registry_retire(options: argparse.Namespace) -> int:
+    from metalayer.serving import promotion, registry
+
+    _print_move(promotion.retire(registry.only_name(options.model), options.version, options.reason))
+    return 0
+
+
 def _print_move(move: Move) -> None:
-    instead = "" if move.instead_of is None else f", instead of {move.instead_of}"
-    print(f"{move.name} version {move.version} is the champion{instead}; its golden rows came out as expected")
-    print(f"packaged as {move.bento}; servers that follow the registry take it up, `metalayer serve` starts with it")
+    for passed_over in move.skipped:
+        print(f"passed over: {passed_over}")
+    if move.version is None:
+        print(f"{move.name} has no champion now: the next model that passes the gate takes the place")
+        print("servers that follow go on with the model that they have; one that starts says that there is no champion")
+        return
+    if move.bento is None:
+        print(f"{move.name} version {move.version} stays the champion")
+    else:
+        instead = "" if move.instead_of is None else f", instead of {move.instead_of}"
+        print(f"{move.name} version {move.version} is the champion{instead}; its golden rows came out as expected")
+        print(
+            f"packaged as {move.bento}; servers that follow the registry take it up, `metalayer serve` starts with it"
+        )
     print("nothing to roll back to" if move.before is None else f"`rollback` would go to version {move.before}")
 
 

@@ -68,10 +68,11 @@ def make_golden(bundle: Path, path: Path, n: int = 40) -> Path:
 
 def make_champion(bundle: Path, golden: Path, uri: str | None = None, **facts: Any) -> Registration:
     """Register a model and let it be champion, as yet without a Bento."""
-    from metalayer.serving import registry
+    from metalayer.serving import line, registry
 
     made = registry.register(bundle, golden, base_model="pwm", promoted=True, tracking_uri=uri, **facts)
-    registry.set_champion(made.name, [*registry.champion_history(made.name, uri), made.version], uri)
+    now = line.read(made.name, uri)
+    line.move(now, [*now.history, made.version], uri)
     return made
 
 

@@ -55,7 +55,7 @@ def mlflow_server(folder: Path) -> Iterator[str]:
         [*program, *stores], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
-            until = time.monotonic() + 60
+            until = time.monotonic() + 180
             while not _answers(f"{uri}/health"):
                 assert time.monotonic() < until, "the MLflow server does not answer"
                 time.sleep(0.25)

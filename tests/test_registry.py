@@ -14,7 +14,7 @@ from metalayer import cli
 from metalayer.errors import InputError, ModelError, RegistryError
 from metalayer.models.bundle import digest
 from metalayer.schema import CLASSES
-from metalayer.serving import packaging, release
+from metalayer.serving import line, packaging, release
 from metalayer.serving.release import read_facts
 from tests import checkpoints
 from tests.servers import free_port, wait_until_ready
@@ -69,7 +69,7 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     assert registry.find_champion(NAME) is None
     again = registry.register(bundle, golden, base_model="pwm", promoted=True, run_id=first.run_id, **facts)
     assert again == first  # a step that is tried again
-    registry.set_champion(NAME, [2])
+    line.move(line.read(NAME), [2])
     client = mlflow.MlflowClient(uri, uri)
     assert client.get_run(first.run_id).data.metrics == {"pr_auc_splice": 0.9}
     assert client.get_model_version_by_alias(NAME, "challenger").version == 1
@@ -117,7 +117,7 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     assert now is not None
     assert now.version == 3
     assert now.tags["metrics"] == "{}"
-    assert registry.champion_history(NAME) == [2, 3]
+    assert line.read(NAME).history == (2, 3)
     assert registry.fetch(NAME, 2, None, home / "downloads").tags["pipeline_run"] == "r1"
     assert [version.version for version in registry.champions()] == [3]
 
@@ -283,7 +283,7 @@ def test_the_champion_moves_by_hand_and_back(
     assert run("promote", "1").startswith(f"{NAME} version 1 is the champion; its golden rows")  # it was already
 
     # Each rollback undoes one promotion more, and then there is none left: it never flips back and forth.
-    assert registry.champion_history(NAME) == [1, 2, 1]
+    assert line.read(NAME).history == (1, 2, 1)
     assert run("rollback", "--model", NAME).startswith(f"{NAME} version 2 is the champion, instead of 1")
     assert run("rollback").startswith(f"{NAME} version 1 is the champion, instead of 2")
     assert cli.main(["registry", "rollback"]) == 2
@@ -350,16 +350,16 @@ def test_a_history_ends_with_the_champion_whatever_moved_the_alias(home: Path, m
 
     for _ in range(3):
         make_champion(*model)
-    assert registry.champion_history(NAME) == [1, 2, 3]
+    assert line.read(NAME).history == (1, 2, 3)
     uri = registry.default_tracking_uri()
     client = mlflow.MlflowClient(uri, uri)
     client.set_registered_model_alias(NAME, "champion", "2")
-    assert registry.champion_history(NAME) == [1, 2]
-    registry.set_champion(NAME, [1])
+    assert line.read(NAME).history == (1, 2)
+    line.move(line.read(NAME), [1])
     client.set_registered_model_alias(NAME, "champion", "3")
-    assert registry.champion_history(NAME) == [1, 3]
+    assert line.read(NAME).history == (1, 3)
     client.delete_registered_model_alias(NAME, "champion")
-    assert registry.champion_history(NAME) == []
+    assert line.read(NAME).history == ()
 
 
 def test_the_champion_stays_where_golden_rows_come_out_otherwise(home: Path, model: tuple[Path, Path]) -> None:
@@ -371,14 +371,14 @@ def test_the_champion_stays_where_golden_rows_come_out_otherwise(home: Path, mod
         patch.setattr(engine, "GOLDEN_TOLERANCE", -1.0)
         with pytest.raises(ModelError, match="golden rows differ"):
             promotion.rollback(NAME)
-        assert registry.champion_history(NAME) == [1, 2]
+        assert line.read(NAME).history == (1, 2)
         with pytest.raises(ModelError, match="golden rows differ"):
             promotion.promote(NAME, 1)
     for golden in (home / "state" / "mlartifacts").rglob("golden.parquet"):  # others than were registered
         pl.read_parquet(golden).with_columns(pl.col("donor") + 1e-3).write_parquet(golden)
     with pytest.raises(ModelError, match="its files are not those that were registered"):
         promotion.promote(NAME, 1)
-    assert registry.champion_history(NAME) == [1, 2]
+    assert line.read(NAME).history == (1, 2)
     assert packaging.find_bento(NAME, 1, digest(*model)) is None
 
 
@@ -391,10 +391,10 @@ def test_a_version_takes_no_other_place_than_that_it_was_compared_for(home: Path
     for then, said in ((None, "no champion"), (3, "version 3")):
         with pytest.raises(InputError, match=f"version 2 was compared with {said}, and champion is now 1: run"):
             promotion.promote(NAME, 2, bento="b:1", instead_of=[then])
-        assert registry.champion_history(NAME) == [1]
+        assert line.read(NAME).history == (1,)
     for _ in range(2):  # an attempt that was cut off, and the next
         assert promotion.promote(NAME, 2, bento="b:1", instead_of=[1]).version == 2
-    assert registry.champion_history(NAME) == [1, 2]
+    assert line.read(NAME).history == (1, 2)
 
 
 def test_nothing_to_roll_back(home: Path, model: tuple[Path, Path]) -> None:

@@ -135,7 +135,7 @@ class TestRuns:
         assert sha256(work / "failed.parquet") == sha256(work / "out" / "genome.parquet")
 
     def test_the_champion_scores_by_default(self, work: Path, simulation: Path) -> None:
-        from metalayer.serving import registry
+        from metalayer.serving import line, registry
 
         none = run(work, simulation)
         assert none.code == 2
@@ -145,7 +145,7 @@ class TestRuns:
         for name, promoted in (("other", True), ("model", False)):
             golden = make_golden(work / name, work / "golden.parquet")
             registry.register(work / name, golden, base_model="pwm", promoted=promoted, tracking_uri=uri)
-        registry.set_champion("metalayer-pwm", [1], uri)
+        line.move(line.read("metalayer-pwm", uri), [1], uri)
         champion = run(work, simulation)
         assert cached(champion) == STEPS  # of the same weights in a directory
         model = f"metalayer-pwm version 1, digest {digest(work / 'other')[:12]}"

@@ -1,16 +1,17 @@
 """The model registry: MLflow runs, registered versions and the aliases `champion` and `challenger`.
 
 One registered name per base model. A version is the model directory with its golden rows as an
-MLflow pyfunc model, without pickle, with signature and input example. Which versions were champion,
-and in which order, stands in the tag `champions` of the name; `promotion.py` moves the alias by hand.
+MLflow pyfunc model, without pickle, with signature and input example. `line.py` keeps which versions were
+champion, and `promotion.py` moves the alias.
 A server that follows a registry needs mlflow-skinny only, MLflow's client of its servers; registering, and
-a registry in a SQLite file, need all of mlflow. The only file of the library that imports it, beside
-`mlflow_model.py`, which MLflow itself runs.
+a registry in a SQLite file, need all of mlflow. Beside `line.py` and `lease.py`, which write by its client, and
+`mlflow_model.py`, which MLflow itself runs, the only file of the library that imports it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import logging
 import math
@@ -46,12 +47,13 @@ from metalayer.models.bundle import DESCRIPTION, WEIGHTS, digest, read_descripti
 from metalayer.schema import CLASSES, ROW_SCORES
 from metalayer.serving import onnx_rows, release
 from metalayer.serving.engine import GOLDEN_TOLERANCE
+from metalayer.serving.mlflow_pages import pages
 from metalayer.serving.schemas import INDEX, SEQUENCE
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "metalayer"
 BENTO_TAG, DECISION_TAG, DIGEST_TAG, METRICS_TAG = "bento_tag", "decision", "digest", "metrics"
-HISTORY_TAG = "champions"
+ANSWERS, ANSWERS_TAG = "answers.parquet", "answers_sha256"
 PROMOTED, REJECTED = "promoted", "rejected"
 NAME_PREFIX = "metalayer-"
 EXAMPLE_ROWS = 3
@@ -59,7 +61,6 @@ _BUNDLE = "bundle"
 _SQLITE = "sqlite:///"
 _ORIGIN_TAGS = ("data_hash", "code_hash", "git_commit", "pipeline_run")
 _TAG_LENGTH = 100_000  # what MLflow takes of a tag
-_HISTORY_LENGTH = 1000
 _DATABASE_ERRORS: tuple[type[Exception], ...] = ()
 with contextlib.suppress(ImportError):  # mlflow-skinny comes without, and knows no databases
     from sqlalchemy.exc import SQLAlchemyError
@@ -129,7 +130,7 @@ def ensure_experiment(name: str = EXPERIMENT, tracking_uri: str | None = None) -
         RegistryError: the service cannot be reached or refuses.
     """
     uri = tracking_uri or default_tracking_uri()
-    with _service(uri) as client:
+    with service(uri) as client:
         return _experiment(client, name, uri)
 
 
@@ -143,6 +144,7 @@ def register(
     metrics: Mapping[str, float | None] | None = None,
     tags: Mapping[str, str] | None = None,
     run_id: str | None = None,
+    answers: Path | None = None,
     tracking_uri: str | None = None,
 ) -> Registration:
     """Register a model: log it, check that the logged model scores, and register it.
@@ -160,6 +162,7 @@ def register(
         metrics: at promotion; logged to the run too. Those that are not numbers are left out.
         tags: further tags of the version (data_hash, git_commit, run ids ...).
         run_id: MLflow run to log to; None makes one.
+        answers: what it answered on its evaluation genes (`evaluation.answers`), kept for later comparisons.
         tracking_uri: of the service; None takes `default_tracking_uri`.
 
     Raises:
@@ -182,14 +185,16 @@ def register(
         METRICS_TAG: json.dumps(numbers),
         "reasons": json.dumps(list(reasons)),
     }
+    if answers is not None:
+        all_tags[ANSWERS_TAG] = hashlib.sha256(answers.read_bytes()).hexdigest()
     for key in _ORIGIN_TAGS:
         if info.get(key) is not None:
             all_tags.setdefault(key, str(info[key]))
-    with _service(uri) as client:
+    with service(uri) as client:
         version = _registered_before(client, name, run_id, all_tags) if run_id else None
         if version is None:
             run = client.get_run(run_id) if run_id else client.create_run(_experiment(client, EXPERIMENT, uri))
-            model_uri = _log_model(client, run, bundle, golden, numbers)
+            model_uri = _log_model(client, run, bundle, golden, answers, numbers)
             _create_name(client, name, base_model)
             version = client.create_model_version(
                 name,
@@ -214,8 +219,8 @@ def find_champion(name: str, tracking_uri: str | None = None) -> ModelVersion | 
     uri = tracking_uri or default_tracking_uri()
     if _not_made_yet(uri):
         return None
-    with _service(uri) as client:
-        return _by_alias(client, name, CHAMPION)
+    with service(uri) as client:
+        return by_alias(client, name, CHAMPION)
 
 
 def champions(tracking_uri: str | None = None) -> list[ModelVersion]:
@@ -237,13 +242,15 @@ def versions(tracking_uri: str | None = None) -> list[ModelVersion]:
     if _not_made_yet(uri):
         return []
     found: list[ModelVersion] = []
-    with _service(uri) as client:
-        for model in client.search_registered_models(filter_string=f"name LIKE '{NAME_PREFIX}%'"):
-            aliases: dict[int, list[str]] = {}
+    with service(uri) as client:
+        ours = f"name LIKE '{NAME_PREFIX}%'"
+        aliases: dict[tuple[str, int], list[str]] = {}
+        for model in pages(client.search_registered_models, filter_string=ours):
             for alias, number in sorted(model.aliases.items()):
-                aliases.setdefault(int(number), []).append(alias)
-            page = client.search_model_versions(f"name='{model.name}'")
-            found += [replace(_model_version(one), aliases=tuple(aliases.get(int(one.version), ()))) for one in page]
+                aliases.setdefault((model.name, int(number)), []).append(alias)
+        for one in pages(client.search_model_versions, filter_string=ours, order_by=["name ASC", "version_number ASC"]):
+            version = _model_version(one)
+            found.append(replace(version, aliases=tuple(aliases.get((version.name, version.version), ()))))
     return sorted(found, key=lambda version: (version.name, version.version))
 
 
@@ -285,29 +292,6 @@ def known_version(name: str, version: int, tracking_uri: str | None = None) -> M
     raise InputError(f"{name} has no version {version}; there are: {there}")
 
 
-def champion_history(name: str, tracking_uri: str | None = None) -> list[int]:
-    """The versions that were promoted, one after the other, up to the champion; empty where there is none.
-
-    Where something else moved the alias, its version is where the history ends: cut there, or one longer.
-
-    Raises:
-        RegistryError: the service cannot be reached or refuses.
-    """
-    with _service(tracking_uri or default_tracking_uri()) as client:
-        return _history(client, name)
-
-
-def set_champion(name: str, history: Sequence[int], tracking_uri: str | None = None) -> None:
-    """Move `champion` to the last version of a history, and keep the history; `promotion` packages that version first.
-
-    Raises:
-        RegistryError: the service cannot be reached or refuses.
-    """
-    with _service(tracking_uri or default_tracking_uri()) as client:
-        _set_champion(client, name, history)
-    logger.info("%s: version %d is %s", name, history[-1], CHAMPION)
-
-
 def fetch_release(version: ModelVersion, tracking_uri: str | None, folder: Path) -> Path:
     """The release directory of a version, made in `folder`.
 
@@ -345,7 +329,7 @@ def fetch(name: str, version: int, tracking_uri: str | None, download_to: Path) 
     """
     uri = tracking_uri or default_tracking_uri()
     directory = Path(download_to) / name / str(version)
-    with _service(uri) as client:
+    with service(uri) as client:
         found = _model_version(client.get_model_version(name, str(version)))
         damaged = ModelError(
             f"{name} version {version} of {_safe(uri)}: its files are not those that were registered; restore the "
@@ -373,7 +357,7 @@ def set_bento_tag(name: str, version: int, tag: str, tracking_uri: str | None = 
     Raises:
         RegistryError: the service cannot be reached or refuses.
     """
-    with _service(tracking_uri or default_tracking_uri()) as client:
+    with service(tracking_uri or default_tracking_uri()) as client:
         client.set_model_version_tag(name, str(version), BENTO_TAG, tag)
 
 
@@ -384,7 +368,14 @@ def _is(directory: Path, expected: str) -> bool:
     return complete and expected in (digest(bundle, golden), digest(bundle))
 
 
-def _log_model(client: mlflow.MlflowClient, run: Run, bundle: Path, golden: Path, metrics: Mapping[str, float]) -> str:
+def _log_model(
+    client: mlflow.MlflowClient,
+    run: Run,
+    bundle: Path,
+    golden: Path,
+    answers: Path | None,
+    metrics: Mapping[str, float],
+) -> str:
     """Log model and metrics to the run; returns the URI of the logged model, which was seen to score."""
     from mlflow.models import ModelSignature
     from mlflow.types import ColSpec, Schema
@@ -402,18 +393,19 @@ def _log_model(client: mlflow.MlflowClient, run: Run, bundle: Path, golden: Path
     )
     with tempfile.TemporaryDirectory() as scratch, _in_run(run):
         prepared = Path(shutil.copytree(bundle, Path(scratch) / _BUNDLE))
+        kept = {} if answers is None else {"answers": str(shutil.copyfile(answers, Path(scratch) / ANSWERS))}
         onnx_rows.prepare(prepared)  # servers that follow the champion take it from here
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("mlflow_model.py")),
-            artifacts={_BUNDLE: str(prepared), "golden": str(golden)},
+            artifacts={_BUNDLE: str(prepared), "golden": str(golden), **kept},
             code_paths=[str(release.copy_source(Path(scratch)))],
             signature=signature,
             input_example=example.head(EXAMPLE_ROWS),
             pip_requirements=release.pinned(*release.runtime(bundle), "mlflow", "pandas"),
         )
-    answers = mlflow.pyfunc.load_model(logged.model_uri).predict(example)
-    difference = float(np.abs(answers.to_numpy() - table.select(CLASSES).to_numpy()).max())
+    answered = mlflow.pyfunc.load_model(logged.model_uri).predict(example)
+    difference = float(np.abs(answered.to_numpy() - table.select(CLASSES).to_numpy()).max())
     if not difference <= GOLDEN_TOLERANCE:
         raise RegistryError(
             f"the logged model differs by {difference:.2g} from the evaluated one on the golden rows, allowed is "
@@ -450,8 +442,9 @@ def _registered_before(
     client: mlflow.MlflowClient, name: str, run_id: str, tags: Mapping[str, str]
 ) -> MlflowVersion | None:
     """The version that an earlier attempt of the same run registered, with the same model and decision."""
-    for one in client.search_model_versions(f"name='{name}'"):
-        if one.run_id == run_id and all(one.tags.get(key) == tags[key] for key in (DIGEST_TAG, DECISION_TAG)):
+    found = pages(client.search_model_versions, filter_string=f"run_id = '{run_id}'", order_by=["version_number ASC"])
+    for one in found:
+        if one.name == name and all(one.tags.get(key) == tags[key] for key in (DIGEST_TAG, DECISION_TAG)):
             return one
     return None
 
@@ -466,7 +459,18 @@ def _experiment(client: mlflow.MlflowClient, name: str, uri: str) -> str:
     return str(client.create_experiment(name, artifact_location=location))
 
 
-def _by_alias(client: mlflow.MlflowClient, name: str, alias: str) -> ModelVersion | None:
+def name_tags(client: mlflow.MlflowClient, name: str) -> dict[str, str]:
+    """Tags of a registered name; none where it is not registered."""
+    try:
+        return dict(client.get_registered_model(name).tags)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        return {}
+
+
+def by_alias(client: mlflow.MlflowClient, name: str, alias: str) -> ModelVersion | None:
+    """The version of a registered name that carries an alias; None where none does."""
     try:
         return _model_version(client.get_model_version_by_alias(name, alias))
     except MlflowException as error:
@@ -476,27 +480,12 @@ def _by_alias(client: mlflow.MlflowClient, name: str, alias: str) -> ModelVersio
         raise
 
 
-def _history(client: mlflow.MlflowClient, name: str) -> list[int]:
-    standing = _by_alias(client, name, CHAMPION)
-    if standing is None:
-        return []
-    kept: list[int] = json.loads(client.get_registered_model(name).tags.get(HISTORY_TAG, "[]"))
-    if standing.version not in kept:
-        return [*kept, standing.version]
-    return kept[: len(kept) - kept[::-1].index(standing.version)]
-
-
-def _set_champion(client: mlflow.MlflowClient, name: str, history: Sequence[int]) -> None:
-    client.set_registered_model_alias(name, CHAMPION, str(history[-1]))
-    client.set_registered_model_tag(name, HISTORY_TAG, json.dumps(list(history[-_HISTORY_LENGTH:])))
-
-
 def _model_version(found: Any) -> ModelVersion:
     return ModelVersion(found.name, int(found.version), found.run_id or None, dict(found.tags))
 
 
 @contextlib.contextmanager
-def _service(uri: str) -> Iterator[mlflow.MlflowClient]:
+def service(uri: str) -> Iterator[mlflow.MlflowClient]:
     """A client of the service; MLflow's global URIs and `sys.path` are put back afterwards.
 
     Raises:
