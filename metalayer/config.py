@@ -403,9 +403,9 @@ class GateConfig(Section):
 
     min_pr_auc_splice: float = Field(0.3, ge=0.0, le=1.0)
     """Absolute floor of the splice-site PR-AUC."""
-    margin: float = Field(0.01, ge=0.0, le=1.0)
-    """Not worse than base on donor and acceptor AP, nor than the champion on any of the three: the
-    lower bound of the paired interval must lie above -margin."""
+    margin: float = Field(0.003, ge=0.0, le=1.0)
+    """Not worse than base on donor and acceptor AP, nor than the champion on any of the three, nor than the best
+    champion of the line on splice PR-AUC: the lower bound of the paired interval must lie above -margin."""
     log_loss_margin: float = Field(0.01, ge=0.0, le=1.0)
     """Calibration: the upper bound of the paired interval of log loss against the base may lie this share of the
     base's log loss above 0, and no higher."""

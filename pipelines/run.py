@@ -232,7 +232,7 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
     from zenml.client import Client
     from zenml.enums import ExecutionMode
 
-    from metalayer.serving import registry
+    from metalayer.serving import promotion, registry
 
     recipe = importlib.import_module(f"pipelines.{options.pipeline}")
     shard_steps = recipe.shard_steps(config.score) if plan else ()
@@ -240,6 +240,8 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
     if options.stack != "local":
         stack_check.require(stack)
     tracking_uri = mlflow_service.prepare()
+    if options.pipeline == "training":
+        promotion.require_whole(registry.registered_name(config.data.base_model), tracking_uri)
     step_options = stack.step_options((*recipe.GPU_STEPS, *(recipe.gpu_steps(config.score) if plan else ())))
     if options.no_cache or not cached:
         for name in (*recipe.CACHED, *shard_steps):

@@ -52,9 +52,9 @@ def training(config: RunConfig, data_hash: str, code_hash: str) -> None:
         config=config.train,
         **versions,
     )
-    evaluation, golden = evaluate(model, labelled, tracks, manifest, history, config=config)
+    evaluation, golden, answers = evaluate(model, labelled, tracks, manifest, history, config=config)
     decision = gate(evaluation, policy=config.gate)
-    registration = register(model, golden, evaluation, decision, base_model=config.data.base_model)
+    registration = register(model, golden, answers, evaluation, decision, base_model=config.data.base_model)
     bento = package(registration, decision)
     promote(registration, bento, evaluation, config=config)
     report(evaluation, decision, manifest, load_report, label_report, history, labelled, config=config)

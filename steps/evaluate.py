@@ -1,13 +1,12 @@
-"""evaluate: base, meta and the current champion on the same test genes."""
+"""evaluate: base, meta and the champions of its line on the same test genes."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from zenml import step
 
 from metalayer.config import RunConfig
-from metalayer.errors import MetalayerError, ModelError, RegistryError
-from metalayer.workflows.evaluate import GOLDEN, evaluate_bundle
+from metalayer.workflows.champions import line_of_champions
+from metalayer.workflows.evaluate import ANSWERS, GOLDEN, evaluate_bundle
 from steps.materializers import ModelRef, TableRef
 from steps.policy import LONG_RETRY, NEVER_CACHED
 from steps.tracking import log_evaluation, tracking_uri
@@ -22,25 +21,26 @@ def evaluate(
     manifest: dict[str, Any],
     training: dict[str, Any],
     config: RunConfig,
-) -> tuple[Annotated[dict[str, Any], "evaluation"], Annotated[TableRef, "golden"]]:
-    """Compare the model with its base, and with the champion of its base as it stands now.
+) -> tuple[Annotated[dict[str, Any], "evaluation"], Annotated[TableRef, "golden"], Annotated[TableRef, "answers"]]:
+    """Compare the model with its base, and with the champions of its base as they stand now.
 
     Returns:
-        The reports, and golden rows with the answers that a server of this model must give.
+        The reports, golden rows with the answers that a server of this model must give, and what it answered on the
+        test genes.
     """
-    from metalayer.serving import registry
+    from metalayer.serving import evidence, registry
 
-    folder = step_dir("evaluate")
+    folder, uri = step_dir("evaluate"), tracking_uri()
     name = registry.registered_name(config.data.base_model)
-    standing = registry.find_champion(name, tracking_uri())
-    champion: Path | MetalayerError | None = None
-    if standing:
-        try:
-            champion = registry.fetch(name, standing.version, tracking_uri(), folder / "champion").bundle
-        except (ModelError, RegistryError) as error:  # the registry answers, its files do not: the gate says so
-            champion = error
-    evaluation = evaluate_bundle(model.path, rows.file, tracks.path, manifest, config, champion, folder)
-    if standing:
-        evaluation["champion"] |= {"name": standing.name, "version": standing.version}
+    evaluation = evaluate_bundle(
+        model.path,
+        rows.file,
+        tracks.path,
+        manifest,
+        config,
+        line_of_champions(name, uri, folder),
+        folder,
+        lambda test_set, digest: evidence.decisions_before(name, test_set, digest, uri),
+    )
     log_evaluation(evaluation, training, config)
-    return evaluation, TableRef.of(folder / GOLDEN)
+    return evaluation, TableRef.of(folder / GOLDEN), TableRef.of(folder / ANSWERS)

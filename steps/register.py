@@ -12,10 +12,16 @@ from steps.tracking import active_run_id, log_registration, run_facts, served_me
 
 @step(enable_cache=False, cache_policy=NEVER_CACHED, retry=SERVICE_RETRY, experiment_tracker=True)
 def register(
-    model: ModelRef, golden: TableRef, evaluation: dict[str, Any], decision: dict[str, Any], base_model: str
+    model: ModelRef,
+    golden: TableRef,
+    answers: TableRef,
+    evaluation: dict[str, Any],
+    decision: dict[str, Any],
+    base_model: str,
 ) -> Annotated[dict[str, Any], "registration"]:
     """Register with the decision and its reasons; the champion stays for now."""
     from metalayer.serving import registry
+    from metalayer.serving.evidence import TEST_SET_TAG
 
     registration = registry.register(
         model.path,
@@ -24,8 +30,9 @@ def register(
         promoted=decision["promoted"],
         reasons=[reason["text"] for reason in decision["reasons"]],
         metrics=served_metrics(evaluation),
-        tags=run_facts(),
+        tags={**run_facts(), TEST_SET_TAG: evaluation["looks"]["test_set"]},
         run_id=active_run_id(),
+        answers=answers.file,
         tracking_uri=tracking_uri(),
     )
     log_registration(asdict(registration))

@@ -42,6 +42,9 @@ def log_evaluation(evaluation: Mapping[str, Any], training: Mapping[str, Any], c
     Training is logged here, not by the training step, so that a run whose training came from the
     cache is as complete as any other.
     """
+    from metalayer.serving.evidence import TEST_SET_TAG
+    from metalayer.serving.registry import DIGEST_TAG
+
     settings = config.model_dump(mode="json", exclude={"base", "score"})  # of other pipelines
     mlflow.log_params(
         {
@@ -55,7 +58,9 @@ def log_evaluation(evaluation: Mapping[str, Any], training: Mapping[str, Any], c
         mlflow.log_metrics(numbers, step=int(epoch["epoch"]))
     metrics = test_metrics(evaluation)
     mlflow.log_metrics(metrics)
-    mlflow.set_tags({**run_facts(), "seed": config.train.seed, "base_model": config.data.base_model})
+    looks = evaluation["looks"]
+    judged = {TEST_SET_TAG: looks["test_set"], DIGEST_TAG: looks["model_digest"], "looks": looks["decisions"]}
+    mlflow.set_tags({**run_facts(), **judged, "seed": config.train.seed, "base_model": config.data.base_model})
     log_metadata({**run_facts(), "seed": config.train.seed, "config": settings, "metrics": metrics}, infer_model=True)
 
 

@@ -11,6 +11,7 @@ from scored_genes import make_genes
 from metalayer.config import EvaluateConfig, GateConfig
 from metalayer.evaluation.calibration import Calibration
 from metalayer.evaluation.gate import Decision, decide
+from metalayer.evaluation.looks import widened
 from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import evaluate
 
@@ -49,7 +50,7 @@ def good_rows(**changes):
 
 
 def champion(**changes):
-    facts = {"scored": True, "error": None, "version": "4", "genes": 20, "difference": difference(0.0, -0.005, 0.005)}
+    facts = {"scored": True, "error": None, "version": "4", "genes": 20, "difference": difference(0.0, -0.002, 0.002)}
     return facts | changes
 
 
@@ -144,6 +145,50 @@ def test_the_champion_must_not_be_better_on_any_of_three():
 def test_a_champion_that_could_not_be_scored_fails_with_its_error():
     found = failed(good() | {"champion": {"scored": False, "error": "model.json is damaged", "version": "4"}})
     assert "model.json is damaged" in found[CHAMPION]
+    assert "metalayer registry retire" in found[CHAMPION]
+
+
+def test_a_champion_without_an_interval_fails_with_the_command_that_helps():
+    few = champion(difference={metric: {"value": 0.0, "low": None, "high": None} for metric in METRICS})
+    found = failed(good() | {"champion": few})
+    assert len(found) == 3
+    assert all("metalayer registry retire" in text for text in found.values())
+
+
+def test_genes_that_cannot_show_non_inferiority_are_named_as_the_cause():
+    found = failed(good() | {"champion": champion(difference=difference(-0.001, -0.006, 0.004))})
+    assert all("differences of 0.0050 and more" in text and "more genes" in text for text in found.values())
+    worse = failed(good() | {"champion": champion(difference=difference(-0.004, -0.005, -0.003))})
+    assert not any("more genes" in text for text in worse.values())
+
+
+def test_the_best_champion_of_the_line_must_not_be_better_either():
+    """Else each champion may be worse than the last by the margin."""
+    best = champion(version=2, compared=5, left_out={})
+    evaluation = good() | {"champion": champion(), "best_champion": best}
+    assert not failed(evaluation)
+    best["difference"] = difference(-0.002, -0.0031, 0.0)
+    found = failed(evaluation)
+    assert list(found) == ["not_worse_than_best_champion:pr_auc_splice"]
+    assert "version 2, of 5 compared" in found["not_worse_than_best_champion:pr_auc_splice"]
+    nobody = {"scored": False, "error": None, "compared": 0, "left_out": {"1": "of another schema"}}
+    decision = decide(good() | {"champion": champion(), "best_champion": nobody}, GateConfig())
+    assert decision.promoted
+    assert "version 1: of another schema" in decision.reasons[-1].text
+
+
+def test_answers_that_were_kept_are_named_with_what_they_are_exact_to():
+    kept = champion(by="answers kept with it", exact_to=dict.fromkeys(METRICS, 2e-4))
+    decision = decide(good() | {"champion": kept}, GateConfig())
+    assert decision.reasons[-1].text.endswith("by the answers kept with it, exact to 2e-04")
+
+
+def test_how_often_the_test_genes_have_decided_is_said():
+    looks = {"decisions": 8, "confidence": widened(0.95, 8)}
+    decision = decide(good() | {"looks": looks}, GateConfig())
+    [text] = [reason.text for reason in decision.reasons if reason.rule == BETTER]
+    assert text.endswith("; decision 8 on these test genes, so the interval is of 98.75 %")
+    assert [widened(0.95, n) for n in (0, 1, 2)] == pytest.approx([0.95, 0.95, 0.975])
 
 
 @pytest.mark.parametrize("value", [KeyError, {}, "yes", []])

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from metalayer.config import DataConfig, RunConfig
 from metalayer.core import ArtifactLoader
@@ -21,9 +22,11 @@ from metalayer.data.splits import make_split
 from metalayer.data.tracks import TrackStore
 from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE
 from metalayer.data.windows import encode_windows
-from metalayer.errors import MetalayerError, RegistryError
+from metalayer.errors import MetalayerError, ModelError, RegistryError, SchemaError
+from metalayer.evaluation.answers import Answers, read_answers
 from metalayer.evaluation.gate import decide
 from metalayer.evaluation.tables import comparison_table
+from metalayer.files import sha256
 from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import digest, save_model
@@ -31,6 +34,7 @@ from metalayer.schema import CLASSES, ROW_SCORES
 from metalayer.serving.engine import read_golden
 from metalayer.training.checkpoint import LAST
 from metalayer.training.trainer import Trainer
+from metalayer.workflows.champions import Champion
 from metalayer.workflows.evaluate import GOLDEN, evaluate_bundle
 from metalayer.workflows.train import train_bundle
 from tests.conftest import artifact_files
@@ -54,8 +58,24 @@ class Prepared:
         given = (self.tracks, self.manifest, self.config, output, facts, checkpoints, variants)
         return train_bundle(rows or self.rows, *given)
 
-    def evaluate(self, bundle: Path, output: Path, champion: Path | MetalayerError | None = None) -> dict[str, Any]:
-        return evaluate_bundle(bundle, self.rows, self.tracks, self.manifest, self.config, champion, output)
+    def evaluate(self, bundle: Path, output: Path, *champions: Champion) -> dict[str, Any]:
+        return evaluate_bundle(bundle, self.rows, self.tracks, self.manifest, self.config, champions, output)
+
+
+def champion_of(bundle: Path | MetalayerError, kept: Path | None = None, version: int = 1) -> Champion:
+    """A champion with its files or why they cannot be had, and the answers that an evaluation kept."""
+
+    def files() -> Path:
+        if isinstance(bundle, MetalayerError):
+            raise bundle
+        return bundle
+
+    def answers() -> Answers:
+        if kept is None:
+            raise ModelError("no answers were kept with it")
+        return read_answers(kept, sha256(kept))
+
+    return Champion("metalayer-pwm", version, files, answers)
 
 
 def prepare(data_root: Path, folder: Path, *overrides: str) -> Prepared:
@@ -219,7 +239,7 @@ def test_the_champion_is_scored_on_genes_it_never_saw(prepared: Prepared, traine
     seen = prepared.manifest["test"]["genes"][:3]
     info = predictor.info | {"split": {"train": seen, "valid": [], "test": []}}
     save_model(predictor.model, tmp_path / "champion", info)
-    champion = prepared.evaluate(trained, tmp_path / "out", tmp_path / "champion")["champion"]
+    champion = prepared.evaluate(trained, tmp_path / "out", champion_of(tmp_path / "champion"))["champion"]
     assert champion["scored"]
     assert champion["genes_it_was_trained_on"] == 3
     assert champion["genes"] == len(prepared.manifest["test"]["genes"]) - 3
@@ -238,10 +258,60 @@ def test_a_champion_that_cannot_be_scored_fails_the_gate(prepared: Prepared, tra
         path.write_text(json.dumps({**description, **({"model": value} if value else {"split": None})}))
     champions = [tmp_path / name for name in ("knows_all", "damaged", "another_kind", "no_split")]
     for champion in (*champions, RegistryError("its files cannot be had")):
-        evaluation = prepared.evaluate(trained, tmp_path / "out", champion)
+        evaluation = prepared.evaluate(trained, tmp_path / "out", champion_of(champion))
         assert not evaluation["champion"]["scored"]
         decision = decide(evaluation, prepared.config.gate)
-        assert [reason.rule for reason in decision.reasons if not reason.passed] == ["not_worse_than_champion"]
+        [failed] = [reason for reason in decision.reasons if not reason.passed]
+        assert failed.rule == "not_worse_than_champion"
+        assert "metalayer registry retire" in failed.text
+
+
+def test_a_champion_that_cannot_be_loaded_is_compared_by_the_answers_kept_with_it(
+    prepared: Prepared, trained: Path, tmp_path: Path
+) -> None:
+    """As after an upgrade that changed the format of models, or the feature schema."""
+    loaded = prepared.evaluate(trained, tmp_path / "first")
+    assert loaded["looks"]["decisions"] == 1
+    upgraded = SchemaError("schema 0123 is not the one of this version")
+    kept = champion_of(upgraded, tmp_path / "first" / "answers.parquet")
+    evaluation = prepared.evaluate(trained, tmp_path / "out", kept)
+    found = evaluation["champion"]
+    assert (found["scored"], found["by"]) == (True, "answers kept with it")
+    assert found["genes"] == len(prepared.manifest["test"]["genes"])
+    assert found["difference"]["pr_auc_splice"]["value"] == 0.0
+    assert found["champion"]["pr_auc_splice"] == pytest.approx(
+        loaded["positions"]["meta"]["pr_auc_splice"], abs=found["exact_to"]["pr_auc_splice"]
+    )
+    assert decide(evaluation, prepared.config.gate).promoted
+
+    # Genes that it was not evaluated on are no comparison.
+    others = prepared.manifest["test"]["genes"][1:]
+    prepared_less = replace(prepared, manifest={**prepared.manifest, "test": {"genes": others}})
+    prepared_less.evaluate(trained, tmp_path / "less")
+    one_gene_more = champion_of(upgraded, tmp_path / "less" / "answers.parquet")
+    assert prepared.evaluate(trained, tmp_path / "out", one_gene_more)["champion"]["genes"] == len(others)
+
+
+def test_the_best_of_the_line_is_found_by_what_it_says_on_the_test_genes(
+    prepared: Prepared, trained: Path, tmp_path: Path
+) -> None:
+    predictor = Predictor.load(trained)
+    torch.manual_seed(5)
+    for parameter in predictor.model.parameters():
+        parameter.data += 0.02 * torch.randn_like(parameter) * parameter.abs().mean()
+    save_model(predictor.model, tmp_path / "worse", predictor.info)
+    prepared.evaluate(trained, tmp_path / "first")
+    kept = tmp_path / "first" / "answers.parquet"
+    worse, best = champion_of(tmp_path / "worse", version=7), champion_of(SchemaError("old"), kept, version=3)
+    gone = champion_of(SchemaError("older"), version=1)
+    evaluation = prepared.evaluate(tmp_path / "worse", tmp_path / "out", worse, best, gone)
+    assert evaluation["champion"]["version"] == 7
+    assert evaluation["champion"]["difference"]["pr_auc_splice"]["value"] == 0.0
+    found = evaluation["best_champion"]
+    assert (found["version"], found["compared"]) == (3, 2)
+    assert list(found["left_out"]) == ["1"]
+    assert found["difference"]["pr_auc_splice"]["value"] < 0
+    assert prepared.evaluate(trained, tmp_path / "out", worse)["best_champion"] is None
 
 
 def test_without_tracks_rows_are_judged_and_the_report_says_so(

@@ -123,6 +123,16 @@ class RowTable:
         """Numbers of the rows of these genes, ascending."""
         return np.flatnonzero(self.frame["gene_id"].is_in(list(gene_ids)).to_numpy())
 
+    def by_gene(self) -> list[tuple[str, str, slice]]:
+        """gene_id, chrom and rows of each gene; rows of a gene follow each other, as `read` orders them."""
+        gene_ids, chroms = self.frame["gene_id"].to_numpy(), self.frame["chrom"].to_numpy()
+        starts = np.flatnonzero(np.concatenate([[True], gene_ids[1:] != gene_ids[:-1]]))
+        ends = np.append(starts[1:], len(gene_ids))
+        return [
+            (str(gene_ids[start]), str(chroms[start]), slice(int(start), int(end)))
+            for start, end in zip(starts, ends, strict=True)
+        ]
+
 
 class MetaLayerDataset(RowTable):
     """A training set on disk, mapped into memory: nothing of it is held but what is being read.

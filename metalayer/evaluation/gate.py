@@ -22,6 +22,7 @@ from metalayer.evaluation.tables import lacking_clusters, resolution_note
 from metalayer.schema import POSITIONS, ROWS
 
 CALIBRATION = "calibration"
+RETIRE = "`metalayer registry retire --reason TEXT` takes that champion out of the line"
 _NAMES = {"pr_auc_splice": "PR-AUC splice", "ap_donor": "donor AP", "ap_acceptor": "acceptor AP"}
 
 
@@ -63,6 +64,7 @@ def decide(evaluation: Mapping[str, Any], policy: GateConfig) -> Decision:
     for metric in ("ap_donor", "ap_acceptor"):
         reasons.append(_above(report, metric, -policy.margin, "not_worse_than_base", "base"))
     better = _above(report, "pr_auc_splice", policy.min_gain, "better_than_base", "base")
+    better = replace(better, text=f"{better.text}{_looks(evaluation)}")
     if not better.passed and _number(report, "resolution", "pr_auc_splice", "smallest_gain") is not None:
         better = replace(better, text=f"{better.text}; {resolution_note(report)}")
     if not policy.require_better_than_base:
@@ -72,6 +74,7 @@ def decide(evaluation: Mapping[str, Any], policy: GateConfig) -> Decision:
     reasons.append(_calibration(report, policy, CALIBRATION, "answers"))
     reasons.extend(_rows(evaluation, policy))
     reasons.extend(_champion(evaluation.get("champion", {}), policy))
+    reasons.extend(_best_champion(evaluation.get("best_champion"), policy))
     return Decision(all(reason.passed for reason in reasons), tuple(reasons))
 
 
@@ -153,6 +156,14 @@ def _rows(evaluation: Mapping[str, Any], policy: GateConfig) -> list[Reason]:
     return [*reasons, _calibration(report, policy, f"{ROWS}:{CALIBRATION}", "answers to rows")]
 
 
+def _looks(evaluation: Mapping[str, Any]) -> str:
+    """How often the test genes have decided, in words."""
+    before, confidence = _number(evaluation, "looks", "decisions"), _number(evaluation, "looks", "confidence")
+    if before is None or confidence is None or before < 2:
+        return ""
+    return f"; decision {before:.0f} on these test genes, so the interval is of {100 * confidence:.4g} %"
+
+
 def _champion(champion: Any, policy: GateConfig) -> list[Reason]:
     rule = "not_worse_than_champion"
     if champion is None:
@@ -162,8 +173,34 @@ def _champion(champion: Any, policy: GateConfig) -> list[Reason]:
     who = f"champion (version {champion.get('version', 'unknown')})"
     if not champion.get("scored"):
         cause = champion.get("error") or "no reason given"
-        return [Reason(rule, passed=False, text=f"the {who} could not be scored: {cause}")]
-    return [_above(champion, metric, -policy.margin, rule, who) for metric in _NAMES]
+        return [Reason(rule, passed=False, text=f"the {who} could not be scored: {cause}. {RETIRE}")]
+    return [_against(champion, metric, policy, rule, who) for metric in _NAMES]
+
+
+def _best_champion(best: Any, policy: GateConfig) -> list[Reason]:
+    """Without it each champion may be worse than the last by the margin, one after the other."""
+    rule = "not_worse_than_best_champion"
+    if not isinstance(best, Mapping):
+        return []
+    if not best.get("scored"):
+        causes = "; ".join(f"version {version}: {cause}" for version, cause in (best.get("left_out") or {}).items())
+        return [Reason(rule, passed=True, text=f"no earlier champion can be compared ({causes or best.get('error')})")]
+    who = f"best champion of the line (version {best.get('version', 'unknown')}, of {best.get('compared')} compared)"
+    return [_against(best, "pr_auc_splice", policy, rule, who)]
+
+
+def _against(champion: Mapping[str, Any], metric: str, policy: GateConfig, rule: str, who: str) -> Reason:
+    """Not worse than a champion; with how its answers were had, and what to do where there can be no interval."""
+    found = _above(champion, metric, -policy.margin, rule, who)
+    text = found.text
+    if champion.get("by") and champion.get("exact_to"):
+        text += f", by the {champion['by']}, exact to {_number(champion, 'exact_to', metric) or 0.0:.0e}"
+    low, value = _number(champion, "difference", metric, "low"), _number(champion, "difference", metric, "value")
+    if not found.passed and low is None:
+        text += f". {RETIRE}"
+    elif not found.passed and low is not None and value is not None and value - low > policy.margin:
+        text += f"; these test genes show differences of {value - low:.4f} and more only: test on more genes"
+    return replace(found, text=text)
 
 
 def _number(values: Mapping[str, Any], *path: str) -> float | None:

@@ -53,6 +53,7 @@ class GeneScores:
         gene: where it lies, if the n are all its positions in transcript sense; None for rows.
         paralog: 1 it has paralogs, 0 it has none, -1 unknown.
         genome_build: of its coordinates; None where unknown.
+        letters: hash of its letters, or of those around its rows; empty where unknown.
     """
 
     gene_id: str
@@ -62,6 +63,7 @@ class GeneScores:
     gene: Gene | None = None
     paralog: int = PARALOG_UNKNOWN
     genome_build: str | None = None
+    letters: str = ""
 
 
 def average_precision(positive: NDArray[np.bool_], score: Floats, weights: Floats | None = None) -> float:

@@ -208,10 +208,7 @@ def champion_bento(name: str | None = None) -> str:
     found = {version.name: version for version in registry.champions()}
     names = ", ".join(found)
     if not found:
-        raise InputError(
-            f"no promoted model in the registry {registry.shown_uri()}; name the state folder of another run in "
-            "METALAYER_HOME, or run the pipeline first: python pipelines/run.py --stack local"
-        )
+        raise InputError(_no_champion())
     if name is None and len(found) > 1:
         raise InputError(f"several models have a champion: {names}; name one with --model")
     wanted = name or next(iter(found))
@@ -222,6 +219,28 @@ def champion_bento(name: str | None = None) -> str:
         return tag
     _home_to_write()
     return package_version(version)
+
+
+def _no_champion() -> str:
+    """What to do where no version is champion."""
+    from metalayer.serving import registry
+    from metalayer.serving.line import RETIRED_TAG
+
+    passed = [
+        one
+        for one in registry.versions()
+        if one.tags.get(registry.DECISION_TAG) == registry.PROMOTED and RETIRED_TAG not in one.tags
+    ]
+    if not passed:
+        return (
+            f"no promoted model in the registry {registry.shown_uri()}; name the state folder of another run in "
+            "METALAYER_HOME, or run the pipeline first: python pipelines/run.py --stack local"
+        )
+    listed = ", ".join(f"{one.name} version {one.version}" for one in passed)
+    return (
+        f"{registry.shown_uri()}: no registered version has the alias {registry.CHAMPION}: it was taken away, or the version deleted. Passed "
+        f"the gate: {listed}. `metalayer registry promote VERSION --model {passed[-1].name}` makes one champion"
+    )
 
 
 def _tag(name: str, version: int | str, digest: str) -> str:

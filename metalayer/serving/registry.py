@@ -29,7 +29,7 @@ import mlflow
 import numpy as np
 import polars as pl
 import yaml
-from mlflow.entities import Metric, Run
+from mlflow.entities import LifecycleStage, Metric, Run
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
@@ -233,7 +233,7 @@ def champions(tracking_uri: str | None = None) -> list[ModelVersion]:
 
 
 def versions(tracking_uri: str | None = None) -> list[ModelVersion]:
-    """Every version of every model of ours, by name and then number.
+    """Every version of every model of ours, by name and then number; a name is ours where one of its versions is.
 
     Raises:
         RegistryError: the service cannot be reached or refuses.
@@ -251,7 +251,11 @@ def versions(tracking_uri: str | None = None) -> list[ModelVersion]:
         for one in pages(client.search_model_versions, filter_string=ours, order_by=["name ASC", "version_number ASC"]):
             version = _model_version(one)
             found.append(replace(version, aliases=tuple(aliases.get((version.name, version.version), ()))))
-    return sorted(found, key=lambda version: (version.name, version.version))
+    ours_by_name = {version.name for version in found if version.digest}
+    return sorted(
+        (version for version in found if version.name in ours_by_name),
+        key=lambda version: (version.name, version.version),
+    )
 
 
 def only_name(wanted: str | None = None, tracking_uri: str | None = None) -> str:
@@ -304,7 +308,7 @@ def fetch_release(version: ModelVersion, tracking_uri: str | None, folder: Path)
         "name": version.name,
         "version": str(version.version),
         "alias": CHAMPION,
-        "metrics": json.loads(version.tags.get(METRICS_TAG, "{}")),
+        "metrics": _metrics(version),
         "run_id": version.run_id,
     }
     facts |= {key: version.tags[key] for key in _ORIGIN_TAGS if key in version.tags}
@@ -359,6 +363,19 @@ def set_bento_tag(name: str, version: int, tag: str, tracking_uri: str | None = 
     """
     with service(tracking_uri or default_tracking_uri()) as client:
         client.set_model_version_tag(name, str(version), BENTO_TAG, tag)
+
+
+def _metrics(version: ModelVersion) -> dict[str, Any]:
+    """At promotion; a tag that holds none, as one edited by hand, gives none and a warning."""
+    text = version.tags.get(METRICS_TAG, "{}")
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        return found
+    logger.warning("%s version %d: its tag %s is damaged (%.60r)", version.name, version.version, METRICS_TAG, text)
+    return {}
 
 
 def _is(directory: Path, expected: str) -> bool:
@@ -451,6 +468,11 @@ def _registered_before(
 
 def _experiment(client: mlflow.MlflowClient, name: str, uri: str) -> str:
     found = client.get_experiment_by_name(name)
+    if found is not None and found.lifecycle_stage == LifecycleStage.DELETED:
+        raise RegistryError(
+            f"model registry {_safe(uri)}: the experiment {name} was deleted in MLflow; restore it, as by "
+            f"MLFLOW_TRACKING_URI={_safe(uri)} mlflow experiments restore --experiment-id {found.experiment_id}"
+        )
     if found is not None:
         return str(found.experiment_id)
     location = None

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,22 @@ from metalayer.config import RunConfig
 from metalayer.data.dataset import RowTable
 from metalayer.data.tracks import TrackStore
 from metalayer.device import use_threads
-from metalayer.errors import MetalayerError
+from metalayer.evaluation.answers import content_hash, test_set_digest, write_answers
+from metalayer.evaluation.looks import widened
 from metalayer.evaluation.metrics import GeneScores
-from metalayer.evaluation.report import compare_champion, evaluate
+from metalayer.evaluation.report import evaluate
 from metalayer.files import publish_file
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
+from metalayer.models.bundle import digest
 from metalayer.schema import CLASSES, POSITIONS, PROBABILITY_SUM_TOLERANCE, ROW_SCORES, ROWS
 from metalayer.serving import release
+from metalayer.workflows.champions import Champion, TestGenes, against_line
 from metalayer.workflows.train import open_tracks
 
 logger = logging.getLogger(__name__)
 
-GOLDEN, EVALUATION = "golden.parquet", "evaluation.json"
+GOLDEN, ANSWERS, EVALUATION = "golden.parquet", "answers.parquet", "evaluation.json"
 GOLDEN_ROWS = 64
 
 
@@ -39,8 +41,9 @@ def evaluate_bundle(
     tracks: Path | None,
     manifest: Mapping[str, Any],
     config: RunConfig,
-    champion: Path | MetalayerError | None,
+    champions: Sequence[Champion],
     output_dir: Path,
+    decisions_before: Callable[[str, str], int] | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model on the test genes: on all their positions where there are tracks, and on their rows.
 
@@ -53,13 +56,15 @@ def evaluate_bundle(
         tracks: canonical per-nucleotide scores, if there are any.
         manifest: of `make_split`.
         config: the run.
-        champion: model directory of the current champion, scored on the test genes less those it was
-            trained or validated on; None where there is none, an error where it cannot be had.
-        output_dir: gets `evaluation.json` and `golden.parquet` (rows with the answers expected of them).
+        champions: of the line, the one that stands first.
+        output_dir: gets `evaluation.json`, `golden.parquet` (rows with the answers expected of them) and
+            `answers.parquet` (what the model answered, for later comparisons).
+        decisions_before: how many other models were judged on a test set, by its digest and this model's; None: none.
 
     Returns:
-        primary ("positions" where whole genes could be scored, else "rows"), positions, rows, champion:
-        the reports of `metalayer.evaluation`, JSON-ready.
+        primary ("positions" where whole genes could be scored, else "rows"), positions, rows, champion,
+        best_champion: the reports of `metalayer.evaluation`; looks: the test set, which decision on it this is,
+        and the confidence for that. JSON-ready.
     """
     use_threads(config.train.threads)
     test_genes = list(manifest["test"]["genes"])
@@ -81,32 +86,37 @@ def evaluate_bundle(
             *(len(untracked), len(test_genes), ", ".join(untracked[:3])),
             "left out" if complete else "more than data.max_bad_share, so artifact rows are what counts",
         )
-    logger.info("intervals from %d resamples of gene clusters", config.evaluate.n_bootstrap)
+    primary_genes = position_genes if complete else row_genes
+    test_set, model_digest = test_set_digest(primary_genes), digest(bundle)
+    looks = 1 + (decisions_before(test_set, model_digest) if decisions_before else 0)
+    settings = config.evaluate.model_copy(update={"confidence": widened(config.evaluate.confidence, looks)})
+    logger.info("intervals from %d resamples of gene clusters", settings.n_bootstrap)
     related = manifest.get("related_test_genes", ())
     evaluation: dict[str, Any] = {
         "primary": "positions" if complete else "rows",
-        "positions": evaluate(position_genes, config.evaluate, unit="positions", related_genes=related)
+        "positions": evaluate(position_genes, settings, unit="positions", related_genes=related)
         if position_genes
         else None,
-        "rows": evaluate(row_genes, config.evaluate, unit="rows", related_genes=related),
-        "row_answers": evaluate(row_answers, config.evaluate, unit="positions", related_genes=related)
+        "rows": evaluate(row_genes, settings, unit="rows", related_genes=related),
+        "row_answers": evaluate(row_answers, settings, unit="positions", related_genes=related)
         if row_answers
         else None,
         "ways": predictor.ways(),
-        "champion": None,
+        "looks": {
+            "test_set": test_set,
+            "model_digest": model_digest,
+            "decisions": looks,
+            "confidence": settings.confidence,
+        },
         "test_genes": len(test_genes),
         "test_genes_with_tracks": len(tracked),
         "test_genes_without_tracks": untracked if tracked else None,
     }
-    if isinstance(champion, MetalayerError):
-        evaluation["champion"] = {"scored": False, "error": str(champion), "genes": 0}
-    elif champion is not None:
-        primary = position_genes if complete else row_genes
-        evaluation["champion"] = _against_champion(
-            champion, primary, table, store if complete else None, config, related
-        )
+    genes = TestGenes(primary_genes, table, store if complete else None, related)
+    evaluation |= against_line(champions, genes, config)
     output_dir.mkdir(parents=True, exist_ok=True)
     _write_golden(bundle, table, output_dir / GOLDEN)
+    write_answers(primary_genes, output_dir / ANSWERS)
     with publish_file(output_dir / EVALUATION) as draft:
         draft.write_text(json.dumps(evaluation, indent=1), encoding="utf-8")
     return evaluation
@@ -118,21 +128,11 @@ def _score_rows(predictor: Predictor, table: RowTable) -> list[GeneScores]:
     meta = predictor.calibrated(log_p, ROWS)
     base = base_probabilities(table.features[:, : len(CLASSES)])
     out = []
-    for gene_id, chrom, at in _rows_by_gene(table):
+    for gene_id, chrom, at in table.by_gene():
         scores = {"base": base[at], "meta": meta[at], "uncalibrated": np.exp(log_p[at])}
-        out.append(GeneScores(gene_id, chrom, table.labels[at].astype(np.uint8), scores))
+        letters = content_hash(table.windows[at])
+        out.append(GeneScores(gene_id, chrom, table.labels[at].astype(np.uint8), scores, letters=letters))
     return out
-
-
-def _rows_by_gene(table: RowTable) -> list[tuple[str, str, slice]]:
-    """gene_id, chrom and rows of each gene; rows of a gene follow each other."""
-    gene_ids, chroms = table.frame["gene_id"].to_numpy(), table.frame["chrom"].to_numpy()
-    starts = np.flatnonzero(np.concatenate([[True], gene_ids[1:] != gene_ids[:-1]]))
-    ends = np.append(starts[1:], len(gene_ids))
-    return [
-        (str(gene_ids[start]), str(chroms[start]), slice(int(start), int(end)))
-        for start, end in zip(starts, ends, strict=True)
-    ]
 
 
 def score_positions(
@@ -148,45 +148,12 @@ def score_positions(
             "uncalibrated": np.exp(log_p),
         }
         gene = track.gene
-        out.append(
-            GeneScores(gene.gene_id, gene.interval.chrom, track.labels, scores, gene, track.paralog, store.genome_build)
-        )
+        place = (gene, track.paralog, store.genome_build)
+        letters = content_hash(track.tokens)
+        out.append(GeneScores(gene.gene_id, gene.interval.chrom, track.labels, scores, *place, letters))
         if number % 10 == 0 or number == len(gene_ids):
             logger.info("scored %d of %d test genes", number, len(gene_ids))
     return out
-
-
-def _against_champion(
-    champion: Path,
-    scored: Sequence[GeneScores],
-    table: RowTable,
-    store: TrackStore | None,
-    config: RunConfig,
-    related_genes: Sequence[Sequence[str]],
-) -> dict[str, Any]:
-    """Candidate and champion on the test genes that the champion never saw."""
-    facts: dict[str, Any] = {"scored": False, "error": None, "genes": 0}
-    try:
-        predictor = Predictor.load(champion, config.train.device)
-        seen = set(predictor.info["split"]["train"]) | set(predictor.info["split"]["valid"])
-        unseen = [gene for gene in scored if gene.gene_id not in seen]
-        facts["genes_it_was_trained_on"] = len(scored) - len(unseen)
-        if store is not None:
-            theirs = {
-                track.gene.gene_id: predictor.predict_gene_track(track)
-                for track in store.read_many([gene.gene_id for gene in unseen])
-            }
-        else:
-            answers = predictor.calibrated(predictor.row_log_probabilities(table.features, table.windows), ROWS)
-            theirs = {gene_id: answers[at] for gene_id, _, at in _rows_by_gene(table)}
-        both = [
-            replace(gene, scores={"meta": gene.scores["meta"], "champion": theirs[gene.gene_id]}) for gene in unseen
-        ]
-        return facts | {"scored": True, "genes": len(both)} | compare_champion(both, config.evaluate, related_genes)
-    except (KeyError, TypeError):
-        return facts | {"error": "its model.json does not say which genes it was trained on"}
-    except MetalayerError as error:
-        return facts | {"error": str(error)}
 
 
 def _write_golden(bundle: Path, table: RowTable, path: Path) -> None:
