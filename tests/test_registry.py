@@ -121,6 +121,11 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     assert registry.fetch(NAME, 2, None, home / "downloads").tags["pipeline_run"] == "r1"
     assert [version.version for version in registry.champions()] == [3]
 
+    # Metrics that somebody has edited by hand stop no server.
+    client.set_model_version_tag(NAME, "2", "metrics", "not json")
+    edited = registry.fetch_release(registry.known_version(NAME, 2), None, home / "edited")
+    assert read_facts(edited)["metrics"] == {}
+
     registry.set_bento_tag(NAME, 3, "metalayer-pwm:3-abc")
     assert registry.find_champion(NAME).tags["bento_tag"] == "metalayer-pwm:3-abc"
     with pytest.raises(InputError, match="metalayer-pwm"):

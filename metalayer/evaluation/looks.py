@@ -7,8 +7,8 @@ it does not lock as alpha / n would: at the 52nd the interval is 1.36 times as w
 shows at all still shows. What is promised is this rule, not an error rate over years: a report says how often its test
 set has decided, and other test genes (`split.test_chroms`) begin at 1 again.
 
-Only the claim to be better than the base is widened. Against champions luck is paid for already: who had it is the next
-one to beat on the same genes, and widening that as well stops all promotions within a year (`tests/test_year.py`).
+Only comparisons with the base are widened. Against champions luck is paid for already: who had it is the next one to
+beat on the same genes, and widening that as well soon stops all promotions (`tests/test_year.py` simulates a year).
 """
 
 from __future__ import annotations
