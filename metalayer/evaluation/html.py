@@ -130,6 +130,9 @@ def render(
         parts.append(_section(title, f'<p class="quiet">{note}</p>' + _comparison(evaluation[other])))
     if evaluation.get("champion"):
         parts.append(_section("Against the champion", _champion(evaluation["champion"])))
+    best = evaluation.get("best_champion") or {}
+    if best.get("scored"):
+        parts.append(_section("Against the best champion of the line", _champion(best)))
     drift = ""
     if drift_html:
         drift = f'<p><a href="{escape(drift_html)}">Data summary and drift between training and test rows</a></p>'
@@ -303,7 +306,7 @@ def _champion(champion: Mapping[str, Any]) -> str:
     facts = {
         key: value
         for key, value in champion.items()
-        if key not in ("scored", "error", "champion", "meta", "difference")
+        if key not in ("scored", "error", "champion", "meta", "difference", "exact_to", "left_out")
     }
     return _facts(facts) + _table(["metric", "champion", "meta", "meta - champion"], rows)
 
