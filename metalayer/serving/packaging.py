@@ -238,8 +238,9 @@ def _no_champion() -> str:
         )
     listed = ", ".join(f"{one.name} version {one.version}" for one in passed)
     return (
-        f"{registry.shown_uri()}: no registered version has the alias {registry.CHAMPION}: it was taken away, or the version deleted. Passed "
-        f"the gate: {listed}. `metalayer registry promote VERSION --model {passed[-1].name}` makes one champion"
+        f"{registry.shown_uri()}: no registered version has the alias {registry.CHAMPION}: it was taken away, or the "
+        f"version deleted. Passed the gate: {listed}. `metalayer registry promote VERSION --model {passed[-1].name}` "
+        "makes one champion"
     )
 
 
