@@ -6,6 +6,7 @@ from scipy.special import stdtrit
 from metalayer.config import GateConfig
 from metalayer.evaluation.gate import decide
 from metalayer.evaluation.looks import widened
+from tests.test_gate import good
 
 YEARS, WEEKS, CLUSTERS = 60, 52, 70
 METRICS = ("ap_donor", "ap_acceptor", "pr_auc_splice")
@@ -52,12 +53,8 @@ def year(rng: np.random.Generator, loss: float) -> tuple[list[bool], float]:
         seen[week] += quality[week]
         best = max(line, key=lambda version: seen[version][:, 2].mean())
         confidence = widened(0.95, week)
-        report = {"meta": dict.fromkeys(METRICS, 0.8), "difference": paired(seen[week], base, confidence)}
-        evaluation = {
-            "primary": "positions",
-            "positions": report,
-            "looks": {"decisions": week, "confidence": confidence},
-        }
+        evaluation = good() | {"looks": {"decisions": week, "confidence": confidence}}
+        evaluation["positions"]["difference"] |= paired(seen[week], base, confidence)
         for name, version in (("champion", line[-1]), ("best_champion", best)):
             difference = paired(seen[week], seen[version], 0.95)
             evaluation[name] = {"scored": True, "version": version, "compared": len(line), "difference": difference}
