@@ -7,7 +7,7 @@ from zenml import step
 
 from steps.materializers import ModelRef, TableRef
 from steps.policy import NEVER_CACHED, SERVICE_RETRY
-from steps.tracking import active_run_id, log_registration, run_facts, served_metrics, tracking_uri
+from steps.tracking import active_run_id, judged_tags, log_registration, run_facts, served_metrics, tracking_uri
 
 
 @step(enable_cache=False, cache_policy=NEVER_CACHED, retry=SERVICE_RETRY, experiment_tracker=True)
@@ -21,7 +21,6 @@ def register(
 ) -> Annotated[dict[str, Any], "registration"]:
     """Register with the decision and its reasons; the champion stays for now."""
     from metalayer.serving import registry
-    from metalayer.serving.evidence import TEST_SET_TAG
 
     registration = registry.register(
         model.path,
@@ -30,7 +29,7 @@ def register(
         promoted=decision["promoted"],
         reasons=[reason["text"] for reason in decision["reasons"]],
         metrics=served_metrics(evaluation),
-        tags={**run_facts(), TEST_SET_TAG: evaluation["looks"]["test_set"]},
+        tags={**run_facts(), **judged_tags(evaluation)},
         run_id=active_run_id(),
         answers=answers.file,
         tracking_uri=tracking_uri(),

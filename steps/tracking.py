@@ -36,15 +36,20 @@ def active_run_id() -> str | None:
     return run.info.run_id if run else None
 
 
+def judged_tags(evaluation: Mapping[str, Any]) -> dict[str, str]:
+    """Which test genes judged which model, for the run and the version: later runs count it."""
+    from metalayer.serving.evidence import MODEL_TAG, TEST_SET_TAG
+
+    looks = evaluation["looks"]
+    return {TEST_SET_TAG: looks["test_set"], MODEL_TAG: looks["model_digest"]}
+
+
 def log_evaluation(evaluation: Mapping[str, Any], training: Mapping[str, Any], config: RunConfig) -> None:
     """Parameters, training history and metrics.
 
     Training is logged here, not by the training step, so that a run whose training came from the
     cache is as complete as any other.
     """
-    from metalayer.serving.evidence import TEST_SET_TAG
-    from metalayer.serving.registry import DIGEST_TAG
-
     settings = config.model_dump(mode="json", exclude={"base", "score"})  # of other pipelines
     mlflow.log_params(
         {
@@ -58,9 +63,9 @@ def log_evaluation(evaluation: Mapping[str, Any], training: Mapping[str, Any], c
         mlflow.log_metrics(numbers, step=int(epoch["epoch"]))
     metrics = test_metrics(evaluation)
     mlflow.log_metrics(metrics)
-    looks = evaluation["looks"]
-    judged = {TEST_SET_TAG: looks["test_set"], DIGEST_TAG: looks["model_digest"], "looks": looks["decisions"]}
-    mlflow.set_tags({**run_facts(), **judged, "seed": config.train.seed, "base_model": config.data.base_model})
+    mlflow.set_tags(
+        {**run_facts(), **judged_tags(evaluation), "seed": config.train.seed, "base_model": config.data.base_model}
+    )
     log_metadata({**run_facts(), "seed": config.train.seed, "config": settings, "metrics": metrics}, infer_model=True)
 
 

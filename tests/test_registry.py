@@ -368,7 +368,7 @@ def test_a_history_ends_with_the_champion_whatever_moved_the_alias(home: Path, m
 
 
 def test_the_champion_stays_where_golden_rows_come_out_otherwise(home: Path, model: tuple[Path, Path]) -> None:
-    from metalayer.serving import engine, promotion, registry
+    from metalayer.serving import engine, promotion
 
     make_champion(*model)
     make_champion(*model)

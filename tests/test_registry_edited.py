@@ -156,12 +156,13 @@ def test_a_deleted_experiment_is_named_with_what_restores_it(client: mlflow.Mlfl
 
 def test_decisions_on_a_test_set_are_counted_by_model(client: mlflow.MlflowClient) -> None:
     def judged(digest: str, base_model: str = "pwm", test_set: str = "t1") -> str:
-        tags = {"test_set": test_set, "digest": digest, "base_model": base_model}
+        tags = {"test_set": test_set, "model_digest": digest, "base_model": base_model}
         return str(client.create_run(registry.ensure_experiment(), tags=tags).info.run_id)
 
     assert evidence.decisions_before(NAME, "t1", "new") == 0
-    client.set_model_version_tag(NAME, "1", "test_set", "t1")
-    client.set_model_version_tag(NAME, "2", "test_set", "t2")
+    for version, test_set, digest in (("1", "t1", "d0"), ("2", "t2", "d1")):
+        client.set_model_version_tag(NAME, version, "test_set", test_set)
+        client.set_model_version_tag(NAME, version, "model_digest", digest)
     judged("d0")  # the run of version 1
     client.delete_run(judged("failed before it was registered"))
     judged("other", base_model="openspliceai")

@@ -11,9 +11,10 @@ from metalayer.errors import ModelError, RegistryError
 from metalayer.evaluation.answers import Answers, read_answers
 from metalayer.serving import registry
 from metalayer.serving.mlflow_pages import pages
-from metalayer.serving.registry import ANSWERS, ANSWERS_TAG, DIGEST_TAG, ModelVersion
+from metalayer.serving.registry import ANSWERS, ANSWERS_TAG, ModelVersion
 
-TEST_SET_TAG = "test_set"
+TEST_SET_TAG, MODEL_TAG = "test_set", "model_digest"
+"""On runs and versions: the test genes, and the model that they judged, by weights and description alone."""
 
 
 def fetch_answers(version: ModelVersion, tracking_uri: str | None, folder: Path) -> Answers:
@@ -49,7 +50,7 @@ def decisions_before(name: str, test_set: str, digest: str, tracking_uri: str | 
     Args:
         name: registered name.
         test_set: of `answers.test_set_digest`.
-        digest: of the model that is judged now.
+        digest: of the model that is judged now, without golden rows.
         tracking_uri: of the service; None takes its default.
 
     Raises:
@@ -59,7 +60,7 @@ def decisions_before(name: str, test_set: str, digest: str, tracking_uri: str | 
     wanted = f"tags.{TEST_SET_TAG} = '{test_set}'"
     with registry.service(uri) as client:
         judged = {
-            version.tags.get(DIGEST_TAG)
+            version.tags.get(MODEL_TAG)
             for version in pages(
                 client.search_model_versions, filter_string=wanted, order_by=["name ASC", "version_number ASC"]
             )
@@ -68,7 +69,7 @@ def decisions_before(name: str, test_set: str, digest: str, tracking_uri: str | 
         experiment = client.get_experiment_by_name(registry.EXPERIMENT)
         if experiment is not None:
             judged |= {
-                run.data.tags.get(DIGEST_TAG)
+                run.data.tags.get(MODEL_TAG)
                 for run in pages(
                     client.search_runs,
                     experiment_ids=[experiment.experiment_id],
