@@ -107,7 +107,7 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [target]
 
 
-@pytest.mark.parametrize("number", ["1", str(os.getpid()), "00ab34ef"])
+@pytest.mark.parametrize("number", ["1", str(os.getpid()), "00ab34ef"], ids=["first", "living", "random"])
 def test_what_was_left_is_told_by_its_lock_not_by_a_process_number(tmp_path: Path, number: str) -> None:
     """In a container every main process is number 1: a draft of that number is not thereby being written."""
     left = tmp_path / f".d.draft-{number}"
