@@ -200,6 +200,8 @@ def _parser() -> argparse.ArgumentParser:
         "without)",
     )
     serve.add_argument("--port", type=int, default=3000, help="port (default 3000)")
+    serve.add_argument("--ssl-certfile", type=Path, help="certificate in PEM: speak HTTPS")
+    serve.add_argument("--ssl-keyfile", type=Path, help="its private key, where it is in a file of its own")
     serve.set_defaults(run=_serve)
 
     registry = commands.add_parser("registry", help="list registered models, and move the champion")
@@ -439,7 +441,14 @@ def _verify(options: argparse.Namespace) -> int:
 def _serve(options: argparse.Namespace) -> int:
     from metalayer.serving.packaging import serve
 
-    code: int = serve(name=options.model, bento=options.bento, host=options.host, port=options.port)
+    code: int = serve(
+        name=options.model,
+        bento=options.bento,
+        host=options.host,
+        port=options.port,
+        ssl_certfile=options.ssl_certfile,
+        ssl_keyfile=options.ssl_keyfile,
+    )
     return code
 
 

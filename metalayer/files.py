@@ -126,6 +126,17 @@ def flush(path: Path) -> None:
                 os.fsync(handle.fileno())
 
 
+def alive(pid: int) -> bool:
+    """Whether a process of this machine is there, whoever owns it."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 @contextlib.contextmanager
 def taking_turns(path: Path) -> Iterator[None]:
     """One process or thread at a time does what is to be done with `path`; the others wait."""

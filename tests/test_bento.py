@@ -1,13 +1,20 @@
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
 from pathlib import Path
 
 import httpx
@@ -16,6 +23,10 @@ import polars as pl
 import psutil
 import pytest
 import yaml
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from releases import expected, make_bundle, make_champion, make_golden, score_rows
 
 from metalayer.errors import RegistryError
@@ -109,7 +120,16 @@ def test_a_bento_holds_the_release_the_source_and_pinned_packages(home: Path, be
     packages = yaml.safe_load((root / "bento.yaml").read_text())["image"]["python_requirements"].split("\n")
     assert any(line.startswith("torch==") and "+" not in line for line in packages)
     # mlflow-skinny follows the champion
-    needed = {*RUNTIME, "bentoml", "mlflow-skinny", "onnxruntime", "prometheus_client", "starlette"}
+    needed = {
+        *RUNTIME,
+        "bentoml",
+        "httptools",
+        "mlflow-skinny",
+        "onnxruntime",
+        "prometheus_client",
+        "starlette",
+        "uvicorn",
+    }
     assert {line.split("==")[0] for line in packages if line} == needed  # no zenml, no index, no address
     assert not any("../" in line for line in (root / "src" / "bentofile.yaml").read_text().splitlines())
 
@@ -209,7 +229,7 @@ def test_metrics_count_the_rows_of_all_workers(
     assert httpx.get(f"{server[1]}/docs").status_code == 200
 
 
-@pytest.mark.parametrize("probe", ["livez", "readyz", "healthz", "metrics"])
+@pytest.mark.parametrize("probe", ["livez", "readyz", "healthz"])
 def test_probes_are_bentomls(server: tuple[subprocess.Popen, str], probe: str) -> None:
     response = httpx.get(f"{server[1]}/{probe}")
     assert response.status_code == 200
@@ -226,7 +246,7 @@ def test_a_server_with_keys_drains(home: Path, bento: str) -> None:
         assert listens_at(process) == {"0.0.0.0"}  # with keys it may be reached from elsewhere
         assert httpx.post(f"{url}/v1/score", json={"rows": score_rows(1)}).status_code == 401
         assert httpx.get(f"{url}/v1/model", headers={"authorization": "Bearer k3"}).status_code == 401
-        assert httpx.get(f"{url}/metrics").status_code == 200
+        assert httpx.get(f"{url}/metrics").status_code == 401
         client = httpx.Client(base_url=url, headers={"authorization": "Bearer k2"}, timeout=60)
         long = {"rows": score_rows(64) * 150}
         with ThreadPoolExecutor() as pool:
@@ -282,6 +302,94 @@ def test_a_server_without_keys_listens_to_this_machine_only(home: Path, bento: s
     finally:
         process.terminate()
         process.wait(30)
+
+
+def certificate(folder: Path) -> Path:
+    """A self-made certificate of 127.0.0.1 and its key, in one file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "of a test")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    kind = serialization.Encoding.PEM
+    secret = key.private_bytes(kind, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (folder / "tls.pem").write_bytes(made.public_bytes(kind) + secret)
+    return folder / "tls.pem"
+
+
+def rows_counted(client: httpx.Client) -> float:
+    found = re.search(r"^metalayer_rows_total (\S+)$", client.get("/metrics").text, re.MULTILINE)
+    return float(found[1]) if found else 0.0
+
+
+def test_two_servers_of_one_store_one_with_tls_one_of_a_terminal(home: Path, bento: str) -> None:
+    """Each has its own counts; the end of the terminal ends the one, and under nohup not the other."""
+    tls, log = certificate(home), home / "two.log"
+    outside, inside = pty.openpty()
+    command = [sys.executable, "-m", "bentoml", "serve", bento, "--port", str(free_port())]
+    settings = bento_environment() | {"METALAYER_SERVE_WORKERS": "1", "METALAYER_SERVE_DRAIN_S": "0"}
+    of_terminal = subprocess.Popen(
+        command,
+        env=settings,
+        stdin=inside,
+        stdout=(home / "terminal.log").open("w"),
+        stderr=subprocess.STDOUT,
+        preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),  # noqa: PLW1509
+    )
+    os.close(inside)
+    command = [*command[:-1], str(free_port())]
+    with_tls = subprocess.Popen(
+        command,
+        env=settings | {"METALAYER_SERVE_SSL_CERTFILE": str(tls)},
+        stdout=log.open("w"),
+        stderr=subprocess.STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),  # noqa: PLW1509
+    )
+    plain, secret = f"http://127.0.0.1:{of_terminal.args[-1]}", f"https://127.0.0.1:{with_tls.args[-1]}"
+    trusted = ssl.create_default_context(cafile=tls)
+    try:
+        wait_until_ready(of_terminal, plain, home / "terminal.log")
+        with httpx.Client(base_url=plain) as one, httpx.Client(base_url=secret, verify=trusted) as other:
+            assert one.post("/v1/score", json={"rows": score_rows(2)}).status_code == 200
+            until = time.monotonic() + 120
+            while True:
+                assert with_tls.poll() is None, log.read_text()
+                assert time.monotonic() < until
+                with contextlib.suppress(httpx.TransportError):
+                    if other.get("/readyz").status_code == 200:
+                        break
+                time.sleep(0.2)
+            assert one.post("/v1/score", json={"rows": score_rows(1)}).status_code == 200
+            assert other.post("/v1/score", json={"rows": score_rows(5)}).status_code == 200
+            assert (rows_counted(one), rows_counted(other)) == (3, 5)
+            with pytest.raises(httpx.TransportError):
+                httpx.get(secret.replace("https", "http") + "/v1/model")
+            with pytest.raises(httpx.ConnectError, match="verify"):
+                httpx.get(f"{secret}/v1/model")
+
+            workers = psutil.Process(of_terminal.pid).children(recursive=True)
+            os.close(outside)
+            assert of_terminal.wait(60) == 0
+            assert psutil.wait_procs(workers, 30)[1] == []
+            with pytest.raises(httpx.ConnectError):
+                httpx.get(f"{plain}/livez")
+            with_tls.send_signal(signal.SIGHUP)
+            time.sleep(1)
+            assert other.get("/v1/model").status_code == 200
+    finally:
+        for process in (of_terminal, with_tls):
+            process.terminate()
+            process.wait(60)
 
 
 def test_sigterm_ends_the_server(server: tuple[subprocess.Popen, str]) -> None:

@@ -218,7 +218,9 @@ def answers(url: str) -> bool:
 
 
 def rows_answered(pod: str) -> float:
-    found = re.search(r"^metalayer_rows_total (\S+)$", httpx.get(f"{pod}/metrics", timeout=30).text, re.MULTILINE)
+    found = re.search(
+        r"^metalayer_rows_total (\S+)$", httpx.get(f"{pod}/metrics", headers=KEY, timeout=30).text, re.MULTILINE
+    )
     return float(found[1]) if found else 0.0
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -14,6 +15,7 @@ import httpx
 import mlflow
 import numpy as np
 import polars as pl
+import psutil
 import pytest
 from releases import expected, make_bundle, make_champion, make_golden, score_rows
 
@@ -24,6 +26,7 @@ from metalayer.serving import follow, registry
 from metalayer.serving.app import Serving
 from metalayer.serving.engine import Engine
 from metalayer.serving.follow import Follower
+from metalayer.serving.kept import Kept
 from metalayer.serving.metrics import SWAPS
 from metalayer.serving.packaging import bento_environment, package_version, serve_command
 from metalayer.serving.settings import ServingSettings
@@ -53,6 +56,14 @@ def engine_of(uri: str, version: int, folder: Path) -> Engine:
     return Engine(registry.fetch_release(found, uri, folder))
 
 
+def followed_by(serving: Serving, uri: str, folder: Path) -> Follower:
+    """A follower of a server that came with version 1, and keeps in a folder what it follows."""
+    home = folder / "home"
+    home.mkdir(exist_ok=True)
+    found = next(one for one in registry.versions(uri) if one.version == 1)
+    return Follower(serving, uri, registry.fetch_release(found, uri, home), Kept(home / "followed", uri, NAME))
+
+
 def outcome(name: str) -> float:
     return float(SWAPS.labels(name)._value.get())
 
@@ -64,7 +75,7 @@ def test_the_alias_is_followed_and_a_bad_version_refused(
     move(uri, 1)
     first = engine_of(uri, 1, tmp_path)
     serving = Serving(first)
-    follower = Follower(serving, uri)
+    follower = followed_by(serving, uri, tmp_path)
     follower.look()
     assert serving.engine is first
 
@@ -100,17 +111,20 @@ def test_the_alias_is_followed_and_a_bad_version_refused(
     follower.look()
     assert serving.engine is second
 
+    lacking_one = Follower(serving, uri, follower._packaged, Kept(tmp_path / "other", uri, NAME))
+
     def lacking(*_: object) -> Path:
         raise ConfigError("sequence_encoder 'huggingface' needs the package transformers")
 
     monkeypatch.setattr(registry, "fetch_release", lacking)
     move(uri, 3)
-    Follower(serving, uri).look()
+    lacking_one.look()
     assert serving.engine is second
     assert outcome("refused") == refused + 2
 
     unreachable = outcome("unreachable")
-    Follower(serving, f"sqlite:///{bundles[0]}/model.json").look()
+    away = f"sqlite:///{bundles[0]}/model.json"
+    Follower(serving, away, follower._packaged, Kept(tmp_path / "other", away, NAME)).look()
     assert serving.engine is second
     assert outcome("unreachable") == unreachable + 1
 
@@ -124,7 +138,7 @@ def test_a_version_of_the_same_number_in_another_registry_is_another(
     make_champion(other, make_golden(other, tmp_path / "other.parquet"), elsewhere)
     move(uri, 1)
     serving = Serving(engine_of(elsewhere, 1, tmp_path))
-    Follower(serving, uri).look()
+    followed_by(serving, uri, tmp_path).look()
     assert (serving.engine.version, serving.engine.digest) == (
         "1",
         digest(bundles[0], bundles[0].with_suffix(".parquet")),
@@ -137,8 +151,8 @@ def test_a_version_that_fails_is_tried_again_after_growing_pauses(
     uri, _ = registered
     move(uri, 1)
     serving = Serving(engine_of(uri, 1, tmp_path), ServingSettings(follow_every_s=10))
-    follower, clock, attempts = Follower(serving, uri), [0.0], []
-    monkeypatch.setattr(follow, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    follower, clock, attempts = followed_by(serving, uri, tmp_path), [0.0], []
+    monkeypatch.setattr(follow, "time", SimpleNamespace(monotonic=lambda: clock[0], time=time.time))
     real = registry.fetch_release
 
     def broken(*arguments: object) -> Path:
@@ -163,8 +177,43 @@ def test_a_version_that_fails_is_tried_again_after_growing_pauses(
     assert serving.engine.version == "3"
 
 
+@dataclass(frozen=True)
+class Served:
+    """A server of two workers that follow a registry."""
+
+    url: str
+    process: subprocess.Popen
+
+    def workers(self) -> list[psutil.Process]:
+        children = psutil.Process(self.process.pid).children()
+        return [one for one in children if "_bentoml_impl.worker.service" in one.cmdline()]
+
+    def versions_after_all_workers_were_killed(self) -> set[str]:
+        """The versions that are answered with from then on until two new workers are there, and for a while."""
+        killed = self.workers()
+        for one in killed:
+            one.kill()
+        seen: set[str] = set()
+        until = time.monotonic() + 90
+        calm = 0
+        while calm < 40:
+            assert time.monotonic() < until
+            try:
+                answer = httpx.get(f"{self.url}/v1/model", timeout=30)
+            except httpx.TransportError:  # of a worker that was killed meanwhile
+                continue
+            if answer.status_code == 200:
+                seen.add(answer.headers["x-model-version"])
+                new = {one.pid for one in self.workers()} - {one.pid for one in killed}
+                calm += len(new) == len(killed)
+            else:
+                assert answer.status_code == 503
+            time.sleep(0.05)
+        return seen
+
+
 @pytest.fixture
-def served(registered: tuple[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def served(registered: tuple[str, list[Path]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """Version 1 as `bentoml serve` serves it, with two workers that follow the registry."""
     uri, _ = registered
     move(uri, 1)
@@ -176,7 +225,7 @@ def served(registered: tuple[str, list[Path]], tmp_path: Path, monkeypatch: pyte
     process = subprocess.Popen(command, env=bento_environment(), stdout=log.open("w"), stderr=subprocess.STDOUT)
     try:
         wait_until_ready(process, f"http://127.0.0.1:{port}", log)
-        yield f"http://127.0.0.1:{port}"
+        yield Served(f"http://127.0.0.1:{port}", process)
     finally:
         process.terminate()
         process.wait(60)
@@ -196,7 +245,7 @@ def wait_for(url: str, outcome: str, count: float) -> None:
 
 
 def test_no_request_fails_while_the_champion_moves(
-    registered: tuple[str, list[Path]], served: str, tmp_path: Path
+    registered: tuple[str, list[Path]], served: Served, tmp_path: Path
 ) -> None:
     """1,000 requests over 16 connections across 20 swaps; each answer is that of the version in its header."""
     uri, bundles = registered
@@ -206,7 +255,7 @@ def test_no_request_fails_while_the_champion_moves(
 
     def ask(_: int) -> list[str]:
         seen: list[str] = []
-        with httpx.Client(base_url=served, timeout=60) as client:
+        with httpx.Client(base_url=served.url, timeout=60) as client:
             while len(seen) < 63 or not over.is_set():
                 response = client.post("/v1/score", json={"rows": rows})
                 assert response.status_code == 200, response.text
@@ -221,13 +270,13 @@ def test_no_request_fails_while_the_champion_moves(
         try:
             for number in range(20):
                 move(uri, 1 + (number + 1) % 3)  # never the one before, so that each is loaded anew
-                wait_for(served, "done", 2 * (number + 1))
+                wait_for(served.url, "done", 2 * (number + 1))
         finally:
             over.set()
         seen = [version for one in asked for version in one.result()]
     assert len(seen) >= 1000
     assert set(seen) == {"1", "2", "3"}
-    assert swaps(served, "done") == 40
+    assert swaps(served.url, "done") == 40
 
     # A version that misses its golden rows never answers, and is not fetched at every look.
     bundle = make_bundle(tmp_path / "bad", seed=9)
@@ -237,9 +286,29 @@ def test_no_request_fails_while_the_champion_moves(
     (golden,) = Path(uri.removeprefix("sqlite:///")).parent.rglob("mlartifacts/**/bad.parquet")
     pl.read_parquet(golden).with_columns(pl.col("donor") + 1e-3).write_parquet(golden)
     move(uri, 4)
-    wait_for(served, "refused", 4)
+    wait_for(served.url, "refused", 4)
     time.sleep(6)
-    assert swaps(served, "refused") <= 14  # 40 at every look
-    assert {httpx.get(f"{served}/v1/model").headers["x-model-version"] for _ in range(10)} == {seen[-1]}
+    assert swaps(served.url, "refused") <= 14  # 40 at every look
+    assert {httpx.get(f"{served.url}/v1/model").headers["x-model-version"] for _ in range(10)} == {seen[-1]}
     move(uri, 1)
-    wait_for(served, "done", 42)
+    wait_for(served.url, "done", 42)
+
+
+def test_workers_that_are_restarted_answer_as_the_champion_whether_the_registry_is_there_or_not(
+    registered: tuple[str, list[Path]], served: Served
+) -> None:
+    uri, _ = registered
+    move(uri, 2)  # version 1 is in the Bento
+    wait_for(served.url, "done", 2)
+    assert served.versions_after_all_workers_were_killed() == {"2"}
+    database = Path(uri.removeprefix("sqlite:///"))
+    away = database.rename(database.with_suffix(".away"))
+    database.write_text("no database")
+    try:
+        assert served.versions_after_all_workers_were_killed() == {"2"}
+        assert httpx.get(f"{served.url}/v1/model").json()["registry"]["state"] == "unreachable"
+        assert re.search(
+            r'^metalayer_registry{state="unreachable"} 2.0$', httpx.get(f"{served.url}/metrics").text, re.M
+        )
+    finally:
+        away.replace(database)

@@ -14,7 +14,7 @@ from pipelines import stack_check
 from tests.manifests import K8S, VERSIONS, assert_restricted, kustomize, pod_specs, validate
 
 OVERLAYS = ("local", "production", "bed")
-SECRETS = {"metalayer-api-keys", "metalayer-mlflow", "metalayer-mlflow-database", "metalayer-s3"}
+SECRETS = {"metalayer-api-keys", "metalayer-metrics", "metalayer-mlflow", "metalayer-mlflow-database", "metalayer-s3"}
 """What docs/kubernetes.md says to make."""
 SERVED_BY_1_20 = {"v1", "apps/v1", "rbac.authorization.k8s.io/v1", "networking.k8s.io/v1"}
 

@@ -34,10 +34,21 @@ from starlette.routing import Route
 from metalayer.monitoring.request_log import Answered, RequestLog
 from metalayer.schema import CLASSES, POSITIONS, ROWS
 from metalayer.serving import arrow
-from metalayer.serving.arrow import too_large
+from metalayer.serving.bodies import Bodies, busy
 from metalayer.serving.engine import SEQUENCE_COLUMNS, Engine
 from metalayer.serving.media import JSON, answer_form, body_coding, body_form, decode
-from metalayer.serving.metrics import INTERRUPTED, LETTERS, LOGGED, SCORED_ROWS
+from metalayer.serving.metrics import (
+    IN_HAND,
+    INTERRUPTED,
+    LETTERS,
+    LOGGED,
+    MEDIA_TYPE,
+    OTHER,
+    REQUESTS,
+    SCORED_ROWS,
+    SECONDS,
+    exposition,
+)
 from metalayer.serving.openapi import document, page
 from metalayer.serving.schemas import Limits, RequestError, parse_rows, parse_sequence
 from metalayer.serving.settings import ServingSettings
@@ -63,7 +74,7 @@ class Asked:
 Work = Callable[[Asked, bytes], Iterator[bytes | None]]
 """Request and its decoded body: None for each block done, the answer last."""
 
-RETRY_AFTER_S = 1
+METRICS_PATH = "/metrics"
 INLINE_BYTES = 32 * 2**10
 """Rows in JSON up to this are scored without a thread: handing over takes as long as scoring them."""
 _JSON_ROWS = 8192
@@ -79,12 +90,22 @@ class Serving:
         self.engine = engine
         self.previous: Engine | None = None
         self.settings = settings or ServingSettings()
+        self.registry: dict[str, str | None] = {
+            "state": "not followed",
+            "since": None,
+            "last_answer": None,
+            "says": "this server stays with the version it was packaged with",
+        }
         self.draining = False
         self.in_hand = 0
+        self.bodies = Bodies(self.settings)
         self.turns = anyio.CapacityLimiter(self.settings.threads)
         self.log = _request_log(self.settings)
         self._keys = [_digest(key) for key in self.settings.all_keys()]
-        self.document = document(self.settings, keys=bool(self._keys))
+        self._metrics_keys = [_digest(self.settings.metrics_key)] if self.settings.metrics_key else []
+        self.document = document(
+            self.settings, keys=bool(self._keys), metrics_key=bool(self._keys + self._metrics_keys)
+        )
 
     def swap(self, engine: Engine) -> None:
         """Answer with another engine from the next request on; the one before stays loaded."""
@@ -95,11 +116,14 @@ class Serving:
         if self.log is not None:
             self.log.close()
 
-    def admits(self, authorization: str) -> bool:
+    def admits(self, authorization: str, path: str) -> bool:
         """Whether a request with this header may enter; the time it takes says nothing about the keys."""
+        keys = self._keys
+        if path == METRICS_PATH:
+            keys = keys + self._metrics_keys
         scheme, _, key = authorization.partition(" ")
         given = _digest(key.strip() if scheme.lower() == "bearer" else "")
-        return not self._keys or any([hmac.compare_digest(given, known) for known in self._keys])
+        return not keys or any([hmac.compare_digest(given, known) for known in keys])
 
 
 def _request_log(settings: ServingSettings) -> RequestLog | None:
@@ -143,9 +167,11 @@ def create_app(serving: Serving) -> AsgiApp:
             Route("/v1/model", _model, methods=["GET"]),
             Route("/openapi.json", _openapi, methods=["GET"]),
             Route("/docs", _docs, methods=["GET"]),
+            Route(METRICS_PATH, _metrics, methods=["GET"]),
         ],
         exception_handlers={RequestError: _refuse, HTTPException: _http_error, Exception: _failure},
     )
+    app.router.redirect_slashes = False  # which sends clients to whatever address their Host header names
 
     async def identified(scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -162,18 +188,31 @@ def create_app(serving: Serving) -> AsgiApp:
                 (b"x-model-digest", engine.digest.encode()),
             ]
 
+        path = scope["path"] if scope["path"] in serving.document["paths"] else OTHER
+        status = 0
+
         async def send_identified(message: Message) -> None:
+            nonlocal status
             if message["type"] == "http.response.start":
+                status = message["status"]
                 closing = [(b"connection", b"close")] if serving.draining else []
                 message["headers"] = [*message.get("headers", ()), *headers, *closing]
             await send(message)
 
-        if serving.admits(Request(scope).headers.get("authorization", "")):
-            await app(scope, receive, send_identified)
+        with IN_HAND.track_inprogress():
+            try:
+                await answer(scope, receive, send_identified)
+            finally:
+                REQUESTS.labels(path, status or "none").inc()
+                SECONDS.labels(path).observe(time.monotonic() - arrived)
+
+    async def answer(scope: Message, receive: Receive, send: Send) -> None:
+        if serving.admits(Request(scope).headers.get("authorization", ""), scope["path"]):
+            await app(scope, receive, send)
             return
         error = {"error": "an API key is needed: Authorization: Bearer KEY", "details": []}
         refusal = JSONResponse(error, status_code=401, headers={"WWW-Authenticate": "Bearer"})
-        await refusal(scope, receive, send_identified)
+        await refusal(scope, receive, send)
 
     return identified
 
@@ -189,7 +228,9 @@ def _request_id(scope: Message) -> str:
 def _engine(request: Request) -> Engine:
     engine: Engine | None = request.state.engine
     if engine is None:
-        raise HTTPException(503, "the model is not loaded yet; ask /readyz and try again", {"Retry-After": "5"})
+        state = request.state.serving.registry["state"]
+        message = f"no model answers yet (registry: {state}); ask /readyz and try again"
+        raise HTTPException(503, message, {"Retry-After": "5"})
     return engine
 
 
@@ -202,11 +243,17 @@ async def _score_sequence(request: Request) -> Response:
 
 
 async def _model(request: Request) -> Response:
-    return JSONResponse({**_engine(request).describe(), "limits": asdict(request.state.serving.settings.limits)})
+    serving: Serving = request.state.serving
+    described = _engine(request).describe() | {"registry": serving.registry, "limits": asdict(serving.settings.limits)}
+    return JSONResponse(described)
 
 
 async def _openapi(request: Request) -> Response:
     return JSONResponse(request.state.serving.document)
+
+
+async def _metrics(_: Request) -> Response:
+    return Response(await anyio.to_thread.run_sync(exposition), media_type=MEDIA_TYPE)
 
 
 async def _docs(request: Request) -> Response:
@@ -221,38 +268,40 @@ async def _answer(request: Request, work: Work) -> Response:
     form, coding = body_form(request.headers), body_coding(request.headers)
     wanted = answer_form(request.headers, form)
     asked = Asked(engine, form, wanted, settings.limits, request.state.request_id, serving.log)
-    if serving.in_hand >= settings.max_concurrent:
-        INTERRUPTED.labels("busy").inc()
-        message = f"{serving.in_hand} requests are in hand, the most that are; try again in {RETRY_AFTER_S} s"
-        raise HTTPException(429, message, {"Retry-After": str(RETRY_AFTER_S)})
-    serving.in_hand += 1
     try:
-        with anyio.fail_after(settings.deadline_s):
-            body = await _read_body(request, settings.max_body_bytes)
-
-        def steps() -> Iterator[bytes | None]:
-            yield from work(asked, decode(body, coding, settings.max_body_bytes))
-
-        short = work is _rows_work and form == JSON and coding == "identity" and len(body) <= INLINE_BYTES
-        iterator, answer = steps(), None
-        while answer is None:
-            if time.monotonic() - request.state.arrived > settings.deadline_s:
-                INTERRUPTED.labels("deadline").inc()
-                raise HTTPException(504, f"not done within {settings.deadline_s:g} s: send fewer rows, or letters")
-            if short:
-                async with serving.turns:
-                    answer = next(iterator)
-            else:
-                answer = await anyio.to_thread.run_sync(next, iterator, limiter=serving.turns)
-    except TimeoutError:
-        INTERRUPTED.labels("slow body").inc()
-        raise HTTPException(408, f"the body was not there within {settings.deadline_s:g} s") from None
+        async with serving.bodies.read(request, request.state.arrived) as body:
+            if serving.in_hand >= settings.max_concurrent:
+                raise busy(f"{serving.in_hand} requests are in hand, the most that are")
+            serving.in_hand += 1
+            try:
+                answer = await _work(request, work, asked, body, coding)
+            finally:
+                serving.in_hand -= 1
     except ClientDisconnect:
         INTERRUPTED.labels("disconnect").inc()
         return Response(status_code=400)
-    finally:
-        serving.in_hand -= 1
     return Response(answer, media_type=wanted)
+
+
+async def _work(request: Request, work: Work, asked: Asked, body: bytes, coding: str) -> bytes:
+    """The answer, block by block; none where the client has gone or the deadline is over."""
+    serving: Serving = request.state.serving
+    settings = serving.settings
+
+    def steps() -> Iterator[bytes | None]:
+        yield from work(asked, decode(body, coding, settings.max_body_bytes))
+
+    short = work is _rows_work and asked.form == JSON and coding == "identity" and len(body) <= INLINE_BYTES
+    iterator, answer = steps(), None
+    while answer is None:
+        async with serving.turns:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+            if time.monotonic() - request.state.arrived > settings.deadline_s:
+                INTERRUPTED.labels("deadline").inc()
+                raise HTTPException(504, f"not done within {settings.deadline_s:g} s: send fewer rows, or letters")
+            answer = next(iterator) if short else await anyio.to_thread.run_sync(next, iterator)
+    return answer
 
 
 def _rows_work(asked: Asked, body: bytes) -> Iterator[bytes | None]:
@@ -324,23 +373,6 @@ def encode_answer(
         rows = [dict(zip(names, row, strict=True)) for row in answers[start : start + _JSON_ROWS].tolist()]
         parts.append(json.dumps(rows, separators=(",", ":"), allow_nan=False)[1:-1])
     return f'{{"rows":[{",".join(parts)}],{json.dumps(dict(answered))[1:]}'.encode()
-
-
-async def _read_body(request: Request, limit: int) -> bytes:
-    """The body, never holding more than `limit` bytes of it."""
-    declared = request.headers.get("content-length", "")
-    size = int(declared) if declared.isdecimal() else 0
-    parts: list[bytes] = []
-    if size <= limit:
-        size = 0
-        async for part in request.stream():
-            size += len(part)
-            if size > limit:
-                break
-            parts.append(part)
-    if size > limit:
-        raise too_large("the body", limit)
-    return b"".join(parts)
 
 
 async def _refuse(_: Request, error: RequestError) -> Response:

@@ -1,14 +1,64 @@
-"""What the service counts, beside BentoML's own requests and seconds; BentoML's /metrics shows both.
+"""What the service counts, and /metrics, which shows it of all workers.
 
-The only file that imports prometheus_client, which gathers the counts of all workers.
+BentoML's own counts are off: it makes a series of each path that somebody asks for, before a key is looked at, and
+labels them with the version of the package whatever answers. Here a request counts under its route, and all that have
+none under `other`; probes, which BentoML answers, are not counted. The only file that imports prometheus_client, which
+gathers the counts of all workers.
 """
 
 from __future__ import annotations
 
-from prometheus_client import Counter
+import os
+import re
+from pathlib import Path
 
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+    multiprocess,
+)
+from prometheus_client import REGISTRY as DEFAULT
+
+from metalayer.files import alive
+
+REQUESTS = Counter("metalayer_requests", "Requests, by route and status.", ["path", "status"])
+SECONDS = Histogram(
+    "metalayer_request_seconds",
+    "Seconds from the head of a request to the last byte of its answer, by route.",
+    ["path"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120),
+)
+IN_HAND = Gauge("metalayer_requests_in_hand", "Requests that are not answered yet.", multiprocess_mode="livesum")
 SCORED_ROWS = Counter("metalayer_rows", "Rows scored by /v1/score.")
 LETTERS = Counter("metalayer_letters", "Letters scored by /v1/score_sequence.")
 INTERRUPTED = Counter("metalayer_interrupted", "Requests that were not finished, by reason.", ["reason"])
+CLOSED = Counter("metalayer_connections_closed", "Connections that the server closed early, by reason.", ["reason"])
 SWAPS = Counter("metalayer_swaps", "Moves of the alias champion, by what came of them.", ["outcome"])
+FOLLOWED = Gauge(
+    "metalayer_registry",
+    "Workers by what their last look at the registry found.",
+    ["state"],
+    multiprocess_mode="livesum",
+)
 LOGGED = Counter("metalayer_log_rows", "Rows for the request log: written, dropped (queue full), failed.", ["outcome"])
+
+MEDIA_TYPE = CONTENT_TYPE_LATEST
+OTHER = "other"
+_LIVE = re.compile(r"^gauge_live\w+_(\d+)\.db$")
+
+
+def exposition() -> bytes:
+    """The counts of all workers, as Prometheus reads them."""
+    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+    if folder is None:
+        return bytes(generate_latest(DEFAULT))
+    for one in Path(folder).iterdir():
+        if (live := _LIVE.match(one.name)) and not alive(int(live[1])):  # what a killed worker had in hand is no longer
+            one.unlink(missing_ok=True)  # another worker may do the same
+    gathered = CollectorRegistry()
+    multiprocess.MultiProcessCollector(gathered)  # type: ignore[no-untyped-call]
+    return bytes(generate_latest(gathered))

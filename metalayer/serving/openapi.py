@@ -33,8 +33,8 @@ _REASONS = {
 _HEADERS = ("X-Model-Name", "X-Model-Version", "X-Model-Digest", "X-Request-Id")
 
 
-def document(settings: ServingSettings, *, keys: bool) -> dict[str, Any]:
-    """OpenAPI 3.1 of all paths, with the limits of this server, and whether it asks for keys."""
+def document(settings: ServingSettings, *, keys: bool, metrics_key: bool) -> dict[str, Any]:
+    """OpenAPI 3.1 of all paths, with the limits of this server, and where it asks for keys."""
     return {
         "openapi": "3.1.0",
         "info": {
@@ -66,8 +66,13 @@ def document(settings: ServingSettings, *, keys: bool) -> dict[str, Any]:
                     ("livez", "Whether the process lives", ()),
                     ("healthz", "Whether the process lives", ()),
                     ("readyz", "Whether requests are welcome", (503,)),
-                    ("metrics", "Counts for Prometheus", ()),
                 )
+            },
+            "/metrics": {
+                "get": {
+                    **_get("metrics", "Counts for Prometheus", "text/plain", {"type": "string"}, (401,)),
+                    "security": [{"key": []}] if metrics_key else [],
+                }
             },
         },
         "components": {

@@ -7,24 +7,28 @@ just these files; the finished Bento is then moved into the store in one step.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import yaml
 
 from metalayer.config import state_dir
-from metalayer.errors import InputError, RegistryError
+from metalayer.errors import InputError, MetalayerError, RegistryError
 from metalayer.files import flush, scratch_directory
 from metalayer.models.bundle import digest
 from metalayer.serving import onnx_rows, release
 from metalayer.serving.engine import Engine
-from metalayer.serving.settings import PREFIX
+from metalayer.serving.kept import FOLDER, Followed, Kept, kept_models
+from metalayer.serving.settings import PREFIX, ServingSettings
 
 if TYPE_CHECKING:
     from metalayer.serving.registry import ModelVersion
@@ -33,9 +37,13 @@ SERVICE = "metalayer.serving.service:MetaLayerService"
 DIGEST_LABEL = "model_digest"
 _BUILD_TIMEOUT_S = 300
 _DIGEST_DIGITS = 12
-_SERVER_PACKAGES = ("bentoml", "mlflow-skinny", "onnxruntime", "prometheus_client", "starlette")
+_SERVER_PACKAGES = ("bentoml", "httptools", "mlflow-skinny", "onnxruntime", "prometheus_client", "starlette", "uvicorn")
 
 logger = logging.getLogger(__name__)
+
+
+class NoChampionError(InputError):
+    """The registry answers, and names no champion of what is asked for."""
 
 
 def bentoml_home() -> Path:
@@ -46,6 +54,11 @@ def bentoml_home() -> Path:
 def bento_environment(home: Path | None = None) -> dict[str, str]:
     """The environment in which to run bentoml."""
     return {**os.environ, "BENTOML_HOME": str(home or bentoml_home()), "BENTOML_DO_NOT_TRACK": "True"}
+
+
+def followed_place() -> Path:
+    """Where what servers follow is kept."""
+    return bentoml_home() / FOLDER
 
 
 def build_bento(bundle: Path, golden: Path, *, name: str, version: int | str, facts: Mapping[str, Any]) -> str:
@@ -154,7 +167,15 @@ def serve_command(tag: str, host: str | None = "127.0.0.1", port: int = 3000) ->
     return command if host is None else [*command, "--host", host]
 
 
-def serve(name: str | None = None, *, bento: str | None = None, host: str | None = None, port: int = 3000) -> NoReturn:
+def serve(
+    name: str | None = None,
+    *,
+    bento: str | None = None,
+    host: str | None = None,
+    port: int = 3000,
+    ssl_certfile: Path | None = None,
+    ssl_keyfile: Path | None = None,
+) -> NoReturn:
     """Become the server of a Bento; does not return.
 
     Args:
@@ -163,19 +184,27 @@ def serve(name: str | None = None, *, bento: str | None = None, host: str | None
         host: address to bind to; None is `$BENTOML_HOST`, else all addresses with API keys, and this machine
             only without.
         port: to bind to.
+        ssl_certfile: certificate in PEM, for HTTPS; None is `METALAYER_SERVE_SSL_CERTFILE`.
+        ssl_keyfile: its private key; None is `METALAYER_SERVE_SSL_KEYFILE`, or the file of the certificate.
 
     Raises:
+        ConfigError: settings that cannot be, or files of a certificate that cannot be used.
         InputError: no such Bento, or one whose model needs a package that is not here; no champion, several and none
             named, or one named that has none; a state folder that cannot be written.
-        RegistryError: the registry cannot be reached, or the champion cannot be packaged.
+        RegistryError: the registry cannot be reached, or the champion cannot be packaged; and nothing was followed
+            before.
         ModelError: the champion is not on this machine, and its registered files are damaged.
     """
-    followed = {}
+    given = {"SSL_CERTFILE": ssl_certfile, "SSL_KEYFILE": ssl_keyfile}
+    chosen = {f"{PREFIX}{name}": str(path.resolve()) for name, path in given.items() if path is not None}
+    settings = ServingSettings.from_environment(os.environ | chosen)
+    if settings.certificate() is None and settings.all_keys():
+        logger.warning("API keys go over plain HTTP: give --ssl-certfile, or let a proxy before the server speak HTTPS")
     if bento is None:
         from metalayer.serving import registry
 
-        bento = champion_bento(name)
-        followed[f"{PREFIX}REGISTRY_URI"] = registry.default_tracking_uri()
+        bento = followed_bento(name)
+        chosen[f"{PREFIX}REGISTRY_URI"] = registry.default_tracking_uri()
     home = _home_to_write()
     folder = _directory(home, bento) if ":" in bento else Path(bento).resolve()
     if not os.access(folder / "bento.yaml", os.R_OK):
@@ -187,7 +216,7 @@ def serve(name: str | None = None, *, bento: str | None = None, host: str | None
         )
     logger.info("serving %s", bento)
     command = serve_command(str(folder), host, port)
-    os.execve(command[0], command, followed | bento_environment())  # noqa: S606
+    os.execve(command[0], command, bento_environment() | chosen)  # noqa: S606
 
 
 def _home_to_write() -> Path:
@@ -201,20 +230,65 @@ def _home_to_write() -> Path:
     return home
 
 
+def followed_bento(name: str | None = None) -> str:
+    """The tag of the champion's Bento, which is kept as followed; arguments and errors like those of `serve`.
+
+    Where the registry does not answer, or names no champion, that of the version that was followed last.
+    """
+    from metalayer.serving import registry
+
+    uri, place = registry.default_tracking_uri(), followed_place()
+    try:
+        seen_at, tag = time.time(), champion_bento(name)
+    except (RegistryError, NoChampionError) as error:
+        found = [
+            one
+            for one in kept_models(place, uri)
+            if name in (None, one.name.removeprefix(registry.NAME_PREFIX), one.name)
+        ]
+        if len(found) != 1 or (current := found[0].current()) is None:
+            raise
+        tag = _kept_bento(found[0], current, error)
+    else:
+        directory = _directory(bentoml_home(), tag) / "src" / "release"
+        version, model_digest = str(release.read_facts(directory)["version"]), release.release_digest(directory)
+        kept = Kept(place, uri, str(release.read_facts(directory)["name"]))
+        with contextlib.suppress(OSError):  # of which the server speaks
+            with kept.taken_in(version, model_digest, fetch=lambda: directory):
+                pass
+            kept.set_current(version, model_digest, seen_at)
+    return tag
+
+
+def _kept_bento(kept: Kept, current: Followed, error: MetalayerError) -> str:
+    """The tag of the Bento of the version that was followed last, built where it was not packaged here."""
+    when = datetime.fromtimestamp(current.seen_at, UTC).isoformat(timespec="seconds")
+    logger.warning("%s", error)
+    logger.warning("serving %s version %s, which was champion at %s", kept.name, current.version, when)
+    if found := find_bento(kept.name, current.version, current.digest):
+        return found
+    with kept.loading():
+        directory = kept.release(current.version, current.digest)
+        if directory is None:
+            raise error
+        golden, facts = directory / release.GOLDEN, release.read_facts(directory)
+        return build_bento(directory, golden, name=kept.name, version=current.version, facts=facts)
+
+
 def champion_bento(name: str | None = None) -> str:
-    """The tag of the champion's Bento, built where it was not packaged here; arguments and errors as of `serve`."""
+    """The tag of the champion's Bento, built where it was not packaged here; arguments and errors like `serve`'s."""
     from metalayer.serving import registry
 
     found = {version.name: version for version in registry.champions()}
     names = ", ".join(found)
     if not found:
-        raise InputError(_no_champion())
+        raise NoChampionError(_no_champion())
     if name is None and len(found) > 1:
         raise InputError(f"several models have a champion: {names}; name one with --model")
     wanted = name or next(iter(found))
     version = found.get(wanted) or found.get(registry.registered_name(wanted))
     if version is None:
-        raise InputError(f"--model {wanted}: no champion of that name; there are: {names}")
+        raise NoChampionError(f"--model {wanted}: no champion of that name; there are: {names}")
     if tag := find_bento(version.name, version.version, version.digest):
         return tag
     _home_to_write()

@@ -223,6 +223,21 @@ def find_champion(name: str, tracking_uri: str | None = None) -> ModelVersion | 
         return by_alias(client, name, CHAMPION)
 
 
+def find_version(name: str, version: str, tracking_uri: str | None = None) -> ModelVersion | None:
+    """A registered version, or None where it was deleted or never registered.
+
+    Raises:
+        RegistryError: the service cannot be reached or refuses.
+    """
+    with service(tracking_uri or default_tracking_uri()) as client:
+        try:
+            return _model_version(client.get_model_version(name, version))
+        except MlflowException as error:
+            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                return None
+            raise
+
+
 def champions(tracking_uri: str | None = None) -> list[ModelVersion]:
     """The champion of every model of ours that has one, by name.
 

@@ -5,36 +5,64 @@ Inside a Bento this file lies at `src/metalayer/serving/service.py` and the rele
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 
 import bentoml
 import torch
 
+from metalayer.serving import supervisor
 from metalayer.serving.allocator import keep_memory
 from metalayer.serving.app import Serving, create_app
+from metalayer.serving.connections import bound_connections
 from metalayer.serving.drain import drain_on_sigterm
 from metalayer.serving.engine import Engine
 from metalayer.serving.follow import Follower
+from metalayer.serving.kept import FOLDER, Kept
+from metalayer.serving.release import read_facts
 from metalayer.serving.settings import ServingSettings
 
 RELEASE = Path(__file__).resolve().parents[2] / "release"
 
+logging.getLogger("metalayer").setLevel(logging.INFO)  # BentoML shows warnings only
 keep_memory()
+supervisor.set_up()
 _settings = ServingSettings.from_environment()
 _serving = Serving(settings=_settings)
+_app = create_app(_serving)
+bound_connections(_app)
 # Without keys anyone who reaches the port is answered: this machine only, unless `--host` or BENTOML_HOST says other.
 _host = "0.0.0.0" if _settings.all_keys() else "127.0.0.1"  # noqa: S104
+_certificate = _settings.certificate()
+_tls = (
+    {
+        "enabled": True,
+        "certfile": str(_certificate[0]),
+        "keyfile": str(_certificate[1]),
+        "ciphers": "ECDHE+AESGCM:ECDHE+CHACHA20",  # BentoML's default leaves TLS 1.2 its oldest ones only
+    }
+    if _certificate
+    else {"enabled": False}
+)
 
 
-@bentoml.asgi_app(create_app(_serving))
+def _place() -> Path:
+    """Where what is followed is kept: beside the Bentos, whichever server of this machine it is."""
+    return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml") / FOLDER
+
+
+@bentoml.asgi_app(_app)
 @bentoml.service(
     name="metalayer",
     workers=_settings.workers or "cpu_count",
     http={"host": _host},
-    traffic={"timeout": _settings.deadline_s + 60},  # ours comes first, and answers in JSON
+    traffic={"timeout": 5},  # of probes
     # BentoML's log line and trace of each request, which nobody samples by default, take a third of a short one.
     logging={"access": {"enabled": False}},
-    tracing={"excluded_urls": ["/v1/"]},
+    tracing={"excluded_urls": ["."]},
+    metrics={"enabled": False},  # `metrics.py` has ours
+    ssl=_tls,
 )
 class MetaLayerService:
     """Scores with the release of its Bento; each worker loads it once."""
@@ -43,9 +71,11 @@ class MetaLayerService:
         # Requests are scored in threads; OpenMP teams of several threads there get in each other's way,
         # which halves the throughput of two cores.
         torch.set_num_threads(1)
-        _serving.engine = Engine(RELEASE, _settings.device)
         if _settings.registry_uri:
-            Follower(_serving, _settings.registry_uri).start()
+            name = str(read_facts(RELEASE)["name"])
+            Follower(_serving, _settings.registry_uri, RELEASE, Kept(_place(), _settings.registry_uri, name)).start()
+        else:
+            _serving.engine = Engine(RELEASE, _settings.device)
         drain_on_sigterm(_serving)
 
     @bentoml.on_shutdown  # type: ignore[untyped-decorator]

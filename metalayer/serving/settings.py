@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -17,6 +18,8 @@ from metalayer.errors import ConfigError
 from metalayer.serving.schemas import Limits
 
 PREFIX = "METALAYER_SERVE_"
+BODY_GRACE_S = 5.0
+"""Seconds in which a body may come as slowly as it likes."""
 
 
 class ServingSettings(Section):
@@ -60,6 +63,14 @@ class ServingSettings(Section):
     """Keys that clients may give as `Authorization: Bearer KEY`, separated by commas; none: no key is asked for."""
     api_keys_file: Path | None = None
     """File with further keys, one a line."""
+    metrics_key: str = ""
+    """Key for /metrics and nothing else; with API keys, those open it too. None of either: no key is asked for."""
+    min_body_rate: float = Field(1024.0, gt=0)
+    """Bytes a second at which a body has to come, on average, after its first `BODY_GRACE_S`."""
+    ssl_certfile: Path | None = None
+    """Certificate, with those that vouch for it, in PEM; the server then speaks HTTPS."""
+    ssl_keyfile: Path | None = None
+    """Its private key; None where it is in the same file."""
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> ServingSettings:
@@ -77,6 +88,26 @@ class ServingSettings(Section):
     def limits(self) -> Limits:
         """What one request may hold."""
         return Limits(self.max_body_bytes, self.max_rows, self.max_sequence_bp)
+
+    def certificate(self) -> tuple[Path, Path] | None:
+        """Files of certificate and private key, None without TLS.
+
+        Raises:
+            ConfigError: files that cannot be read or do not belong together.
+        """
+        if self.ssl_certfile is None:
+            if self.ssl_keyfile is not None:
+                raise ConfigError(f"serve.ssl_keyfile {self.ssl_keyfile}: give its certificate as ssl_certfile too")
+            return None
+        certificate, key = self.ssl_certfile.resolve(), (self.ssl_keyfile or self.ssl_certfile).resolve()
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password=lambda: "")
+        except (OSError, ValueError) as error:  # SSLError is an OSError
+            raise ConfigError(
+                f"serve.ssl_certfile {certificate}, ssl_keyfile {key}: {error}; needed are a certificate and its "
+                "private key in PEM, without a password"
+            ) from None
+        return certificate, key
 
     def all_keys(self) -> tuple[str, ...]:
         """All API keys.
