@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import metalayer
-from metalayer import interrupt, output
+from metalayer import environment, interrupt, output
 from metalayer.errors import MetalayerError
 
 if TYPE_CHECKING:
@@ -30,7 +29,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _parser()
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    environment.enter()
     try:
+        if options.command in ("serve", "registry"):
+            environment.clean()
+            environment.drop_foreign()
         with interrupt.ending(unwind_s=_UNWIND_S):
             code: int = options.run(options)
     except MetalayerError as error:
@@ -199,7 +202,7 @@ def _parser() -> argparse.ArgumentParser:
         help="address to listen on (default $BENTOML_HOST, else all with API keys and 127.0.0.1, this machine only, "
         "without)",
     )
-    serve.add_argument("--port", type=int, default=3000, help="port (default 3000)")
+    serve.add_argument("--port", help="port (default $BENTOML_PORT, else 3000)")
     serve.add_argument("--ssl-certfile", type=Path, help="certificate in PEM: speak HTTPS")
     serve.add_argument("--ssl-keyfile", type=Path, help="its private key, where it is in a file of its own")
     serve.set_defaults(run=_serve)
@@ -265,8 +268,7 @@ def _base_run(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    import yaml
-
+    from metalayer import yaml12
     from metalayer.core.config import MetaLayerConfig
     from metalayer.errors import ConfigError
 
@@ -280,13 +282,8 @@ def _train(options: argparse.Namespace) -> int:
     }
     values |= {name: value for name, value in given.items() if value is not None}
     for override in options.overrides:
-        key, equals, text = override.partition("=")
-        if not equals or not key:
-            raise ConfigError(f"--set {override}: expected key=value, as in max_epochs=3")
-        try:
-            values[key.strip()] = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise ConfigError(f"--set {override}: the value is not YAML") from None
+        key, value = yaml12.setting(override, "key=value, as in max_epochs=3")
+        values[key] = value
     if options.scores:
         return _train_on_scores(options, values)
     if options.valid_scores:
@@ -354,7 +351,7 @@ def _genes_config(values: dict[str, Any]) -> MetaLayerConfig:
 def _client(options: argparse.Namespace) -> MetaLayerClient:
     from metalayer.serving.client import MetaLayerClient
 
-    return MetaLayerClient(options.url, api_key=os.environ.get("METALAYER_API_KEY"))
+    return MetaLayerClient(environment.url(options.url, "--url"), api_key=environment.key("METALAYER_API_KEY"))
 
 
 def _client_model(options: argparse.Namespace) -> int:

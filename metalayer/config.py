@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import difflib
 import logging
-import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -27,7 +25,9 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
+from metalayer import environment, yaml12
 from metalayer.errors import ConfigError
 from metalayer.genome import normalise_chrom
 from metalayer.model_options import ENCODER_OPTIONS, check_encoder_options, check_fusion, check_track_options
@@ -45,7 +45,7 @@ def state_dir() -> Path:
     Raises:
         ConfigError: a path with characters that the programs which use it take for something else.
     """
-    path = Path(os.environ.get("METALAYER_HOME") or ".metalayer").resolve()
+    path = environment.path("METALAYER_HOME") or Path(".metalayer").resolve()
     wrong = {one for one in str(path) if one not in _PATH_MARKS and unicodedata.category(one)[0] not in "LMN"}
     if wrong:
         raise ConfigError(
@@ -66,6 +66,19 @@ class Section(BaseModel):
     )
     section: ClassVar[str] = ""
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _means_what_it_says(cls, value: Any, known: ValidationInfo) -> Any:
+        """A truth value is no number, though Pydantic takes it for one; `~` is the home folder where a path begins."""
+        kind = cls.model_fields[str(known.field_name)].annotation
+        if not _holds(kind, bool) and _has_truth_value(value):
+            raise PydanticCustomError(
+                "no_truth_value", "a truth value, where {wanted} belongs", {"wanted": _wanted(kind)}
+            )
+        if _holds(kind, Path) and isinstance(value, str | Path) and str(value).startswith("~"):
+            return environment.home(value, str(known.field_name))
+        return value
+
     def __init__(self, **values: Any) -> None:
         try:
             super().__init__(**values)
@@ -74,14 +87,37 @@ class Section(BaseModel):
 
     def __str__(self) -> str:
         """All settings as YAML."""
-        text: str = yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False)
-        return text
+        return yaml12.dump(self.model_dump(mode="json"))
 
     def __setattr__(self, name: str, value: Any) -> None:
         try:
             super().__setattr__(name, value)
         except ValidationError as error:
             raise ConfigError(_message(_mistakes(error, type(self)))) from None
+
+
+def _holds(kind: Any, part: type) -> bool:
+    """Whether an annotation is or holds a type; one that takes anything holds each."""
+    return kind in (part, Any) or any(_holds(inner, part) for inner in get_args(kind))
+
+
+def _has_truth_value(value: Any) -> bool:
+    return isinstance(value, bool) or (
+        isinstance(value, list | tuple) and any(isinstance(item, bool) for item in value)
+    )
+
+
+def _wanted(kind: Any) -> str:
+    """What a setting takes, in words."""
+    if _holds(kind, int) or _holds(kind, float):
+        return "a number"
+    return "a path" if _holds(kind, Path) else "text"
+
+
+def _list_wanted(key: str, section: type[Section]) -> str:
+    """That a list is wanted, with one that the setting takes."""
+    field = section.model_fields.get(key)
+    return "needs a list, as in " + ("[10, 50]" if field and _holds(field.annotation, int) else "[1, 3]")
 
 
 def _mistakes(error: ValidationError, section: type[Section]) -> list[str]:
@@ -99,6 +135,8 @@ def _mistakes(error: ValidationError, section: type[Section]) -> list[str]:
         elif item["type"] == "missing":
             field = section.model_fields.get(key)
             lines.append(f"{prefix}{key}: missing; {_lower_first((field and field.description) or item['msg'])}")
+        elif item["type"] in ("tuple_type", "list_type"):
+            lines.append(f"{prefix}{key}: given {item['input']!r}; {_list_wanted(key, section)}")
         else:
             lines.append(f"{prefix}{key}: given {item['input']!r}; {_lower_first(item['msg'])}")
     return lines
@@ -117,7 +155,10 @@ def _message(mistakes: Sequence[str]) -> str:
 def _chrom_names(value: Any) -> Any:
     """`[1, chrX]` is `["1", "X"]`: chromosomes are text, and YAML reads `1` as a number."""
     if isinstance(value, list | tuple):
-        return tuple(normalise_chrom(str(item)) if isinstance(item, int | str) else item for item in value)
+        named = [isinstance(item, int | str) and not isinstance(item, bool) for item in value]
+        return tuple(
+            normalise_chrom(str(item)) if is_name else item for item, is_name in zip(value, named, strict=True)
+        )
     return value
 
 
@@ -421,14 +462,16 @@ class Range(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     low: int | float
-    """Smallest value; YAML may read 1e-5 as text, which counts as a number here."""
+    """Smallest value."""
     high: int | float
     """Largest value."""
 
     @field_validator("low", "high", mode="before")
     @classmethod
     def _number(cls, value: Any) -> Any:
-        return float(value) if isinstance(value, str) else value
+        if isinstance(value, bool | str):
+            raise PydanticCustomError("number_wanted", "needs a number")
+        return value
 
 
 class SearchConfig(Section):
@@ -567,19 +610,17 @@ class RunConfig(Section):
         Raises:
             ConfigError: a file that cannot be read, or mistakes in it or in the overrides.
         """
-        values = read_yaml(path) if path else {}
+        values = yaml12.read_mapping(path) if path else {}
         for override in overrides:
-            key, equals, text = override.partition("=")
-            parts = key.strip().split(".")
-            if not equals or len(parts) != 2 or not all(parts):
-                raise ConfigError(f"--set {override}: expected section.key=value, as in train.max_epochs=3")
+            form = "section.key=value, as in train.max_epochs=3"
+            key, value = yaml12.setting(override, form)
+            parts = key.split(".")
+            if len(parts) != 2 or not all(parts):
+                raise ConfigError(f"--set {override}: expected {form}")
             section = values.setdefault(parts[0], {})
             if not isinstance(section, dict):
                 raise ConfigError(f"--set {override}: {parts[0]} is not a section")
-            try:
-                section[parts[1]] = yaml.safe_load(text)
-            except yaml.YAMLError:
-                raise ConfigError(f"--set {override}: the value is not YAML") from None
+            section[parts[1]] = value
         if data_root is not None:
             if not isinstance(values.setdefault("data", {}), dict):
                 raise ConfigError(f"data: given {values['data']!r}; a section holds keys and values")
@@ -591,22 +632,3 @@ def _listed(error: ConfigError) -> list[str]:
     """The single mistakes of a message made by `_message`."""
     first, *rest = str(error).removeprefix("configuration: ").split("\n")
     return [line.strip() for line in rest] if rest else [first]
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML mapping.
-
-    Raises:
-        ConfigError: no file, not YAML, or not a mapping.
-    """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"configuration file {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration file {path} is not YAML in UTF-8: {error}") from None
-    if values is None:
-        return {}
-    if not isinstance(values, dict):
-        raise ConfigError(f"configuration file {path}: expected sections with keys, given {type(values).__name__}")
-    return values

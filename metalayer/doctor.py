@@ -91,7 +91,7 @@ def _state() -> Finding:
     while not existing.exists():
         existing = existing.parent
     free = shutil.disk_usage(existing).free / 1e9
-    if not os.access(existing, os.W_OK):
+    if not existing.is_dir() or not os.access(existing, os.W_OK):
         return Finding("state folder", ok=False, text=f"{folder} cannot be written; set METALAYER_HOME to one that can")
     return Finding(
         "state folder",

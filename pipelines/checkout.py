@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from pathlib import Path
 
+from metalayer import environment
 from pipelines.environment import ROOT
 
 UNKNOWN = "unknown"
@@ -17,7 +17,7 @@ def git_commit(root: Path = ROOT) -> str:
 
     An image has no repository: there `$METALAYER_GIT_COMMIT` is the commit that it was built from.
     """
-    if given := os.environ.get("METALAYER_GIT_COMMIT"):
+    if given := environment.get("METALAYER_GIT_COMMIT"):
         return given
     try:
         above = Path(_git(root, "rev-parse", "--show-toplevel"))
@@ -44,11 +44,9 @@ def _reason(said: str) -> str:
 
 
 def _git(root: Path, *arguments: str) -> str:
-    # Of another repository, as in a hook of git or a shell that somebody prepared; its settings files are its own.
-    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_") or "_CONFIG_" in name}
     return subprocess.run(
         ["git", "-C", str(root), *arguments],
-        env={**clean, "GIT_OPTIONAL_LOCKS": "0", "LC_ALL": "C"},
+        env=environment.git(),
         check=True,
         capture_output=True,
         text=True,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import Any
 
+from metalayer import environment
 from metalayer.errors import ConfigError, MetalayerError
 
 _TIMEOUT_S = 10
@@ -43,7 +43,7 @@ class Cluster:
             config.load_incluster_config(client_configuration=settings)
         except ConfigException:  # not in a pod
             try:
-                config.load_kube_config(os.environ.get("KUBECONFIG"), context, settings)
+                config.load_kube_config(environment.get("KUBECONFIG"), context, settings)
             except (ConfigException, OSError) as error:
                 raise ConfigError(
                     f"context {context!r} cannot be used: {error}. Set KUBECONFIG to the file of the cluster, and "

@@ -261,6 +261,12 @@ def failure(error: BaseException, *, where: str, log_file: Path, state: Path, co
     print("\n" + "\n".join(lines), file=sys.stderr, flush=True)
 
 
+def refused(error: MetalayerError) -> None:
+    """Print why a run cannot begin, where there is no folder yet for a log."""
+    lines = (f"failed  {BEFORE}", f"cause   {_indented(str(error))}", f"exit status {error.exit_code}: bad input")
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
 def _indented(text: str) -> str:
     return text.replace("\n", "\n        ")
 

@@ -10,10 +10,14 @@ import hashlib
 import os
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
+from metalayer import environment as door
 from metalayer import provenance
 from metalayer.config import state_dir
+from metalayer.errors import ConfigError
+from metalayer.migrations import check_version
 
 ROOT = Path(__file__).resolve().parents[1]
 """The repository: the source root of every step."""
@@ -33,8 +37,6 @@ _QUIET = {
     "DO_NOT_TRACK": "1",
     "BENTOML_DO_NOT_TRACK": "True",
 }
-# Left over from another project or server: each would send this run elsewhere.
-_FOREIGN = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME", "ZENML_DEBUG")
 
 
 def prepare(*, local: bool = True) -> Path:
@@ -43,22 +45,51 @@ def prepare(*, local: bool = True) -> Path:
     Args:
         local: keep ZenML's own database in the state folder; a stack on a ZenML server (ZENML_STORE_URL)
             leaves that address alone.
+
+    Raises:
+        ConfigError: a state folder that cannot be written, or an address of MLflow that is none.
+        InputError: a state folder of a later version of ZenML.
     """
+    door.enter()
+    door.clean()
     os.environ.setdefault("METALAYER_HOME", str(ROOT / ".metalayer"))
     state = state_dir()
-    os.environ["METALAYER_HOME"] = str(state)
-    os.environ.update(_QUIET)
-    os.environ["ZENML_CONFIG_PATH"] = str(state / "zenml")
-    os.environ["ZENML_LOCAL_STORES_PATH"] = str(state / "zenml" / "stores")
-    os.environ["ZENML_CUSTOM_SOURCE_ROOT"] = str(ROOT)
-    os.environ.setdefault("BENTOML_HOME", str(state / "bentoml"))
-    unset = [name for name in os.environ if local and name.startswith("ZENML_STORE_")]
-    for name in (*_FOREIGN, *unset):
-        os.environ.pop(name, None)
+    _require_writable(state)
+    places = {
+        "METALAYER_HOME": str(state),
+        "BENTOML_HOME": str(door.path("BENTOML_HOME") or state / "bentoml"),
+    }
+    os.environ.update(_QUIET | places)
+    zenml = state / "zenml"
+    door.drop_foreign(
+        zenml=True,
+        zenml_server=not local,
+        ours={name: value for name, value in _QUIET.items() if name.startswith("ZENML_")}
+        | {
+            "ZENML_CONFIG_PATH": str(zenml),
+            "ZENML_LOCAL_STORES_PATH": str(zenml / "stores"),
+            "ZENML_CUSTOM_SOURCE_ROOT": str(ROOT),
+            # Else ZenML takes the next `.zen` from the current folder upwards, and writes our stack into it.
+            "ZENML_REPOSITORY_PATH": str(zenml),
+        },
+    )
+    if local and (zenml / _READY).exists():
+        check_version(zenml / "stores" / "default_zen_store" / "zenml.db", "ZenML")
     # Steps are found as `steps.<name>`, here and in the processes that a step starts.
     if str(ROOT) not in sys.path:
         sys.path.insert(0, str(ROOT))
     return state
+
+
+def _require_writable(state: Path) -> None:
+    try:
+        state.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=state):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"state folder {state}: {error.strerror or error}; set METALAYER_HOME to a folder that can be written"
+        ) from None
 
 
 def drop_half_made(state: Path) -> None:

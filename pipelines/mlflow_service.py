@@ -10,11 +10,11 @@ On another stack the credentials stay with ZenML's server, which sets them in th
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from metalayer import environment
 from metalayer.errors import ConfigError
 from metalayer.files import publish_file
 from pipelines import stacks
@@ -61,7 +61,7 @@ def is_server(uri: str) -> bool:
 
 def credentials() -> dict[str, str]:
     """MLflow's own variables for credentials, as they are set."""
-    return {name: os.environ[name] for name in _SETTINGS if os.environ.get(name)}
+    return {name: value for name in _SETTINGS if (value := environment.get(name))}
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def access(uri: str, *, local: bool) -> Iterator[dict[str, str | bool | None]]:
     if not is_server(uri):
         yield settings
         return
-    insecure = os.environ.get("MLFLOW_TRACKING_INSECURE_TLS", "").lower() == "true"
+    insecure = (environment.get("MLFLOW_TRACKING_INSECURE_TLS") or "").lower() == "true"
     settings["tracking_insecure_tls"] = insecure or None
     given = credentials()
     if local:

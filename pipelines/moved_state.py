@@ -11,9 +11,7 @@ import json
 import sqlite3
 from pathlib import Path
 
-import yaml
-
-from metalayer import moved
+from metalayer import moved, yaml12
 from metalayer.files import publish_file
 
 _STORE = "local"
@@ -45,14 +43,14 @@ def _follow_settings(settings: Path, url: str) -> None:
     The user's id stays: the database carries it too, and is taken for a remote server's where they differ.
     """
     try:
-        found = yaml.safe_load(settings.read_text(encoding="utf-8"))
+        found = yaml12.read(settings)
         if found["store"]["url"] == url:
             return
         del found["store"]
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError):
         return  # ZenML says what is wrong with it
     with publish_file(settings) as draft:
-        draft.write_text(yaml.safe_dump(found), encoding="utf-8")
+        draft.write_text(yaml12.dump(found), encoding="utf-8")
 
 
 def _folders(connection: sqlite3.Connection) -> list[str]:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from metalayer import yaml12
 from metalayer.config import RunConfig
 from metalayer.errors import MetalayerError
 from metalayer.files import publish_file
@@ -86,7 +85,7 @@ def search(done: Done) -> int:
     values = done.config.model_dump(mode="json", exclude={"search"}) | found["best"]
     best = done.state / "search" / done.run.name / "best.yaml"
     with publish_file(best) as draft:
-        draft.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        draft.write_text(yaml12.dump(values), encoding="utf-8")
     command = _run_command(done, "--config", console.shown(best))
     console.search_result(found, best, command, done.log_file)
     return 0

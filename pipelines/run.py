@@ -24,7 +24,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-sys.path[0] = str(Path(__file__).resolve().parents[1])  # `pipelines` and `steps`, from whatever directory this runs
+# `pipelines` and `steps`, from whatever directory this runs; with PYTHONSAFEPATH the first place is not this folder's.
+sys.path[: 0 if sys.flags.safe_path else 1] = [str(Path(__file__).resolve().parents[1])]
 
 from metalayer import interrupt, moved, output, provenance
 from metalayer.config import BaseConfig, RunConfig, ScoreConfig, Section
@@ -73,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         state = environment.prepare(local=options.stack == "local")
     except MetalayerError as error:
-        console.failure(error, where=console.BEFORE, log_file=Path(), state=Path(), code=error.exit_code)
+        console.refused(error)
         return error.exit_code
     config_name = (options.config or DEMO).stem
     kind = "" if options.pipeline == "training" else f"{options.pipeline}-"

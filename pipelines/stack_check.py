@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from metalayer import environment as door
 from metalayer.errors import ConfigError, MetalayerError
 from pipelines import checkout, stacks
 from pipelines.cluster import Cluster, ClusterError
@@ -119,17 +120,17 @@ def _local(stack: Stack) -> Finding:
 
 
 def _zenml_server() -> Finding:
-    url = os.environ["ZENML_STORE_URL"].rstrip("/")
+    url = (door.get("ZENML_STORE_URL") or "").rstrip("/")
     status, body, _ = _http(f"{url}/api/v1/info")
     version = _json(body).get("version")
     if status != 200 or not version:
         said = "no ZenML server answers there" if status == 200 else _said(status)
         return Finding("zenml server", "missing", f"{url}: {said}", "start it, or mend ZENML_STORE_URL")
     credentials = {
-        "username": os.environ.get("ZENML_STORE_USERNAME", ""),
-        "password": os.environ.get("ZENML_STORE_PASSWORD", ""),
+        "username": door.get("ZENML_STORE_USERNAME") or "",
+        "password": door.get("ZENML_STORE_PASSWORD") or "",
     }
-    if key := os.environ.get("ZENML_STORE_API_KEY"):
+    if key := door.get("ZENML_STORE_API_KEY"):
         credentials = {"grant_type": "zenml-api-key", "password": key}
     status, _, _ = _http(f"{url}/api/v1/login", urllib.parse.urlencode(credentials).encode())
     if status != 200:
@@ -368,7 +369,7 @@ def _artifact_store(stack: Stack) -> Finding:
             "s3",
             endpoint_url=endpoint,
             config=Config(connect_timeout=_TIMEOUT_S, read_timeout=_TIMEOUT_S, retries={"max_attempts": 1}),
-            region_name=os.environ.get("AWS_DEFAULT_REGION", "us-east-1"),
+            region_name=door.get("AWS_DEFAULT_REGION") or "us-east-1",
             **keys,
         )
         client.put_object(Bucket=bucket, Key=probe, Body=b"")
@@ -402,7 +403,7 @@ def _images(stack: Stack) -> list[Finding]:
     base = next((url for url in (f"https://{api}", f"http://{api}") if _http(f"{url}/v2/")[0]), None)
     if base is None:
         text = f"no registry at {host}"
-        if "KUBERNETES_SERVICE_HOST" in os.environ:  # this is a pod; images are fetched by nodes
+        if door.get("KUBERNETES_SERVICE_HOST"):  # this is a pod; images are fetched by nodes
             return [Finding("container_registry", "unchecked", f"{text}, as this pod sees it")]
         return [Finding("container_registry", "missing", text, "start it, or mend METALAYER_REGISTRY")]
     return [_image(base, host, image) for image in images]
@@ -444,7 +445,7 @@ def _image(base: str, host: str, image: str) -> Finding:
 
 def _login(host: str, headers: Mapping[str, str]) -> str:
     """An Authorization header by the answer of a registry that wants one, with what `docker login` has kept."""
-    file = Path(os.environ.get("DOCKER_CONFIG", Path.home() / ".docker")) / "config.json"
+    file = (door.path("DOCKER_CONFIG") or Path.home() / ".docker") / "config.json"
     kept = _json(file.read_bytes()).get("auths", {}) if file.is_file() else {}
     basic = kept.get("https://index.docker.io/v1/" if host in _DOCKER_HUB else host, {}).get("auth")
     wanted = headers.get("www-authenticate", "")

@@ -21,7 +21,7 @@ import pytest
 from releases import expected, score_rows
 
 from metalayer import cli
-from metalayer.errors import ServiceError
+from metalayer.errors import ConfigError, ServiceError
 from metalayer.inference import Predictor
 from metalayer.schema import CLASSES
 from metalayer.serving.client import MetaLayerClient
@@ -176,7 +176,7 @@ def test_busy_and_broken_servers_are_asked_again(url: str) -> None:
         with pytest.raises(ServiceError, match="500: busy"):
             client.model()
         assert len(times) == 1
-    with pytest.raises(ServiceError, match="needed is a URL"):
+    with pytest.raises(ConfigError, match="needed is a URL"):
         MetaLayerClient("http://a:b:c")
 
 

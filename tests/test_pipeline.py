@@ -23,6 +23,8 @@ QUICK = ("train.max_epochs=2", "evaluate.n_bootstrap=100", "model.hidden_dim=32"
 PASSING = ("gate.min_pr_auc_splice=0", "gate.margin=1", "gate.require_better_than_base=false")
 FAILING = ("gate.min_pr_auc_splice=1",)
 CACHED = "load_artifacts, label, split, train"
+OTHER_PROJECT = "active_project_id: null\nactive_stack_id: 11111111-2222-3333-4444-555555555555\n"
+"""What ZenML keeps in the folder of another project, where the runs are started."""
 STEPS = (*CACHED.split(", "), "evaluate", "gate", "register", "report", "package", "promote")
 
 
@@ -58,7 +60,11 @@ def execute(state: Path, program: list[str]) -> Ended:
 
 @pytest.fixture(scope="module")
 def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("pipeline") / "state"
+    folder = tmp_path_factory.mktemp("pipeline")
+    (folder / ".zen").mkdir()
+    (folder / ".zen" / "config.yaml").write_text(OTHER_PROJECT)
+    (folder / "queue.py").write_text("raise SystemExit('a file of the current folder was run')")
+    return folder / "state"
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +117,9 @@ class TestRuns:
         assert "<html" in report.read_text("utf-8")
         assert report.with_name("drift.html").is_file()
         assert not (state / "work").exists()
+
+    def test_another_project_is_left_alone(self, first: Ended, state: Path) -> None:
+        assert (state.parent / ".zen" / "config.yaml").read_text() == OTHER_PROJECT
 
     def test_query(self, first: Ended, state: Path) -> None:
         request = state.parent / found(r"--data @(\S+)$", first.out)

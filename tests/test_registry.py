@@ -1,4 +1,5 @@
 import json
+import os
 import subprocess
 import sys
 import time
@@ -327,8 +328,12 @@ def test_serve_answers_with_the_promoted_version_and_follows_a_rollback(
     monkeypatch.setenv("METALAYER_SERVE_FOLLOW_EVERY_S", "0.3")
     monkeypatch.setenv("METALAYER_SERVE_WORKERS", "1")
     port, log, rows = free_port(), home / "server.log", score_rows(2)
+    (home / "queue.py").write_text("raise SystemExit('a file of the current folder was run')")
+    left_behind = {"MLFLOW_TRACKING_URI": "sqlite:///state/mlflow.db", "BENTOML_CONFIG": "/nonexistent.yaml"}
     command = [sys.executable, "-m", "metalayer", "serve", "--port", str(port)]
-    process = subprocess.Popen(command, stdout=log.open("w"), stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        command, cwd=home, env=os.environ | left_behind, stdout=log.open("w"), stderr=subprocess.STDOUT
+    )
     url = f"http://127.0.0.1:{port}"
     try:
         wait_until_ready(process, url, log)

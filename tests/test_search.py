@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from metalayer import yaml12
 from metalayer.config import Range, RunConfig
 from metalayer.core import MetaLayerConfig
 from metalayer.data.dataset import RowLoader
@@ -176,7 +176,7 @@ def test_another_base_is_not_resumed(tmp_path: Path) -> None:
 
 def test_ranges_of_a_pipeline_run_survive_json() -> None:
     text = "space: {learning_rate: {low: 1e-5, high: 1.0e-3}, hidden_dim: [128, 256]}"
-    config = RunConfig.from_dict({"search": yaml.safe_load(text)})
+    config = RunConfig.from_dict({"search": yaml12.parse(text)})
     again = RunConfig.model_validate_json(config.model_dump_json())
     assert again.search.space == config.search.space
     assert config.search.space is not None

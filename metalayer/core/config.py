@@ -7,10 +7,11 @@ from typing import ClassVar, Self
 
 from pydantic import Field, PositiveInt
 
-from metalayer.config import DataConfig, EvaluateConfig, ModelConfig, TrainConfig, read_yaml
+from metalayer.config import DataConfig, EvaluateConfig, ModelConfig, TrainConfig
 from metalayer.errors import ConfigError
 from metalayer.files import publish_file
 from metalayer.schema import FEATURES
+from metalayer.yaml12 import read_mapping
 
 PRESETS = Path(__file__).resolve().parents[1] / "configs"
 """Configurations that come with the package."""
@@ -45,7 +46,7 @@ class MetaLayerConfig(DataConfig, ModelConfig, TrainConfig):
         Raises:
             ConfigError: no such file or preset, or all unknown keys and impossible values at once.
         """
-        values = read_yaml(_find(Path(path)))
+        values = read_mapping(_find(Path(path)))
         odd = [repr(key) for key in values if not isinstance(key, str)]
         if odd:
             raise ConfigError(f"configuration file {path}: unknown key {', '.join(odd)}; keys are words")

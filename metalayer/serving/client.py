@@ -21,7 +21,8 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from metalayer.errors import ServiceError
+from metalayer import environment, network
+from metalayer.errors import ConfigError, ServiceError
 from metalayer.schema import BASE_SCORES
 from metalayer.serving.arrow import MEDIA_TYPE
 from metalayer.serving.schemas import NOTE, SEQUENCE, RequestError
@@ -47,14 +48,26 @@ class MetaLayerClient:
             patience_s: how long a request is tried again while the server is busy, restarts or cannot be reached.
 
         Raises:
-            ServiceError: a URL that is none.
+            ConfigError: a URL or a key that is none, or variables of a proxy or of certificates that cannot be used.
         """
-        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        url, key = environment.url(url, "server"), (api_key or "").strip()
+        if mistake := environment.unsendable(key):
+            raise ConfigError(f"API key: {mistake}")
+        proxy = network.proxy_of(url, network.HTTPX)
         try:
-            self._http = httpx.Client(base_url=url, headers=headers, timeout=timeout_s)
+            self._http = httpx.Client(
+                base_url=url,
+                headers={"Authorization": f"Bearer {key}"} if key else {},
+                timeout=timeout_s,
+                trust_env=False,  # `network` has read it: httpx fails on variables that are not for this address
+                proxy=proxy.url if proxy else None,
+                verify=network.context(url),
+            )
         except (httpx.InvalidURL, ValueError) as error:
-            raise ServiceError(f"server {url}: {error}; needed is a URL as in http://127.0.0.1:3000") from None
-        self._url, self._patience_s = url, patience_s
+            given = environment.without_password(url)
+            raise ConfigError(f"server: given {given!r}: {error}; needed is {environment.SERVER_URL}") from None
+        self._url = environment.without_password(url) + (f" by {proxy}" if proxy else "")
+        self._patience_s = patience_s
         self._limits: dict[str, int] = {}
         self._asking = threading.Lock()
         self._closed = threading.Event()

@@ -96,6 +96,8 @@ class Follower:
         try:
             try:
                 champion = registry.find_champion(self._name, self._uri)
+            except MetalayerError as error:  # also of the way there, as of a proxy
+                raise RegistryError(str(error)) from None
             finally:
                 self._asked.set()
             if champion is None:

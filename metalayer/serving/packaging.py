@@ -19,8 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import yaml
-
+from metalayer import environment, network, yaml12
 from metalayer.config import state_dir
 from metalayer.errors import InputError, MetalayerError, RegistryError
 from metalayer.files import flush, scratch_directory
@@ -48,12 +47,12 @@ class NoChampionError(InputError):
 
 def bentoml_home() -> Path:
     """Where Bentos are kept: `$BENTOML_HOME`, else `bentoml` in the state directory."""
-    return Path(os.environ.get("BENTOML_HOME") or state_dir() / "bentoml").resolve()
+    return environment.path("BENTOML_HOME") or state_dir() / "bentoml"
 
 
 def bento_environment(home: Path | None = None) -> dict[str, str]:
     """The environment in which to run bentoml."""
-    return {**os.environ, "BENTOML_HOME": str(home or bentoml_home()), "BENTOML_DO_NOT_TRACK": "True"}
+    return environment.child(BENTOML_HOME=str(home or bentoml_home()), BENTOML_DO_NOT_TRACK="True")
 
 
 def followed_place() -> Path:
@@ -100,7 +99,7 @@ def build_bento(bundle: Path, golden: Path, *, name: str, version: int | str, fa
         why_torch = onnx_rows.prepare(context / "release")
         labels = {"model": name, "model_version": str(version), DIGEST_LABEL: model_digest}
         bentofile = _bentofile(labels, release.runtime(Path(bundle)), why_torch)
-        (context / "bentofile.yaml").write_text(yaml.safe_dump(bentofile), encoding="utf-8")
+        (context / "bentofile.yaml").write_text(yaml12.dump(bentofile), encoding="utf-8")
         _run_build(context, store, bento_name, bento_version)
         target.parent.mkdir(parents=True, exist_ok=True)
         built = _directory(store, tag)
@@ -127,9 +126,9 @@ def find_bento(name: str, version: int | str, digest: str) -> str | None:
     """
     tag = _tag(name, version, digest)
     try:
-        described = yaml.safe_load((_directory(bentoml_home(), tag) / "bento.yaml").read_text(encoding="utf-8"))
+        described = yaml12.read(_directory(bentoml_home(), tag) / "bento.yaml")
         return tag if described["labels"][DIGEST_LABEL] == digest else None
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
@@ -172,7 +171,7 @@ def serve(
     *,
     bento: str | None = None,
     host: str | None = None,
-    port: int = 3000,
+    port: str | int | None = None,
     ssl_certfile: Path | None = None,
     ssl_keyfile: Path | None = None,
 ) -> NoReturn:
@@ -183,12 +182,13 @@ def serve(
         bento: tag of a Bento, or its folder; None takes the champion's, and then follows the champion.
         host: address to bind to; None is `$BENTOML_HOST`, else all addresses with API keys, and this machine
             only without.
-        port: to bind to.
+        port: to bind to; None is `$BENTOML_PORT`, else 3000.
         ssl_certfile: certificate in PEM, for HTTPS; None is `METALAYER_SERVE_SSL_CERTFILE`.
         ssl_keyfile: its private key; None is `METALAYER_SERVE_SSL_KEYFILE`, or the file of the certificate.
 
     Raises:
-        ConfigError: settings that cannot be, or files of a certificate that cannot be used.
+        ConfigError: settings that cannot be, files of a certificate that cannot be used, or an address that this machine
+            cannot listen on.
         InputError: no such Bento, or one whose model needs a package that is not here; no champion, several and none
             named, or one named that has none; a state folder that cannot be written.
         RegistryError: the registry cannot be reached, or the champion cannot be packaged; and nothing was followed
@@ -200,6 +200,7 @@ def serve(
     settings = ServingSettings.from_environment(os.environ | chosen)
     if settings.certificate() is None and settings.all_keys():
         logger.warning("API keys go over plain HTTP: give --ssl-certfile, or let a proxy before the server speak HTTPS")
+    number = _listening(settings, host, port)
     if bento is None:
         from metalayer.serving import registry
 
@@ -215,8 +216,18 @@ def serve(
             "image metalayer-serving-language, or install metalayer[language]"
         )
     logger.info("serving %s", bento)
-    command = serve_command(str(folder), host, port)
-    os.execve(command[0], command, bento_environment() | chosen)  # noqa: S606
+    command = serve_command(str(folder), host, number)
+    os.execve(command[0], command, bento_environment() | settings.environment() | chosen)  # noqa: S606
+
+
+def _listening(settings: ServingSettings, host: str | None, port: str | int | None) -> int:
+    """The port, after a look at whether this machine can listen there; errors as of `serve`."""
+    host_name, port_name = ("--host" if host else "BENTOML_HOST"), ("--port" if port is not None else "BENTOML_PORT")
+    given = port if port is not None else environment.get("BENTOML_PORT")
+    number = network.port(3000 if given is None else given, port_name)
+    address = host or environment.get("BENTOML_HOST") or settings.default_host
+    network.check_listening(address, number, (host_name, "--port"))
+    return number
 
 
 def _home_to_write() -> Path:

@@ -28,7 +28,6 @@ from typing import Any
 import mlflow
 import numpy as np
 import polars as pl
-import yaml
 from mlflow.entities import LifecycleStage, Metric, Run
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.exceptions import MlflowException
@@ -39,10 +38,11 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 
-from metalayer import moved
+from metalayer import environment, moved, network, yaml12
 from metalayer.config import state_dir
 from metalayer.errors import InputError, ModelError, RegistryError
 from metalayer.files import publish_directory
+from metalayer.migrations import check_version
 from metalayer.models.bundle import DESCRIPTION, WEIGHTS, digest, read_description
 from metalayer.schema import CLASSES, ROW_SCORES
 from metalayer.serving import onnx_rows, release
@@ -111,8 +111,8 @@ def registered_name(base_model: str) -> str:
 
 
 def default_tracking_uri() -> str:
-    """`$MLFLOW_TRACKING_URI`, else a SQLite file in the state directory."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{state_dir() / 'mlflow.db'}"
+    """`$MLFLOW_TRACKING_URI`, else a SQLite file in the state directory; errors as of `environment.tracking_uri`."""
+    return environment.tracking_uri() or f"{_SQLITE}{state_dir() / 'mlflow.db'}"
 
 
 def shown_uri(tracking_uri: str | None = None) -> str:
@@ -358,12 +358,12 @@ def fetch(name: str, version: int, tracking_uri: str | None, download_to: Path) 
             with tempfile.TemporaryDirectory() as scratch:
                 root = Path(mlflow.artifacts.download_artifacts(f"models:/{name}/{version}", dst_path=scratch))
                 try:
-                    described = yaml.safe_load((root / "MLmodel").read_text("utf-8"))  # mlflow-skinny cannot load it
+                    described = yaml12.read(root / "MLmodel")  # mlflow-skinny cannot load it
                     artifacts = described["flavors"]["python_function"]["artifacts"]
                     with publish_directory(directory) as draft:
                         shutil.copytree(root / artifacts[_BUNDLE]["path"], draft / _BUNDLE)
                         shutil.copyfile(root / artifacts["golden"]["path"], draft / release.GOLDEN)
-                except (KeyError, TypeError, ValueError, FileNotFoundError, yaml.YAMLError):
+                except (KeyError, TypeError, ValueError, FileNotFoundError):
                     raise damaged from None
     if not _is(directory, found.digest):
         raise damaged
@@ -526,8 +526,11 @@ def service(uri: str) -> Iterator[mlflow.MlflowClient]:
     """A client of the service; MLflow's global URIs and `sys.path` are put back afterwards.
 
     Raises:
+        ConfigError: variables of a proxy or of certificates that cannot be used for it.
+        InputError: a SQLite file that a later version of MLflow has changed.
         RegistryError: whatever the service or its database raises; a database, and no MLflow that knows any.
     """
+    way = network.check_way(uri, network.REQUESTS) if uri.startswith("http") else ""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     # MLflow's own default tries for minutes before it says that nobody answers.
@@ -538,8 +541,9 @@ def service(uri: str) -> Iterator[mlflow.MlflowClient]:
                 f"model registry {uri}: a file needs all of mlflow, and only mlflow-skinny is here; name an MLflow "
                 "server in MLFLOW_TRACKING_URI, or serve a package: metalayer serve --bento TAG"
             )
-        database = Path(uri.removeprefix(_SQLITE)).resolve()
+        database = Path(uri.removeprefix(_SQLITE).partition("?")[0]).resolve()
         database.parent.mkdir(parents=True, exist_ok=True)
+        check_version(database, "MLflow")
         moved.follow_mlflow(database)
     # Setting either also sets its environment variable, which is asked where it is not set.
     before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
@@ -551,7 +555,8 @@ def service(uri: str) -> Iterator[mlflow.MlflowClient]:
     except (MlflowException, OSError, *_DATABASE_ERRORS) as error:
         message = _safe(str(error).replace(uri, _safe(uri)))
         raise RegistryError(
-            f"model registry {_safe(uri)}: {message}. Check that the service runs and that MLFLOW_TRACKING_URI names it"
+            f"model registry {_safe(uri)}{way}: {message}. Check that the service runs and that MLFLOW_TRACKING_URI "
+            "names it"
         ) from None
     finally:
         mlflow.set_tracking_uri(None)

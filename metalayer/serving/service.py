@@ -6,12 +6,12 @@ Inside a Bento this file lies at `src/metalayer/serving/service.py` and the rele
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import bentoml
 import torch
 
+from metalayer import environment
 from metalayer.serving import supervisor
 from metalayer.serving.allocator import keep_memory
 from metalayer.serving.app import Serving, create_app
@@ -32,8 +32,6 @@ _settings = ServingSettings.from_environment()
 _serving = Serving(settings=_settings)
 _app = create_app(_serving)
 bound_connections(_app)
-# Without keys anyone who reaches the port is answered: this machine only, unless `--host` or BENTOML_HOST says other.
-_host = "0.0.0.0" if _settings.all_keys() else "127.0.0.1"  # noqa: S104
 _certificate = _settings.certificate()
 _tls = (
     {
@@ -49,14 +47,14 @@ _tls = (
 
 def _place() -> Path:
     """Where what is followed is kept: beside the Bentos, whichever server of this machine it is."""
-    return Path(os.environ.get("BENTOML_HOME") or Path.home() / "bentoml") / FOLDER
+    return (environment.path("BENTOML_HOME") or Path.home() / "bentoml") / FOLDER
 
 
 @bentoml.asgi_app(_app)
 @bentoml.service(
     name="metalayer",
     workers=_settings.workers or "cpu_count",
-    http={"host": _host},
+    http={"host": _settings.default_host},  # unless `--host` or BENTOML_HOST says other
     traffic={"timeout": 5},  # of probes
     # BentoML's log line and trace of each request, which nobody samples by default, take a third of a short one.
     logging={"access": {"enabled": False}},

@@ -1,6 +1,7 @@
 """The settings of a server, from environment variables: a Bento is configured where it runs.
 
-`METALAYER_SERVE_<NAME>`, as in METALAYER_SERVE_DEADLINE_S=30; an unknown name is an error.
+`METALAYER_SERVE_<NAME>`, as in METALAYER_SERVE_DEADLINE_S=30; an unknown name is an error, and an empty value counts
+as not set.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
+from metalayer import environment as door
 from metalayer.config import Section
 from metalayer.errors import ConfigError
 from metalayer.serving.schemas import Limits
@@ -29,7 +31,7 @@ class ServingSettings(Section):
 
     workers: int | None = Field(None, ge=1)
     """Processes that answer, each with the model and one thread; None is one a core. With a GPU, 1 is enough."""
-    device: str = "cpu"
+    device: str = Field("cpu", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     """Where the model runs: `cpu`, `cuda`, `cuda:1` ..., `mps`, or `auto`."""
     max_body_bytes: int = Field(Limits.max_body_bytes, ge=1)
     """Bytes of a body, as sent and as decoded."""
@@ -80,14 +82,26 @@ class ServingSettings(Section):
             ConfigError: all mistakes.
         """
         given = os.environ if environment is None else environment
-        return cls(
-            **{name.removeprefix(PREFIX).lower(): value for name, value in given.items() if name.startswith(PREFIX)}
-        )
+        names = [name for name in given if name.startswith(PREFIX)]
+        values = {name.removeprefix(PREFIX).lower(): value for name in names if (value := door.get(name, given))}
+        if keys := given.get(f"{PREFIX}API_KEYS"):
+            values["api_keys"] = keys  # blanks alone are no keys, and a mistake
+        return cls(**values)
+
+    def environment(self) -> dict[str, str]:
+        """Paths and addresses as variables for processes that run in other folders."""
+        names = ("registry_uri", "log_dir", "api_keys_file", "ssl_certfile", "ssl_keyfile")
+        return {f"{PREFIX}{name.upper()}": str(value) for name in names if (value := getattr(self, name)) is not None}
 
     @property
     def limits(self) -> Limits:
         """What one request may hold."""
         return Limits(self.max_body_bytes, self.max_rows, self.max_sequence_bp)
+
+    @property
+    def default_host(self) -> str:
+        """Where to listen if nothing says: without keys anyone who reaches the port is answered."""
+        return "0.0.0.0" if self.all_keys() else "127.0.0.1"  # noqa: S104
 
     def certificate(self) -> tuple[Path, Path] | None:
         """Files of certificate and private key, None without TLS.
@@ -113,16 +127,45 @@ class ServingSettings(Section):
         """All API keys.
 
         Raises:
-            ConfigError: a file that cannot be read or holds no key.
+            ConfigError: a file that cannot be read, holds no key, or one that no client can send.
         """
         keys = [key.strip() for key in self.api_keys.split(",") if key.strip()]
         if self.api_keys_file is not None:
+            where = f"serve.api_keys_file {self.api_keys_file}"
             try:
-                lines = self.api_keys_file.read_text(encoding="utf-8").splitlines()
+                lines = self.api_keys_file.read_text(encoding="utf-8-sig").splitlines()
             except (OSError, ValueError) as error:
-                raise ConfigError(f"serve.api_keys_file {self.api_keys_file}: {error}") from None
+                raise ConfigError(f"{where}: {error}") from None
             found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
             if not found:
-                raise ConfigError(f"serve.api_keys_file {self.api_keys_file}: holds no key; write one a line")
+                raise ConfigError(f"{where}: holds no key; write one a line")
+            if odd := next((mistake for key in found if (mistake := door.unsendable(key))), None):
+                raise ConfigError(f"{where}: {odd}")
             keys += found
         return tuple(keys)
+
+    @field_validator("api_keys")
+    @classmethod
+    def _are_keys(cls, given: str) -> str:
+        keys = [key.strip() for key in given.split(",") if key.strip()]
+        if given and not keys:
+            raise ValueError("api_keys: holds no key; give keys, separated by commas, or leave it empty")
+        if odd := next((mistake for key in keys if (mistake := door.unsendable(key))), None):
+            raise ValueError(f"api_keys: {odd}")
+        return given
+
+    @field_validator("registry_uri")
+    @classmethod
+    def _is_mlflow(cls, uri: str | None) -> str | None:
+        try:
+            return None if uri is None else door.mlflow_uri(uri, "registry_uri")
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+
+    @field_validator("log_dir", "api_keys_file", "ssl_certfile", "ssl_keyfile")
+    @classmethod
+    def _is_absolute(cls, path: Path | None, known: ValidationInfo) -> Path | None:
+        try:
+            return None if path is None else door.absolute(path, str(known.field_name))
+        except ConfigError as error:
+            raise ValueError(str(error)) from None

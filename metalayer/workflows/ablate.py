@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from metalayer.config import EvaluateConfig, ModelConfig, TrainConfig, read_yaml
+from metalayer.config import EvaluateConfig, ModelConfig, TrainConfig
 from metalayer.core import MetaLayerConfig
 from metalayer.data.score_files import ScoreFile
 from metalayer.data.tracks import TrackStore
@@ -36,6 +36,7 @@ from metalayer.training.trainer import HISTORY, seed_everything
 from metalayer.workflows.evaluate import score_positions
 from metalayer.workflows.train_genes import gene_parts, read_tracks, refuse_crossing, train_on_scores
 from metalayer.workflows.train_meta import MODEL
+from metalayer.yaml12 import read_mapping
 
 logger = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ def chosen_variants(names: Sequence[str], path: Path | None) -> dict[str, Settin
     Raises:
         ConfigError: a file that cannot be read, or all names that are unknown or none and variants without settings.
     """
-    given = read_yaml(path) if path else {}
+    given = read_mapping(path) if path else {}
     known = {**VARIANTS, **given}
     chosen = list(dict.fromkeys(names)) or list(given) or list(DEFAULT_VARIANTS)
     mistakes = [f"variant {name!r}: unknown; there are {', '.join(known)}" for name in chosen if name not in known]

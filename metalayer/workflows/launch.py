@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from metalayer import errors
+from metalayer import environment, errors
 from metalayer.config import RunConfig, TrainConfig
 from metalayer.errors import ConfigError, MetalayerError, TrainingError
 from metalayer.files import publish_file
@@ -48,7 +48,7 @@ def processes(config: TrainConfig) -> int:
     Raises:
         ConfigError: `PET_NPROC_PER_NODE` that is no number.
     """
-    if given := os.environ.get(PROCESSES):
+    if given := environment.get(PROCESSES):
         if not given.isdecimal() or int(given) < 1:
             raise ConfigError(f"{PROCESSES}: given {given!r}; expected a number of processes, at least 1")
         return int(given)
@@ -106,7 +106,7 @@ def _torchrun(number: int, config: TrainConfig, folder: Path) -> int:
     """Run the task of a folder; returns torchrun's exit status."""
     threads = config.threads or max(1, (os.cpu_count() or 1) // number)
     # Options of torchrun, which a launcher of several pods leaves: it would wait for those pods.
-    not_torchruns = {name: value for name, value in os.environ.items() if not name.startswith("PET_")}
+    not_torchruns = {name: value for name, value in environment.child().items() if not name.startswith("PET_")}
     with (
         (folder / _STDERR).open("wb") as stderr,
         subprocess.Popen(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metalayer.config import read_yaml
+from metalayer import environment
 from metalayer.errors import ConfigError
+from metalayer.yaml12 import read_mapping
 
 FOLDER = Path(__file__).parent
 _POD_SETTINGS = {"pod_settings", "orchestrator_pod_settings"}
@@ -88,7 +88,7 @@ def variables(name: str) -> dict[str, str]:
 
 def missing(name: str) -> dict[str, str]:
     """Those of them that are not set."""
-    return {variable: meaning for variable, meaning in variables(name).items() if not os.environ.get(variable)}
+    return {variable: meaning for variable, meaning in variables(name).items() if not environment.get(variable)}
 
 
 def read(name: str, places: Mapping[str, str]) -> Stack:
@@ -105,8 +105,8 @@ def read(name: str, places: Mapping[str, str]) -> Stack:
     if unset := missing(name):
         listed = "\n".join(f"{variable}: {meaning}" for variable, meaning in unset.items())
         raise ConfigError(f"--stack {name}: set these environment variables\n{listed}")
-    values = {**places, **{variable: os.environ[variable] for variable in variables(name)}}
-    values |= {variable: os.environ.get(variable, "") for variable in definition.get("optional_environment") or {}}
+    values = {**places, **{variable: environment.get(variable) or "" for variable in variables(name)}}
+    values |= {variable: environment.get(variable) or "" for variable in definition.get("optional_environment") or {}}
     if wrong := [
         f"{variable}: {mistake}" for variable, value in values.items() if (mistake := _mistake(variable, value))
     ]:
@@ -219,7 +219,7 @@ def _mistake(variable: str, value: str) -> str:
 def _file(name: str) -> dict[str, Any]:
     if name not in names():
         raise ConfigError(f"--stack: given {name!r}; there are {', '.join(names())}")
-    return read_yaml(FOLDER / f"{name}.yaml")
+    return read_mapping(FOLDER / f"{name}.yaml")
 
 
 def _filled(value: Any, values: Mapping[str, str]) -> Any:
