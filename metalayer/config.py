@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,7 +44,7 @@ def state_dir() -> Path:
     """Where metalayer keeps runs, registry and packages: `$METALAYER_HOME`, else `./.metalayer`.
 
     Raises:
-        ConfigError: a path with characters that the programs which use it take for something else.
+        ConfigError: a path with characters that the programs which use it take for something else, or of a file.
     """
     path = environment.path("METALAYER_HOME") or Path(".metalayer").resolve()
     wrong = {one for one in str(path) if one not in _PATH_MARKS and unicodedata.category(one)[0] not in "LMN"}
@@ -52,6 +53,8 @@ def state_dir() -> Path:
             f"state folder: given {str(path)!r}, which holds {' '.join(sorted(map(repr, wrong)))}; set METALAYER_HOME "
             f"to a path of letters, digits, blanks and {' '.join(_PATH_MARKS.strip())}"
         )
+    if file := next((part for part in (path, *path.parents) if os.path.isfile(part)), None):  # noqa: PTH113
+        raise ConfigError(f"state folder {path}: {file} is a file; set METALAYER_HOME to a folder that can be written")
     return path
 
 

@@ -11,6 +11,7 @@ from importlib import metadata
 from packaging.requirements import Requirement
 
 from metalayer.config import state_dir
+from metalayer.errors import ConfigError
 
 MIN_FREE_GB = 1.0
 _EXTRAS = {
@@ -86,12 +87,15 @@ def _device() -> Finding:
 
 
 def _state() -> Finding:
-    folder = state_dir()
+    try:
+        folder = state_dir()
+    except ConfigError as error:
+        return Finding("state folder", ok=False, text=str(error))
     existing = folder
     while not existing.exists():
         existing = existing.parent
     free = shutil.disk_usage(existing).free / 1e9
-    if not existing.is_dir() or not os.access(existing, os.W_OK):
+    if not os.access(existing, os.W_OK):
         return Finding("state folder", ok=False, text=f"{folder} cannot be written; set METALAYER_HOME to one that can")
     return Finding(
         "state folder",

@@ -130,8 +130,8 @@ def url(given: str, name: str, schemes: Iterable[str] = ("http", "https"), neede
 
 
 def without_password(text: str) -> str:
-    """Text in which user and password of addresses are not shown."""
-    return re.sub(r"(\w+://)?\S+@", lambda found: f"{found[1] or ''}***@", text)
+    """Text without user and password: of each URL in it, and of an address alone that has no scheme."""
+    return re.sub(r"(\w+://)\S+@|^\S+@(?=\S+$)", lambda found: f"{found[1] or ''}***@", text)
 
 
 def tracking_uri() -> str | None:

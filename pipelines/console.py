@@ -256,15 +256,19 @@ def failure(error: BaseException, *, where: str, log_file: Path, state: Path, co
         lines.append(f"fix     {fix}")
     if log_file.exists() and (where != BEFORE or not isinstance(error, MetalayerError)):
         lines.append(f"log     {shown(log_file)} (with the traceback)")
-    lines.append(f"exit status {code}: {'bad input or configuration' if code == 2 else 'failure'}")
+    lines.append(_failed(code))
     logging.getLogger("result").error("%s", "\n".join(lines))
     print("\n" + "\n".join(lines), file=sys.stderr, flush=True)
 
 
 def refused(error: MetalayerError) -> None:
     """Print why a run cannot begin, where there is no folder yet for a log."""
-    lines = (f"failed  {BEFORE}", f"cause   {_indented(str(error))}", f"exit status {error.exit_code}: bad input")
+    lines = (f"failed  {BEFORE}", f"cause   {_indented(str(error))}", _failed(error.exit_code))
     print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+def _failed(code: int) -> str:
+    return f"exit status {code}: {'bad input or configuration' if code == 2 else 'failure'}"
 
 
 def _indented(text: str) -> str:

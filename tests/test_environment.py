@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from metalayer import cli, environment, network
+from metalayer import cli, doctor, environment, network
 from metalayer.config import DataConfig, state_dir
 from metalayer.errors import ConfigError, InputError
 from metalayer.migrations import check_version
@@ -131,6 +131,7 @@ def test_no_message_shows_a_password() -> None:
     for text in ("http://me:secret@host/x", "me:secret@host", "at http://me:sec/ret@host now"):
         assert "ret" not in environment.without_password(text)
         assert "***@host" in environment.without_password(text)
+    assert environment.without_password("models:/a@champion is not there") == "models:/a@champion is not there"
 
 
 def test_keys_are_stripped_and_those_that_cannot_be_sent_refused(
@@ -333,7 +334,9 @@ def test_no_program_of_ours_runs_modules_of_the_current_folder(tmp_path: Path) -
         assert done.returncode == 2 and "train.max_epochs" in done.stderr, done.stderr
 
 
-def test_a_state_folder_that_cannot_be_used(tmp_path: Path) -> None:
+def test_a_state_folder_that_cannot_be_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "file").touch()
     for home in (tmp_path / "file", tmp_path / "file" / "state"):
         done = subprocess.run(
@@ -346,6 +349,13 @@ def test_a_state_folder_that_cannot_be_used(tmp_path: Path) -> None:
         assert done.returncode == 2, done.stderr
         assert f"state folder {home}: " in done.stderr and "set METALAYER_HOME to a folder" in done.stderr
         assert "Traceback" not in done.stderr
+        monkeypatch.setenv("METALAYER_HOME", str(home))
+        assert cli.main(["registry", "list"]) == 2
+        said = capsys.readouterr().err
+        assert f"state folder {home}: {tmp_path / 'file'} is a file; set METALAYER_HOME to a folder" in said
+        assert any(not found.ok and "is a file" in found.text for found in doctor.examine())
+    with pytest.raises(ConfigError, match=r"file: .*; set METALAYER_HOME .* or MLFLOW_TRACKING_URI"):
+        registry.ensure_experiment(tracking_uri=f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}")
 
 
 @pytest.mark.parametrize(

@@ -187,8 +187,8 @@ def serve(
         ssl_keyfile: its private key; None is `METALAYER_SERVE_SSL_KEYFILE`, or the file of the certificate.
 
     Raises:
-        ConfigError: settings that cannot be, files of a certificate that cannot be used, or an address that this machine
-            cannot listen on.
+        ConfigError: settings that cannot be, files of a certificate that cannot be used, or an address that this
+            machine cannot listen on.
         InputError: no such Bento, or one whose model needs a package that is not here; no champion, several and none
             named, or one named that has none; a state folder that cannot be written.
         RegistryError: the registry cannot be reached, or the champion cannot be packaged; and nothing was followed

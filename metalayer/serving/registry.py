@@ -40,7 +40,8 @@ from mlflow.protos.databricks_pb2 import (
 
 from metalayer import environment, moved, network, yaml12
 from metalayer.config import state_dir
-from metalayer.errors import InputError, ModelError, RegistryError
+from metalayer.environment import without_password
+from metalayer.errors import ConfigError, InputError, ModelError, RegistryError
 from metalayer.files import publish_directory
 from metalayer.migrations import check_version
 from metalayer.models.bundle import DESCRIPTION, WEIGHTS, digest, read_description
@@ -117,7 +118,7 @@ def default_tracking_uri() -> str:
 
 def shown_uri(tracking_uri: str | None = None) -> str:
     """A tracking URI as messages show it, without credentials; None takes `default_tracking_uri`."""
-    return _safe(tracking_uri or default_tracking_uri())
+    return without_password(tracking_uri or default_tracking_uri())
 
 
 def ensure_experiment(name: str = EXPERIMENT, tracking_uri: str | None = None) -> str:
@@ -351,8 +352,8 @@ def fetch(name: str, version: int, tracking_uri: str | None, download_to: Path) 
     with service(uri) as client:
         found = _model_version(client.get_model_version(name, str(version)))
         damaged = ModelError(
-            f"{name} version {version} of {_safe(uri)}: its files are not those that were registered; restore the "
-            "artifact store, or move the alias to a version that is whole"
+            f"{name} version {version} of {without_password(uri)}: its files are not those that were registered; "
+            "restore the artifact store, or move the alias to a version that is whole"
         )
         if not _is(directory, found.digest):
             with tempfile.TemporaryDirectory() as scratch:
@@ -484,9 +485,10 @@ def _registered_before(
 def _experiment(client: mlflow.MlflowClient, name: str, uri: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is not None and found.lifecycle_stage == LifecycleStage.DELETED:
+        shown = without_password(uri)
         raise RegistryError(
-            f"model registry {_safe(uri)}: the experiment {name} was deleted in MLflow; restore it, as by "
-            f"MLFLOW_TRACKING_URI={_safe(uri)} mlflow experiments restore --experiment-id {found.experiment_id}"
+            f"model registry {shown}: the experiment {name} was deleted in MLflow; restore it, as by "
+            f"MLFLOW_TRACKING_URI={shown} mlflow experiments restore --experiment-id {found.experiment_id}"
         )
     if found is not None:
         return str(found.experiment_id)
@@ -526,7 +528,8 @@ def service(uri: str) -> Iterator[mlflow.MlflowClient]:
     """A client of the service; MLflow's global URIs and `sys.path` are put back afterwards.
 
     Raises:
-        ConfigError: variables of a proxy or of certificates that cannot be used for it.
+        ConfigError: variables of a proxy or of certificates that cannot be used for it, or a file in a folder that
+            cannot be made.
         InputError: a SQLite file that a later version of MLflow has changed.
         RegistryError: whatever the service or its database raises; a database, and no MLflow that knows any.
     """
@@ -542,7 +545,13 @@ def service(uri: str) -> Iterator[mlflow.MlflowClient]:
                 "server in MLFLOW_TRACKING_URI, or serve a package: metalayer serve --bento TAG"
             )
         database = Path(uri.removeprefix(_SQLITE).partition("?")[0]).resolve()
-        database.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            database.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(
+                f"model registry {uri}: {database.parent}: {error.strerror or error}; set METALAYER_HOME to a folder "
+                "that can be written, or MLFLOW_TRACKING_URI to a file in one"
+            ) from None
         check_version(database, "MLflow")
         moved.follow_mlflow(database)
     # Setting either also sets its environment variable, which is asked where it is not set.
@@ -553,10 +562,10 @@ def service(uri: str) -> Iterator[mlflow.MlflowClient]:
         mlflow.set_registry_uri(uri)
         yield mlflow.MlflowClient(uri, uri)
     except (MlflowException, OSError, *_DATABASE_ERRORS) as error:
-        message = _safe(str(error).replace(uri, _safe(uri)))
+        shown = without_password(uri)
+        message = without_password(str(error).replace(uri, shown))
         raise RegistryError(
-            f"model registry {_safe(uri)}{way}: {message}. Check that the service runs and that MLFLOW_TRACKING_URI "
-            "names it"
+            f"model registry {shown}{way}: {message}. Check that the service runs and that MLFLOW_TRACKING_URI names it"
         ) from None
     finally:
         mlflow.set_tracking_uri(None)
@@ -566,8 +575,3 @@ def service(uri: str) -> Iterator[mlflow.MlflowClient]:
             if value is not None:
                 os.environ[name] = value
         sys.path[:] = path  # loading a model puts its copy of this package there
-
-
-def _safe(text: str) -> str:
-    """Text without the credentials of the URLs in it."""
-    return re.sub(r"(\w+://)[^/@\s]+@", r"\1***@", text)
