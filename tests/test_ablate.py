@@ -117,7 +117,7 @@ def test_the_figures_are_those_of_evaluate(
             assert found["minus_base"][metric]["value"] == pytest.approx(
                 judged["difference"][metric]["value"], abs=1e-6
             )
-    assert figures(single)["stages"]["minus_base"]["ap_donor"]["value"] != 0.0
+    assert figures(single)["none"]["minus_base"]["ap_donor"]["value"] != 0.0
 
 
 def test_intervals_are_those_of_evaluate_and_means_are_over_seeds() -> None:

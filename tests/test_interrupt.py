@@ -22,8 +22,8 @@ with interrupt.ending(lambda: os.write(2, b"interrupted"), unwind_s={unwind_s}):
     if not os.fork():  # ends by itself
         os.kill(os.getpid(), 15)
     os.wait()
-    print(started.pid, flush=True)
     try:
+        print(started.pid, flush=True)
         if {stuck}:
             library.pthread_mutex_lock(lock), library.pthread_mutex_lock(lock)
         time.sleep(100)

@@ -18,7 +18,7 @@ from metalayer.features import feature_matrix
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import Gene, Interval
 from metalayer.inference import Predictor
-from metalayer.schema import BASE_SCORES, NEITHER
+from metalayer.schema import BASE_SCORES, NEITHER, ROWS
 from metalayer.serving import onnx_rows
 from metalayer.serving.onnx_rows import OnnxRows
 from metalayer.serving.release import ONNX
@@ -153,7 +153,7 @@ def test_a_row_in_any_company(release: Path, predictor: Predictor) -> None:
     assert predictor.row_log_probabilities(features[70:71], windows[70:71]).tobytes() == logs[70:71].tobytes()
     check(
         "rows as the gate judges them, and as torch serves them",
-        predictor.calibrated(logs),
+        predictor.calibrated(logs, ROWS),
         predictor.predict_rows(scores, windows),
     )
 
