@@ -22,7 +22,7 @@ from metalayer.data.tracks import TrackStore
 from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE, VariantWeights
 from metalayer.inference import Predictor
 from metalayer.models.bundle import load_model
-from metalayer.schema import ACCEPTOR, DONOR, NEITHER
+from metalayer.schema import ACCEPTOR, DONOR, NEITHER, POSITIONS
 from metalayer.workflows import train_meta_model
 from tests.test_workflows import Prepared, prepare
 
@@ -240,7 +240,7 @@ def planted(prepared: Prepared, site_class: int, path: Path) -> Path:
 def at_sites(prepared: Prepared, bundle: Path) -> list[float]:
     """Mean log-probability of each class at its training sites, by the whole correction."""
     model, _ = load_model(bundle)
-    model.correction_shares.fill_(1.0)
+    model.calibrators[POSITIONS].set_shrinkage(1.0, 1.0)
     predictor = Predictor(model, {}, "", "cpu")
     assert prepared.tracks is not None
     tracks = list(TrackStore(prepared.tracks).read_many(prepared.manifest["train"]["genes"]))
