@@ -15,7 +15,6 @@ from metalayer import environment, interrupt, output
 from metalayer.errors import MetalayerError
 
 if TYPE_CHECKING:
-    from metalayer.core.config import MetaLayerConfig
     from metalayer.serving.client import MetaLayerClient
     from metalayer.serving.promotion import Move
 
@@ -273,17 +272,20 @@ def _train(options: argparse.Namespace) -> int:
     from metalayer.errors import ConfigError
 
     preset = options.config or ("genes" if options.scores else None)
-    values = MetaLayerConfig.from_yaml(preset).model_dump(exclude_unset=True) if preset else {}
-    given = {
+    written = MetaLayerConfig.from_yaml(preset).model_dump(exclude_unset=True) if preset else {}
+    asked = {
         "base_model": options.base_model,
         "sequence_encoder": options.encoder,
         "data_root": options.data_root,
         "seed": options.seed,
     }
-    values |= {name: value for name, value in given.items() if value is not None}
+    values = {name: value for name, value in asked.items() if value is not None}
     for override in options.overrides:
         key, value = yaml12.setting(override, "key=value, as in max_epochs=3")
         values[key] = value
+    if options.scores and "training_unit" not in written:
+        values.setdefault("training_unit", "genes")
+    values = MetaLayerConfig.overridden(written, values)
     if options.scores:
         return _train_on_scores(options, values)
     if options.valid_scores:
@@ -311,12 +313,13 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _train_on_scores(options: argparse.Namespace, values: dict[str, Any]) -> int:
+    from metalayer.core.config import MetaLayerConfig
     from metalayer.workflows.train_genes import train_on_scores
 
     results = train_on_scores(
         options.scores,
         options.valid_scores,
-        _genes_config(values),
+        MetaLayerConfig.for_scores(values, separate=bool(options.valid_scores)),
         options.output_dir,
         use_wandb=options.use_wandb,
         resume=options.resume,
@@ -330,22 +333,6 @@ def _train_on_scores(options: argparse.Namespace, values: dict[str, Any]) -> int
     print("which picked the epoch, so judge with `metalayer evaluate` on other genes")
     print(f"model directory      {results['paths']['model']}")
     return 0
-
-
-def _genes_config(values: dict[str, Any]) -> MetaLayerConfig:
-    """The configuration of training on --scores.
-
-    Raises:
-        ConfigError: settings of training on rows, or all mistakes.
-    """
-    from metalayer.core.config import MetaLayerConfig
-    from metalayer.errors import ConfigError
-
-    unread = [key for key in ("data_root", "max_samples", "variant_source") if values.get(key) is not None]
-    if values.setdefault("training_unit", "genes") != "genes" or unread:
-        given = ", ".join(unread) if unread else "training_unit rows"
-        raise ConfigError(f"{given}: does not go with --scores, which trains on all positions of the files it names")
-    return MetaLayerConfig(**values)
 
 
 def _client(options: argparse.Namespace) -> MetaLayerClient:
@@ -409,14 +396,16 @@ def _ablate(options: argparse.Namespace) -> int:
     from metalayer.workflows.ablate import ablate, chosen_variants
 
     variants = chosen_variants(options.variants, options.variants_file)
-    values = MetaLayerConfig.from_yaml(options.config).model_dump(exclude_unset=True)
+    written = MetaLayerConfig.from_yaml(options.config).model_dump(exclude_unset=True)
+    unit = {} if "training_unit" in written else {"training_unit": "genes"}
+    values = MetaLayerConfig.overridden(written, unit)
     if options.max_epochs is not None:
         values["max_epochs"] = options.max_epochs
     report = ablate(
         options.scores,
         options.valid_scores,
         options.test_scores,
-        _genes_config(values),
+        MetaLayerConfig.for_scores(values, separate=bool(options.valid_scores)),
         options.output_dir,
         variants=variants,
         seeds=options.seeds,

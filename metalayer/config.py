@@ -11,7 +11,7 @@ import difflib
 import logging
 import os
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
@@ -26,12 +26,20 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from metalayer import environment, yaml12
 from metalayer.errors import ConfigError
 from metalayer.genome import normalise_chrom
-from metalayer.model_options import ENCODER_OPTIONS, check_encoder_options, check_fusion, check_track_options
+from metalayer.model_options import (
+    ENCODER_OPTIONS,
+    check_encoder_options,
+    check_fusion,
+    check_letters,
+    check_track_options,
+)
+from metalayer.no_effect import PIPELINE, Need, is_given, is_switched_off, without_effect
 
 logger = logging.getLogger(__name__)
 
@@ -83,20 +91,119 @@ class Section(BaseModel):
         return value
 
     def __init__(self, **values: Any) -> None:
+        mistakes: list[str] = []
         try:
             super().__init__(**values)
         except ValidationError as error:
-            raise ConfigError(_message(_mistakes(error, type(self)))) from None
+            mistakes = _mistakes(error, type(self))
+            given = {name: value for name, value in values.items() if name in type(self).model_fields}
+            settings = {
+                name: field.get_default(call_default_factory=True) for name, field in _fields(type(self))
+            } | given
+        else:
+            given, settings = {name: self.__dict__[name] for name in self.model_fields_set}, self.__dict__
+        mistakes += _without_effect(type(self), settings, given)
+        if mistakes:
+            raise ConfigError(joined(mistakes))
 
     def __str__(self) -> str:
-        """All settings as YAML."""
-        return yaml12.dump(self.model_dump(mode="json"))
+        """All settings that act beside the others, as YAML."""
+        values = self.model_dump(mode="json")
+        for name in self.idle():
+            values.pop(name, None)
+        return yaml12.dump(values)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        before, named = self.__dict__.copy(), self.model_fields_set.copy()
         try:
             super().__setattr__(name, value)
+            given = {key: self.__dict__[key] for key in self.model_fields_set}
+            mistakes = _without_effect(type(self), self.__dict__, given)
         except ValidationError as error:
-            raise ConfigError(_message(_mistakes(error, type(self)))) from None
+            mistakes = _mistakes(error, type(self))
+        if mistakes:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            self.__pydantic_fields_set__.clear()
+            self.__pydantic_fields_set__.update(named)
+            raise ConfigError(joined(mistakes))
+
+    @classmethod
+    def acting(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings by name without those that cannot act beside the others."""
+        qualified = {_qualified(cls, name): value for name, value in values.items()}
+        idle = without_effect(qualified, qualified)
+        return {name: value for name, value in values.items() if _qualified(cls, name) not in idle}
+
+    def idle(self) -> set[str]:
+        """The settings that cannot act beside the others, given or not."""
+        values = {name: self.__dict__[name] for name in type(self).model_fields}
+        return set(values) - set(self.acting(values))
+
+    def given(self) -> dict[str, Any]:
+        """The settings that were given, see `no_effect.py`, by name."""
+        kind, named = type(self), self.model_fields_set
+        defaults = {name: field.get_default(call_default_factory=True) for name, field in _fields(kind)}
+        return {
+            name: value
+            for name, value in self.__dict__.items()
+            if name in named
+            and (
+                name not in defaults
+                or value != defaults[name]
+                or is_given(name, value, defaults[name], named, _home(kind, name).model_fields)
+            )
+        }
+
+
+def _fields(kind: type[Section]) -> Iterable[tuple[str, FieldInfo]]:
+    """Fields that may be left out."""
+    return ((name, field) for name, field in kind.model_fields.items() if not field.is_required())
+
+
+def _home(kind: type[Section], name: str) -> type[Section]:
+    """The section that a field is of: in a flat configuration one of those it is made from."""
+    bases = (base for base in kind.__mro__[1:] if issubclass(base, Section) and base.section)
+    return next((base for base in bases if name in base.model_fields), kind)
+
+
+def _qualified(kind: type[Section], name: str) -> str:
+    home = _home(kind, name)
+    return f"{home.section}.{name}" if home.section else name
+
+
+def _without_effect(
+    kind: type[Section], settings: Mapping[str, Any], given: Mapping[str, Any], known: Mapping[str, Any] | None = None
+) -> list[str]:
+    """One text for each given setting of a section that cannot act, as `no_effect.py` says.
+
+    Args:
+        kind: the section.
+        settings: by name, of the section.
+        given: those that were named.
+        known: settings of other sections, by `section.key`.
+    """
+    values = dict(known or {}) | {_qualified(kind, name): value for name, value in settings.items()}
+    named = {}
+    for name, value in given.items():
+        home, field = _home(kind, name), kind.model_fields[name]
+        default = field.get_default(call_default_factory=True)
+        if is_given(name, value, default, given, home.model_fields):
+            named[_qualified(kind, name)] = name
+    prefix = f"{kind.section}." if kind.section else ""
+    found = without_effect(values, named)
+    return [f"{prefix}{_no_effect(named[key], given[named[key]], need)}" for key, need in found.items()]
+
+
+_NO_EFFECT = "; no effect "
+
+
+def _no_effect(name: str, value: Any, need: Need) -> str:
+    return f"{name}: given {_shown(value)}{_NO_EFFECT}{need.text}"
+
+
+def _shown(value: Any) -> str:
+    return str(value) if isinstance(value, Path) else repr(value)
 
 
 def _holds(kind: Any, part: type) -> bool:
@@ -149,7 +256,8 @@ def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-def _message(mistakes: Sequence[str]) -> str:
+def joined(mistakes: Sequence[str]) -> str:
+    """Mistakes in one message."""
     if len(mistakes) == 1:
         return f"configuration: {mistakes[0]}"
     return f"configuration: {len(mistakes)} mistakes\n" + "\n".join(f"  {line}" for line in mistakes)
@@ -219,6 +327,21 @@ class SplitConfig(Section):
     seed: int = Field(42, ge=0)
     """Draws the genes."""
 
+    @model_validator(mode="after")
+    def _parts_are_apart(self) -> Self:
+        if self.by == "gene":
+            total = self.valid_fraction + self.test_fraction
+            _refuse([f"test_fraction: {total:g} with valid_fraction; less than 1"] if total >= 1 else [])
+            return self
+        listed: dict[str, str] = {}
+        mistakes = []
+        for key in ("test_chroms", "valid_chroms", "train_chroms"):
+            for chrom in getattr(self, key) or ():
+                if listed.setdefault(chrom, key) != key:
+                    mistakes.append(f"{key}: chromosome {chrom} is in {listed[chrom]} too; a chromosome is of one part")
+        _refuse(mistakes)
+        return self
+
 
 def _refuse(mistakes: list[str]) -> None:
     if mistakes:
@@ -249,7 +372,7 @@ class EncoderOptions(dict[str, Any]):
         mistakes = _CHECKS[self._encoder](getattr(self._owner, self._encoder), options)
         if mistakes:
             prefix = f"{self._owner.section}." if self._owner.section else ""
-            raise ConfigError(_message([f"{prefix}{line}" for line in mistakes]))
+            raise ConfigError(joined([f"{prefix}{line}" for line in mistakes]))
         super().update(options)
 
     def __ior__(self, given: Any) -> Self:  # type: ignore[override,misc]
@@ -321,6 +444,7 @@ class ModelConfig(Section):
         if not self.score_encoder and self.sequence_encoder == self.track_encoder == "none":
             _refuse(["score_encoder: given false with no sequence and no track encoder; the model would read nothing"])
         _refuse(check_fusion(self.fusion, self.sequence_encoder, self.score_encoder))
+        _refuse(check_letters(self.sequence_encoder, self.track_encoder_config))
         self._rebound(self)
         return self
 
@@ -488,7 +612,63 @@ class SearchConfig(Section):
     """Validation figure to maximise (the loss is minimised)."""
     space: dict[str, Range | list[Any]] | None = None
     """Settings of model and train by name: a list of choices, or `{low: …, high: …}`; None takes the default
-    ranges of learning_rate, batch_size, hidden_dim, dropout and weight_decay."""
+    ranges of learning_rate, batch_size, hidden_dim, dropout and weight_decay, of those that act."""
+
+    def choices(self) -> dict[str, Sequence[Any]] | None:
+        """`space` with each range as a tuple (low, high)."""
+        if self.space is None:
+            return None
+        return {name: (of.low, of.high) if isinstance(of, Range) else of for name, of in self.space.items()}
+
+
+class _Network(ModelConfig, TrainConfig):
+    section: ClassVar[str] = ""
+
+
+SEARCHED = tuple(
+    name for name in _Network.model_fields if name not in ("seed", "device", "threads", "early_stopping_metric")
+)
+"""Settings that may be searched: what the network is and how it is trained, not what judges it."""
+
+
+def space_mistakes(space: Mapping[str, Sequence[Any]], settings: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a search space, each mistake with the setting's name in front.
+
+    Args:
+        space: by setting a list of choices, or a tuple (low, high).
+        settings: all of model and train. A value that acts beside some choice of another setting is no mistake.
+    """
+    mistakes = [] if space else ["empty; name a setting to search"]
+    settings = {name: settings[name] for name in _Network.model_fields}
+    fixed = {_qualified(_Network, name): value for name, value in settings.items() if name not in space}
+    for name, values in space.items():
+        if name not in SEARCHED:
+            mistakes.append(f"{name}: is no setting of the network or its training; there are " + ", ".join(SEARCHED))
+            continue
+        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
+            mistakes.append(f"{name}: given {values!r}; a list of choices or a range (low, high)")
+            continue
+        if isinstance(values, tuple):
+            numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
+            kind = _Network.model_fields[name].annotation
+            if kind not in (int, float):
+                mistakes.append(f"{name}: given {values!r}; not a number, so give a list of choices")
+                continue
+            whole = kind is float or (numbers and all(float(v).is_integer() for v in values))
+            if len(values) != 2 or not numbers or not whole or not values[0] < values[1]:
+                what = "numbers" if kind is float else "whole numbers"
+                mistakes.append(f"{name}: given {values!r}; a range is (low, high), two {what}")
+                continue
+        found: list[str] = []
+        for value in values:
+            idle = {} if is_switched_off(value) else without_effect(fixed, [_qualified(_Network, name)])
+            found += [_no_effect(name, value, need) for need in idle.values()]
+            try:
+                _Network(**{**settings, name: value})
+            except ConfigError as error:
+                found += [line for line in listed(error) if _NO_EFFECT not in line]
+        mistakes += [line if line.startswith(f"{name}") else f"{name}: {line}" for line in found]
+    return mistakes
 
 
 class ScoreConfig(Section):
@@ -601,10 +781,29 @@ class RunConfig(Section):
                 except ValidationError as error:
                     mistakes.extend(_mistakes(error, sections[name]))
                 except ConfigError as error:
-                    mistakes.extend(_listed(error))
+                    mistakes.extend(listed(error))
+        named = {name: dict(given) for name, given in values.items() if name in sections and isinstance(given, Mapping)}
+        settings = {**named, **{name: dict(section) for name, section in built.items()}}
+        given = {name: {key: settings[name].get(key, value) for key, value in named[name].items()} for name in named}
+        known = {line.split(": ", 1)[0] for line in mistakes}
+        across = _across_sections(sections, settings, given)
+        mistakes += [line for line in across if line.split(": ", 1)[0] not in known]
+        if not {"model", "train", "search"} & (set(named) - set(built)):
+            mistakes += _mistakes_of_search(built)
         if mistakes:
-            raise ConfigError(_message(mistakes))
+            raise ConfigError(joined(mistakes))
         return cls(**built)
+
+    @model_validator(mode="after")
+    def _act_together(self) -> Self:
+        sections = {name: value for name, value in self.__dict__.items() if isinstance(value, Section)}
+        given = {
+            name: {key: section.__dict__[key] for key in section.model_fields_set} for name, section in sections.items()
+        }
+        kinds = {name: type(section) for name, section in sections.items()}
+        mistakes = _across_sections(kinds, {name: section.__dict__ for name, section in sections.items()}, given)
+        _refuse(mistakes + _mistakes_of_search(sections))
+        return self
 
     @classmethod
     def load(cls, path: Path | None, overrides: Sequence[str] = (), data_root: Path | None = None) -> Self:
@@ -631,7 +830,39 @@ class RunConfig(Section):
         return cls.from_dict(values)
 
 
-def _listed(error: ConfigError) -> list[str]:
-    """The single mistakes of a message made by `_message`."""
+def _across_sections(
+    kinds: Mapping[str, type[Section]],
+    settings: Mapping[str, Mapping[str, Any]],
+    given: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+    """Given settings that cannot act in a pipeline beside those of other sections.
+
+    Args:
+        kinds: by name of the section.
+        settings: of each, by name; those that are left out have their defaults.
+        given: those that were named.
+    """
+    known: dict[str, Any] = {PIPELINE: True}
+    for name, kind in kinds.items():
+        known |= {f"{name}.{key}": field.get_default(call_default_factory=True) for key, field in _fields(kind)}
+        known |= {f"{name}.{key}": value for key, value in settings.get(name, {}).items()}
+    found = []
+    for name, named in given.items():
+        fields = kinds[name].model_fields
+        found += _without_effect(kinds[name], {}, {key: named[key] for key in named if key in fields}, known)
+    return found
+
+
+def _mistakes_of_search(sections: Mapping[str, Section]) -> list[str]:
+    search = sections.get("search")
+    space = search.choices() if isinstance(search, SearchConfig) else None
+    if space is None:
+        return []
+    settings = {**dict(sections.get("model") or ModelConfig()), **dict(sections.get("train") or TrainConfig())}
+    return [f"search.space.{line}" for line in space_mistakes(space, settings)]
+
+
+def listed(error: ConfigError) -> list[str]:
+    """The single mistakes of a message made by `joined`."""
     first, *rest = str(error).removeprefix("configuration: ").split("\n")
     return [line.strip() for line in rest] if rest else [first]

@@ -197,6 +197,16 @@ def check_track_options(name: str, options: Mapping[str, Any]) -> list[str]:
     return _check_options("track_encoder", TRACK_OPTIONS, name, options)
 
 
+def check_letters(encoder: str, track_options: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a track encoder's letters beside a sequence encoder; empty where nothing is."""
+    if track_options.get("letters") and encoder in LANGUAGE_MODELS:
+        return [
+            "track_encoder_config.letters: given true beside a language model, whose states may stand in place of "
+            "letters; leave one of them out"
+        ]
+    return []
+
+
 def _check_options(
     setting: str, encoders: Mapping[str, Mapping[str, Check]], name: str, options: Mapping[str, Any]
 ) -> list[str]:

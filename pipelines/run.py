@@ -32,6 +32,7 @@ from metalayer.config import BaseConfig, RunConfig, ScoreConfig, Section
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ConfigError, MetalayerError
 from metalayer.files import only_one, publish_file
+from metalayer.model_options import LANGUAGE_MODELS
 from pipelines import (
     checkout,
     commands,
@@ -151,6 +152,10 @@ def _config(options: argparse.Namespace, state: Path) -> RunConfig:
         if options.data_root:
             raise ConfigError(f"--data-root: given {options.data_root}; --pipeline base_layer writes to base.output")
         config.base = _absolute(config.base)
+    if options.pipeline in ("training", "search") and config.model.sequence_encoder not in LANGUAGE_MODELS:
+        from metalayer.models.build import build_model
+
+        build_model(config.model)  # parts that do not fit are found now, not after the data are read
     if options.stack == "local":
         from metalayer.device import resolve_device
 

@@ -78,7 +78,7 @@ def test_what_is_absent_is_named(here: Path, tmp_path: Path) -> None:
         train_meta_model(MetaLayerConfig(device=absent), output_dir=tmp_path)
     with pytest.raises(ConfigError, match="hyenadna"):
         train_meta_model(MetaLayerConfig(sequence_encoder="hyenadna", device="cpu"), output_dir=tmp_path)
-    config = MetaLayerConfig(splicevardb_path=tmp_path / "none.tsv")
+    config = MetaLayerConfig(variant_source="splicevardb", splicevardb_path=tmp_path / "none.tsv")
     with pytest.raises(ArtifactError, match=r"none\.tsv"):
         prepare_training_dataset(config, variant_source="splicevardb", output_dir=tmp_path)
 

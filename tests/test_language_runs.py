@@ -30,7 +30,7 @@ SMALL = {"chunk_bp": 48, "stride_bp": 16, "output_dim": 8}
 def settings(cache: Path, **encoder: Any) -> list[str]:
     values = {
         "sequence_encoder_config": {**SMALL, **encoder},
-        "embedding_cache": str(cache),
+        **({"embedding_cache": str(cache)} if encoder.get("freeze") else {}),
         **{"device": "cpu", "threads": 1, "hidden_dim": 16, "max_epochs": 2},
     }
     return [part for name, value in values.items() for part in ("--set", f"{name}={yaml.safe_dump(value).strip()}")]

@@ -121,7 +121,12 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
     space = {"learning_rat": [1], "dropout": (0.3, 0.1), "hidden_dim": "128", "batch_size": [0, 64]}
     with pytest.raises(ConfigError) as caught:
         search(tmp_path, search_space=space, metric="auc", direction="up", n_trials=0)
-    for part in ("learning_rat: no such", "dropout: given (0.3", "hidden_dim: given '128'", "batch_size: given 0"):
+    for part in (
+        "learning_rat: is no setting",
+        "dropout: given (0.3",
+        "hidden_dim: given '128'",
+        "batch_size: given 0",
+    ):
         assert part in str(caught.value)
     for part in ("metric: given 'auc'", "direction: given 'up'", "n_trials: given 0"):
         assert part in str(caught.value)
@@ -160,6 +165,17 @@ def test_settings_that_do_not_fit_fail_their_trial_alone(tmp_path: Path) -> None
     base.sequence_encoder_config = {}
     _, results = hyperparameter_search(base, space, 6, output_dir=tmp_path, make_loaders=loaders)
     assert results[0]["state"] == "complete"
+
+
+def test_what_cannot_act_in_a_trial_has_its_default_there(tmp_path: Path) -> None:
+    base = MetaLayerConfig(**{**BASE.model_dump(exclude_unset=True), "batch_size": 16, "max_epochs": 1})
+    space = {"training_unit": ["rows", "genes"], "batch_size": [16, 32]}  # genes are read in crops
+    best, results = hyperparameter_search(base, space, 6, output_dir=tmp_path, make_loaders=loaders)
+    assert {trial["state"] for trial in results} <= {"complete", "pruned"}
+    assert {trial["settings"]["training_unit"] for trial in results} == {"rows", "genes"}
+    for trial in results:
+        assert ("batch_size" in trial["settings"]) == (trial["settings"]["training_unit"] == "rows")
+    assert MetaLayerConfig.from_yaml(tmp_path / "best_config.yaml") == best
 
 
 def test_another_base_is_not_resumed(tmp_path: Path) -> None:

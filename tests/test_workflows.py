@@ -81,12 +81,12 @@ def champion_of(bundle: Path | MetalayerError, kept: Path | None = None, version
 def prepare(data_root: Path, folder: Path, *overrides: str) -> Prepared:
     settings = [
         "data.base_model=pwm",
-        "model.hidden_dim=32",
         "train.max_epochs=6",
         "train.learning_rate=0.003",
-        "train.batch_size=32",
         "train.threads=1",
         "evaluate.n_bootstrap=200",
+        *(() if "train.training_unit=genes" in overrides else ("train.batch_size=32",)),
+        *(() if "model.score_encoder=false" in overrides else ("model.hidden_dim=32",)),
     ]
     config = RunConfig.load(None, [*settings, *overrides], data_root)
     ArtifactLoader(config.data).load(folder)
@@ -386,19 +386,6 @@ def test_a_model_of_tracks_passes_the_gate_on_whole_genes(simulation: Path, tmp_
     assert rows["meta"]["log_loss"] <= 1.01 * rows["base"]["log_loss"]
     assert f"rows: {evaluation['ways']['rows']['note']}" in comparison_table(evaluation)
     assert rows["uncalibrated"]["ap_donor"] == pytest.approx(rows["base"]["ap_donor"], abs=1e-3)
-
-
-def test_rows_leave_a_track_encoder_as_it_is_and_say_so(
-    simulation: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    rows = prepare(simulation, tmp_path / "typed", "model.track_encoder=stages", "train.max_epochs=4")
-    rows.train(tmp_path / "model")
-    assert "rows carry no tracks: the track encoder is masked" in caplog.text
-    model = Predictor.load(tmp_path / "model").model
-    assert model.head.weight.any()
-    last = [weight for name, weight in model.tracks.named_parameters() if name.endswith("out.weight")]
-    assert len(last) == 2  # stages
-    assert not any(weight.any() for weight in last)
 
 
 def test_whole_genes_need_tracks(base_layer: Path, tmp_path: Path) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from pydantic import Field, PositiveInt
 
-from metalayer.config import DataConfig, EvaluateConfig, ModelConfig, TrainConfig
+from metalayer.config import DataConfig, EvaluateConfig, ModelConfig, TrainConfig, joined, listed
 from metalayer.errors import ConfigError
 from metalayer.files import publish_file
 from metalayer.schema import FEATURES
@@ -15,6 +16,13 @@ from metalayer.yaml12 import read_mapping
 
 PRESETS = Path(__file__).resolve().parents[1] / "configs"
 """Configurations that come with the package."""
+
+_UNREAD_WITH_SCORES = tuple(
+    name
+    for name in (*DataConfig.model_fields, "max_samples", "train_split", "test_split", "num_workers", "top_k_values")
+    if name != "base_model"
+)
+_ALL_POSITIONS = "which trains on all positions of the files it names"
 
 
 class MetaLayerConfig(DataConfig, ModelConfig, TrainConfig):
@@ -52,8 +60,49 @@ class MetaLayerConfig(DataConfig, ModelConfig, TrainConfig):
             raise ConfigError(f"configuration file {path}: unknown key {', '.join(odd)}; keys are words")
         return cls(**values)
 
+    @classmethod
+    def overridden(cls, written: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Settings of a file with those asked for in their place; what these take the effect from is left out.
+
+        Args:
+            written: by name, valid together.
+            asked: by name, as given.
+        """
+        acting = cls.acting({**cls().model_dump(), **written, **asked})
+        return {name: value for name, value in written.items() if name in acting} | dict(asked)
+
+    @classmethod
+    def for_scores(cls, values: Mapping[str, Any], *, separate: bool) -> Self:
+        """Settings of training on per-nucleotide files that are named one by one, which reads no base-layer folder.
+
+        Args:
+            values: those that were given, by name.
+            separate: whether there are files to validate on, so that no genes are drawn.
+
+        Raises:
+            ConfigError: all mistakes, among them settings of base-layer files, of variants and of rows.
+        """
+        values = {"training_unit": "genes", **values}
+        unread = [key for key in _UNREAD_WITH_SCORES if values.get(key) is not None]
+        mistakes = [f"{key}: does not go with --scores, {_ALL_POSITIONS}; given {values[key]}" for key in unread]
+        if separate and values.get("val_split") is not None:
+            unread.append("val_split")
+            mistakes.append(
+                f"val_split: does not go with --valid-scores, the genes to validate on; given {values['val_split']}"
+            )
+        if values["training_unit"] == "rows":
+            mistakes.append(f"training_unit rows: does not go with --scores, {_ALL_POSITIONS}")
+            values["training_unit"] = "genes"
+        try:
+            config = cls(**{key: value for key, value in values.items() if key not in unread})
+        except ConfigError as error:
+            raise ConfigError(joined([*mistakes, *listed(error)])) from None
+        if mistakes:
+            raise ConfigError(joined(mistakes))
+        return config
+
     def to_yaml(self, path: str | Path) -> None:
-        """Write all settings; `from_yaml` gives an equal configuration."""
+        """Write all settings that act; `from_yaml` gives an equal configuration."""
         with publish_file(Path(path)) as draft:
             draft.write_text(str(self), encoding="utf-8")
 

@@ -56,8 +56,9 @@ def prepare_training_dataset(
         ArtifactError: base-layer files that cannot be used, or variants that are not there.
     """
     if not isinstance(variant_source, _Unset):
-        config = config.model_copy(update={})
-        config.variant_source = variant_source
+        config = config.model_copy(update={"variant_source": None})
+        if variant_source is not None:
+            config.variant_source = variant_source
     folder = Path(output_dir)
     loader = ArtifactLoader(config)
     (folder / MANIFEST).unlink(missing_ok=True)  # it would tell of other files

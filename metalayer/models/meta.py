@@ -19,11 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from metalayer.errors import ConfigError, InputError
-from metalayer.model_options import check_track_options, fusion_name
+from metalayer.model_options import check_letters, check_track_options, fusion_name
 from metalayer.models.calibrator import Calibrator
 from metalayer.models.encoders import build_encoder
 from metalayer.models.fusion import build_fusion
-from metalayer.models.language import LanguageEncoder
 from metalayer.models.scores import FeatureNormaliser, NoScores, ScoreEncoder
 from metalayer.models.tracks import TrackEncoder
 from metalayer.schema import ACCEPTOR, ARTIFACT_WINDOW_BP, CLASSES, DONOR, FEATURES, NEITHER, POSITIONS, ROWS, WAYS
@@ -134,11 +133,8 @@ class MetaSpliceModel(nn.Module):
         # A row reads the correction of the exon bases on either side of it.
         self.track_reach_bp = 0 if self.tracks is None else self.tracks.radius_bp + 1
         self.track_letters_bp = self.tracks.letters_bp + 1 if self.tracks and self.tracks.letters_bp else 0
-        if self.track_letters_bp and isinstance(self.encoder, LanguageEncoder):
-            raise ConfigError(
-                "track_encoder_config.letters: given true beside a language model, whose states may stand in place of "
-                "letters; leave one of them out"
-            )
+        if mistakes := check_letters(sequence_encoder, self.options["track_encoder_config"]):
+            raise ConfigError("\n".join(mistakes))
         wide = max(self.track_reach_bp, self.track_letters_bp)
         self.context_bp = 0 if self.tracks is None else context_bp or 2 * wide + 1
         if self.tracks is not None and 2 * wide + 1 > self.context_bp:

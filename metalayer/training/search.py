@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import optuna
 
-from metalayer.config import ModelConfig, TrainConfig
+from metalayer.config import space_mistakes
 from metalayer.core.config import MetaLayerConfig
 from metalayer.data.dataset import RowLoader
 from metalayer.data.loaders import configured_dataloaders
@@ -35,13 +35,6 @@ DEFAULT_SPACE: dict[str, Sequence[Any]] = {
     "weight_decay": (0.0, 0.1),
 }
 """The ranges of the training guide."""
-_SEARCHED = tuple(
-    name
-    for section in (ModelConfig, TrainConfig)
-    for name in section.model_fields
-    if name not in ("seed", "device", "threads", "early_stopping_metric")
-)
-"""Settings that may be searched: what the network is and how it is trained, not what judges it."""
 STORAGE, RESULTS, BEST_CONFIG = "search.db", "results.json", "best_config.yaml"
 _WARMUP_EPOCHS = 2
 _WARMUP_TRIALS = 4
@@ -93,7 +86,10 @@ def hyperparameter_search(
             another space to resume.
         TrainingError: no trial that came to an end.
     """
-    space = DEFAULT_SPACE if search_space is None else search_space
+    space = search_space
+    if space is None:  # of the guide's ranges those that act
+        idle = base_config.idle()
+        space = {name: values for name, values in DEFAULT_SPACE.items() if name not in idle}
     _check(base_config, space, n_trials, metric, direction)
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,33 +134,7 @@ def _of_dataset(base: MetaLayerConfig, folder: Path) -> MakeLoaders:
 
 
 def _check(base: MetaLayerConfig, space: Space, n_trials: int, metric: str, direction: str) -> None:
-    mistakes = []
-    for name, values in space.items():
-        if name not in _SEARCHED:
-            why = (
-                "is no setting of the network or its training" if name in type(base).model_fields else "no such setting"
-            )
-            mistakes.append(f"search_space.{name}: {why}; there are {', '.join(_SEARCHED)}")
-            continue
-        if isinstance(values, str) or not isinstance(values, Sequence) or not values:
-            mistakes.append(f"search_space.{name}: given {values!r}; a list of choices or a tuple (low, high)")
-            continue
-        if isinstance(values, tuple):
-            numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in values)
-            kind = type(base).model_fields[name].annotation
-            if kind not in (int, float):
-                mistakes.append(f"search_space.{name}: given {values!r}; not a number, so give a list of choices")
-                continue
-            whole = kind is float or (numbers and all(float(v).is_integer() for v in values))
-            if len(values) != 2 or not numbers or not whole or not values[0] < values[1]:
-                what = "numbers" if kind is float else "whole numbers"
-                mistakes.append(f"search_space.{name}: given {values!r}; a range is (low, high), two {what}")
-                continue
-        for value in values:
-            try:
-                _configured(base, {name: value})
-            except ConfigError as error:
-                mistakes.append(f"search_space.{name}: {str(error).removeprefix('configuration: ')}")
+    mistakes = [f"search_space.{line}" for line in space_mistakes(space, dict(base))]
     if n_trials < 1:
         mistakes.append(f"n_trials: given {n_trials}; at least 1")
     known = ("pr_auc_splice", "ap_splice", "ap_donor", "ap_acceptor", "loss")
@@ -172,8 +142,6 @@ def _check(base: MetaLayerConfig, space: Space, n_trials: int, metric: str, dire
         mistakes.append(f"metric: given {metric!r}; there are {', '.join(known)}")
     if direction not in ("maximize", "minimize") or (direction == "minimize") != (metric == "loss"):
         mistakes.append(f"direction: given {direction!r}; maximize an average precision, minimize the loss")
-    if not space:
-        mistakes.append("search_space: empty; name a setting to search")
     if mistakes:
         raise ConfigError("hyperparameter search: " + "; ".join(mistakes))
 
@@ -230,7 +198,8 @@ def _proposed(base: MetaLayerConfig, space: Space, trial: optuna.Trial) -> MetaL
             settings[name] = trial.suggest_int(name, int(low), int(high), log=spans)
         else:
             settings[name] = trial.suggest_float(name, float(low), float(high), log=spans)
-    trial.set_user_attr("settings", settings)
+    acting = type(base).acting({**base.model_dump(), **settings})
+    trial.set_user_attr("settings", {name: value for name, value in settings.items() if name in acting})
     return _configured(base, settings)
 
 
@@ -239,7 +208,8 @@ def _setting(name: str, value: Any) -> str:
 
 
 def _configured(base: MetaLayerConfig, settings: Mapping[str, Any]) -> MetaLayerConfig:
-    return type(base)(**{**base.model_dump(), **settings})
+    """The settings put into the configuration; what cannot act beside them has its default."""
+    return type(base)(**type(base).acting({**base.model_dump(), **settings}))
 
 
 def _train(config: MetaLayerConfig, loaders: MakeLoaders, metric: str, direction: str, trial: optuna.Trial) -> float:

@@ -53,6 +53,8 @@ _SCORES_ALONE: Settings = {
     "augment_tracks": False,
 }
 """What a variant reads unless its own settings say otherwise."""
+_READ = {name for name in _SCORES_ALONE if name != "augment_tracks"}
+"""The settings that say which parts a network has."""
 _TRACKS: Settings = {"track_encoder": "stages"}
 _ENCODERS: Mapping[str, Settings] = {
     "none": {},
@@ -153,7 +155,7 @@ def ablate(
     """
     folder, judged_by = Path(output_dir), evaluation or EvaluateConfig()
     seeds = list(dict.fromkeys(seeds))
-    planned = _planned(config, variants, seeds)
+    planned = _planned(config, variants, seeds, separate=bool(valid_scores))
     with only_one(folder / "ablate.lock", "give another --output-dir"):
         use_threads(config.threads)
         store = _test_genes(scores, valid_scores, test_scores, folder / "data", planned[0])
@@ -222,12 +224,14 @@ class _Variant:
         return {**{name: getattr(self, name) for name in names}, "compared": compared}
 
 
-def _planned(base: MetaLayerConfig, variants: Mapping[str, Settings], seeds: Sequence[int]) -> list[_Variant]:
+def _planned(
+    base: MetaLayerConfig, variants: Mapping[str, Settings], seeds: Sequence[int], *, separate: bool
+) -> list[_Variant]:
     """The variants, after building each."""
     mistakes, planned = [], []
     for name, settings in variants.items():
         try:
-            planned.append(_plan(name, settings, base, seeds))
+            planned.append(_plan(name, settings, base, seeds, separate=separate))
         except MetalayerError as error:
             mistakes.append(f"variant {name}: {error}")
     if mistakes:
@@ -235,11 +239,15 @@ def _planned(base: MetaLayerConfig, variants: Mapping[str, Settings], seeds: Seq
     return planned
 
 
-def _plan(name: str, settings: Settings, base: MetaLayerConfig, seeds: Sequence[int]) -> _Variant:
+def _plan(name: str, settings: Settings, base: MetaLayerConfig, seeds: Sequence[int], *, separate: bool) -> _Variant:
     if alike := sorted(_ALIKE & set(settings)):
         raise ConfigError(f"{', '.join(alike)}: alike for all variants; set it in --config")
-    values = {**base.model_dump(exclude_unset=True), **_SCORES_ALONE, **settings, "patience": base.max_epochs}
-    configs = {seed: MetaLayerConfig(**{**values, "seed": seed}) for seed in seeds}
+    common = {**base.given(), "patience": base.max_epochs}
+    own = {**_SCORES_ALONE, **settings}
+    # What is set for all acts in the variants where it can.
+    plain = MetaLayerConfig(training_unit="genes", **{k: own[k] for k in _READ & own.keys()})
+    shared = {key: value for key, value in common.items() if key not in plain.idle()}
+    configs = {seed: MetaLayerConfig.for_scores({**shared, **own, "seed": seed}, separate=separate) for seed in seeds}
     config = configs[seeds[0]]
     parameters = list(build_model(config).parameters())
     return _Variant(

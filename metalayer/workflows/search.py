@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metalayer.config import ModelConfig, Range, RunConfig, TrainConfig
+from metalayer.config import ModelConfig, RunConfig, TrainConfig
 from metalayer.core import MetaLayerConfig
 from metalayer.data.gene_parts import gene_loaders, genes_with_tracks
 from metalayer.data.variant_weights import VariantWeights
@@ -64,15 +64,9 @@ def search_bundle(
             return train.training(trial), valid.validation(trial)
 
     base = MetaLayerConfig(**dict(config.data), **dict(config.model), **dict(config.train))
-    space: dict[str, Sequence[Any]] | None = None
-    if config.search.space is not None:
-        space = {
-            name: (given.low, given.high) if isinstance(given, Range) else given
-            for name, given in config.search.space.items()
-        }
     best, trials = hyperparameter_search(
         base,
-        space,
+        config.search.choices(),
         config.search.n_trials,
         config.search.metric,
         "minimize" if config.search.metric == "loss" else "maximize",

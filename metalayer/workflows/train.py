@@ -26,7 +26,6 @@ from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
 from metalayer.models.build import build_model
 from metalayer.models.bundle import save_model
-from metalayer.models.meta import MetaSpliceModel
 from metalayer.schema import POSITIONS, ROWS, WAYS
 from metalayer.training.checkpoint import LAST
 from metalayer.training.trainer import Loader, Trainer, best_epoch, seed_everything
@@ -121,7 +120,6 @@ def train_bundle(
             counts = {part: len(loader.labels) for part, loader in zip(("train", "valid"), loaders, strict=True)}
             learned = pl.DataFrame({"gene_id": list(train.gene_ids)})
         else:
-            freeze_unread(model)
             train_rows, valid_rows = (Part.read(rows, tracks, manifest[part]["genes"]) for part in ("train", "valid"))
             loaders = train_rows.training(config.train), valid_rows.validation(config.train)
             counts = {"train": len(train_rows.table), "valid": len(valid_rows.table)}
@@ -200,15 +198,6 @@ def resume(trainer: Trainer, checkpoint: Path) -> None:
         logger.warning("%s; training starts anew", error)
     else:
         logger.info("going on after epoch %d, from the checkpoint of an earlier attempt", trainer.history[-1]["epoch"])
-
-
-def freeze_unread(model: MetaSpliceModel) -> None:
-    """Rows have no tracks: a track encoder would learn nothing of them, which is told, and is left as it is."""
-    if model.tracks is not None:
-        logger.warning(
-            "rows carry no tracks: the track encoder is masked, and learns nothing; train with training_unit genes"
-        )
-        model.tracks.requires_grad_(False)
 
 
 def calibrate_on_genes(predictor: Predictor, store: TrackStore, gene_ids: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -59,9 +59,11 @@ def train_on_scores(
 
     Raises:
         ArtifactError: files that cannot be used.
+        ConfigError: settings that this does not read, such as `variant_source`.
         SplitError: a gene to train on that is, or overlaps, one to validate on, or a part without genes.
         TrainingError: a part without sites, or a loss that is not finite.
     """
+    config = MetaLayerConfig.for_scores(config.given(), separate=bool(valid_scores))
     folder = Path(output_dir)
     resumed = resume and (folder / LAST).exists()
     if resumed:

@@ -30,7 +30,6 @@ from metalayer.training.trainer import CONFIG, HISTORY, LOGS, Loader, Trainer, b
 from metalayer.workflows.train import (
     calibrate_on_genes,
     calibrate_on_rows,
-    freeze_unread,
     open_tracks,
     weights_used,
 )
@@ -96,7 +95,6 @@ def train_meta_model(
         loaders = gene_loaders(train, valid, config, model.reach_bp, model.reads_features, place, weights)
         learned = pl.DataFrame({"gene_id": list(train.gene_ids)})
     else:
-        freeze_unread(model)
         learned = dataset.frame.select("gene_id", "position")[train_loader.rows]
         logger.info("training on %d rows, validating on %d", len(train_loader.rows), len(val_loader.rows))
     used = weights_used(weights, config.training_unit, learned)
