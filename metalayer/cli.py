@@ -39,11 +39,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"metalayer {options.command}: {error}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
-        print(
-            f"metalayer {options.command}: package {error.name!r} is not installed; see `metalayer doctor`",
-            file=sys.stderr,
-        )
-        return 1
+        from metalayer.extras import explained
+
+        text = explained(error)
+        message = text or f"package {error.name!r} is not installed; see `metalayer doctor`"
+        print(f"metalayer {options.command}: {message}", file=sys.stderr)
+        return 2 if text else 1
     return code
 
 

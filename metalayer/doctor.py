@@ -8,19 +8,11 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 
-from packaging.requirements import Requirement
-
 from metalayer.config import state_dir
 from metalayer.errors import ConfigError
+from metalayer.extras import PROMISES, install, requirements
 
 MIN_FREE_GB = 1.0
-_EXTRAS = {
-    "": "the library",
-    "language": "sequence_encoder hyenadna or huggingface",
-    "training": "metalayer train",
-    "pipeline": "python pipelines/run.py",
-    "serving": "metalayer serve",
-}
 
 
 @dataclass(frozen=True)
@@ -37,7 +29,7 @@ def examine() -> list[Finding]:
     """Examine interpreter, packages of each extra, device and state folder."""
     version = ".".join(map(str, sys.version_info[:3]))
     findings = [Finding("python", sys.version_info >= (3, 11), f"{version} (3.11 or later)")]
-    findings += [_packages(extra, use) for extra, use in _EXTRAS.items()]
+    findings += [_packages(extra, use) for extra, use in PROMISES.items()]
     findings.append(_device())
     findings.append(_state())
     return findings
@@ -47,13 +39,7 @@ def _packages(extra: str, use: str) -> Finding:
     """Whether the requirements of an extra are installed in the versions asked for."""
     subject = f"packages for {use}"
     wrong = []
-    for text in metadata.requires("metalayer") or []:
-        requirement = Requirement(text)
-        marker = str(requirement.marker) if requirement.marker else ""
-        if ("extra" in marker) != bool(extra) or (
-            requirement.marker and not requirement.marker.evaluate({"extra": extra})
-        ):
-            continue
+    for requirement in requirements(extra):
         try:
             there = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
@@ -63,11 +49,10 @@ def _packages(extra: str, use: str) -> Finding:
             wrong.append(f"{requirement.name} is {there}, needs {requirement.specifier}")
     if not wrong:
         return Finding(subject, ok=True, text="all there", required=not extra)
-    where = f".[{extra}]" if extra else "."
     return Finding(
         subject,
         ok=False,
-        text=f"{'; '.join(wrong)}. In the repository: pip install -c constraints.txt -e '{where}'",
+        text=f"{'; '.join(dict.fromkeys(wrong))}. In the repository: {install(extra)}",
         required=not extra,
     )
 

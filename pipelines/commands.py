@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 
 from metalayer.errors import MetalayerError
-from pipelines import console, environment, mlflow_service, moved_state, schedule, stack_check, stacks
+from pipelines import console, environment, failures, mlflow_service, moved_state, schedule, stack_check, stacks
 
 NAMES = ("stack", "schedule")
 
@@ -22,6 +22,9 @@ def main(arguments: Sequence[str]) -> int:
         console.say(str(error))
         return error.exit_code
     except Exception as error:  # noqa: BLE001  the last place: every error becomes its message and an exit status
+        if lacking := failures.lacking(error):
+            console.say(str(lacking))
+            return lacking.exit_code
         state = environment.prepare(local=False)
         log_file = state / "logs" / f"{arguments[0]}-{time.strftime('%Y%m%d-%H%M%S')}.log"
         console.start(log_file, verbose=False)

@@ -6,7 +6,8 @@ import sys
 from logging import getLogger
 from typing import Any
 
-from metalayer.errors import MetalayerError
+from metalayer import extras
+from metalayer.errors import ConfigError, MetalayerError
 from pipelines import console, pods
 
 logger = getLogger(__name__)
@@ -51,6 +52,12 @@ def explained(run_name: str, error: Exception) -> tuple[str, BaseException]:
     where = "after the last step" if run.status.is_successful else begun
     cause = _cause(error)
     return where, cause if isinstance(cause, MetalayerError) else _lost(run) or cause
+
+
+def lacking(error: BaseException) -> ConfigError | None:
+    """What to install, where a package of the extra `pipeline` is missing."""
+    text = extras.explained(error, ("", "pipeline", "kubeflow")) if isinstance(error, ModuleNotFoundError) else None
+    return ConfigError(text) if text else None
 
 
 def _reconstructed(step: Any) -> BaseException:

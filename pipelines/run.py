@@ -69,6 +69,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the pipeline; returns the exit status."""
     output.outlive_readers()
     given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        return _main(given)
+    except ModuleNotFoundError as error:
+        lacking = failures.lacking(error)
+        if lacking is None:
+            raise
+        console.failure(lacking, where=console.BEFORE, log_file=Path(), state=Path(), code=lacking.exit_code)
+        return lacking.exit_code
+
+
+def _main(given: list[str]) -> int:
     if given and given[0] in commands.NAMES:
         return commands.main(given)
     options = _parser().parse_args(given)
@@ -100,6 +111,7 @@ def _started(options: argparse.Namespace, state: Path, run_name: str, log_file: 
             return _run(config, options, run_name, state, log_file)
     except Exception as error:  # noqa: BLE001  the last place: every error becomes its message and an exit status
         where, cause = failures.explained(run_name, error)
+        cause = failures.lacking(cause) or cause
         code = cause.exit_code if isinstance(cause, MetalayerError) else 1
         console.failure(cause, where=where, log_file=log_file, state=state, code=code)
         return code

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -27,8 +27,10 @@ from metalayer.errors import ArtifactError, InputError, ServiceError
 from metalayer.files import only_one, publish_file, sha256
 from metalayer.inference import Predictor
 from metalayer.schema import CLASSES, ROW_SCORES, ROWS
-from metalayer.serving.client import MetaLayerClient
 from metalayer.serving.schemas import INDEX, NOTE, SEQUENCE, WAY, Limits, RequestError, validate_columns
+
+if TYPE_CHECKING:
+    from metalayer.serving.client import MetaLayerClient
 
 logger = logging.getLogger(__name__)
 
