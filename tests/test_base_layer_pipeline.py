@@ -53,7 +53,8 @@ class TestRuns:
         assert all((work / path).exists() for path in wrote)
         command = found(r"^train +(.+)$", first.out)
         assert command == (
-            "python pipelines/run.py --stack local --config own.yaml --data-root own --set data.base_model=pwm"
+            f"METALAYER_HOME={work / 'state'} python {RUN} --stack local --config own.yaml --data-root own "
+            "--set data.base_model=pwm"
         )
         RunConfig.load(work / "own.yaml", ["data.base_model=pwm"], work / "own")
         data = DataConfig(base_model="pwm", data_root=work / "own")

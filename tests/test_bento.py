@@ -344,7 +344,11 @@ def test_two_servers_of_one_store_one_with_tls_one_of_a_terminal(home: Path, ben
         stdin=inside,
         stdout=(home / "terminal.log").open("w"),
         stderr=subprocess.STDOUT,
-        preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),  # noqa: PLW1509
+        preexec_fn=lambda: (  # noqa: PLW1509
+            os.setsid(),
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            signal.signal(signal.SIGHUP, signal.SIG_DFL),  # also where the tests run under nohup
+        ),
     )
     os.close(inside)
     command = [*command[:-1], str(free_port())]

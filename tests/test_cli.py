@@ -174,7 +174,7 @@ def test_evaluate(simulation: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     files = sorted(map(str, simulation.glob("nucleotide_scores/*.parquet")))
     arguments = ["evaluate", "--model", str(bundle), "--scores", *files, "--output", str(tmp_path / "report.json")]
     assert cli.main([*arguments, "--device", "cpu"]) == 0
-    assert "44 held-out genes, all positions" in capsys.readouterr().out
+    assert "44 held-out genes in 42 clusters, all positions" in capsys.readouterr().out
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["genes"] == 44
     assert report["positions"] == sum(len(pl.read_parquet(path)) for path in files)
