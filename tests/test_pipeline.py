@@ -140,7 +140,7 @@ class TestRuns:
             "print(*(one.uri for one in found), Client().zen_store.url, sep='\\n')\n"
             "assert Client().zen_store.get_store_info().is_local()\n"
         )
-        ended = execute(copy, ["-c", program, str(ROOT)])
+        ended = execute(copy, ["-P", "-c", program, str(ROOT)])
         assert ended.code == 0, ended.err
         places = [line for line in ended.out.splitlines() if line.startswith(("/", "sqlite:"))]
         assert len(places) > len(STEPS)
@@ -193,7 +193,7 @@ class TestRuns:
             "sys.exit(run.main(sys.argv[3:]))\n"
         )
         arguments = command((*QUICK, *PASSING), ("--data-root", str(simulation)))
-        second = execute(state, ["-c", program, str(ROOT), str(settings), *arguments])
+        second = execute(state, ["-P", "-c", program, str(ROOT), str(settings), *arguments])
         assert second.code == 0, second.err
         assert found(r"^cached +(.+)$", second.out) == CACHED
         assert "[4/10] train: cached" in second.err
@@ -257,7 +257,7 @@ class TestRuns:
             "sys.exit(run.main(sys.argv[2:]))\n"
         )
         arguments = command((*QUICK, "train.seed=1"), ("--data-root", str(simulation)))
-        failed = execute(state, ["-c", program, str(ROOT), *arguments])
+        failed = execute(state, ["-P", "-c", program, str(ROOT), *arguments])
         assert failed.code == 1, failed.err
         last = failed.err.splitlines()[-5:]
         assert last[0] == "failed  step evaluate"
@@ -348,7 +348,7 @@ def zenml_facts(state: Path) -> dict[str, object]:
         "facts = {name: value for name, value in version.run_metadata.items()}\n"
         "print('\\n' + json.dumps({**facts, 'stage': version.stage}, default=str))\n"
     )
-    ended = execute(state, ["-c", program, str(ROOT)])
+    ended = execute(state, ["-P", "-c", program, str(ROOT)])
     assert ended.code == 0, ended.err
     facts: dict[str, object] = json.loads(ended.out.splitlines()[-1])
     return facts
