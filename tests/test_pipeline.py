@@ -52,7 +52,7 @@ def execute(state: Path, program: list[str]) -> Ended:
         cwd=state.parent,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
