@@ -296,7 +296,11 @@ def test_the_champion_of_a_registry_is_served_and_followed(tmp_path: Path) -> No
     ("arguments", "says"),
     [
         ((*STATE, image("serving")), "no promoted model in the registry"),
-        ((image("serving"),), "/state/bentoml: Read-only file system; mount a volume there"),
+        ((image("serving"),), "no promoted model in the registry"),
+        (
+            (image("serving"), "metalayer", "serve", "--bento", "metalayer-pwm:7-abc"),
+            "/state/bentoml: Read-only file system; mount a volume there",
+        ),
         (
             (*STATE, image("serving"), "metalayer", "serve", "--bento", "/bento"),
             "Bento /bento: no bento.yaml in /bento",
