@@ -52,7 +52,7 @@ def _both(factors: Sequence[float]) -> str:
     return "{:.2f} (donor) and {:.2f} (acceptor)".format(*factors)
 
 
-def told(report: dict[str, Any]) -> str:
+def summary(report: dict[str, Any]) -> str:
     parts = []
     for metric in METRICS:
         form = ".6f" if metric == "ece" else ".4f"
@@ -91,7 +91,7 @@ def stack(scores: Path, weak: str, strong: str, folder: Path) -> None:
         )
         for name, labels, a, b in both("chr3")
     ]
-    compared = told(evaluate(genes, EvaluateConfig()))
+    compared = summary(evaluate(genes, EvaluateConfig()))
     print(f"stack of {strong} with {_both(factors)} of {weak}, against {strong}: {compared}")
 
 
@@ -103,7 +103,7 @@ def main() -> int:
             found = []
             for seed in SEEDS:
                 found.append(one_seed(scores, base, seed, Path(name) / f"{base}-{seed}"))
-                print(f"{base}, seed {seed}: {told(found[-1])}; shrinkage {_both(found[-1]['shrinkage'])}, ", end="")
+                print(f"{base}, seed {seed}: {summary(found[-1])}; shrinkage {_both(found[-1]['shrinkage'])}, ", end="")
                 print(f"{found[-1]['seconds']:.0f} s", flush=True)
             medians = [f"{m} {statistics.median(one['meta'][m] for one in found):.4f}" for m in METRICS]
             print(f"{base}, median of {len(SEEDS)}: {', '.join(medians)}", flush=True)

@@ -380,7 +380,7 @@ class EncoderOptions(dict[str, Any]):
         return self
 
     def setdefault(self, name: str, value: Any = None) -> Any:
-        """As of a dictionary; errors as of `update`."""
+        """As of a dictionary; errors as in `update`."""
         if name not in self:
             self[name] = value
         return self[name]

@@ -69,12 +69,12 @@ def path(name: str, environment: Mapping[str, str] | None = None) -> Path | None
 
 
 def absolute(given: str | Path, name: str) -> Path:
-    """A path that means the same in every process; errors as of `path`."""
+    """A path that means the same in every process; errors as in `path`."""
     return home(given, name).resolve()
 
 
 def home(given: str | Path, name: str) -> Path:
-    """A path with `~` as the home folder; errors as of `path`."""
+    """A path with `~` as the home folder; errors as in `path`."""
     try:
         return Path(given).expanduser()
     except (RuntimeError, ValueError) as error:
@@ -147,7 +147,7 @@ def tracking_uri() -> str | None:
 
 
 def mlflow_uri(given: str, name: str) -> str:
-    """The address of an MLflow server or database, absolute; errors as of `tracking_uri`."""
+    """The address of an MLflow server or database, absolute; errors as in `tracking_uri`."""
     needed = "http://HOST:5000 of an MLflow server, or sqlite:////FOLDER/mlflow.db"
     text = given.strip()
     if text.lower().startswith("sqlite:"):

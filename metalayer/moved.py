@@ -76,7 +76,7 @@ def follow_mlflow(database: Path, *, held: bool = False) -> None:
         held: whether this process holds the state folder (`RUN_LOCK`).
 
     Raises:
-        MetalayerError: as of `follow`.
+        MetalayerError: as in `follow`.
     """
     folder = database.resolve().parent / MLFLOW_ARTIFACTS
     follow(database, _MLFLOW, folder, folder.as_uri(), held=held)

@@ -62,7 +62,7 @@ def read(path: Path) -> Any:
 
     Raises:
         OSError: no such file.
-        ValueError: not in UTF-8, or as of `parse`.
+        ValueError: not in UTF-8, or as in `parse`.
     """
     data = Path(path).read_bytes().removeprefix(codecs.BOM_UTF8)
     try:
@@ -77,7 +77,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """The sections or keys of a file; none of an empty one.
 
     Raises:
-        ConfigError: no file, no YAML as of `parse`, or not a mapping.
+        ConfigError: no file, no YAML as in `parse`, or not a mapping.
     """
     try:
         values = read(path)
@@ -118,7 +118,7 @@ def dump(values: Any) -> str:
 
 
 class _Loader(yaml.SafeLoader):
-    """Values as of the core schema; dictionaries with each key once."""
+    """Values as in the core schema; dictionaries with each key once."""
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]

@@ -1,4 +1,4 @@
-"""Which commit the code of a run is of: asked of this checkout alone, with the reason where it cannot be told."""
+"""Which commit the code of a run is of: asked of this checkout alone, with the reason where it is not known."""
 
 from __future__ import annotations
 

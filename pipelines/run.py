@@ -4,7 +4,7 @@
 
 Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure,
 130 or 143 interrupted by SIGINT or SIGTERM.
-Configuration and data are checked before ZenML is imported, so a mistake in them is told at once.
+Configuration and data are checked before ZenML is imported, so a mistake in them is reported at once.
 """
 
 from __future__ import annotations
@@ -273,8 +273,8 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
             data_hash = hashlib.sha256(f"{data_hash} {scorer.digest}".encode()).hexdigest()
         there = cached and (scorer is None or results.scored_by(config, state) == scorer.digest)
         inputs_now = {"data_hash": data_hash, "code_hash": code_hash}
-        if options.if_changed and (told := _run_before(options.pipeline, settings, inputs_now, stack, there=there)):
-            console.say(told)
+        if options.if_changed and (reason := _run_before(options.pipeline, settings, inputs_now, stack, there=there)):
+            console.say(reason)
             console.say("exit status 0: skipped")
             return 0
         store = Client().active_stack.artifact_store

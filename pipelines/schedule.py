@@ -148,7 +148,7 @@ def apply(stack: Stack, documents: Sequence[dict[str, Any]]) -> bool:
 
     Args:
         stack: with the cluster.
-        documents: as of `manifests`.
+        documents: as in `manifests`.
 
     Raises:
         ConfigError: a Secret or claim that its pods mount is not there; the schedule of this name starts another run;

@@ -42,7 +42,7 @@ def kept(store: Any, run_key: str, folder: Path, name: str = LAST) -> Iterator[P
 
     Args:
         store: ZenML's artifact store.
-        run_key: as of `key`.
+        run_key: as in `key`.
         folder: to make, for a remote store.
         name: of the last checkpoint, a file that is only ever replaced.
     """

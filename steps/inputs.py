@@ -66,7 +66,7 @@ def local_inputs(data: DataConfig, data_hash: str, folder: Path) -> DataConfig:
     """`data` on a local stack; else the same with the files of the store, copied to `folder`.
 
     Raises:
-        ArtifactError: as of `fetch`.
+        ArtifactError: as in `fetch`.
     """
     store = _active_store()
     return fetch(data, data_hash, folder, store) if "://" in store.path else data

@@ -190,10 +190,7 @@ def test_the_work_of_clients_that_have_gone_is_dropped(
         with server.connect(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body):
             while server.serving.in_hand == 0:
                 time.sleep(0.01)
-    until = time.monotonic() + 30
-    while server.serving.in_hand:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    until_idle(server)
     assert len(blocks) < 20
     assert counted("interrupted", reason="disconnect") == before + CONCURRENT
     monkeypatch.undo()
@@ -223,6 +220,14 @@ def test_answers_that_nobody_reads_are_given_up(run: Callable[..., Running], mon
             taken += len(part)
             time.sleep(0.05)
     assert taken > 30_000_000
+
+
+def until_idle(server: Running) -> None:
+    """Wait until no request is in hand."""
+    until = time.monotonic() + 30
+    while server.serving.in_hand:
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 @pytest.mark.slow
@@ -267,10 +272,7 @@ def test_a_client_that_has_gone_with_requests_behind_the_first_is_noticed(
     with server.connect((POST + b"Content-Length: %d\r\n\r\n" % len(ONE) + ONE) * 5):
         while server.serving.in_hand == 0:
             time.sleep(0.01)
-    until = time.monotonic() + 30
-    while server.serving.in_hand:
-        assert time.monotonic() < until
-        time.sleep(0.01)
+    until_idle(server)
     assert counted("interrupted", reason="disconnect") == before + 1
 
 

@@ -151,10 +151,10 @@ def test_the_largest_weight_wins_and_all_is_counted(base: Path, tmp_path: Path) 
     }
     assert (report["matched"], report["rows_weighted"]) == (1, 1)  # the row lies at G of GT
     training = pl.DataFrame({"gene_id": ["a", "z"]})
-    told = {"source": "splicevardb", "unit": "positions", "variants": 2, "weighed": 2, "genes": 1}
-    assert weights.used("positions", training) == told
-    told = {"source": "splicevardb", "unit": "rows", "variants": 1, "weighed": 1, "genes": 1}
-    assert weights.used("rows", pl.DataFrame({"gene_id": ["a"], "position": [DONOR_AT + 1]})) == told
+    reported = {"source": "splicevardb", "unit": "positions", "variants": 2, "weighed": 2, "genes": 1}
+    assert weights.used("positions", training) == reported
+    reported = {"source": "splicevardb", "unit": "rows", "variants": 1, "weighed": 1, "genes": 1}
+    assert weights.used("rows", pl.DataFrame({"gene_id": ["a"], "position": [DONOR_AT + 1]})) == reported
     assert weights.used("positions", pl.DataFrame({"gene_id": ["z"]}))["variants"] == 0
 
 
@@ -253,7 +253,7 @@ def at_sites(prepared: Prepared, bundle: Path) -> list[float]:
 def test_planted_variants_change_the_fit_and_nothing_else(simulation: Path, tmp_path: Path) -> None:
     """Weighed donors are fitted closer, weighed acceptors are; calibration and validation know of no variant."""
     plain = prepare(simulation, tmp_path / "plain", *QUICK)
-    results, weights, told = {}, {}, {}
+    results, weights, reported = {}, {}, {}
     for name, site_class in (("plain", None), ("again", None), ("donor", DONOR), ("acceptor", ACCEPTOR)):
         it = plain
         if site_class is not None:
@@ -262,14 +262,14 @@ def test_planted_variants_change_the_fit_and_nothing_else(simulation: Path, tmp_
             it = prepare(simulation, tmp_path / name, *QUICK, *variants)
         results[name] = it.train(tmp_path / f"{name}_model")
         model, info = load_model(tmp_path / f"{name}_model")
-        weights[name], told[name] = model.state_dict(), info["sample_weights"]
+        weights[name], reported[name] = model.state_dict(), info["sample_weights"]
     assert all(torch.equal(value, weights["again"][key]) for key, value in weights["plain"].items())
-    assert told["plain"] is None
+    assert reported["plain"] is None
     for name in ("donor", "acceptor"):
-        assert told[name]["unit"] == "positions"
-        assert told[name]["weighed"] == told[name]["variants"] > 50
+        assert reported[name]["unit"] == "positions"
+        assert reported[name]["weighed"] == reported[name]["variants"] > 50
         assert any(not torch.equal(value, weights["plain"][key]) for key, value in weights[name].items())
-        assert results[name]["sample_weights"] == told[name]
+        assert results[name]["sample_weights"] == reported[name]
         first, without = results[name]["history"][0], results["plain"]["history"][0]
         assert first | {"seconds": 0} == pytest.approx(without | {"seconds": 0}, nan_ok=True)
     surer = {kind: at_sites(plain, tmp_path / f"{kind}_model") for kind in ("donor", "acceptor")}

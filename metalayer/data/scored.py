@@ -93,7 +93,7 @@ class ScoredGenomeWriter:
         self.copy(gene, pa.Table.from_arrays(columns, schema=_SCHEMA))
 
     def copy(self, gene: Gene, rows: pa.Table) -> None:
-        """One gene as another file of scores has it; errors as of `add`."""
+        """One gene as another file of scores has it; errors as in `add`."""
         check_rows(gene, rows)
         self._writer.write_table(rows, row_group_size=len(rows))
         self._index.append(_index_line(gene))

@@ -227,7 +227,7 @@ def _in_chunks(
 
 
 def sequence_track(sequence: str, base_scores: NDArray[np.floating]) -> GeneTrack:
-    """A transcript-sense sequence as a gene that lies nowhere; arguments and errors as of `predict_tracks`."""
+    """A transcript-sense sequence as a gene that lies nowhere; arguments and errors as in `predict_tracks`."""
     tokens = encode(sequence)
     scores = np.asarray(base_scores, dtype=np.float32)
     if scores.shape != (len(tokens), len(CLASSES)) or not len(tokens):

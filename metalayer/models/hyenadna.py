@@ -239,7 +239,7 @@ def load_hyenadna(path: str | Path, positions: int | None = None) -> HyenaDna:
 
     Args:
         path: directory with `config.json` and `model.safetensors` in the published layout.
-        positions: as of `HyenaDna`.
+        positions: as in `HyenaDna`.
 
     Raises:
         ModelError: a file that is absent or damaged, or tensors that are missing, extra or of another shape,

@@ -96,7 +96,7 @@ class Follower:
         try:
             try:
                 champion = registry.find_champion(self._name, self._uri)
-            except MetalayerError as error:  # also of the way there, as of a proxy
+            except MetalayerError as error:  # also of the way there, like a proxy
                 raise RegistryError(str(error)) from None
             finally:
                 self._asked.set()

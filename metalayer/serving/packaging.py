@@ -221,7 +221,7 @@ def serve(
 
 
 def _listening(settings: ServingSettings, host: str | None, port: str | int | None) -> int:
-    """The port, after a look at whether this machine can listen there; errors as of `serve`."""
+    """The port, after a look at whether this machine can listen there; errors as in `serve`."""
     host_name, port_name = ("--host" if host else "BENTOML_HOST"), ("--port" if port is not None else "BENTOML_PORT")
     given = port if port is not None else environment.get("BENTOML_PORT")
     number = network.port(3000 if given is None else given, port_name)

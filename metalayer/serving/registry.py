@@ -112,7 +112,7 @@ def registered_name(base_model: str) -> str:
 
 
 def default_tracking_uri() -> str:
-    """`$MLFLOW_TRACKING_URI`, else a SQLite file in the state directory; errors as of `environment.tracking_uri`."""
+    """`$MLFLOW_TRACKING_URI`, else a SQLite file in the state directory; errors as in `environment.tracking_uri`."""
     return environment.tracking_uri() or f"{_SQLITE}{state_dir() / 'mlflow.db'}"
 
 

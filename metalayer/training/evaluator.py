@@ -52,7 +52,7 @@ class MetaLayerEvaluator:
 
         Raises:
             ConfigError: a device that is not there.
-            EvaluationError: rows that are left out or given twice, no chromosomes, and as of `row_metrics`.
+            EvaluationError: rows that are left out or given twice, no chromosomes, and as in `row_metrics`.
         """
         chroms = _chromosomes(loader.table.frame)
         model.to(resolve_device(str(device)))

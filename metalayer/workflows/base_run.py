@@ -135,7 +135,7 @@ def fingerprint(config: BaseConfig) -> str:
     """SHA-256 of all that decides the scores: code, model, weights, padding, reference and annotation, by content.
 
     Raises:
-        ConfigError, InputError, ModelError: as of `base_run`, of model, weights and absent files.
+        ConfigError, InputError, ModelError: as in `base_run`, of model, weights and absent files.
     """
     return _digest(_facts(config, _load(config)))
 

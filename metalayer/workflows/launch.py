@@ -74,7 +74,7 @@ def train_on_machine(
     SIGTERM ends the processes first and then does what it did before.
 
     Raises:
-        MetalayerError: as of `train_bundle`, of the process that failed first.
+        MetalayerError: as in `train_bundle`, of the process that failed first.
         TrainingError: a process that failed otherwise, or was killed.
     """
     number = processes(config.train)

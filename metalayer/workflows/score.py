@@ -101,7 +101,7 @@ def score_rows_by_server(rows: Path, client: MetaLayerClient, output: Path) -> i
     """As `score_rows`, by a server; a run that was cut off goes on where it was.
 
     Args:
-        rows: `.parquet`, as of `score_rows`.
+        rows: `.parquet`, as in `score_rows`.
         client: of the server; tries again while that restarts, and is closed on KeyboardInterrupt.
         output: `.parquet`; appears whole or not at all. Answers are kept in `<output>.parts` until then.
 

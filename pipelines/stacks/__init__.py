@@ -128,7 +128,7 @@ def apply(stack: Stack, more: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Register the stack, its secrets and components with ZenML, or bring them up to date, and make it active.
 
     Args:
-        stack: as of `read`.
+        stack: as in `read`.
         more: further settings by type of component; None removes one.
 
     Returns:
