@@ -396,6 +396,17 @@ def test_two_servers_of_one_store_one_with_tls_one_of_a_terminal(home: Path, ben
             process.wait(60)
 
 
+def test_nobody_but_the_port_of_requests_is_listened_to(server: tuple[subprocess.Popen, str]) -> None:
+    """BentoML's supervisor would take commands of any user of the machine, on ports of the loopback address."""
+    process, url = server
+    supervisor = psutil.Process(process.pid)
+    processes = [supervisor, *supervisor.children(recursive=True)]
+    listening = {one.laddr.port for each in processes for one in each.net_connections("inet") if one.status == "LISTEN"}
+    assert listening == {int(url.rpartition(":")[2])}
+    named = {one.laddr for each in processes for one in each.net_connections("unix") if one.laddr}
+    assert named == set()  # a socket file, or an abstract name, which has no mode at all
+
+
 def test_sigterm_ends_the_server(server: tuple[subprocess.Popen, str]) -> None:
     process, url = server
     process.send_signal(signal.SIGTERM)
