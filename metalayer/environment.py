@@ -130,8 +130,9 @@ def url(given: str, name: str, schemes: Iterable[str] = ("http", "https"), neede
 
 
 def without_password(text: str) -> str:
-    """Text without user and password: of each URL in it, and of an address alone that has no scheme."""
-    return re.sub(r"(\w+://)\S+@|^\S+@(?=\S+$)", lambda found: f"{found[1] or ''}***@", text)
+    """Text without user and password: of each URL in it, its query too, and of an address alone that has no scheme."""
+    shown = re.sub(r"(\w+://)\S+@|^\S+@(?=\S+$)", lambda found: f"{found[1] or ''}***@", text)
+    return re.sub(r"([?&](?:password|passwd|pwd|token)=)[^&\s]+", r"\1***", shown, flags=re.IGNORECASE)
 
 
 def tracking_uri() -> str | None:

@@ -131,6 +131,8 @@ def test_no_message_shows_a_password() -> None:
     for text in ("http://me:secret@host/x", "me:secret@host", "at http://me:sec/ret@host now"):
         assert "ret" not in environment.without_password(text)
         assert "***@host" in environment.without_password(text)
+    text = "postgresql://host/db?user=me&password=secret&sslmode=require"
+    assert environment.without_password(text) == "postgresql://host/db?user=me&password=***&sslmode=require"
     assert environment.without_password("models:/a@champion is not there") == "models:/a@champion is not there"
 
 

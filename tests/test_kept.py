@@ -8,14 +8,16 @@ from pathlib import Path
 
 import mlflow
 import pytest
+import yaml
 from releases import make_bundle, make_champion, make_golden
 
-from metalayer.errors import InputError
+from metalayer.errors import InputError, ModelError, RegistryError
 from metalayer.models.bundle import digest
 from metalayer.serving import registry
 from metalayer.serving.app import Serving
 from metalayer.serving.follow import GONE, NO_CHAMPION, REFUSED, UNREACHABLE, Follower
 from metalayer.serving.kept import Kept, kept_models
+from tests.fakes import fake_server
 
 NAME = "metalayer-pwm"
 
@@ -238,3 +240,50 @@ def test_the_note_of_another_layout_counts_as_nothing(tmp_path: Path) -> None:
     kept.folder.mkdir(parents=True)
     (kept.folder / "current.json").write_text(json.dumps({"release": "2"}))
     assert kept.current() is None
+
+
+def test_no_log_shows_the_password_of_a_registry_that_answers_oddly(
+    released: Path, place: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with fake_server() as odd:
+        uri = f"http://me:se@cret@127.0.0.1:{odd.port}"
+        one = Follower(Serving(), uri, released, Kept(place, uri, NAME))
+        for answer in (b"<html>", [], {"model_version": 5}, {"model_version": {"version": "x"}}, {"odd": 1}):
+            odd.answers["GET /api/2.0/mlflow/registered-models/alias"] = (200, answer)
+            with pytest.raises(RegistryError, match=r"\*\*\*@127") as caught:
+                registry.find_champion(NAME, uri)
+            assert "cret" not in str(caught.value)
+            one.look()
+            assert one._serving.registry["state"] == UNREACHABLE
+
+    def broken(*_: object) -> None:
+        one._serving.draining = True  # a follower's last look
+        raise RuntimeError(f"{uri}/api")
+
+    monkeypatch.setattr(registry, "find_champion", broken)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    one._run()
+    assert "http://***@127.0.0.1" in caplog.text
+    assert "RuntimeError" in caplog.text
+    assert "cret" not in caplog.text + json.dumps(one._serving.registry)
+
+
+@pytest.mark.parametrize("outside", ["absolute", "../elsewhere", "bundle/../../elsewhere", "."])
+def test_what_an_mlmodel_names_outside_its_folder_is_not_copied(copied: str, tmp_path: Path, outside: str) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "note.txt").write_text("a file of somebody else")
+    for one in (tmp_path / "copied").rglob("MLmodel"):
+        described = yaml.safe_load(one.read_text())
+        path = str(elsewhere) if outside == "absolute" else outside
+        described["flavors"]["python_function"]["artifacts"]["bundle"]["path"] = path
+        one.write_text(yaml.safe_dump(described))
+    with pytest.raises(ModelError, match=r"version 1: its MLmodel names .*, which is not inside its own folder"):
+        registry.fetch(NAME, 1, copied, tmp_path / "fetched")
+    assert not (tmp_path / "fetched").exists()
+
+
+def test_a_registered_name_is_no_way_out_of_the_folder_of_downloads(copied: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"the registry names '../elsewhere', which is not inside"):
+        registry.fetch("../elsewhere", 1, copied, tmp_path / "fetched")
+    assert not (tmp_path / "elsewhere").exists()

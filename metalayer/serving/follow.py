@@ -16,10 +16,12 @@ import logging
 import tempfile
 import threading
 import time
+import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from metalayer.environment import without_password
 from metalayer.errors import MetalayerError, ModelError, RegistryError
 from metalayer.serving.app import Serving
 from metalayer.serving.engine import Engine
@@ -81,9 +83,10 @@ class Follower:
         while not self._serving.draining:
             try:
                 self.look()
-            except Exception:  # the thread goes on, whatever a registry or a model comes up with
+            except Exception:  # noqa: BLE001  the thread goes on, whatever a registry or a model comes up with
                 SWAPS.labels("failed").inc()
-                logger.exception("following %s failed; the model that answers goes on", self._uri)
+                text = f"following {self._uri} failed; the model that answers goes on\n{traceback.format_exc()}"
+                logger.error("%s", without_password(text))
             self._looked.set()
             time.sleep(self._serving.settings.follow_every_s)
 

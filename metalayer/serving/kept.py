@@ -14,7 +14,6 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import quote, unquote
 
+from metalayer.environment import without_password
 from metalayer.files import publish_directory, publish_file
 
 FOLDER = "followed"
@@ -162,7 +162,7 @@ def registry_folder(place: Path, registry_uri: str) -> Path:
 
     A changed password is no other registry, nor is a database that moved with the state folder.
     """
-    address = re.sub(r"//[^/@]*@", "//", registry_uri).rstrip("/")
+    address = without_password(registry_uri).replace("***@", "").rstrip("/")
     if registry_uri.startswith(_SQLITE):
         address = os.path.relpath(registry_uri.removeprefix(_SQLITE), place)
     return place / hashlib.sha256(address.encode()).hexdigest()[:_DIGITS]

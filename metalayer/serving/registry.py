@@ -28,6 +28,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import polars as pl
+from google.protobuf.json_format import Error as UnreadableAnswer
 from mlflow.entities import LifecycleStage, Metric, Run
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.exceptions import MlflowException
@@ -58,7 +59,7 @@ ANSWERS, ANSWERS_TAG = "answers.parquet", "answers_sha256"
 PROMOTED, REJECTED = "promoted", "rejected"
 NAME_PREFIX = "metalayer-"
 EXAMPLE_ROWS = 3
-_BUNDLE = "bundle"
+_BUNDLE, _GOLDEN = "bundle", "golden"
 _SQLITE = "sqlite:///"
 _ORIGIN_TAGS = ("data_hash", "code_hash", "git_commit", "pipeline_run")
 _TAG_LENGTH = 100_000  # what MLflow takes of a tag
@@ -348,7 +349,7 @@ def fetch(name: str, version: int, tracking_uri: str | None, download_to: Path) 
         ModelError: the stored model is damaged.
     """
     uri = tracking_uri or default_tracking_uri()
-    directory = Path(download_to) / name / str(version)
+    directory = _inside(Path(download_to), name, "the registry") / str(version)
     with service(uri) as client:
         found = _model_version(client.get_model_version(name, str(version)))
         damaged = ModelError(
@@ -361,9 +362,11 @@ def fetch(name: str, version: int, tracking_uri: str | None, download_to: Path) 
                 try:
                     described = yaml12.read(root / "MLmodel")  # mlflow-skinny cannot load it
                     artifacts = described["flavors"]["python_function"]["artifacts"]
+                    its_mlmodel = f"{name} version {version}: its MLmodel"
+                    files = {one: _inside(root, artifacts[one]["path"], its_mlmodel) for one in (_BUNDLE, _GOLDEN)}
                     with publish_directory(directory) as draft:
-                        shutil.copytree(root / artifacts[_BUNDLE]["path"], draft / _BUNDLE)
-                        shutil.copyfile(root / artifacts["golden"]["path"], draft / release.GOLDEN)
+                        shutil.copytree(files[_BUNDLE], draft / _BUNDLE)
+                        shutil.copyfile(files[_GOLDEN], draft / release.GOLDEN)
                 except (KeyError, TypeError, ValueError, FileNotFoundError):
                     raise damaged from None
     if not _is(directory, found.digest):
@@ -431,7 +434,7 @@ def _log_model(
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("mlflow_model.py")),
-            artifacts={_BUNDLE: str(prepared), "golden": str(golden), **kept},
+            artifacts={_BUNDLE: str(prepared), _GOLDEN: str(golden), **kept},
             code_paths=[str(release.copy_source(Path(scratch)))],
             signature=signature,
             input_example=example.head(EXAMPLE_ROWS),
@@ -519,7 +522,24 @@ def by_alias(client: mlflow.MlflowClient, name: str, alias: str) -> ModelVersion
         raise
 
 
+def _inside(folder: Path, name: str, who: str) -> Path:
+    """The path of what the registry names in a folder of ours; `who` names it, for the message.
+
+    Raises:
+        ModelError: it lies elsewhere, whether by an absolute path, `..` or a symbolic link.
+    """
+    path = folder / name
+    if path.resolve() == folder.resolve() or not path.resolve().is_relative_to(folder.resolve()):
+        raise ModelError(
+            f"{who} names {name!r}, which is not inside its own folder; nothing was copied. Restore the registry, or "
+            "register the model again"
+        )
+    return path
+
+
 def _model_version(found: Any) -> ModelVersion:
+    if not str(found.version).isdecimal():
+        raise MlflowException(f"a version of {found.name!r} has no number, but {found.version!r}")
     return ModelVersion(found.name, int(found.version), found.run_id or None, dict(found.tags))
 
 
@@ -561,7 +581,7 @@ def service(uri: str) -> Iterator[mlflow.MlflowClient]:
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         yield mlflow.MlflowClient(uri, uri)
-    except (MlflowException, OSError, *_DATABASE_ERRORS) as error:
+    except (MlflowException, OSError, UnreadableAnswer, *_DATABASE_ERRORS) as error:
         shown = without_password(uri)
         message = without_password(str(error).replace(uri, shown))
         raise RegistryError(
