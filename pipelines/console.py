@@ -33,6 +33,8 @@ _ZENML_CHATTER = (
 """Their warnings tell of the creation of ZenML's database, of MLflow flavours that are not installed, and
 of each step that a failed one leaves out."""
 _KEPT_LOGS = 20
+_RESULT = logging.getLogger("result")
+_RESULT.propagate = False  # to the log file alone: ZenML's handler would print each line a second time
 _STARTED = re.compile(r"^Step `(\w+)` has started\.$")
 _FINISHED = re.compile(r"^Step `(\w+)` has finished in `(.+)`\.$")
 _CACHED = re.compile(r"^Using cached version of step `(\w+)`\.$")
@@ -108,6 +110,8 @@ def start(log_file: Path, *, verbose: bool) -> None:
     root.setLevel(logging.INFO)
     for handler in (screen, to_file):
         root.addHandler(handler)
+    _RESULT.setLevel(logging.INFO)
+    _RESULT.addHandler(to_file)
 
 
 def take_over() -> None:
@@ -138,7 +142,7 @@ def shown(path: Path) -> str:
 def say(text: str = "") -> None:
     """Print a line of the result, which goes to the log file too."""
     if text:
-        logging.getLogger("result").info("%s", text)
+        _RESULT.info("%s", text)
     print(text, flush=True)
 
 

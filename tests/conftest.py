@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "cluster" if Path(file).name.startswith("test_cluster") else file
 
     return Scheduling(config, log)
+
+
+@pytest.fixture(autouse=True)
+def _leaves_nothing() -> Iterator[None]:
+    """What a command sets for its whole process, which is also that of the next test."""
+    root, environment = logging.getLogger(), dict(os.environ)
+    level, handlers = root.level, list(root.handlers)
+    yield
+    os.environ.clear()
+    os.environ.update(environment)
+    root.setLevel(level)
+    root.handlers[:] = [handler for handler in root.handlers if handler in handlers]
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import psutil
@@ -32,6 +33,15 @@ with interrupt.ending(lambda: os.write(2, b"interrupted"), unwind_s={unwind_s}):
 """
 
 
+def until_waiting(pid: int) -> None:
+    """Until the main thread has been asleep at each of many looks: it is in the wait, not on its way there."""
+    asleep, until = 0, time.monotonic() + 60
+    while asleep < 20 and time.monotonic() < until:
+        asleep = asleep + 1 if psutil.Process(pid).status() == psutil.STATUS_SLEEPING else 0
+        time.sleep(0.01)
+    assert asleep == 20
+
+
 @pytest.mark.parametrize(("stuck", "unwind_s"), [(True, 0), (True, 0.5), (False, 0), (False, 60)])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_all(number: int, stuck: bool, unwind_s: float) -> None:
@@ -41,6 +51,7 @@ def test_a_signal_ends_all(number: int, stuck: bool, unwind_s: float) -> None:
     ) as process:
         assert process.stdout is not None
         child = psutil.Process(int(process.stdout.readline()))
+        until_waiting(process.pid)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
     assert process.returncode == 128 + number

@@ -4,9 +4,10 @@ import asyncio
 import gzip
 import json
 import random
+import threading
 import time
 import tracemalloc
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -258,22 +259,24 @@ def test_a_json_bomb_is_refused_before_it_is_read(post, body: bytes) -> None:
     assert time.monotonic() - started < 20
 
 
-def test_more_requests_than_are_held_are_429(engine: Engine) -> None:
-    serving = Serving(engine, ServingSettings(max_concurrent=1))
+def test_more_requests_than_are_held_are_429(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    serving, go_on, score = Serving(engine, ServingSettings(max_concurrent=1)), threading.Event(), Engine.score
+
+    def held(self: Engine, rows: object) -> Iterator[np.ndarray]:
+        go_on.wait(60)
+        yield from score(self, rows)
+
+    monkeypatch.setattr(Engine, "score", held)
 
     async def run() -> list[httpx.Response]:
-        opened = asyncio.Event()
-
-        async def slow() -> AsyncIterator[bytes]:
-            await opened.wait()
-            yield json.dumps({"rows": score_rows(1)}).encode()
-
         transport = httpx.ASGITransport(create_app(serving))
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-            first = asyncio.create_task(client.post("/v1/score", content=slow(), headers={"content-type": JSON}))
-            await asyncio.sleep(0.1)
+            # Not so small that it is answered on the loop, which then would see no second one.
+            first = asyncio.create_task(client.post("/v1/score", json={"rows": score_rows(200)}))
+            while not serving.in_hand:
+                await asyncio.sleep(0.01)
             second = await client.post("/v1/score", json={"rows": score_rows(1)})
-            opened.set()
+            go_on.set()
             third = await first
             return [second, third, await client.post("/v1/score", json={"rows": score_rows(1)})]
 
