@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import metalayer
-from metalayer import environment, interrupt, output
+from metalayer import environment, interrupt, output, storage
 from metalayer.errors import MetalayerError
 
 if TYPE_CHECKING:
@@ -45,6 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         message = text or f"package {error.name!r} is not installed; see `metalayer doctor`"
         print(f"metalayer {options.command}: {message}", file=sys.stderr)
         return 2 if text else 1
+    except Exception as error:
+        if (told := storage.explained(error)) is None:
+            raise
+        print(f"metalayer {options.command}: {told}", file=sys.stderr)
+        return told.exit_code
     return code
 
 

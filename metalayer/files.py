@@ -69,15 +69,23 @@ def scratch_directory(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _draft(path: Path) -> Iterator[Path]:
-    """A name beside `path` that nobody else has, locked before anything of that name is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path.parent, path.name)
+    """A name beside `path` that nobody else has, locked before anything of that name is there.
+
+    An error of the disk names `path`.
+    """
     draft = path.with_name(f".{path.name}.draft-{secrets.token_hex(4)}")
-    with _waited_for(draft.with_name(draft.name + _LOCK)):
-        try:
-            yield draft
-        finally:
-            _remove(draft)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent, path.name)
+        with _waited_for(draft.with_name(draft.name + _LOCK)):
+            try:
+                yield draft
+            finally:
+                _remove(draft)
+    except OSError as error:
+        if error.errno and (error.filename is None or str(error.filename).startswith(str(draft))):
+            error.filename = str(path)
+        raise
 
 
 def sweep(folder: Path, name: str) -> None:

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from metalayer import storage
 from metalayer.errors import MetalayerError
 from pipelines import console, environment, failures, mlflow_service, moved_state, schedule, stack_check, stacks
 
@@ -22,15 +23,15 @@ def main(arguments: Sequence[str]) -> int:
         console.say(str(error))
         return error.exit_code
     except Exception as error:  # noqa: BLE001  the last place: every error becomes its message and an exit status
-        if lacking := failures.lacking(error):
-            console.say(str(lacking))
-            return lacking.exit_code
+        if told := failures.lacking(error) or storage.explained(error):
+            console.say(str(told))
+            return told.exit_code
         state = environment.prepare(local=False)
         log_file = state / "logs" / f"{arguments[0]}-{time.strftime('%Y%m%d-%H%M%S')}.log"
         console.start(log_file, verbose=False)
         if "zenml" in sys.modules:
             console.take_over()
-        console.failure(error, where=" ".join(arguments), log_file=log_file, state=state, code=1)
+        console.failure(error, where=" ".join(arguments), log_file=log_file, code=1)
         return 1
 
 

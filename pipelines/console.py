@@ -7,7 +7,6 @@ tracebacks; of ZenML's only warnings are shown.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import re
@@ -17,11 +16,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
-from metalayer import output
+from metalayer import output, storage
 from metalayer.errors import MetalayerError
 
 BEFORE = "before the first step"
 """Where a run fails that has none behind it."""
+
+logger = logging.getLogger(__name__)
 
 _OURS = ("metalayer", "steps", "pipelines", "__main__")
 _ZENML_CHATTER = (
@@ -40,6 +41,18 @@ _FINISHED = re.compile(r"^Step `(\w+)` has finished in `(.+)`\.$")
 _CACHED = re.compile(r"^Using cached version of step `(\w+)`\.$")
 _FAILED = re.compile(r"^Failed to run step `(\w+)`: (.*)$", re.DOTALL)
 _RETRY = re.compile(r"^Sleeping for \d+ seconds before retrying step `(\w+)`\.$")
+
+
+class _LogFile(logging.FileHandler):
+    """The log file of a run; where it can no longer be written, that is said once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        told = storage.explained(error) if (error := sys.exception()) else None
+        if told is None:
+            super().handleError(record)
+            return
+        logging.getLogger().removeHandler(self)
+        logger.warning("log file %s: %s", self.baseFilename, told)
 
 
 class _Progress(logging.Handler):
@@ -104,7 +117,7 @@ def start(log_file: Path, *, verbose: bool) -> None:
         old.unlink(missing_ok=True)
     # A stream of its own: ZenML wraps sys.stderr and would store each line twice.
     screen = _Progress(output.lasting(os.dup(2)), verbose=verbose)
-    to_file = logging.FileHandler(log_file, delay=True, encoding="utf-8")
+    to_file = _LogFile(log_file, delay=True, encoding="utf-8")
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     root = logging.getLogger()
     root.setLevel(logging.INFO)
@@ -250,12 +263,12 @@ def ended(code: int) -> None:
     say(f"exit status {code}: {'promoted' if code == 0 else 'rejected, the champion stays as it was'}")
 
 
-def failure(error: BaseException, *, where: str, log_file: Path, state: Path, code: int) -> None:
+def failure(error: BaseException, *, where: str, log_file: Path, code: int) -> None:
     """Print what failed, why and what to do, as the last lines; the traceback goes to the log file."""
     logging.getLogger("traceback").error("failed %s", where, exc_info=error)
     cause = str(error) if isinstance(error, MetalayerError) else f"{type(error).__name__}: {error}"
     lines = [f"failed  {where}", f"cause   {_indented(cause)}"]
-    fix = _fix(error, state)
+    fix = _fix(error)
     if fix:
         lines.append(f"fix     {fix}")
     if log_file.exists() and (where != BEFORE or not isinstance(error, MetalayerError)):
@@ -279,15 +292,11 @@ def _indented(text: str) -> str:
     return text.replace("\n", "\n        ")
 
 
-def _fix(error: BaseException, state: Path) -> str | None:
+def _fix(error: BaseException) -> str | None:
     """What to do about errors whose message does not say it."""
     again = "run the same command again: finished steps come from the cache"
     if isinstance(error, MetalayerError):
         return None
-    if os.strerror(errno.ENOSPC) in str(error):
-        return f"free some space on the disk of {state}, then {again}"
-    if isinstance(error, PermissionError):
-        return f"make {error.filename or state} writable, or set METALAYER_HOME to a folder that is; then {again}"
     if isinstance(error, MemoryError):
         return "use a machine with more memory, or fewer chromosomes (split.train_chroms); then run again"
     return f"see the traceback in the log; once the cause is mended, {again}"

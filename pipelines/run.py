@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 # `pipelines` and `steps`, from whatever directory this runs; with PYTHONSAFEPATH the first place is not this folder's.
 sys.path[: 0 if sys.flags.safe_path else 1] = [str(Path(__file__).resolve().parents[1])]
 
-from metalayer import interrupt, moved, output, provenance
+from metalayer import interrupt, moved, output, provenance, storage
 from metalayer.config import BaseConfig, RunConfig, ScoreConfig, Section
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ConfigError, MetalayerError
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lacking = failures.lacking(error)
         if lacking is None:
             raise
-        console.failure(lacking, where=console.BEFORE, log_file=Path(), state=Path(), code=lacking.exit_code)
+        console.failure(lacking, where=console.BEFORE, log_file=Path(), code=lacking.exit_code)
         return lacking.exit_code
 
 
@@ -111,9 +111,9 @@ def _started(options: argparse.Namespace, state: Path, run_name: str, log_file: 
             return _run(config, options, run_name, state, log_file)
     except Exception as error:  # noqa: BLE001  the last place: every error becomes its message and an exit status
         where, cause = failures.explained(run_name, error)
-        cause = failures.lacking(cause) or cause
+        cause = failures.lacking(cause) or storage.explained(cause) or cause
         code = cause.exit_code if isinstance(cause, MetalayerError) else 1
-        console.failure(cause, where=where, log_file=log_file, state=state, code=code)
+        console.failure(cause, where=where, log_file=log_file, code=code)
         return code
 
 

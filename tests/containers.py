@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
+MOUNTS = ("unshare", "--mount")
+"""File systems of its own: what is mounted there goes with the process."""
 
 
 def needs_namespaces() -> None:
@@ -20,6 +22,13 @@ def needs_namespaces() -> None:
         or subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode
     ):
         pytest.skip("no process namespace can be made here: unshare is missing or not permitted")
+
+
+def needs_mounts() -> None:
+    """Skip where this machine lets nobody mount a file system, also not in a namespace."""
+    tried = [*MOUNTS, "mount", "-t", "tmpfs", "a", "/tmp"]
+    if shutil.which("unshare") is None or subprocess.run(tried, capture_output=True, check=False).returncode:
+        pytest.skip("no file system can be mounted here: unshare or mount is missing or not permitted")
 
 
 def started(command: Sequence[str], log: Path, **environment: str) -> subprocess.Popen:

@@ -259,13 +259,12 @@ class TestRuns:
         arguments = command((*QUICK, "train.seed=1"), ("--data-root", str(simulation)))
         failed = execute(state, ["-P", "-c", program, str(ROOT), *arguments])
         assert failed.code == 1, failed.err
-        last = failed.err.splitlines()[-5:]
+        last = failed.err.splitlines()[-4:]
         assert last[0] == "failed  step evaluate"
-        assert "No space left on device" in last[1]
-        assert last[2].startswith("fix     free some space")
-        log = state.parent / last[3].split()[1]
+        assert last[1].startswith("cause   No space left on device; free some space on the disk")
+        log = state.parent / last[2].split()[1]
         assert "Traceback" in log.read_text("utf-8")
-        assert last[4] == "exit status 1: failure"
+        assert last[3] == "exit status 1: failure"
         assert "Traceback" not in failed.err
         again = execute(state, [str(RUN), *arguments, "--no-cache"])
         assert "going on after epoch 2," in again.err

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from metalayer import environment, network, yaml12
+from metalayer import environment, network, storage, yaml12
 from metalayer.config import state_dir
 from metalayer.errors import InputError, MetalayerError, RegistryError
 from metalayer.files import flush, scratch_directory
@@ -233,7 +233,8 @@ def _listening(settings: ServingSettings, host: str | None, port: str | int | No
 def _home_to_write() -> Path:
     home = bentoml_home()
     try:
-        home.mkdir(parents=True, exist_ok=True)
+        for name in ("bentos", "models", "envs", "tmp"):  # BentoML makes what is missing of these
+            (home / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(
             f"{home}: {error.strerror}; mount a volume there, or set METALAYER_HOME to a folder that can be written"
@@ -370,5 +371,7 @@ def _run_build(context: Path, home: Path, name: str, version: str) -> None:
     except subprocess.TimeoutExpired:
         raise RegistryError(f"bentoml build of {name}:{version} did not end within {_BUILD_TIMEOUT_S} s") from None
     if done.returncode or not (_directory(home, f"{name}:{version}") / "bento.yaml").is_file():
+        if told := storage.in_words(done.stderr):
+            raise type(told)(f"bentoml build of {name}:{version}: {told}")
         last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-15:])
         raise RegistryError(f"bentoml build of {name}:{version} failed with status {done.returncode}:\n{last}")

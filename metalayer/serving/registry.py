@@ -39,7 +39,7 @@ from mlflow.protos.databricks_pb2 import (
     ErrorCode,
 )
 
-from metalayer import environment, moved, network, yaml12
+from metalayer import environment, moved, network, storage, yaml12
 from metalayer.config import state_dir
 from metalayer.environment import without_password
 from metalayer.errors import ConfigError, InputError, ModelError, RegistryError
@@ -543,6 +543,11 @@ def _model_version(found: Any) -> ModelVersion:
     return ModelVersion(found.name, int(found.version), found.run_id or None, dict(found.tags))
 
 
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """MLflow logs an error of its database before it raises it, and what is raised is reported here."""
+    return not record.exc_info
+
+
 @contextlib.contextmanager
 def service(uri: str) -> Iterator[mlflow.MlflowClient]:
     """A client of the service; MLflow's global URIs and `sys.path` are put back afterwards.
@@ -574,6 +579,7 @@ def service(uri: str) -> Iterator[mlflow.MlflowClient]:
             ) from None
         check_version(database, "MLflow")
         moved.follow_mlflow(database)
+    logging.getLogger("mlflow.store.db.utils").addFilter(_without_traceback)
     # Setting either also sets its environment variable, which is asked where it is not set.
     before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
     path = list(sys.path)
@@ -583,6 +589,9 @@ def service(uri: str) -> Iterator[mlflow.MlflowClient]:
         yield mlflow.MlflowClient(uri, uri)
     except (MlflowException, OSError, UnreadableAnswer, *_DATABASE_ERRORS) as error:
         shown = without_password(uri)
+        if told := storage.explained(error):
+            kind = RegistryError if told.exit_code == 1 else InputError
+            raise kind(f"model registry {shown}: {told}") from None
         message = without_password(str(error).replace(uri, shown))
         raise RegistryError(
             f"model registry {shown}{way}: {message}. Check that the service runs and that MLFLOW_TRACKING_URI names it"

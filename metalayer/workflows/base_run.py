@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import metalayer
+from metalayer import storage
 from metalayer.base.annotation import AnnotatedGene, read_annotation
 from metalayer.base.artifacts import artifact_directory, write_artifacts
 from metalayer.base.fasta import Reference
@@ -222,7 +223,8 @@ def _told(config: BaseConfig) -> Iterator[None]:
             f"{again}, with fewer workers"
         ) from None
     except OSError as error:
-        raise MetalayerError(f"{config.output} cannot be written: {error}; {again} once that is mended") from error
+        told = storage.explained(error) or MetalayerError(str(error))
+        raise type(told)(f"{config.output} cannot be written: {told}. All {again}") from error
 
 
 def _has_genes(path: Path, genes: Sequence[Gene], own_manifest: Path) -> bool:
