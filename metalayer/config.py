@@ -245,10 +245,12 @@ def _mistakes(error: ValidationError, section: type[Section]) -> list[str]:
         elif item["type"] == "missing":
             field = section.model_fields.get(key)
             lines.append(f"{prefix}{key}: missing; {_lower_first((field and field.description) or item['msg'])}")
-        elif item["type"] in ("tuple_type", "list_type"):
-            lines.append(f"{prefix}{key}: given {item['input']!r}; {_list_wanted(key, section)}")
         else:
-            lines.append(f"{prefix}{key}: given {item['input']!r}; {_lower_first(item['msg'])}")
+            field = section.model_fields.get(str(item["loc"][0]))
+            given = repr(item["input"]) if field is None or field.repr else "what is not shown here, as it may be a key"
+            is_list = item["type"] in ("tuple_type", "list_type")
+            wanted = _list_wanted(key, section) if is_list else _lower_first(item["msg"])
+            lines.append(f"{prefix}{key}: given {given}; {wanted}")
     return lines
 
 

@@ -170,7 +170,7 @@ def clean() -> None:
     """Strip the addresses, keys and settings of this process that we or libraries read; empty ones go.
 
     Raises:
-        ConfigError: an address of MLflow that is none.
+        ConfigError: an address of MLflow that is none, or a token for it that cannot be sent.
     """
     for name in [name for name in os.environ if name.startswith(_OURS) and not name.startswith(_SERVER)]:
         value = get(name)
@@ -178,6 +178,7 @@ def clean() -> None:
             del os.environ[name]
         else:
             os.environ[name] = value
+    key("MLFLOW_TRACKING_TOKEN")
     if uri := tracking_uri():
         os.environ[TRACKING_URI] = uri
 

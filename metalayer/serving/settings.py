@@ -24,6 +24,10 @@ BODY_GRACE_S = 5.0
 """Seconds in which a body may come as slowly as it likes."""
 
 
+_SECRET: str = Field("", repr=False, exclude=True)
+"""What no message and no listing of settings shows."""
+
+
 class ServingSettings(Section):
     """What one worker of a server allows."""
 
@@ -59,13 +63,13 @@ class ServingSettings(Section):
     """Seconds until a request is in a file of that folder."""
     log_max_bytes: int = Field(2**30, ge=1)
     """Bytes of all files of that folder; beyond, the oldest go. The newest one stays whatever its size."""
-    log_key: str = ""
+    log_key: str = _SECRET
     """Key of the sequence hashes in that folder; empty is a random one, made there once."""
-    api_keys: str = ""
+    api_keys: str = _SECRET
     """Keys that clients may give as `Authorization: Bearer KEY`, separated by commas; none: no key is asked for."""
     api_keys_file: Path | None = None
     """File with further keys, one a line."""
-    metrics_key: str = ""
+    metrics_key: str = _SECRET
     """Key for /metrics and nothing else; with API keys, those open it too. None of either: no key is asked for."""
     min_body_rate: float = Field(1024.0, gt=0)
     """Bytes a second at which a body has to come, on average, after its first `BODY_GRACE_S`."""
@@ -84,8 +88,9 @@ class ServingSettings(Section):
         given = os.environ if environment is None else environment
         names = [name for name in given if name.startswith(PREFIX)]
         values = {name.removeprefix(PREFIX).lower(): value for name in names if (value := door.get(name, given))}
-        if keys := given.get(f"{PREFIX}API_KEYS"):
-            values["api_keys"] = keys  # blanks alone are no keys, and a mistake
+        for name in ("api_keys", "metrics_key"):
+            if keys := given.get(f"{PREFIX}{name.upper()}"):
+                values[name] = keys  # blanks alone are no keys, and a mistake
         return cls(**values)
 
     def environment(self) -> dict[str, str]:
@@ -133,7 +138,7 @@ class ServingSettings(Section):
         if self.api_keys_file is not None:
             where = f"serve.api_keys_file {self.api_keys_file}"
             try:
-                lines = self.api_keys_file.read_text(encoding="utf-8-sig").splitlines()
+                lines = self.api_keys_file.read_text(encoding="utf-8-sig").split("\n")
             except (OSError, ValueError) as error:
                 raise ConfigError(f"{where}: {error}") from None
             found = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
@@ -153,6 +158,16 @@ class ServingSettings(Section):
         if odd := next((mistake for key in keys if (mistake := door.unsendable(key))), None):
             raise ValueError(f"api_keys: {odd}")
         return given
+
+    @field_validator("metrics_key")
+    @classmethod
+    def _is_key(cls, given: str) -> str:
+        key = given.strip()
+        if given and not key:
+            raise ValueError("metrics_key: holds no key; give one, or leave it empty")
+        if odd := door.unsendable(key):
+            raise ValueError(f"metrics_key: {odd}")
+        return key
 
     @field_validator("registry_uri")
     @classmethod
