@@ -17,6 +17,7 @@ from metalayer import environment as door
 from metalayer import provenance
 from metalayer.config import state_dir
 from metalayer.errors import ConfigError
+from metalayer.files import publish_file
 from metalayer.migrations import check_version
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,8 +100,19 @@ def drop_half_made(state: Path) -> None:
 
 
 def mark_made(state: Path) -> None:
-    """Say that the databases are complete."""
-    (state / "zenml" / _READY).touch()
+    """Say that the databases are complete, and in which folder they are used."""
+    with publish_file(state / "zenml" / _READY) as draft:
+        draft.write_text(_identity(state), encoding="ascii")
+
+
+def is_own(state: Path) -> bool:
+    """Whether the last run in this state folder was in this very folder, and not in one that it is a copy of."""
+    ready = state / "zenml" / _READY
+    return ready.exists() and ready.read_text(encoding="ascii") == _identity(state)
+
+
+def _identity(state: Path) -> str:
+    return str(state.stat().st_ino)  # a copy has another; one that was moved, or is mounted elsewhere, the same
 
 
 def code_hash() -> str:

@@ -46,6 +46,7 @@ from pipelines import (
     schedule,
     stack_check,
     stacks,
+    unfinished,
 )
 from steps import inputs, workspace
 
@@ -267,6 +268,8 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
     local = options.stack == "local"
     with mlflow_service.access(tracking_uri, local=local) as credentials:
         stacks.apply(stack, {"experiment_tracker": credentials})
+        if local:
+            unfinished.end(state, tracking_uri)
         environment.mark_made(state)
         scorer = _scorer(config, tracking_uri, state) if plan else None
         if scorer:

@@ -25,6 +25,27 @@ FAILING = ("gate.min_pr_auc_splice=1",)
 CACHED = "load_artifacts, label, split, train"
 OTHER_PROJECT = "active_project_id: null\nactive_stack_id: 11111111-2222-3333-4444-555555555555\n"
 """What ZenML keeps in the folder of another project, where the runs are started."""
+END_LEFT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from pipelines import environment, moved_state, unfinished
+state, shared = environment.prepare(), sys.argv[2]
+moved_state.follow(state, held=False)
+from zenml.client import Client
+from metalayer.serving import registry
+registry.ensure_experiment(tracking_uri=shared)
+left, *others = Client().list_pipeline_runs(in_progress=True).items
+assert not others
+with registry.service(shared) as client:
+    where = client.get_experiment_by_name(registry.EXPERIMENT).experiment_id
+    mine, other = (client.create_run(where, run_name=name).info.run_id for name in (left.name, "of-another-folder"))
+unfinished.end(state, shared)
+assert not Client().list_pipeline_runs(in_progress=True).items
+with registry.service(shared) as client:
+    statuses = [client.get_run(one).info.status for one in (mine, other)]
+print(left.name, Client().get_pipeline_run(left.id).status.value, *statuses)
+"""
+"""Ends what was left of a run that was killed, also in an MLflow that several state folders share."""
 STEPS = (*CACHED.split(", "), "evaluate", "gate", "register", "report", "package", "promote")
 
 
@@ -304,6 +325,15 @@ class TestRuns:
         assert beside.code == 1
         assert "another run" in beside.err
         assert champion_version(state) == before
+        copy, shared = Path(shutil.copytree(state, state.parent / "copy")), f"sqlite:///{state.parent}/shared.db"
+        for folder, ended in ((copy, "RUNNING"), (state, "KILLED")):
+            looked = execute(folder, ["-P", "-c", END_LEFT, str(ROOT), shared])
+            assert looked.code == 0, looked.err
+            name, *statuses = looked.out.splitlines()[-1].split()
+            assert name.startswith("demo-")
+            assert statuses == ["stopped", ended, "RUNNING"]
+            assert ("this state folder is a copy" in looked.err) == (folder == copy)
+        shutil.rmtree(copy)
         after = run(*FAILING)
         assert after.code == 3, after.err
         assert not (state / "work").exists()

@@ -20,7 +20,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -134,6 +134,25 @@ def ensure_experiment(name: str = EXPERIMENT, tracking_uri: str | None = None) -
     uri = tracking_uri or default_tracking_uri()
     with service(uri) as client:
         return _experiment(client, name, uri)
+
+
+def end_runs(names: Collection[str], tracking_uri: str) -> None:
+    """Mark runs of our experiment that MLflow shows as running as killed.
+
+    Args:
+        names: of runs whose processes are known to have ended.
+        tracking_uri: of the service.
+
+    Raises:
+        RegistryError: the service cannot be reached or refuses.
+    """
+    with service(tracking_uri) as client:
+        found = client.get_experiment_by_name(EXPERIMENT)
+        where = [found.experiment_id] if found else []
+        running = "attributes.status = 'RUNNING'"
+        for run in list(pages(client.search_runs, experiment_ids=where, filter_string=running)):
+            if run.info.run_name in names:
+                client.set_terminated(run.info.run_id, "KILLED")
 
 
 def register(
