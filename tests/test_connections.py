@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 
 import httpx
+import numpy as np
 import psutil
 import pytest
 import uvicorn
@@ -60,7 +61,9 @@ def run(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..
     with contextlib.ExitStack() as stack:
 
         def start(**settings: object) -> Running:
-            serving = Serving(engine, ServingSettings(**{"max_concurrent": CONCURRENT, **settings}))
+            serving = Serving(
+                engine, ServingSettings(**{"max_concurrent": CONCURRENT, "client_share": 1.0, **settings})
+            )
             app = create_app(serving)
             monkeypatch.setattr(connections.BoundedProtocol, "direct", staticmethod(app), raising=False)
             port = free_port()
@@ -142,7 +145,7 @@ def test_slow_bodies_hold_up_nobody(run: Callable[..., Running]) -> None:
         for raw in slow:
             assert raw.recv(1000).split()[1] == b"408"
     assert counted("interrupted", reason="slow body") == before + len(slow)
-    assert server.serving.bodies._held == 0
+    assert server.serving.room.held == 0
 
 
 def test_a_body_that_is_slow_but_steady_is_waited_for(run: Callable[..., Running]) -> None:
@@ -159,7 +162,7 @@ def test_bodies_together_are_bounded(run: Callable[..., Running]) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(4):
             stack.enter_context(server.connect(POST + b"Content-Length: 10000\r\n\r\n" + b" " * 9999))
-        while server.serving.bodies._held < 4 * 9999:
+        while server.serving.room.held < 4 * 9999:
             time.sleep(0.01)
         assert (
             httpx.post(
@@ -170,7 +173,7 @@ def test_bodies_together_are_bounded(run: Callable[..., Running]) -> None:
             == 429
         )
     server.honest_is_served()
-    assert server.serving.bodies._held == 0
+    assert server.serving.room.held == 0
 
 
 def test_the_work_of_clients_that_have_gone_is_dropped(
@@ -189,7 +192,7 @@ def test_the_work_of_clients_that_have_gone_is_dropped(
     body = json.dumps({"rows": score_rows(64) * 160}).encode()  # 20 blocks each
     for _ in range(CONCURRENT):
         with server.connect(POST + b"Content-Length: %d\r\n\r\n" % len(body) + body):
-            while server.serving.in_hand == 0:
+            while server.serving.room.in_hand == 0:
                 time.sleep(0.01)
     until_idle(server)
     assert len(blocks) < 20
@@ -223,10 +226,36 @@ def test_answers_that_nobody_reads_are_given_up(run: Callable[..., Running], mon
     assert taken > 30_000_000
 
 
+def test_an_answer_counts_until_its_client_has_taken_it(run: Callable[..., Running]) -> None:
+    server, letters = run(), 60_000
+    body = json.dumps({"sequence": "ACGT" * (letters // 4)}).encode()
+    head = POST.replace(b"score", b"score_sequence") + b"Content-Length: %d\r\n\r\n" % len(body)
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        slow.settimeout(60)
+        slow.connect(("127.0.0.1", server.port))
+        slow.sendall(head + body)
+        assert slow.recv(1000).split()[1] == b"200"
+        assert server.serving.room.in_hand == 0
+        assert server.serving.room.held > 40 * letters
+        server.honest_is_served()
+    until = time.monotonic() + 60
+    while server.serving.room.held:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    answer = httpx.post(
+        f"http://127.0.0.1:{server.port}/v1/score_sequence",
+        content=body,
+        headers={"content-type": "application/json"},
+        timeout=60,
+    )
+    assert len(answer.json()["rows"]) == letters
+
+
 def until_idle(server: Running) -> None:
     """Wait until no request is in hand."""
     until = time.monotonic() + 30
-    while server.serving.in_hand:
+    while server.serving.room.in_hand:
         assert time.monotonic() < until
         time.sleep(0.01)
 
@@ -270,9 +299,11 @@ def test_a_client_that_has_gone_with_requests_behind_the_first_is_noticed(
     run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server, before = run(), counted("interrupted", reason="disconnect")
-    monkeypatch.setattr(Engine, "score", lambda *_: (time.sleep(0.2) for _ in range(1000)))
+    monkeypatch.setattr(
+        Engine, "score", lambda *_: (time.sleep(0.2) or np.zeros((1, 3), np.float32) for _ in range(1000))
+    )
     with server.connect((POST + b"Content-Length: %d\r\n\r\n" % len(ONE) + ONE) * 5):
-        while server.serving.in_hand == 0:
+        while server.serving.room.in_hand == 0:
             time.sleep(0.01)
     until_idle(server)
     assert counted("interrupted", reason="disconnect") == before + 1

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from kubernetes.utils.quantity import parse_quantity
 
 from metalayer.serving.settings import ServingSettings
 from pipelines import stack_check
@@ -118,6 +119,20 @@ def test_serving_settings_and_drain(overlay: list[dict[str, Any]]) -> None:
         "readiness": "/readyz",
     }
     assert container["ports"] == [{"name": "http", "containerPort": 3000}]
+
+
+@pytest.mark.parametrize("name", ["local", "production"])
+def test_the_memory_limit_of_serving_follows_from_its_settings(name: str) -> None:
+    overlay = kustomize(K8S / "overlays" / name)
+    (container,) = pod_specs(overlay)["metalayer-serving"]["containers"]
+    (config,) = (item for name, item in of_kind(overlay, "ConfigMap").items() if name.startswith("metalayer-serving"))
+    settings = ServingSettings.from_environment(config["data"])
+    assert settings.workers is not None  # else one a core of the node
+    needed = settings.memory_bytes(settings.workers)
+    limit = int(parse_quantity(container["resources"]["limits"]["memory"]))
+    assert needed <= limit <= 1.25 * needed
+    larger = settings.model_copy(update={"max_body_bytes": 2 * settings.max_body_bytes})
+    assert larger.memory_bytes(settings.workers) > limit
 
 
 def test_role_is_worked_out(overlay: list[dict[str, Any]]) -> None:

@@ -103,6 +103,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "workers": "1",
         "deadline_s": str(DEADLINE_S),
         "max_concurrent": str(CONCURRENT),
+        "client_share": "1",
         "log_dir": str(home / "requests"),
         "log_queue_bytes": "1",
         "drain_s": "0",
@@ -281,8 +282,11 @@ def test_answers_that_nobody_reads_are_dropped(served: Served) -> None:
     served.is_well()
 
 
-def test_answers_that_are_late_are_504(served: Served) -> None:
-    late = served.metric('interrupted_total{reason="deadline"}')
+def test_what_cannot_be_answered_in_time_is_refused(served: Served) -> None:
+    def counted() -> float:
+        return sum(served.metric(f'interrupted_total{{reason="{reason}"}}') for reason in ("busy", "deadline"))
+
+    before = counted()
     body, started = stream([{"sequence": "ACGT" * 250_000}]), time.monotonic()
 
     def ask(_: int) -> httpx.Response:
@@ -293,9 +297,11 @@ def test_answers_that_are_late_are_504(served: Served) -> None:
         answers = list(pool.map(ask, range(8)))
     assert time.monotonic() - started < DEADLINE_S + 10
     refused = [answer for answer in answers if answer.status_code != 200]
-    assert {answer.status_code for answer in refused} == {504}
-    assert all(f"not done within {DEADLINE_S} s" in answer.json()["error"] for answer in refused)
-    assert served.metric('interrupted_total{reason="deadline"}') == late + len(refused)
+    assert refused
+    for answer in refused:  # most of them at once, and those that were taken on, and came out slower, when it is seen
+        assert answer.status_code in (413, 429, 504), answer.text
+        assert answer.status_code != 429 or int(answer.headers["retry-after"]) >= 1
+    assert counted() == before + len(refused)
     served.is_well()
 
 

@@ -273,7 +273,7 @@ def test_more_requests_than_are_held_are_429(engine: Engine, monkeypatch: pytest
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             # Not so small that it is answered on the loop, which then would see no second one.
             first = asyncio.create_task(client.post("/v1/score", json={"rows": score_rows(200)}))
-            while not serving.in_hand:
+            while not serving.room.in_hand:
                 await asyncio.sleep(0.01)
             second = await client.post("/v1/score", json={"rows": score_rows(1)})
             go_on.set()

@@ -34,7 +34,8 @@ from starlette.routing import Route
 from metalayer.monitoring.request_log import Answered, RequestLog
 from metalayer.schema import CLASSES, POSITIONS, ROWS
 from metalayer.serving import arrow
-from metalayer.serving.bodies import Bodies, busy
+from metalayer.serving.admission import SHORT_S, Claim, Room, busy, client_name
+from metalayer.serving.bodies import read_body
 from metalayer.serving.engine import SEQUENCE_COLUMNS, Engine
 from metalayer.serving.media import JSON, answer_form, body_coding, body_form, decode
 from metalayer.serving.metrics import (
@@ -50,7 +51,7 @@ from metalayer.serving.metrics import (
     exposition,
 )
 from metalayer.serving.openapi import document, page
-from metalayer.serving.schemas import Limits, RequestError, parse_rows, parse_sequence
+from metalayer.serving.schemas import SEQUENCE, RequestError, parse_rows, parse_sequence
 from metalayer.serving.settings import ServingSettings
 
 Message = MutableMapping[str, Any]
@@ -66,18 +67,34 @@ class Asked:
     engine: Engine
     form: str
     wanted: str
-    limits: Limits
+    settings: ServingSettings
     request_id: str
     log: RequestLog | None
+    claim: Claim
 
 
-Work = Callable[[Asked, bytes], Iterator[bytes | None]]
-"""Request and its decoded body: None for each block done, the answer last."""
+@dataclass(frozen=True)
+class Part:
+    """A part of an answer."""
+
+    content: bytes
+    last: bool
+
+
+Work = Callable[[Asked, bytes], tuple[float, Iterator[Part | None]]]
+"""Request and its decoded body: the seconds that it takes; None for each block done, then the parts of the answer."""
 
 METRICS_PATH = "/metrics"
 INLINE_BYTES = 32 * 2**10
 """Rows in JSON up to this are scored without a thread: handing over takes as long as scoring them."""
 _JSON_ROWS = 8192
+"""Rows of a part of an answer in JSON: as Python numbers and text they take thirty times their bytes."""
+_POSITION_BYTES = 4 * (2 * len(SEQUENCE_COLUMNS) + len(CLASSES)) + 2
+"""Of a letter that is scored: itself, a label; in float32 its base scores, and its answers by block and as a whole."""
+CERTAIN = 2
+"""How many times the time that is left work has to take for it to be ended early: a machine may become faster."""
+_AT_A_TIME = 2**18
+"""Bytes of an answer that are sent before it is seen whether the client takes them."""
 _REQUEST_ID = re.compile(r"^[A-Za-z0-9._:/+=-]{1,128}$")
 
 logger = logging.getLogger(__name__)
@@ -97,9 +114,7 @@ class Serving:
             "says": "this server stays with the version it was packaged with",
         }
         self.draining = False
-        self.in_hand = 0
-        self.bodies = Bodies(self.settings)
-        self.turns = anyio.CapacityLimiter(self.settings.threads)
+        self.room = Room(self.settings)
         self.log = _request_log(self.settings)
         self._keys = [_digest(key) for key in self.settings.all_keys()]
         self._metrics_keys = [_digest(self.settings.metrics_key)] if self.settings.metrics_key else []
@@ -124,6 +139,10 @@ class Serving:
         scheme, _, key = authorization.partition(" ")
         given = _digest(key.strip() if scheme.lower() == "bearer" else "")
         return not keys or any([hmac.compare_digest(given, known) for known in keys])
+
+    def client(self, address: str | None, authorization: str) -> str:
+        """Who sent a request that is admitted: the owner of its key, where there are several, else its address."""
+        return authorization.partition(" ")[2].strip() if len(self._keys) > 1 else client_name(address)
 
 
 def _request_log(settings: ServingSettings) -> RequestLog | None:
@@ -189,6 +208,9 @@ def create_app(serving: Serving) -> AsgiApp:
             ]
 
         path = scope["path"] if scope["path"] in serving.document["paths"] else OTHER
+        address, _ = scope.get("client") or (None, None)
+        client = serving.client(address, Request(scope).headers.get("authorization", ""))
+        scope["state"]["claim"] = claim = Claim(serving.room, client, arrived + serving.settings.deadline_s)
         status = 0
 
         async def send_identified(message: Message) -> None:
@@ -203,6 +225,7 @@ def create_app(serving: Serving) -> AsgiApp:
             try:
                 await answer(scope, receive, send_identified)
             finally:
+                claim.release()
                 REQUESTS.labels(path, status or "none").inc()
                 SECONDS.labels(path).observe(time.monotonic() - arrived)
 
@@ -263,65 +286,109 @@ async def _docs(request: Request) -> Response:
 async def _answer(request: Request, work: Work) -> Response:
     """Read the body, then do the work block by block, within the limits and the deadline."""
     serving: Serving = request.state.serving
-    settings = serving.settings
+    settings, claim = serving.settings, request.state.claim
     engine = _engine(request)
     form, coding = body_form(request.headers), body_coding(request.headers)
     wanted = answer_form(request.headers, form)
-    asked = Asked(engine, form, wanted, settings.limits, request.state.request_id, serving.log)
+    asked = Asked(engine, form, wanted, settings, request.state.request_id, serving.log, claim)
     try:
-        async with serving.bodies.read(request, request.state.arrived) as body:
-            if serving.in_hand >= settings.max_concurrent:
-                raise busy(f"{serving.in_hand} requests are in hand, the most that are")
-            serving.in_hand += 1
-            try:
-                answer = await _work(request, work, asked, body, coding)
-            finally:
-                serving.in_hand -= 1
+        body = [await read_body(request, claim, settings, request.state.arrived)]
+        short = work is _rows_work and form == JSON and coding == "identity" and len(body[0]) <= INLINE_BYTES
+        with claim.place():
+            kind = f"{request.url.path} {form} {coding}"
+            if not short:
+                claim.take_on(engine.pace.seconds(kind, len(body[0])))
+            steps, first = _steps(work, asked, body, kind, coding), None
+            while first is None:
+                first = await _step(request, steps, short=short)
+            claim.done()
     except ClientDisconnect:
         INTERRUPTED.labels("disconnect").inc()
         return Response(status_code=400)
-    return Response(answer, media_type=wanted)
+    return _Sent(first, wanted, lambda: _step(request, steps, short=False))
 
 
-async def _work(request: Request, work: Work, asked: Asked, body: bytes, coding: str) -> bytes:
-    """The answer, block by block; none where the client has gone or the deadline is over."""
+def _steps(work: Work, asked: Asked, body: list[bytes], kind: str, coding: str) -> Iterator[Part | None]:
+    """The work on a body, which is taken from its list and not kept longer than it is needed.
+
+    What bodies of its kind took by the byte says before one is decoded and read whether there is time for it: by then
+    more is known than when it came.
+    """
+    claim, pace = asked.claim, asked.engine.pace
+    sent, begun = len(body[0]), time.perf_counter()
+    claim.take_on(pace.seconds(kind, sent))
+
+    def decoded() -> bytes:
+        found = decode(body.pop(), coding, asked.settings.max_body_bytes, claim.hold_more)
+        claim.hold(len(found))
+        return found
+
+    seconds, parts = work(asked, decoded())
+    pace.note(kind, sent, time.perf_counter() - begun + seconds)
+    claim.take_on(seconds)
+    yield from parts
+
+
+async def _step(request: Request, steps: Iterator[Part | None], *, short: bool) -> Part | None:
+    """One step of the work, when it is this client's turn; none where the client has gone or the deadline is over."""
     serving: Serving = request.state.serving
-    settings = serving.settings
-
-    def steps() -> Iterator[bytes | None]:
-        yield from work(asked, decode(body, coding, settings.max_body_bytes))
-
-    short = work is _rows_work and asked.form == JSON and coding == "identity" and len(body) <= INLINE_BYTES
-    iterator, answer = steps(), None
-    while answer is None:
-        async with serving.turns:
-            if await request.is_disconnected():
-                raise ClientDisconnect
-            if time.monotonic() - request.state.arrived > settings.deadline_s:
-                INTERRUPTED.labels("deadline").inc()
-                raise HTTPException(504, f"not done within {settings.deadline_s:g} s: send fewer rows, or letters")
-            answer = next(iterator) if short else await anyio.to_thread.run_sync(next, iterator)
-    return answer
+    claim, deadline_s = request.state.claim, serving.settings.deadline_s
+    async with serving.room.turn(claim.client):
+        if await request.is_disconnected():
+            raise ClientDisconnect
+        if claim.time_left_s() < 0:
+            INTERRUPTED.labels("deadline").inc()
+            raise HTTPException(504, f"not done within {deadline_s:g} s: send fewer rows, or letters")
+        return next(steps) if short else await anyio.to_thread.run_sync(next, steps)
 
 
-def _rows_work(asked: Asked, body: bytes) -> Iterator[bytes | None]:
-    rows = (parse_rows if asked.form == JSON else arrow.read_rows)(body, asked.limits)
+class _Sent(Response):  # type: ignore[misc]
+    """An answer that is sent part by part, as fast as its client takes it; further parts are made meanwhile."""
+
+    def __init__(self, first: Part, media_type: str, further: Callable[[], Awaitable[Part | None]]) -> None:
+        super().__init__(first.content if first.last else b"", media_type=media_type)
+        self._first, self._further = first, further
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        headers = [header for header in self.raw_headers if self._first.last or header[0] != b"content-length"]
+        await send({"type": "http.response.start", "status": self.status_code, "headers": headers})
+        part: Part | None = self._first
+        while part is not None:
+            size = len(part.content)
+            for start in range(0, size, _AT_A_TIME):
+                content, more = part.content[start : start + _AT_A_TIME], not part.last or start + _AT_A_TIME < size
+                await send({"type": "http.response.body", "body": content, "more_body": more})
+            if part.last:
+                return
+            try:
+                part = await self._further()
+            except ClientDisconnect:
+                INTERRUPTED.labels("disconnect").inc()
+                return
+
+
+def _rows_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | None]]:
+    rows = (parse_rows if asked.form == JSON else arrow.read_rows)(body, asked.settings.limits)
+    asked.claim.hold(rows.nbytes + 8 * len(CLASSES) * len(rows))  # with its answers, by block and as a whole
 
     def note(answers: NDArray[np.float32]) -> None:
         SCORED_ROWS.inc(len(answers))
         _log(asked, rows.sequences, rows.index, rows.row_scores, answers)
 
-    return _by_block(asked, asked.engine.score(rows), CLASSES, ROWS, note)
+    parts = _by_block(asked, asked.engine.score(rows), len(rows), CLASSES, ROWS, note)
+    return asked.engine.pace.seconds(ROWS, len(rows)), parts
 
 
-def _sequence_work(asked: Asked, body: bytes) -> Iterator[bytes | None]:
-    given = (parse_sequence if asked.form == JSON else arrow.read_sequence)(body, asked.limits)
+def _sequence_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | None]]:
+    given = (parse_sequence if asked.form == JSON else arrow.read_sequence)(body, asked.settings.limits)
+    asked.claim.hold(_POSITION_BYTES * len(given))
 
     def note(answers: NDArray[np.float32]) -> None:
         LETTERS.inc(len(answers))
         _log(asked, pl.Series([given.sequence]))
 
-    return _by_block(asked, asked.engine.score_sequence(given), SEQUENCE_COLUMNS, POSITIONS, note)
+    parts = _by_block(asked, asked.engine.score_sequence(given), len(given), SEQUENCE_COLUMNS, POSITIONS, note)
+    return asked.engine.pace.seconds(POSITIONS, len(given)), parts
 
 
 def _log(
@@ -340,25 +407,62 @@ def _log(
 def _by_block(
     asked: Asked,
     blocks: Iterator[NDArray[np.float32]],
+    count: int,
     names: Sequence[str],
     way: str,
     note: Callable[[NDArray[np.float32]], None],
-) -> Iterator[bytes | None]:
-    """None for each block done, the answer last."""
-    done = []
+) -> Iterator[Part | None]:
+    """None for each block done, then the parts of the answer.
+
+    Args:
+        asked: the request.
+        blocks: answers (n, k).
+        count: rows or letters of all blocks.
+        names: of the k columns.
+        way: of asking.
+        note: hears of all answers.
+
+    Raises:
+        HTTPException: 429 of what will not be done in time any more.
+        RequestError: 413 of what takes longer than the deadline on its own.
+    """
+    claim, pace = asked.claim, asked.engine.pace
+    done: list[NDArray[np.float32]] = []
+    ready, spent, begun = 0, 0.0, time.perf_counter()
     for block in blocks:
         done.append(block)
+        ready += len(block)
+        taken = time.perf_counter() - begun
+        spent += taken
+        pace.note(way, len(block), taken)
+        claim.left_s = pace.seconds(way, count - ready)
+        if spent > SHORT_S and claim.left_s > CERTAIN * claim.time_left_s():
+            raise _too_late(claim, way, count, asked.settings.deadline_s / pace.seconds(way, 1))
         yield None
+        begun = time.perf_counter()
     answers = np.concatenate(done)
-    encoded = encode_answer(answers, names, asked.engine.answered(way), asked.wanted)
+    done.clear()
+    if not np.isfinite(answers).all():
+        raise ValueError("the model gave numbers that are not finite")
     note(answers)
-    yield encoded
+    yield from encode_answer(answers, names, asked.engine.answered(way), asked.wanted)
+
+
+def _too_late(claim: Claim, way: str, count: int, possible: float) -> HTTPException | RequestError:
+    """The refusal of work that has begun and cannot be done before its deadline."""
+    if count < possible:
+        return busy("this worker is busy, and this would not be done in time", claim.left_s, "deadline")
+    INTERRUPTED.labels("deadline").inc()
+    field, units = ("rows", "rows") if way == ROWS else (SEQUENCE, "letters")
+    most = max(1, int(possible / 2))
+    detail = {"row": None, "field": field, "given": f"{count} {units}", "allowed": f"here, about {most} at a time"}
+    return RequestError(f"{count} {units} cannot be answered in time here: send about {most} at a time", 413, [detail])
 
 
 def encode_answer(
     answers: NDArray[np.float32], names: Sequence[str], answered: Mapping[str, str], form: str = JSON
-) -> bytes:
-    """Answers (n, k) as `{"rows": [{name: p, ...}, ...], ...}`, or as an Arrow stream of k columns.
+) -> Iterator[Part]:
+    """Answers (n, k) as `{"rows": [{name: p, ...}, ...], ...}`, or as an Arrow stream of k columns, in parts.
 
     Args:
         answers: probabilities.
@@ -367,12 +471,14 @@ def encode_answer(
         form: media type.
     """
     if form != JSON:
-        return arrow.encode(answers, names, answered)
-    parts = []
-    for start in range(0, len(answers), _JSON_ROWS):  # Python numbers of all rows at once would take much memory
+        yield Part(arrow.encode(answers, names, answered), last=True)
+        return
+    for start in range(0, len(answers), _JSON_ROWS):
+        last = start + _JSON_ROWS >= len(answers)
         rows = [dict(zip(names, row, strict=True)) for row in answers[start : start + _JSON_ROWS].tolist()]
-        parts.append(json.dumps(rows, separators=(",", ":"), allow_nan=False)[1:-1])
-    return f'{{"rows":[{",".join(parts)}],{json.dumps(dict(answered))[1:]}'.encode()
+        text = json.dumps(rows, separators=(",", ":"), allow_nan=False)[1:-1]
+        before, after = "," if start else '{"rows":[', f"],{json.dumps(dict(answered))[1:]}" if last else ""
+        yield Part(f"{before}{text}{after}".encode(), last=last)
 
 
 async def _refuse(_: Request, error: RequestError) -> Response:

@@ -109,7 +109,7 @@ class MetaLayerClient:
     def score(self, rows: pl.DataFrame | pa.Table | Sequence[Mapping[str, Any]]) -> pl.DataFrame:
         """Calibrated probabilities of rows.
 
-        More rows than the server takes at once, by their number or their bytes, are sent in parts.
+        More rows than the server takes at once, by number, by bytes or by time, are sent in parts.
 
         Args:
             rows: columns of the score contract (`metalayer.serving.schemas`), n rows.
@@ -138,6 +138,9 @@ class MetaLayerClient:
             try:
                 answers.append(self._ask("/v1/score", body))
             except RequestError as error:
+                if error.status == 413 and len(part) > 1:  # more than can be answered there in time
+                    count = len(part) // 2
+                    continue
                 raise _further_down(error, start) from None
             digests.add(self.digest)
             start += count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from metalayer.data.windows import encode_windows
 from metalayer.errors import ModelError
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import sequence_track
-from metalayer.schema import BASE_SCORES, CLASSES, POSITIONS
+from metalayer.schema import BASE_SCORES, CLASSES, POSITIONS, ROW_SCORES, ROWS
 from metalayer.serving.onnx_rows import OnnxRows
 from metalayer.serving.release import GOLDEN, MADE_WITH, ONNX, made_with, read_facts, release_digest
 from metalayer.serving.schemas import FIELDS, NOTE, REQUIRED, WAY, RequestError, Rows, SequenceInput, validate_columns
@@ -27,6 +28,8 @@ from metalayer.serving.schemas import FIELDS, NOTE, REQUIRED, WAY, RequestError,
 GOLDEN_TOLERANCE = 1e-6
 """Largest allowed difference of a golden row's probability from the expected one."""
 
+_BLOCKS = 10
+"""Of which the pace is the mean: how fast a machine is changes with what else it does."""
 BLOCK_ROWS = 512
 """Rows between two looks at the clock, a multiple of the chunk of a forward pass; requests take turns by block."""
 SEQUENCE_COLUMNS = tuple(f"{system}_{name}" for system in ("base", "meta") for name in CLASSES)
@@ -43,6 +46,24 @@ BUNDLED_BASES = ("pwm",)
 logger = logging.getLogger(__name__)
 
 
+class Pace:
+    """Seconds that a row, a letter of a sequence, or a byte of a kind of body takes: the mean of the last ones."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, tuple[int, float]] = {}
+
+    def note(self, way: str, count: int, seconds: float) -> None:
+        """So many took so long; few of them say little of large requests."""
+        blocks, mean = self._of.get(way, (0, 0.0))
+        if not blocks or count >= BLOCK_ROWS // 2:
+            blocks = min(blocks + 1, _BLOCKS)
+            self._of[way] = blocks, mean + (seconds / count - mean) / blocks
+
+    def seconds(self, way: str, count: int) -> float:
+        """What so many will take; 0 of what was never noted."""
+        return self._of.get(way, (0, 0.0))[1] * count
+
+
 class Engine:
     """A release that answers.
 
@@ -51,6 +72,7 @@ class Engine:
         version: registered version, as text.
         digest: SHA-256 of the model and its golden rows, as registered.
         runs_in: what rows run in, and why where that is torch.
+        pace: what it takes here, measured since it was loaded.
     """
 
     def __init__(self, directory: Path, device: str = "cpu", *, registered: bool = False) -> None:
@@ -67,6 +89,7 @@ class Engine:
             SchemaError: a model of another feature schema.
         """
         directory = Path(directory)
+        self.pace = Pace()
         self._facts = read_facts(directory)
         self._predictor = Predictor.load(directory, device)
         self.name, self.version = str(self._facts["name"]), str(self._facts["version"])
@@ -151,9 +174,22 @@ class Engine:
         }
 
     def _warm_up(self) -> None:
-        """One sequence; rows have been through the golden ones."""
-        scores = np.full((BLOCK_ROWS, len(CLASSES)), 1 / len(CLASSES), dtype=np.float32)
-        list(self.score_sequence(SequenceInput("ACGT" * (BLOCK_ROWS // 4), scores)))
+        """One sequence, and one pass of rows, which have been through the golden ones; the second time is measured."""
+        letters, scores = "ACGT" * (BLOCK_ROWS // 4), np.full((BLOCK_ROWS, len(CLASSES)), 1 / 3, dtype=np.float32)
+        count = self._predictor.row_chunk
+        rows = Rows(
+            np.full((count, len(ROW_SCORES)), 1 / 3, dtype=np.float32),
+            pl.Series([letters] * count),
+            np.full(count, BLOCK_ROWS // 2),
+        )
+        for _ in range(2):
+            begun = time.perf_counter()
+            list(self.score_sequence(SequenceInput(letters, scores)))
+            between = time.perf_counter()
+            list(self.score(rows))
+            self.pace = Pace()
+            self.pace.note(POSITIONS, BLOCK_ROWS, between - begun)
+            self.pace.note(ROWS, count, time.perf_counter() - between)
 
     def _check(self, golden: Path, damaged: str) -> None:
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
@@ -68,8 +68,14 @@ def _quality(accept: str, kind: str) -> float:
     return next((found[name] for name in (kind, "application/*", "*/*") if name in found), 0.0)
 
 
-def decode(body: bytes, coding: str, limit: int) -> bytes:
+def decode(body: bytes, coding: str, limit: int, more: Callable[[int], None] = lambda _: None) -> bytes:
     """The body without its coding; never holds more than `limit` bytes of it.
+
+    Args:
+        body: as it was sent.
+        coding: of `CODINGS`.
+        limit: bytes that it may become.
+        more: hears of bytes before they are kept, and may raise.
 
     Raises:
         RequestError: 413 of one that becomes larger, 422 of one that is damaged or cut off.
@@ -84,6 +90,7 @@ def decode(body: bytes, coding: str, limit: int) -> bytes:
                 size += len(part)
                 if size > limit:
                     raise too_large("the decoded body", limit)
+                more(len(part))
                 parts.append(part)
     except (OSError, pa.ArrowException) as error:
         detail = {"row": None, "field": "body", "given": str(error), "allowed": f"a whole {coding} stream"}

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +34,9 @@ WAY, NOTE = "way", "note"
 MAX_DETAILS = 100
 """Mistakes listed in one answer; the message counts all of them."""
 _SHOWN_LETTERS = 80
+_CHECKED_ROWS = 1024
+_PLAIN_BYTES = 2**20
+_ODD_LETTER = re.compile("[^ACGTNacgtn]")
 
 _ALLOWED_SEQUENCE = "text of one or more of A, C, G, T, N"
 _ALLOWED_SCORE = "a number in [0, 1]"
@@ -87,6 +91,11 @@ class Rows:
     row_scores: NDArray[np.float32]
     sequences: pl.Series
     index: NDArray[np.int64]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return int(self.row_scores.nbytes + self.index.nbytes + self.sequences.estimated_size())
 
     def __len__(self) -> int:
         return len(self.index)
@@ -259,11 +268,15 @@ def validate_sequence(fields: Mapping[str, Any], limits: Limits | None = None) -
 def _load(body: bytes, allowed: str, max_values: int) -> Any:
     """JSON, keeping NaN and Infinity (reported by row later), refusing a field given twice.
 
-    A value takes up to thirty times its bytes once it is read, so values are counted before.
+    A value takes up to thirty times its bytes once it is read, so values are counted before. One letter that is not
+    ASCII makes text of four bytes a letter; no field has any, so that in large bodies they are looked for before too.
     """
     if body.count(b",") + body.count(b"[") + body.count(b"{") > max_values:
         detail = {"row": None, "field": "body", "given": f"more than {max_values} values", "allowed": allowed}
         raise RequestError(f"the body holds more than {max_values} values: split the request", 413, [detail])
+    if len(body) > _PLAIN_BYTES and (b"\\" in body or not body.isascii()):
+        detail = {"row": None, "field": "body", "given": "letters beyond ASCII, or escaped by \\", "allowed": allowed}
+        raise RequestError("the body has letters beyond ASCII, or escaped by \\, which no field has", 422, [detail])
     try:
         return json.loads(body.decode("utf-8"), object_pairs_hook=_unique)
     except RequestError:
@@ -366,16 +379,27 @@ def _check_sequences(values: list[Any], mistakes: Mistakes) -> NDArray[np.int64]
     for row in np.flatnonzero(lengths == 0).tolist():
         if isinstance(values[row], str):
             mistakes.add(row, SEQUENCE, "", _ALLOWED_SEQUENCE)
-    # One byte a letter: what is not ASCII becomes "?", which is no letter either.
-    tokens = "".join(texts).encode("ascii", "replace").translate(token_table().tobytes())
+    for start in range(0, len(texts), _CHECKED_ROWS):  # together once more would take as much memory as the rows
+        for row, place in _odd_letters(texts[start : start + _CHECKED_ROWS]):
+            letter = _text(texts[start + row][place])
+            mistakes.add(start + row, SEQUENCE, f"{letter!r} at {place}", _ALLOWED_SEQUENCE)
+    return lengths
+
+
+def _odd_letters(texts: list[str]) -> Iterator[tuple[int, int]]:
+    """Row and position of the first letter of each text that is none of a sequence."""
+    if not all(map(str.isascii, texts)):  # a text with one such letter has up to four bytes a letter
+        for row, text in enumerate(texts):
+            if found := _ODD_LETTER.search(text):
+                yield row, found.start()
+        return
+    tokens = "".join(texts).encode("ascii").translate(token_table().tobytes())
     bad = np.flatnonzero(np.frombuffer(tokens, dtype=np.uint8) == 255)
     if bad.size:
-        ends = np.cumsum(lengths)
+        ends = np.cumsum([len(text) for text in texts])
         rows, first = np.unique(np.searchsorted(ends, bad, side="right"), return_index=True)
         for row, at in zip(rows.tolist(), bad[first].tolist(), strict=True):
-            place = at - int(ends[row] - lengths[row])
-            mistakes.add(row, SEQUENCE, f"{_text(texts[row][place])!r} at {place}", _ALLOWED_SEQUENCE)
-    return lengths
+            yield row, at - int(ends[row] - len(texts[row]))
 
 
 def _check_scores(name: str, values: list[Any], mistakes: Mistakes) -> NDArray[np.float64]:

@@ -20,6 +20,12 @@ from metalayer.errors import ConfigError
 from metalayer.serving.schemas import Limits
 
 PREFIX = "METALAYER_SERVE_"
+LARGEST_AT_ONCE = 4
+"""Bodies of the largest size that all requests of a worker together may come to."""
+READING = 6
+"""Times the bytes of the largest body that reading one takes beside it: text, its values, and columns of them."""
+SUPERVISOR_BYTES, WORKER_BYTES = 350 * 2**20, 500 * 2**20
+"""Of processes that answer nothing, with the libraries and models that they hold."""
 BODY_GRACE_S = 5.0
 """Seconds in which a body may come as slowly as it likes."""
 
@@ -45,6 +51,9 @@ class ServingSettings(Section):
     """Letters of a sequence of which every position is scored."""
     max_concurrent: int = Field(32, ge=1)
     """Requests that a worker has in hand; one more is answered 429."""
+    client_share: float = Field(0.5, gt=0, le=1)
+    """Part of the places and bytes of a worker that one client may hold: an address, or a key where there are several
+    keys. 1 where all clients come by one address, as that of a proxy."""
     threads: int = Field(1, ge=1)
     """Requests that a worker computes at the same moment; the others take turns."""
     deadline_s: float = Field(120.0, gt=0)
@@ -102,6 +111,31 @@ class ServingSettings(Section):
     def limits(self) -> Limits:
         """What one request may hold."""
         return Limits(self.max_body_bytes, self.max_rows, self.max_sequence_bp)
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of bodies, rows and answers that all requests of a worker together may hold."""
+        return LARGEST_AT_ONCE * self.max_body_bytes
+
+    @property
+    def held_bytes_of_client(self) -> int:
+        """Those of one client: its share, and at least one of the largest bodies, coded and decoded."""
+        return max(int(self.client_share * self.held_bytes), 2 * self.max_body_bytes)
+
+    @property
+    def places_of_client(self) -> int:
+        """Requests of one client that a worker has in hand."""
+        return max(1, int(self.client_share * self.max_concurrent))
+
+    def memory_bytes(self, workers: int) -> int:
+        """Memory that a server takes at most, with a model of our default size and the one before it.
+
+        Measured: `SUPERVISOR_BYTES` and `WORKER_BYTES` of processes that answer nothing, and what reading a body takes
+        beside what requests hold.
+        """
+        reading = self.threads * READING * self.max_body_bytes
+        log = self.log_queue_bytes if self.log_dir else 0
+        return SUPERVISOR_BYTES + workers * (WORKER_BYTES + self.held_bytes + reading + log)
 
     @property
     def default_host(self) -> str:
