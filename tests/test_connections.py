@@ -252,6 +252,29 @@ def test_an_answer_counts_until_its_client_has_taken_it(run: Callable[..., Runni
     assert len(answer.json()["rows"]) == letters
 
 
+def test_an_answer_that_was_ready_in_time_is_sent_whole_however_slowly_it_is_taken(
+    run: Callable[..., Running], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Engine, "score_sequence", lambda *_: iter([np.full((60_000, 6), 0.5, np.float32)]))
+    server = run(deadline_s=4)
+    body = b'{"sequence": "%s"}' % (b"ACGT" * 15_000)
+    head = POST.replace(b"score", b"score_sequence") + b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        slow.settimeout(60)
+        slow.connect(("127.0.0.1", server.port))
+        slow.sendall(head + body)
+        parts, begun = [slow.recv(1000)], time.monotonic()
+        while part := slow.recv(2**16):
+            parts.append(part)
+            if time.monotonic() - begun < 5:  # beyond the deadline
+                time.sleep(0.1)
+    answer = b"".join(parts)
+    assert answer.split()[1] == b"200"
+    assert answer.endswith(b"\r\n0\r\n\r\n")
+    assert answer.count(b'"meta_neither":0.5') == 60_000
+
+
 def until_idle(server: Running) -> None:
     """Wait until no request is in hand."""
     until = time.monotonic() + 30

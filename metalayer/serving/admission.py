@@ -35,6 +35,7 @@ class Room:
     def __init__(self, settings: ServingSettings) -> None:
         self._settings = settings
         self._lock = threading.Lock()
+        self._held = 0
         self._bytes: Counter[str] = Counter()
         self._places: Counter[str] = Counter()
         self._working: set[Claim] = set()
@@ -46,7 +47,7 @@ class Room:
     @property
     def held(self) -> int:
         """Bytes of all requests."""
-        return self._bytes.total()
+        return self._held
 
     @property
     def in_hand(self) -> int:
@@ -96,10 +97,11 @@ class Room:
         """Count bytes; where they are too many, they are not counted."""
         most, share = self._settings.held_bytes, self._settings.held_bytes_of_client
         with self._lock:
-            if more > 0 and self.held + more > most:
-                raise busy(f"all requests together hold {self.held} bytes, of {most} that they may")
+            if more > 0 and self._held + more > most:
+                raise busy(f"all requests together hold {self._held} bytes, of {most} that they may")
             if more > 0 and self._bytes[client] + more > share:
                 raise busy(f"your requests hold {self._bytes[client]} bytes, of {share} that those of one client may")
+            self._held += more
             self._bytes[client] += more
             self._forget(self._bytes, client)
             if client not in self._bytes and client not in self._places:
@@ -127,6 +129,7 @@ class Room:
     def _take_on(self, claim: Claim, seconds: float) -> None:
         """Let a request have its seconds, unless it, or a long one that is in hand, would come too late."""
         with self._lock:
+            claim.left_s = 0.0  # what was thought of it before
             others = [one for one in self._working if one is not claim and one.left_s > 0]
             long = [one for one in others if one.left_s >= SHORT_S and self._finish(one) <= one.time_left_s()]
             claim.left_s = seconds

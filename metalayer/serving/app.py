@@ -305,7 +305,7 @@ async def _answer(request: Request, work: Work) -> Response:
     except ClientDisconnect:
         INTERRUPTED.labels("disconnect").inc()
         return Response(status_code=400)
-    return _Sent(first, wanted, lambda: _step(request, steps, short=False))
+    return _Sent(first, wanted, lambda: _step(request, steps, begun=True))
 
 
 def _steps(work: Work, asked: Asked, body: list[bytes], kind: str, coding: str) -> Iterator[Part | None]:
@@ -329,14 +329,23 @@ def _steps(work: Work, asked: Asked, body: list[bytes], kind: str, coding: str) 
     yield from parts
 
 
-async def _step(request: Request, steps: Iterator[Part | None], *, short: bool) -> Part | None:
-    """One step of the work, when it is this client's turn; none where the client has gone or the deadline is over."""
+async def _step(
+    request: Request, steps: Iterator[Part | None], *, short: bool = False, begun: bool = False
+) -> Part | None:
+    """One step of the work, when it is this client's turn; none where the client has gone or the deadline is over.
+
+    Args:
+        request: of the client.
+        steps: of the work.
+        short: whether a step takes less time than a thread.
+        begun: whether the answer is being sent, for which there is no deadline.
+    """
     serving: Serving = request.state.serving
     claim, deadline_s = request.state.claim, serving.settings.deadline_s
     async with serving.room.turn(claim.client):
         if await request.is_disconnected():
             raise ClientDisconnect
-        if claim.time_left_s() < 0:
+        if not begun and claim.time_left_s() < 0:
             INTERRUPTED.labels("deadline").inc()
             raise HTTPException(504, f"not done within {deadline_s:g} s: send fewer rows, or letters")
         return next(steps) if short else await anyio.to_thread.run_sync(next, steps)
