@@ -1,6 +1,7 @@
 """Clients that mean no good, or have gone, beside honest ones: over sockets, with uvicorn as a worker runs it."""
 
 import contextlib
+import http.client
 import json
 import logging
 import socket
@@ -264,15 +265,15 @@ def test_an_answer_that_was_ready_in_time_is_sent_whole_however_slowly_it_is_tak
         slow.settimeout(60)
         slow.connect(("127.0.0.1", server.port))
         slow.sendall(head + body)
-        parts, begun = [slow.recv(1000)], time.monotonic()
-        while part := slow.recv(2**16):
+        response = http.client.HTTPResponse(slow)
+        response.begin()
+        parts, begun = [], time.monotonic()
+        while part := response.read(2**16):
             parts.append(part)
             if time.monotonic() - begun < 5:  # beyond the deadline
                 time.sleep(0.1)
-    answer = b"".join(parts)
-    assert answer.split()[1] == b"200"
-    assert answer.endswith(b"\r\n0\r\n\r\n")
-    assert answer.count(b'"meta_neither":0.5') == 60_000
+    assert response.status == 200
+    assert len(json.loads(b"".join(parts))["rows"]) == 60_000
 
 
 def until_idle(server: Running) -> None:

@@ -11,7 +11,11 @@ them by reason.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import json
+import sys
+import termios
 from typing import Any, ClassVar
 
 import uvicorn.protocols.http.auto
@@ -61,7 +65,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._reading: asyncio.TimerHandle | None = None
         self._head_bytes: int | None = None
         self._refusal: tuple[int, str] | None = None
-        self._unread = 0
+        self._unread, self._taken = 0, False
         self._answered: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -136,6 +140,11 @@ class BoundedProtocol(HttpToolsProtocol):
         super().pause_writing()
         self._watch_reader()
 
+    def resume_writing(self) -> None:
+        """The client has taken most of what was written, and more is about to be."""
+        self._taken = True
+        super().resume_writing()
+
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no request; uvicorn's own is plain text."""
         if self.transport.is_closing():
@@ -188,13 +197,20 @@ class BoundedProtocol(HttpToolsProtocol):
     def _watch_reader(self) -> None:
         """Look after a while whether the client has taken some of what is written."""
         if self._reading is None and self.transport.get_write_buffer_size():
-            self._unread = self.transport.get_write_buffer_size()
+            self._unread, self._taken = self._not_taken(), False
             self._reading = self.loop.call_later(UNREAD_S, self._look_at_reader)
+
+    def _not_taken(self) -> int:
+        """Bytes of the server's buffer and of the system's, which takes megabytes more only now and then."""
+        system = bytearray(4)
+        with contextlib.suppress(OSError):
+            fcntl.ioctl(self.transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, system)
+        return self.transport.get_write_buffer_size() + int.from_bytes(system, sys.byteorder)
 
     def _look_at_reader(self) -> None:
         self._reading = None
         left = self.transport.get_write_buffer_size()
-        if left and left >= self._unread:
+        if left and self._not_taken() >= self._unread and not self._taken:
             CLOSED.labels("unread answer").inc()
             self.transport.abort()
         else:
