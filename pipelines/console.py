@@ -180,6 +180,8 @@ def result(
         say(f"  {'passed' if reason['passed'] else 'FAILED'}  {reason['text']}")
     say()
     say(f"model   {registration['name']} version {registration['version']}, alias {promotion['alias']}")
+    if registration["champion_again"]:
+        say("        trained again to the champion's own weights: nothing is registered, packaged or moved")
     say(f"Bento   {bento['tag'] or bento['reason']}")
     say(f"report  {shown(report)}")
     say(f"log     {shown(log_file)}")

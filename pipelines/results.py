@@ -12,6 +12,7 @@ from metalayer import yaml12
 from metalayer.config import RunConfig
 from metalayer.errors import MetalayerError
 from metalayer.files import publish_file
+from metalayer.integrity import unsealed
 from metalayer.schema import ROW_SCORES
 from pipelines import console, environment
 
@@ -136,7 +137,7 @@ def scored_by(config: RunConfig, state: Path) -> str | None:
     """Digest of the model whose scores are published there; None where there are none."""
     output = scores_file(config, state)
     try:
-        described = json.loads(output.with_suffix(".json").read_text(encoding="utf-8"))
+        described = unsealed(output.with_suffix(".json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     digest: str = described.get("model", {}).get("digest")

@@ -6,9 +6,10 @@ from zenml import step
 
 from metalayer.config import BaseConfig
 from metalayer.workflows.base_run import base_run
+from steps.materializers import JsonMaterializer
 
 
-@step(enable_cache=True)
+@step(enable_cache=True, output_materializers=JsonMaterializer)
 def base_layer(config: BaseConfig, data_hash: str, code_hash: str) -> Annotated[dict[str, Any], "manifest"]:
     """Score every position of every gene into `config.output`; returns the manifest.
 

@@ -16,6 +16,7 @@ from typing import Any
 from metalayer.config import DataConfig
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ArtifactError
+from metalayer.integrity import sealed, unsealed
 from steps import transfer
 
 _LIST = "files.json"
@@ -58,7 +59,7 @@ def stage(data: DataConfig, data_hash: str, store: Any) -> int:
         **{kind: [path.name for path in paths] for kind, paths in kinds.items()},
     }
     with store.open(_join(folder, _LIST), "w") as handle:
-        json.dump(listed, handle)
+        json.dump(sealed(listed), handle)
     return sum(len(paths) for paths in kinds.values())
 
 
@@ -82,7 +83,12 @@ def fetch(data: DataConfig, data_hash: str, folder: Path, store: Any) -> DataCon
     if not store.exists(_join(source, _LIST)):
         raise ArtifactError(f"{source} is not in the store; start the run again")
     with store.open(_join(source, _LIST), "r") as handle:
-        listed = json.load(handle)
+        try:
+            listed = unsealed(handle.read())
+        except ValueError as error:
+            raise ArtifactError(
+                f"{_join(source, _LIST)} is damaged: {error}; delete {source} and start the run again"
+            ) from None
     paths: dict[str, list[Path]] = {}
     for kind in ("artifacts", "nucleotide_scores", "gene_table", "variants"):
         (folder / kind).mkdir(parents=True)

@@ -1,8 +1,9 @@
-"""How tables and models pass between steps: as files in the artifact store, named by their content.
+"""How tables, models and what else steps return pass between them: as files in the artifact store, checked when read.
 
 A step returns `TableRef.of(path)`; the Parquet file moves into the artifact store (a hard link on the
 same file system, else a copy or an upload). The next step gets a `TableRef` whose `path` is a local
-file again, checked against its hash. `ModelRef` does the same for a model directory.
+file again, checked against its hash. `ModelRef` does the same for a model directory. Dictionaries (the split, the
+evaluation, the decision ...) are JSON with a digest of its own.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ import polars as pl
 import pyarrow.parquet as pq
 from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
+from zenml.materializers.materializer_registry import materializer_registry
 
 from metalayer.config import state_dir
 from metalayer.errors import MetalayerError
 from metalayer.files import sha256
+from metalayer.integrity import content_digest, sealed, unsealed
 from steps import transfer
 
 _HEAD_ROWS = 5
@@ -125,16 +128,17 @@ class _FileMaterializer(BaseMaterializer):
 
     def _write_facts(self, facts: Mapping[str, Any]) -> None:
         with self.artifact_store.open(os.path.join(self.uri, self._FACTS), "w") as handle:  # noqa: PTH118
-            json.dump(facts, handle)
+            json.dump(sealed(facts), handle)
 
     def _read_facts(self) -> dict[str, Any]:
         stored = os.path.join(self.uri, self._FACTS)  # noqa: PTH118
         try:
             with self.artifact_store.open(stored, "r") as handle:
-                facts: dict[str, Any] = json.load(handle)
+                return unsealed(handle.read())
         except FileNotFoundError:
             raise _gone(stored) from None
-        return facts
+        except ValueError as error:
+            raise _damaged(stored, error) from None
 
     def _visualise(self, text: str) -> dict[str, VisualizationType]:
         uri = os.path.join(self.uri, "summary.html")  # noqa: PTH118
@@ -243,6 +247,40 @@ class ModelMaterializer(_FileMaterializer):
     def extract_metadata(self, data: ModelRef) -> dict[str, Any]:
         """Files, sizes and hash."""
         return {"sha256": data.sha256, "files": {file.name: file.stat().st_size for file in data.path.iterdir()}}
+
+
+class JsonMaterializer(_FileMaterializer):
+    """Stores a dictionary, JSON-ready, in place of ZenML's own, which does not see that its file was changed."""
+
+    ASSOCIATED_TYPES: ClassVar[tuple[type[Any], ...]] = (dict,)
+    ASSOCIATED_ARTIFACT_TYPE: ClassVar[ArtifactType] = ArtifactType.DATA
+    _FACTS = "data.json"
+
+    def save(self, data: dict[str, Any]) -> None:
+        """Write it with its digest."""
+        self._write_facts({"content": data})
+
+    def load(self, data_type: type[Any]) -> dict[str, Any]:
+        """The dictionary.
+
+        Raises:
+            MetalayerError: the file is gone, or is another than was stored.
+        """
+        content: dict[str, Any] = self._read_facts()["content"]
+        return content
+
+    def compute_content_hash(self, data: dict[str, Any]) -> str | None:
+        """Of the content: a step that gets the same again is cached."""
+        return content_digest(json.loads(json.dumps(data)))
+
+
+materializer_registry.register_and_overwrite_type(key=dict, type_=JsonMaterializer)
+
+
+def _damaged(stored: str, error: ValueError) -> MetalayerError:
+    return MetalayerError(
+        f"{stored} is damaged: {error}; the artifact store was changed or is damaged. Run again with --no-cache"
+    )
 
 
 def _gone(stored: str) -> MetalayerError:

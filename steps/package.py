@@ -11,11 +11,13 @@ from steps.tracking import tracking_uri
 
 @step(enable_cache=False, cache_policy=NEVER_CACHED, retry=SERVICE_RETRY)
 def package(registration: dict[str, Any], decision: dict[str, Any]) -> Annotated[dict[str, Any], "bento"]:
-    """Build the Bento from what the registry holds; a rejected model gives `tag` None and says so."""
+    """Build the Bento from what the registry holds; else `tag` is None, with the reason."""
     from metalayer.serving import registry
 
     if not decision["promoted"]:
         return {"tag": None, "reason": "not packaged: the gate rejected the model"}
+    if registration["champion_again"]:
+        return {"tag": None, "reason": "not packaged: the model is the champion's own"}
     uri = tracking_uri()
     version = registry.known_version(registration["name"], registration["version"], uri)
     return {"tag": package_version(version, uri), "reason": "packaged from the registered version"}

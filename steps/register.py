@@ -1,4 +1,4 @@
-"""register: the model, whatever the gate said; a rejected one is `challenger`."""
+"""register: the model whatever the gate said, unless it is the champion's own again; a rejected one is `challenger`."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -22,7 +22,7 @@ def register(
     """Register with the decision and its reasons; the champion stays for now."""
     from metalayer.serving import registry
 
-    registration = registry.register(
+    registration = registry.champion_again(model.path, base_model, tracking_uri()) or registry.register(
         model.path,
         golden.file,
         base_model=base_model,

@@ -78,7 +78,9 @@ def log_decision(decision: Mapping[str, Any]) -> None:
 
 
 def log_registration(registration: Mapping[str, Any]) -> None:
-    """Where the model is registered."""
+    """Where the model is registered, and whether it is the champion's own."""
+    if registration["champion_again"]:
+        mlflow.set_tag("champion_again", f"{registration['name']} version {registration['version']}")
     log_metadata({"registered": dict(registration)}, infer_model=True)
 
 

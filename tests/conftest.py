@@ -70,9 +70,10 @@ def simulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def base_layer(simulation: Path, tmp_path: Path) -> Path:
-    """A copy of the simulation, to damage."""
+    """A copy of the simulation, to damage, as of files that somebody brought: no manifest says what they must be."""
     folder = tmp_path / "base_layer"
     shutil.copytree(simulation, folder)
+    (folder / "manifest.json").unlink()
     return folder
 
 

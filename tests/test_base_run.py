@@ -29,6 +29,7 @@ from metalayer.data.tracks import TrackStore
 from metalayer.errors import InputError, MetalayerError
 from metalayer.files import sha256
 from metalayer.genome import decode, encode, reverse_complement
+from metalayer.integrity import unsealed
 from metalayer.schema import BASE_SCORES
 from metalayer.workflows import base_run as base_run_module
 from metalayer.workflows.base_run import base_run, fingerprint, is_written
@@ -377,7 +378,7 @@ def test_what_the_manifest_says(tmp_path: Path) -> None:
     files["annotation"].write_text('chr1\tx\texon\t11\t60\t.\t+\t.\tgene_id "g"; transcript_id "t";\n')
     made = {"weights": tmp_path, "flank": 400, "device": "cpu", "build": "GRCh38", "annotation_source": "mane"}
     manifest = base_run(BaseConfig(model="openspliceai", flanks="N", **files, **made))
-    assert json.loads((tmp_path / "out" / "base_layer_openspliceai_400.json").read_text()) == manifest
+    assert unsealed((tmp_path / "out" / "base_layer_openspliceai_400.json").read_text()) == manifest
     weights = {"model_400nt_rs1.pt": sha256(tmp_path / "model_400nt_rs1.pt")}
     expected = {
         "base_model": "openspliceai_400",

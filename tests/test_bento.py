@@ -33,7 +33,7 @@ from metalayer.errors import RegistryError
 from metalayer.models.bundle import digest
 from metalayer.schema import CLASSES
 from metalayer.serving.packaging import bento_environment, build_bento, find_bento, serve_command
-from metalayer.serving.release import RUNTIME
+from metalayer.serving.release import RUNTIME, release_digest
 from tests.servers import free_port, wait_until_ready
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -54,6 +54,12 @@ def bento(home: Path) -> Iterator[str]:
         golden = make_golden(bundle, home / "golden.parquet")
         facts = {"alias": "champion", "metrics": {"pr_auc_splice": 0.9, "topk_donor": float("nan")}}
         yield build_bento(bundle, golden, name=NAME, version=3, facts=facts)
+
+
+def packaged_digest(home: Path, bento: str) -> str:
+    """Of all that a Bento's release holds."""
+    released = home / "bentoml" / "bentos" / bento.replace(":", "/") / "src" / "release"
+    return release_digest(released, released / "golden.parquet")
 
 
 def running(bento: str, log: Path, **settings: str) -> subprocess.Popen:
@@ -101,15 +107,15 @@ def test_a_bento_holds_the_release_the_source_and_pinned_packages(home: Path, be
     name, version = bento.split(":")
     root = home / "bentoml" / "bentos" / name / version
     assert version.startswith("3-")
-    bundle = next(path for path in (home / "bundle", home / "moved-bundle") if path.exists())
-    model = digest(bundle, bundle.with_name(bundle.name.replace("bundle", "golden.parquet")))
+    model = packaged_digest(home, bento)
     assert find_bento(NAME, 3, model) == bento == f"{NAME}:3-{model[:12]}"
     assert find_bento(NAME, 33, model) is None
     assert find_bento(NAME, 3, model[:12]) is None
-    assert find_bento(NAME, 3, digest(bundle)) is None
+    assert find_bento(NAME, 3, digest(root / "src" / "release")) is None
     files = {str(path.relative_to(root / "src")) for path in (root / "src").rglob("*") if path.is_file()}
     assert {f for f in files if not f.startswith("metalayer/")} == {
         "bentofile.yaml",
+        "release/facts.json",
         "release/golden.parquet",
         "release/model.json",
         "release/model.onnx",
@@ -138,7 +144,8 @@ def test_building_again_keeps_what_is_there(home: Path, bento: str) -> None:
     bundle = next(path for path in (home / "bundle", home / "moved-bundle") if path.exists())
     golden = bundle.with_name(bundle.name.replace("bundle", "golden.parquet"))
     started = time.monotonic()
-    assert build_bento(bundle, golden, name=NAME, version=3, facts={}) == bento
+    digest = packaged_digest(home, bento)
+    assert build_bento(bundle, golden, name=NAME, version=3, facts={}, registered=digest) == bento
     assert time.monotonic() - started < 1
 
 
@@ -150,10 +157,10 @@ def test_a_failed_build_publishes_nothing(home: Path, bento: str) -> None:
     os.environ["PYTHONHOME"] = str(home / "nowhere")
     try:
         with pytest.raises(RegistryError, match="bentoml build of metalayer-pwm:4-"):
-            build_bento(bundle, home / "golden-copy", name=NAME, version=4, facts={})
+            build_bento(bundle, home / "golden-copy", name=NAME, version=4, facts={}, registered="d" * 64)
     finally:
         del os.environ["PYTHONHOME"]
-    assert find_bento(NAME, 4, digest(bundle, home / "golden-copy")) is None
+    assert find_bento(NAME, 4, "d" * 64) is None
     assert list((home / "bentoml" / "tmp").iterdir()) == []
 
 
@@ -172,9 +179,9 @@ def test_the_served_probabilities_are_the_evaluations_own(home: Path, server: tu
     assert response.headers["x-model-version"] == "3"
 
 
-def test_the_served_model_says_what_it_is(home: Path, server: tuple[subprocess.Popen, str]) -> None:
+def test_the_served_model_says_what_it_is(home: Path, bento: str, server: tuple[subprocess.Popen, str]) -> None:
     facts = httpx.get(f"{server[1]}/v1/model").json()
-    assert facts["digest"] == digest(home / "moved-bundle", home / "moved-golden.parquet")
+    assert facts["digest"] == packaged_digest(home, bento)
     assert facts["metrics"] == {"pr_auc_splice": 0.9, "topk_donor": None}
     assert facts["alias"] == "champion"
 
@@ -285,7 +292,7 @@ def test_a_served_bento_follows_the_champion(home: Path, bento: str) -> None:
         while (response := httpx.get(f"{url}/v1/model")).headers["x-model-version"] == "3":
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.1)
-        assert response.headers["x-model-digest"] == digest(bundle, home / "followed.parquet")
+        assert response.headers["x-model-digest"] == registry.find_champion(NAME, uri).digest
         assert response.json()["metrics"] == {"ece": 0.5}
         assert 'metalayer_swaps_total{outcome="done"} 1.0' in httpx.get(f"{url}/metrics").text
     finally:

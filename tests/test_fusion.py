@@ -22,6 +22,7 @@ from metalayer.models.fusion import FUSIONS, REACH_BP
 from metalayer.models.meta import recalibrate
 from metalayer.schema import FEATURES
 from tests.dense import dense_rows
+from tests.releases import rewrite
 
 LIGHTWEIGHT = {"kernel_sizes": [3, 5, 7], "num_filters": 32, "output_dim": 128}
 SHALLOW = {"levels": 0, "kernel_sizes": [5], "num_filters": 8, "output_dim": 16}  # sees less than its neighbourhood
@@ -224,9 +225,9 @@ def test_models_saved_before_there_were_fusions_load_as_concat(tmp_path: Path, r
     model = randomised(build("concat"))
     save_model(model, tmp_path / "m", {})
     path = tmp_path / "m" / "model.json"
-    info = json.loads(path.read_text())
-    del info["model"]["fusion"]
-    path.write_text(json.dumps(info))
+    options = json.loads(path.read_text())["model"]
+    del options["fusion"]
+    rewrite(path, model=options)
     loaded, _ = load_model(tmp_path / "m")
     assert loaded.options["fusion"] == "concat"
     with torch.inference_mode():
@@ -236,7 +237,7 @@ def test_models_saved_before_there_were_fusions_load_as_concat(tmp_path: Path, r
 def test_weights_of_another_fusion_are_refused(tmp_path: Path) -> None:
     save_model(build("gated"), tmp_path / "m", {})
     path = tmp_path / "m" / "model.json"
-    path.write_text(path.read_text().replace('"gated"', '"cross_attention"'))
+    rewrite(path, model={**json.loads(path.read_text())["model"], "fusion": "cross_attention"})
     with pytest.raises(ModelError, match=r"does not fit.*fusion\."):
         load_model(tmp_path / "m")
 

@@ -13,7 +13,6 @@ import yaml
 from releases import make_bundle, make_champion, make_golden
 
 from metalayer.errors import InputError, ModelError, RegistryError
-from metalayer.models.bundle import digest
 from metalayer.serving import registry
 from metalayer.serving.app import Serving
 from metalayer.serving.follow import GONE, NO_CHAMPION, REFUSED, UNREACHABLE, Follower
@@ -142,7 +141,7 @@ def test_a_worker_begins_with_the_champion_and_with_what_was_followed_where_the_
 
     (first := follower()).look()
     assert answers(first) == "2"
-    assert first._serving.engine.digest == digest(registered[1][1], registered[1][1].with_suffix(".parquet"))
+    assert first._serving.engine.digest == registry.find_version(NAME, "2", registered[0]).digest
     (restarted := follower(away=True)).look()
     assert answers(restarted) == "2"
     assert restarted._serving.registry["state"] == UNREACHABLE

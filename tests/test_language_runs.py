@@ -21,7 +21,7 @@ from metalayer.serving import release
 from metalayer.serving.engine import Engine, read_golden
 from metalayer.workflows.evaluate import GOLDEN
 from tests import checkpoints
-from tests.releases import make_bundle
+from tests.releases import make_bundle, rewrite
 from tests.test_workflows import prepare
 
 SMALL = {"chunk_bp": 48, "stride_bp": 16, "output_dim": 8}
@@ -107,7 +107,6 @@ def test_the_pipelines_steps_end_in_a_release_that_answers(simulation: Path, tmp
 def test_a_release_names_what_its_encoder_needs(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "m")
     assert release.runtime(bundle) == release.RUNTIME
-    description = json.loads((bundle / "model.json").read_text())
-    description["model"]["sequence_encoder"] = "huggingface"
-    (bundle / "model.json").write_text(json.dumps(description))
+    model = json.loads((bundle / "model.json").read_text())["model"]
+    rewrite(bundle / "model.json", model={**model, "sequence_encoder": "huggingface"})
     assert "transformers" in release.runtime(bundle)

@@ -1,4 +1,3 @@
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from metalayer.features import feature_matrix, gene_row_scores
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import Gene
 from metalayer.inference import Predictor
+from metalayer.integrity import unsealed, write_json
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import load_model, save_model
 from metalayer.models.encoders import build_encoder
@@ -184,10 +184,11 @@ def test_damaged_and_foreign_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"model\.json"):
         load_model(directory)
     save_model(MetaSpliceModel(hidden_dim=32), directory, {})
-    description = json.loads((directory / "model.json").read_text())
+    path = directory / "model.json"
+    description = unsealed(path.read_text())
 
     def rewrite(**changes: object) -> None:
-        (directory / "model.json").write_text(json.dumps(description | changes))
+        write_json(path, description | changes)
 
     rewrite(schema_hash="0" * 16)
     with pytest.raises(SchemaError, match="train again"):
@@ -198,8 +199,12 @@ def test_damaged_and_foreign_models_are_refused(tmp_path: Path) -> None:
     rewrite(model=description["model"] | {"hidden_dim": 64})
     with pytest.raises(ModelError, match="does not fit"):
         load_model(directory)
-    (directory / "model.json").write_text("{")
+    path.write_text("{")
     with pytest.raises(ModelError, match="damaged"):
+        load_model(directory)
+    rewrite()
+    path.write_text(path.read_text().replace('"hidden_dim": 32', '"hidden_dim": 33'))
+    with pytest.raises(ModelError, match=r"model\.json is damaged"):
         load_model(directory)
     rewrite()
     weights = (directory / "model.safetensors").read_bytes()

@@ -104,8 +104,8 @@ def test_another_answer_than_torchs_fails_the_package(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(MetaSpliceModel, "calibrate", slightly_off)
     with pytest.raises(ModelError, match=r"differ by .* from torch's, allowed is 1e-05; the model is not packaged"):
-        build_bento(bundle, golden, name="metalayer-pwm", version=1, facts={})
-    assert find_bento("metalayer-pwm", 1, digest(bundle, golden)) is None
+        build_bento(bundle, golden, name="metalayer-pwm", version=1, facts={}, registered="d" * 64)
+    assert find_bento("metalayer-pwm", 1, "d" * 64) is None
 
 
 def test_a_model_that_rounds_too_far_stays_in_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

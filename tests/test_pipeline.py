@@ -112,6 +112,19 @@ def champion_version(state: Path) -> int:
     return found.version
 
 
+def assert_champion_again(ended: Ended, state: Path) -> None:
+    """A run that trained the first run's model again: it is told so, and nothing was added or moved."""
+    from metalayer.serving import registry
+
+    assert found(r"^model +(.+)$", ended.out) == "metalayer-pwm version 1, alias champion"
+    assert "again to the champion's own weights: nothing is registered, packaged or moved" in ended.out
+    assert found(r"^Bento +(.+)$", ended.out) == "not packaged: the model is the champion's own"
+    (only,) = registry.versions(f"sqlite:///{state / 'mlflow.db'}")
+    assert (only.version, only.aliases) == (1, ("champion",))
+    assert len(list((state / "bentoml" / "bentos").glob("*/*/bento.yaml"))) == 1
+    assert len(list((state / "mlartifacts").rglob("model.safetensors"))) == 1
+
+
 def found(pattern: str, text: str) -> str:
     match = re.search(pattern, text, re.MULTILINE)
     assert match, text
@@ -218,20 +231,21 @@ class TestRuns:
         assert second.code == 0, second.err
         assert found(r"^cached +(.+)$", second.out) == CACHED
         assert "[4/10] train: cached" in second.err
-        assert found(r"^model +(.+)$", second.out) == "metalayer-pwm version 2, alias champion"
+        assert_champion_again(second, state)
         assert re.search(r"not (shown to be )?not worse than the champion|champion \(version 1\)", second.out)
 
-    def test_no_cache(self, first: Ended, run: Runner) -> None:
+    def test_no_cache(self, first: Ended, run: Runner, state: Path) -> None:
         again = run(*PASSING, arguments=("--no-cache",))
         assert again.code == 0, again.err
         assert found(r"^cached +(.+)$", again.out) == "no step"
+        assert_champion_again(again, state)
 
     def test_rejected(self, first: Ended, run: Runner, state: Path) -> None:
         before = champion_version(state)
-        rejected = run(*FAILING)
+        rejected = run("train.seed=3", *FAILING)
         assert rejected.code == 3, rejected.err
         assert "FAILED  PR-AUC splice" in rejected.out
-        assert found(r"^cached +(.+)$", rejected.out) == CACHED
+        assert found(r"^cached +(.+)$", rejected.out) == CACHED.removesuffix(", train")
         assert found(r"^model .*alias (\w+)$", rejected.out) == "challenger"
         assert found(r"^Bento +(.+)$", rejected.out) == "not packaged: the gate rejected the model"
         assert f"champion, version {before}" in rejected.out
@@ -244,7 +258,7 @@ class TestRuns:
         before, uri = champion_version(state), f"sqlite:///{state / 'mlflow.db'}"
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("BENTOML_HOME", str(state / "mlflow.db" / "bentoml"))
-            failed = run(*PASSING)
+            failed = run("train.seed=3", *PASSING)
         assert failed.code == 1, failed.err
         assert "failed  step package" in failed.err
         newest = registry.versions(uri)[-1]

@@ -3,17 +3,19 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import numpy as np
 import polars as pl
 import pytest
-from releases import expected, make_bundle, make_champion, make_golden, score_rows
+from releases import expected, make_bundle, make_champion, make_golden, rewrite, score_rows
 
 from metalayer import cli
 from metalayer.errors import InputError, ModelError, RegistryError
-from metalayer.models.bundle import digest
+from metalayer.integrity import unsealed, write_json
+from metalayer.models.bundle import content_of, digest
 from metalayer.schema import CLASSES
 from metalayer.serving import line, packaging, release
 from metalayer.serving.release import read_facts
@@ -78,7 +80,8 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     # The version leads back to its data, and its files come back whole.
     local = registry.fetch(NAME, 2, None, home / "downloads")
     assert digest(local.bundle) == digest(bundle)
-    assert local.digest == digest(bundle, golden) != digest(bundle)
+    assert local.digest == release.release_digest(local.bundle, local.golden) != digest(bundle)
+    assert local.tags["content"] == content_of(bundle)
     assert local.golden.read_bytes() == golden.read_bytes()
     assert local.tags["data_hash"] == "d4t4"
     assert local.tags["git_commit"] == "c0ffee"
@@ -122,10 +125,10 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     assert registry.fetch(NAME, 2, None, home / "downloads").tags["pipeline_run"] == "r1"
     assert [version.version for version in registry.champions()] == [3]
 
-    # Metrics that somebody has edited by hand stop no server.
+    # Metrics that somebody has edited by hand change nothing of what was registered.
     client.set_model_version_tag(NAME, "2", "metrics", "not json")
     edited = registry.fetch_release(registry.known_version(NAME, 2), None, home / "edited")
-    assert read_facts(edited)["metrics"] == {}
+    assert read_facts(edited)["metrics"] == {"pr_auc_splice": 0.9}
 
     registry.set_bento_tag(NAME, 3, "metalayer-pwm:3-abc")
     assert registry.find_champion(NAME).tags["bento_tag"] == "metalayer-pwm:3-abc"
@@ -147,6 +150,23 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
 
 
 @pytest.mark.slow
+def test_the_champions_own_model_again_is_known_by_its_content(home: Path, model: tuple[Path, Path]) -> None:
+    from metalayer.serving import registry
+
+    bundle, golden = model
+    again = make_bundle(home / "again")
+    rewrite(again / "model.json", pipeline_run="another run", git_commit="f00")
+    assert digest(again) != digest(bundle)
+    assert registry.champion_again(again, "pwm") is None  # there is no champion
+    made = make_champion(bundle, golden)
+    assert registry.champion_again(again, "pwm") == replace(made, alias="champion", champion_again=True)
+    assert registry.champion_again(make_bundle(home / "other", seed=1), "pwm") is None
+    assert registry.champion_again(again, "other") is None
+    make_champion(home / "other", make_golden(home / "other", home / "other.parquet"))
+    assert registry.champion_again(again, "pwm") is None  # it was champion, and no longer is
+
+
+@pytest.mark.slow
 def test_registries_may_share_a_store_of_bentos(
     home: Path, model: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,8 +179,10 @@ def test_registries_may_share_a_store_of_bentos(
     theirs = packaging.champion_bento()
     assert theirs != mine
     served = home / "state" / "bentoml" / "bentos" / theirs.replace(":", "/") / "src" / "release"
-    theirs = digest(second, home / "golden2.parquet")
-    assert digest(served, served / "golden.parquet") == theirs
+    from metalayer.serving import registry
+
+    theirs = registry.find_champion(NAME).digest
+    assert release.read_facts(served)["digest"] == release.release_digest(served, served / "golden.parquet") == theirs
 
     # Nor is a Bento taken for the model's own by its tag alone.
     described = served.parents[1] / "bento.yaml"
@@ -203,12 +225,12 @@ def test_a_bento_whose_model_needs_what_is_not_here(
     (home / "bento" / "bento.yaml").write_text("")
     assert release.not_installed(release_folder) == []
     assert release.runtime(release_folder) == (*release.RUNTIME, "transformers")
-    named = json.loads((release_folder / "model.json").read_text())
+    named = unsealed((release_folder / "model.json").read_text())
     named["model"]["sequence_encoder"] = "hyenadna"
     named["model"]["sequence_encoder_config"] = {"model_size": "tiny", "bundle_encoder": False}
     named["model"]["encoder_checkpoint"]["source"] = "LongSafari/hyenadna-tiny-1k-seqlen-hf"
     (home / "named").mkdir()
-    (home / "named" / "model.json").write_text(json.dumps(named))
+    write_json(home / "named" / "model.json", named)
     assert release.runtime(home / "named") == (*release.RUNTIME, "huggingface_hub")
     there = [one for one in release.distributions() if one.name != "transformers"]
     monkeypatch.setattr(release, "distributions", lambda: there)
@@ -265,12 +287,13 @@ def test_the_champion_moves_by_hand_and_back(
     assert cli.main(["registry", "rollback"]) == 2
     assert "no registered model in" in capsys.readouterr().err
     second = make_bundle(home / "second", seed=1)
-    digests = [digest(*model), digest(second, make_golden(second, home / "golden2.parquet"))]
+    make_golden(second, home / "golden2.parquet")
     make_champion(*model, metrics={"pr_auc_splice": 0.9})
     assert cli.main(["registry", "rollback"]) == 2
     assert "is the first champion" in capsys.readouterr().err
     make_champion(second, home / "golden2.parquet")
     registry.register(*model, base_model="pwm", promoted=False)
+    digests = [registry.known_version(NAME, number).digest for number in (1, 2)]
 
     # Whatever is champion is packaged, so that `metalayer serve` starts with it; else that packages it.
     out = run("rollback")
@@ -374,7 +397,7 @@ def test_a_history_ends_with_the_champion_whatever_moved_the_alias(home: Path, m
 
 
 def test_the_champion_stays_where_golden_rows_come_out_otherwise(home: Path, model: tuple[Path, Path]) -> None:
-    from metalayer.serving import engine, promotion
+    from metalayer.serving import engine, promotion, registry
 
     make_champion(*model)
     make_champion(*model)
@@ -390,7 +413,7 @@ def test_the_champion_stays_where_golden_rows_come_out_otherwise(home: Path, mod
     with pytest.raises(ModelError, match="its files are not those that were registered"):
         promotion.promote(NAME, 1)
     assert line.read(NAME).history == (1, 2)
-    assert packaging.find_bento(NAME, 1, digest(*model)) is None
+    assert packaging.find_bento(NAME, 1, registry.known_version(NAME, 1).digest) is None
 
 
 def test_a_version_takes_no_other_place_than_that_it_was_compared_for(home: Path, model: tuple[Path, Path]) -> None:

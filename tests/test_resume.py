@@ -19,6 +19,7 @@ import torch
 from metalayer.config import TrainConfig
 from metalayer.data.dataset import BatchSampler, RowLoader
 from metalayer.errors import ConfigError, ModelError, SchemaError, TrainingError
+from metalayer.integrity import seal_archive
 from metalayer.models import MetaSpliceModel
 from metalayer.training.trainer import Trainer, best_epoch, seed_everything
 from tests.processes import assert_same, train_in_one_and_two
@@ -251,21 +252,28 @@ def test_damaged_and_foreign_checkpoints(tmp_path: Path) -> None:
     content = torch.load(path, weights_only=True)
     with pytest.raises(ModelError, match="no such file"):
         Trainer.from_checkpoint(tmp_path / "none.pt", *loaders())
-    torch.save({**content, "format_version": 99}, tmp_path / "new.pt")
+
+    def save(name: str, **changes: object) -> None:
+        torch.save({**content, **changes}, tmp_path / name)
+        seal_archive(tmp_path / name)
+
+    save("new.pt", format_version=99)
     with pytest.raises(ModelError, match="format version 99"):
         Trainer.from_checkpoint(tmp_path / "new.pt", *loaders())
-    torch.save({**content, "schema_hash": "f00"}, tmp_path / "other.pt")
+    save("other.pt", schema_hash="f00")
     with pytest.raises(SchemaError, match="train again"):
         Trainer.from_checkpoint(tmp_path / "other.pt", *loaders())
-    torch.save({**content, "code": Path}, tmp_path / "code.pt")
+    save("code.pt", code=Path)
     with pytest.raises(ModelError, match="holds more than tensors"):
         Trainer.from_checkpoint(tmp_path / "code.pt", *loaders())
-    wrong = {**content, "model": {k: v for k, v in content["model"].items() if k != "head.weight"}}
-    torch.save(wrong, tmp_path / "wrong.pt")
+    save("wrong.pt", model={k: v for k, v in content["model"].items() if k != "head.weight"})
     with pytest.raises(ModelError, match=r"head\.weight"):
         Trainer.from_checkpoint(tmp_path / "wrong.pt", *loaders())
     path.write_bytes(path.read_bytes()[:-500])
     with pytest.raises(ModelError, match="damaged"):
+        Trainer.from_checkpoint(path, *loaders())
+    torch.save(content, path)
+    with pytest.raises(ModelError, match=r"its SHA-256, is missing; .* train again"):
         Trainer.from_checkpoint(path, *loaders())
 
 

@@ -24,9 +24,9 @@ import pyarrow as pa
 import pytest
 from releases import expected, make_bundle, make_golden, score_rows
 
-from metalayer.models.bundle import digest
 from metalayer.schema import CLASSES
 from metalayer.serving.packaging import bento_environment, build_bento, serve_command
+from metalayer.serving.release import release_digest
 from tests.damaged import ARROW, JSON, ONE, damaged_bodies, stream
 from tests.servers import free_port, wait_until_ready
 
@@ -361,7 +361,9 @@ def test_every_answer_names_model_and_request(
         response = client.request(method, path, **options | {"headers": headers})
     assert response.status_code == status
     named = [response.headers[f"x-model-{name}"] for name in ("name", "version", "digest")]
-    assert named == ["metalayer-pwm", "3", digest(served.bundle, served.bundle.with_name("golden.parquet"))]
+    home = served.bundle.parent
+    (released,) = (home / "bentoml" / "bentos").glob("*/*/src/release")
+    assert named == ["metalayer-pwm", "3", release_digest(released, released / "golden.parquet")]
     assert response.headers["x-request-id"] == "mine-7"
     if status != 200:
         assert response.json().keys() == {"error", "details"}

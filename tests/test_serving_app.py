@@ -9,14 +9,15 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 import pytest
-from releases import expected, make_bundle, score_rows
+from releases import expected, make_bundle, reseal, score_rows
 
 from metalayer.errors import ModelError
+from metalayer.integrity import sealed
 from metalayer.models.bundle import digest
 from metalayer.schema import CLASSES
 from metalayer.serving.app import Serving, create_app
 from metalayer.serving.engine import Engine
-from metalayer.serving.release import MADE_WITH, made_with
+from metalayer.serving.release import MADE_WITH, made_with, release_digest
 from metalayer.serving.schemas import Rows
 from metalayer.serving.settings import ServingSettings
 
@@ -197,9 +198,11 @@ def test_a_model_that_misses_its_golden_rows_is_not_served(released: Path, tmp_p
     shutil.copytree(released, directory)
     table = pl.read_parquet(directory / "golden.parquet")
     table.with_columns(pl.col("donor") + 2e-6).write_parquet(directory / "golden.parquet")
+    reseal(directory)
     with pytest.raises(ModelError, match="golden rows differ by 2e-06"):
         Engine(directory)
     table.with_columns(pl.lit(float("nan")).alias("donor")).write_parquet(directory / "golden.parquet")
+    reseal(directory)
     with pytest.raises(ModelError, match="golden rows differ"):
         Engine(directory)
 
@@ -209,10 +212,24 @@ def test_other_golden_rows_are_another_digest(engine: Engine, released: Path, tm
     directory = tmp_path / "release"
     shutil.copytree(released, directory)
     golden = directory / "golden.parquet"
-    assert engine.digest == digest(directory, golden) != digest(directory)
+    assert engine.digest == release_digest(directory, golden) != digest(directory)
     pl.read_parquet(golden).head(20).write_parquet(golden)
+    with pytest.raises(ModelError, match=r"golden\.parquet is damaged or was changed.*package the model again"):
+        Engine(directory)
+    reseal(directory)
     fewer = Engine(directory)
-    assert fewer.digest == fewer.describe()["digest"] == digest(directory, golden) != engine.digest
+    assert fewer.digest == fewer.describe()["digest"] == release_digest(directory, golden) != engine.digest
+
+
+def test_other_facts_and_another_graph_are_another_digest(released: Path, tmp_path: Path) -> None:
+    digests = {release_digest(released, released / "golden.parquet")}
+    for name in ("facts.json", "model.onnx", "model.json"):
+        directory = tmp_path / name
+        shutil.copytree(released, directory)
+        with (directory / name).open("a") as handle:
+            handle.write("\n")
+        digests.add(release_digest(directory, directory / "golden.parquet"))
+    assert len(digests) == 4
 
 
 @pytest.mark.parametrize(
@@ -220,9 +237,11 @@ def test_other_golden_rows_are_another_digest(engine: Engine, released: Path, tm
     [
         ("release.json", None, "release.json"),
         ("release.json", "{", "damaged"),
-        ("release.json", json.dumps({"name": "x"}), "does not name"),
-        ("golden.parquet", None, "golden rows"),
-        ("golden.parquet", "PAR1", "golden rows"),
+        ("release.json", json.dumps(sealed({"name": "x"})), "does not name"),
+        ("release.json", json.dumps({"name": "x", "version": "1", "files": {}}), "no key 'content_sha256'"),
+        ("facts.json", None, "facts.json"),
+        ("golden.parquet", None, "golden.parquet"),
+        ("golden.parquet", "PAR1", "golden.parquet is damaged"),
         ("model.safetensors", None, "model.safetensors"),
         ("model.json", "{", "damaged"),
     ],
@@ -245,6 +264,10 @@ def test_other_weights_under_the_same_golden_rows_are_not_served(released: Path,
     shutil.copytree(released, directory)
     other = make_bundle(tmp_path / "other", seed=1)
     shutil.copyfile(other / "model.safetensors", directory / "model.safetensors")
+    with pytest.raises(ModelError, match=r"model\.safetensors is damaged"):
+        Engine(directory)
+    shutil.copyfile(other / "model.json", directory / "model.json")
+    reseal(directory)
     with pytest.raises(ModelError, match="golden rows differ"):
         Engine(directory)
 
@@ -269,10 +292,14 @@ def test_golden_rows_that_differ_say_what_helps_where(
     wrong = pl.DataFrame(pl.from_arrow(table)).with_columns(pl.col("donor") + 0.01).to_arrow()
     facts = {MADE_WITH: json.dumps(made_with() | made)}
     pq.write_table(wrong.replace_schema_metadata(facts), directory / "golden.parquet")
+    reseal(directory)
     with pytest.raises(ModelError, match=f"golden rows differ by 0.01 .*{helps}"):
         Engine(directory, registered=registered)
     (directory / "golden.parquet").write_bytes(b"PAR1")
     if not made:
+        with pytest.raises(ModelError, match=f"golden.parquet is damaged or was changed: .*{helps}"):
+            Engine(directory, registered=registered)
+        reseal(directory)
         with pytest.raises(ModelError, match=f"golden.parquet cannot be read: .*{helps}"):
             Engine(directory, registered=registered)
 
@@ -282,4 +309,5 @@ def test_golden_rows_that_come_out_do_not_care_what_made_them(released: Path, tm
     table = pq.read_table(directory / "golden.parquet")
     facts = {MADE_WITH: json.dumps({"torch": "1.0.0"})}
     pq.write_table(table.replace_schema_metadata(facts), directory / "golden.parquet")
+    reseal(directory)
     assert Engine(directory).name == "metalayer-pwm"

@@ -2,6 +2,7 @@
 
 import io
 import os
+import random
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -148,6 +149,44 @@ def test_changed_table_is_refused(stores: tuple[str, Any], table: Path) -> None:
         handle.write(b"other")
     with pytest.raises(MetalayerError, match="was changed or is damaged"):
         materializer.load(TableRef)
+
+
+@pytest.mark.parametrize("name", ["data.json", "facts.json", "table.parquet", "model/model.json"])
+def test_a_flipped_bit_of_a_steps_artifact_is_refused_or_changes_nothing(
+    stores: tuple[str, Any], table: Path, tmp_path: Path, name: str
+) -> None:
+    """The split as ZenML stores what a step returns, a table and a model directory."""
+    from zenml.materializers.materializer_registry import materializer_registry
+
+    from steps.materializers import ModelRef, TableRef
+
+    split = {"train": {"genes": ["A", "B"]}, "test": {"genes": ["C"], "classes": {"donor": 3}}, 1: None}
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    (bundle / "model.json").write_text('{"weights": 1}')
+    given: Any = split if name == "data.json" else TableRef.of(table) if "model" not in name else ModelRef.of(bundle)
+    materializer = materializer_registry[type(given)](*stores)
+    materializer.save(given)
+
+    def content() -> Any:
+        found = materializer.load(type(given))
+        return found if isinstance(found, dict) else {**vars(found), "path": None}
+
+    before = content()
+    with materializer.artifact_store.open(f"{stores[0]}/{name}", "rb") as handle:
+        whole = handle.read()
+    rng, refused = random.Random(16), 0
+    for _ in range(60):
+        damaged = bytearray(whole)
+        damaged[rng.randrange(len(whole))] ^= 1 << rng.randrange(8)
+        with materializer.artifact_store.open(f"{stores[0]}/{name}", "wb") as handle:
+            handle.write(bytes(damaged))
+        try:
+            assert content() == before
+        except MetalayerError as error:
+            refused += 1
+            assert "--no-cache" in str(error)
+    assert refused > 40
 
 
 @pytest.mark.parametrize("name", ["table.parquet", "facts.json"])

@@ -71,8 +71,8 @@ def test_what_prepare_writes(folder: Path, config: MetaLayerConfig, dataset: Met
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["data_hash"] == ArtifactLoader(config).fingerprint()
     assert manifest["rows"] == len(dataset) == sum(manifest["classes"].values())
-    assert set(manifest["sha256"]) == {"training_data.parquet", "genes.parquet", "tracks.parquet"}
-    for name, digest in manifest["sha256"].items():
+    assert set(manifest["files"]) == {"training_data.parquet", "genes.parquet", "tracks.parquet"}
+    for name, digest in manifest["files"].items():
         assert sha256(folder / name) == digest
     assert not (folder / "rows.parquet").exists()
     table = pl.read_parquet(folder / "training_data.parquet")

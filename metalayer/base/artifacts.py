@@ -27,6 +27,7 @@ from metalayer.features import derived_features
 from metalayer.files import publish_directory, publish_file
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import decode, exon_base, intron_base, one_based, reverse_complement
+from metalayer.integrity import PAGE_CHECKSUMS, seal_metadata
 from metalayer.schema import (
     ACCEPTOR,
     ARTIFACT_COLUMNS,
@@ -123,7 +124,9 @@ def write_artifacts(
                 name = f"{base_model}_chr{chrom}.parquet"
                 draft = drafts.enter_context(publish_file(scores_dir / name))
                 # The writer closes before its draft is published: entered later, left earlier.
-                tracks = drafts.enter_context(pq.ParquetWriter(draft, _track_schema(build), compression="zstd"))
+                tracks = drafts.enter_context(
+                    pq.ParquetWriter(draft, _track_schema(build), compression="zstd", **PAGE_CHECKSUMS)
+                )
                 report.files.append(f"nucleotide_scores/{name}")
                 chunk = _Chunk(chrom, 1)
             elif len(chunk.genes) == GENES_PER_CHUNK:
@@ -295,7 +298,7 @@ def _track_schema(build: str) -> pa.Schema:
             *((name, pa.float32()) for name in BASE_SCORES),
             ("label", text),
         ],
-        metadata=metadata,
+        metadata=seal_metadata(metadata),
     )
 
 

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from metalayer.config import DataConfig
 from metalayer.data.artifacts import ReadReport, count_rows, read_artifacts, read_header, read_sites, with_features
 from metalayer.data.class_label import with_label
-from metalayer.data.discovery import BaseLayerFiles, find_files
+from metalayer.data.discovery import BaseLayerFiles, check_written, find_files
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
 from metalayer.data.nucleotide_scores import TrackReport, write_tracks
 from metalayer.data.tracks import TrackStore
@@ -33,6 +33,7 @@ from metalayer.errors import ArtifactError
 from metalayer.features import gene_row_scores
 from metalayer.files import publish_file, sha256
 from metalayer.genome import Gene, decode, exon_base, one_based
+from metalayer.integrity import PAGE_CHECKSUMS
 from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER, ROW_SCORES
 
 logger = logging.getLogger(__name__)
@@ -56,9 +57,15 @@ class ArtifactLoader:
         return find_files(self.config)
 
     def fingerprint(self) -> str:
-        """SHA-256 over the names and contents of all input files, in hex: the data hash."""
+        """SHA-256 over the names and contents of all input files, in hex: the data hash.
+
+        Raises:
+            ArtifactError: files that are absent, or that were changed since their base layer was written.
+        """
         total = hashlib.sha256()
-        for path in sorted(self.files().all_paths()):
+        paths = self.files().all_paths()
+        check_written(paths)
+        for path in sorted(paths):
             total.update(f"{path.name}\0{sha256(path)}\n".encode())
         return total.hexdigest()
 
@@ -73,6 +80,7 @@ class ArtifactLoader:
             ArtifactError: files that are absent or cannot be parsed.
         """
         files = self.files()
+        check_written([file.path for file in files.artifacts])
         found = [count_rows(file) for file in files.artifacts]
         totals: dict[str, dict[str, int]] = {}
         for kind in ("classes", "chromosomes", "genes", "missing"):
@@ -107,7 +115,8 @@ class ArtifactLoader:
         store: TrackStore | None = None
         genes: dict[str, Gene] = {}
         in_table = 0
-        with contextlib.ExitStack() as published:
+        with contextlib.ExitStack() as published, ThreadPoolExecutor(max_workers=1) as beside:
+            whole = beside.submit(check_written, files.all_paths())
             draft = {name: published.enter_context(publish_file(output_dir / name)) for name in _outputs(files)}
             if files.gene_table:
                 genes = genes_from_frame(read_gene_table(files.gene_table))
@@ -132,6 +141,7 @@ class ArtifactLoader:
             _refuse_duplicates(rows, reading)
             if reading.acceptor_rows_lost:
                 _keep_donors(draft[ROWS])
+            whole.result()
         for name in {TRACKS, GENES} - draft.keys():
             (output_dir / name).unlink(missing_ok=True)  # of an earlier load
         _tell(reading, rows)
@@ -240,7 +250,7 @@ def _writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None
         *(["label", "sample_weight"] if "label" in schema.names else []),
     ]
     with (
-        pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeated) as out,
+        pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeated, **PAGE_CHECKSUMS) as out,
         ThreadPoolExecutor(max_workers=1) as thread,
     ):
         pending: list[Future[None]] = []

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import polars as pl
-
 from metalayer.config import DataConfig
 from metalayer.errors import ArtifactError
+from metalayer.files import sha256
 from metalayer.genome import normalise_chrom
+from metalayer.integrity import FILES, PARQUET_ERRORS, SEAL, open_parquet, unsealed
 
+MANIFESTS = ("manifest.json", "base_layer_*.json")
+"""Of a data root: a simulation, and the passes of base models. Other files of these names list no files of ours."""
+_OURS = '"format": "metalayer '
+_LEVELS = 6
+"""Folders above a file in which its manifest may be."""
 _ARTIFACT_NAME = re.compile(r"^analysis_sequences_(?P<chrom>.+)_chunk_(?P<first>\d+)_(?P<last>\d+)\.tsv$")
 
 
@@ -100,6 +107,61 @@ def find_score_files(config: DataConfig) -> tuple[Path, ...]:
     return files
 
 
+def check_written(paths: Sequence[Path]) -> None:
+    """See that files of a base layer are as they were written, where its manifest is in a folder above them.
+
+    Files of others have no manifest, and are not looked at.
+
+    Raises:
+        ArtifactError: one was changed or is damaged, or the manifest is.
+    """
+    listed: dict[Path, dict[str, tuple[str, Path]]] = {}
+    for path in paths:
+        written_as(path, sha256, listed)
+
+
+def written_as(
+    path: Path, digest_of: Callable[[Path], str], listed: dict[Path, dict[str, tuple[str, Path]]] | None = None
+) -> None:
+    """As `check_written`, of one file.
+
+    Args:
+        path: of the file.
+        digest_of: gives its SHA-256; not asked where no manifest lists it.
+        listed: what the manifests of a folder list; filled, for the next file.
+    """
+    listed = {} if listed is None else listed
+    path = Path(path).resolve()
+    for folder in list(path.parents)[:_LEVELS]:
+        if folder not in listed:
+            listed[folder] = _listed(folder)
+        expected, manifest = listed[folder].get(path.relative_to(folder).as_posix(), ("", path))
+        if expected and digest_of(path) != expected:
+            raise ArtifactError(
+                f"{path} is damaged or was changed since it was written: {manifest} lists another SHA-256. Copy it "
+                f"again, or write it again; if it was changed on purpose, remove {manifest.name}"
+            )
+        if expected:
+            return
+
+
+def _listed(folder: Path) -> dict[str, tuple[str, Path]]:
+    """What the manifests in a folder list: SHA-256 and manifest by the name below the folder."""
+    found: dict[str, tuple[str, Path]] = {}
+    for manifest in sorted(path for pattern in MANIFESTS for path in folder.glob(pattern)):
+        text = manifest.read_text(encoding="utf-8", errors="replace")
+        if _OURS not in text:
+            continue
+        try:
+            content = unsealed(text) if f'"{SEAL}"' in text else json.loads(text)  # earlier versions have no seal
+        except ValueError as error:
+            raise ArtifactError(
+                f"{manifest} is damaged: {error}; copy it again, or remove it if its files are known to be whole"
+            ) from None
+        found |= {name: (digest, manifest) for name, digest in content.get(FILES, {}).items()}
+    return found
+
+
 def _artifact_directory(config: DataConfig) -> tuple[Path, str | None, str | None]:
     if config.artifacts_dir is not None:
         if not config.artifacts_dir.is_dir():
@@ -155,10 +217,10 @@ def _is_other_model(path: Path, base_model: str) -> bool:
     """`openspliceai_80_chr1` belongs to `openspliceai_80`, not to `openspliceai`: by the chromosome inside."""
     rest = path.stem.removeprefix(f"{base_model}_")
     try:
-        inside = pl.scan_parquet(path).select(pl.col("chrom").cast(pl.String)).head(1).collect()
-    except (pl.exceptions.PolarsError, OSError):
+        batch = next(open_parquet(path, "").iter_batches(1, columns=["chrom"]), None)
+    except (ArtifactError, *PARQUET_ERRORS):
         return False  # read, and refused, as one of this model's
-    chrom = normalise_chrom(str(inside.item())) if len(inside) else ""
+    chrom = normalise_chrom(str(batch["chrom"][0])) if batch is not None and batch.num_columns else ""
     return bool(chrom) and re.search(rf"_(chr)?{re.escape(chrom)}$", rest) is not None
 
 

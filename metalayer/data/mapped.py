@@ -3,6 +3,7 @@
 Made once from the Parquet, beside it, under a hidden name that says of which Parquet and which columns
 it is; a Parquet of other content, or other code, gets a new one. Content is the SHA-256 of the whole file, read at
 each opening (about 1 s a GB): size and time can be those of another file, and a footer may describe other rows alike.
+So is that of the mapped arrays, which are made again where they are not those that were written.
 Where the folder cannot be written to, the mapped file lies in a folder of the user's own. One record batch, so that
 each column is one array.
 """
@@ -27,16 +28,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from metalayer.data.discovery import written_as
 from metalayer.data.windows import encode_windows
 from metalayer.errors import ArtifactError, ConfigError, InputError, SchemaError
 from metalayer.features import feature_matrix
 from metalayer.files import publish_file, scratch_directory, sha256, taking_turns
+from metalayer.integrity import open_parquet
 from metalayer.provenance import code_hash
 from metalayer.schema import CLASSES, FEATURES, IDENTITY_COLUMNS, LABEL_LEAKING_COLUMNS, ROW_SCORES
 
 logger = logging.getLogger(__name__)
 
 _BATCH_ROWS = 65_536
+_SEAL = b"metalayer.sha256"
 INDEX = "index"
 """Column with the 0-based labelled base in the sequence; without it, the middle."""
 
@@ -77,7 +81,7 @@ def map_parquet(path: Path, columns: Columns, window_bp: int) -> Arrays:
         window_bp: width W of the windows; the labelled base is at W // 2.
 
     Raises:
-        ArtifactError: no such file, no Parquet, or one that is written to meanwhile.
+        ArtifactError: no such file, no Parquet, one that is written to meanwhile, or another than its manifest lists.
         ConfigError: the user's own folder, where it is needed, is another's.
         SchemaError: a column that is missing, is no feature, or gives the label away; values that are no
             features, labels or weights.
@@ -85,11 +89,14 @@ def map_parquet(path: Path, columns: Columns, window_bp: int) -> Arrays:
     file = _parquet(path)
     chosen = _check(path, file.schema_arrow.names, columns)
     content = sha256(path)
+    written_as(path, lambda _: content)
     folder, family = _place(path, columns, window_bp)
     mapped = folder / f"{family}.{_short_hash([content, code_hash()])}.arrow"
-    if not mapped.exists():
+    arrays = _open(mapped, window_bp)
+    if arrays is None:
         with taking_turns(folder / family):
-            if not mapped.exists():  # else another process made it meanwhile
+            arrays = _open(mapped, window_bp)
+            if arrays is None:  # else another process made it meanwhile
                 for old in folder.glob(f"{glob.escape(family)}.*.arrow"):
                     old.unlink(missing_ok=True)
                 logger.info("mapping %s (%d rows, once)", path, file.metadata.num_rows)
@@ -97,7 +104,10 @@ def map_parquet(path: Path, columns: Columns, window_bp: int) -> Arrays:
                     _write(file, path, columns, chosen, window_bp, draft, scratch)
                     if sha256(path) != content:
                         raise ArtifactError(f"{path}: was written to while it was read; try again when it is whole")
-    return _open(mapped, window_bp)
+                arrays = _open(mapped, window_bp)
+    if arrays is None:
+        raise ArtifactError(f"{mapped}: reads otherwise than it was just written; look at the disk that it is on")
+    return arrays
 
 
 def check_columns(path: Path, columns: Columns) -> int:
@@ -110,11 +120,9 @@ def check_columns(path: Path, columns: Columns) -> int:
 
 def _parquet(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
+        return open_parquet(path, "write it again")
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; write it with prepare_training_dataset") from None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ArtifactError(f"{path}: not a whole Parquet file ({error}); write it again") from None
 
 
 def _check(path: Path, there: Sequence[str], columns: Columns) -> list[str]:
@@ -201,8 +209,9 @@ def _write(
         ],
         ["windows", "features", "labels", "weights"],
     )
-    with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(batch)
+    schema = batch.schema.with_metadata({_SEAL: _digest(Arrays(windows[:n], values[:n], labels[:n], weights[:n]))})
+    with pa.OSFile(str(draft), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        writer.write_batch(batch.replace_schema_metadata(schema.metadata))
 
 
 def _windows(frame: pl.DataFrame, columns: Columns, window_bp: int, path: Path, first: int) -> NDArray[np.uint8]:
@@ -251,9 +260,27 @@ def _weights(frame: pl.DataFrame, column: str, path: Path) -> NDArray[np.float32
     return weights
 
 
-def _open(mapped: Path, window_bp: int) -> Arrays:
-    batch = pa.ipc.open_file(pa.memory_map(str(mapped))).get_batch(0)
-    n = batch.num_rows
-    windows = np.frombuffer(batch["windows"].buffers()[1], np.uint8)[: n * window_bp].reshape(n, window_bp)
-    features = batch["features"].flatten().to_numpy(zero_copy_only=True).reshape(n, len(FEATURES))
-    return Arrays(windows, features, batch["labels"].to_numpy(), batch["weights"].to_numpy())
+def _open(mapped: Path, window_bp: int) -> Arrays | None:
+    """The arrays of a mapped file; None where there is none, or another than was written."""
+    try:
+        batch = pa.ipc.open_file(pa.memory_map(str(mapped))).get_batch(0)
+        n = batch.num_rows
+        windows = np.frombuffer(batch["windows"].buffers()[1], np.uint8)[: n * window_bp].reshape(n, window_bp)
+        features = batch["features"].flatten().to_numpy(zero_copy_only=True).reshape(n, len(FEATURES))
+        arrays = Arrays(windows, features, batch["labels"].to_numpy(), batch["weights"].to_numpy())
+        if (batch.schema.metadata or {}).get(_SEAL) == _digest(arrays):
+            return arrays
+    except FileNotFoundError:
+        return None
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        logger.warning("%s: %s", mapped, error)
+    logger.warning("%s is damaged; it is made again", mapped)
+    return None
+
+
+def _digest(arrays: Arrays) -> bytes:
+    total = hashlib.sha256()
+    for array in (arrays.windows, arrays.features, arrays.labels, arrays.weights):
+        total.update(f"{array.dtype.str} {array.shape} ".encode())
+        total.update(np.ascontiguousarray(array).data)
+    return total.hexdigest().encode()

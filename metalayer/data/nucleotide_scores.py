@@ -22,6 +22,7 @@ from metalayer.data.tracks import GENE_INDEX_KEY, LETTERS_KEY, PARALOGS_KEY
 from metalayer.errors import ArtifactError
 from metalayer.files import publish_file
 from metalayer.genome import Gene, exon_base
+from metalayer.integrity import PAGE_CHECKSUMS, PARQUET_ERRORS, open_parquet, seal_metadata
 from metalayer.schema import (
     ACCEPTOR,
     BASE_SCORES,
@@ -103,6 +104,7 @@ def write_tracks(
             compression="zstd",
             use_dictionary=["gene_id", "chrom", "strand", "base"],
             column_encoding=encoding,
+            **PAGE_CHECKSUMS,
         ) as writer,
     ):
         for path in files:
@@ -137,7 +139,7 @@ def write_tracks(
         }
         if len(builds) == 1 and builds[0]:
             metadata[GENOME_BUILD_KEY] = builds[0]
-        writer.add_key_value_metadata(metadata)
+        writer.add_key_value_metadata(seal_metadata(metadata, schema.names))
     return report
 
 
@@ -151,17 +153,21 @@ def genes_in(path: Path) -> list[Gene]:
     missing = [name for name in wanted if name not in _open(path).schema_arrow.names]
     if missing:
         raise ArtifactError(f"{path}: no column {', '.join(missing)}; needed are {', '.join(TRACK_COLUMNS)}")
-    place = (normalised_gene_id(), normalised_chrom(), pl.col("strand").cast(pl.String))
+    key = ("gene_id", "chrom", "strand")
+    parts = []
     try:
-        found = (
-            pl.scan_parquet(path)
-            .select(wanted)
-            .group_by("gene_id", "chrom", "strand")
-            .agg(pl.col("position").min().alias("start"), pl.col("position").max().alias("end"), pl.len())
-            .with_columns(place)
-            .collect(engine="streaming")
+        for batch in _open(path).iter_batches(_BATCH_ROWS, columns=list(wanted)):
+            rows = pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
+            rows = rows.select(normalised_gene_id(), normalised_chrom(), pl.col("strand").cast(pl.String), "position")
+            extent = (pl.col("position").min().alias("start"), pl.col("position").max().alias("end"), pl.len())
+            parts.append(rows.group_by(key, maintain_order=True).agg(extent))
+        whole = (
+            pl.concat(parts) if parts else pl.DataFrame(schema=dict.fromkeys((*key, "start", "end", "len"), pl.Int64))
         )
-    except (pl.exceptions.PolarsError, OSError) as error:
+        found = whole.group_by(key, maintain_order=True).agg(
+            pl.col("start").min(), pl.col("end").max(), pl.col("len").sum()
+        )
+    except (pl.exceptions.PolarsError, *PARQUET_ERRORS) as error:
         raise ArtifactError(f"{path}: {str(error).splitlines()[0]}") from None
     wrong = found.filter(
         (pl.col("end") - pl.col("start") + 1 != pl.col("len")) | pl.col("gene_id").is_duplicated()
@@ -237,7 +243,7 @@ def _parquet_batches(path: Path) -> Iterator[pl.DataFrame]:
                 pl.col(BASE_SCORES).cast(pl.Float32).fill_null(float("nan")),
                 *(optional[name] for name in there),
             )
-        except (pa.ArrowException, OSError) as error:
+        except PARQUET_ERRORS as error:
             raise ArtifactError(f"{path}: damaged within ({error}); copy or write it again") from None
         except pl.exceptions.PolarsError as error:
             raise ArtifactError(
@@ -253,9 +259,9 @@ def _parquet_batches(path: Path) -> Iterator[pl.DataFrame]:
 
 def _open(path: Path) -> pq.ParquetFile:
     try:
-        return pq.ParquetFile(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ArtifactError(f"{path}: not a whole Parquet file ({error}); copy or write it again") from None
+        return open_parquet(path, "copy or write it again")
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{path}: {error.strerror}; copy or write it again") from None
 
 
 def _paralog_flag() -> pl.Expr:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from enum import Enum
@@ -18,14 +17,15 @@ from metalayer.core.loader import GENES, ROWS, TRACKS
 from metalayer.data.dataset import MetaLayerDataset
 from metalayer.data.labels import label_rows
 from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE
-from metalayer.files import publish_file, sha256
+from metalayer.files import publish_file
+from metalayer.integrity import FILES, listed, write_json
 from metalayer.provenance import code_hash
 from metalayer.schema import CLASSES, FEATURE_SCHEMA
 
 logger = logging.getLogger(__name__)
 
 TRAINING_DATA, MANIFEST = "training_data.parquet", "manifest.json"
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 
 
 class _Unset(Enum):
@@ -111,7 +111,6 @@ def _sample(path: Path, n: int, seed: int) -> None:
 
 
 def _write_manifest(folder: Path, facts: dict[str, Any]) -> None:
-    outputs = [name for name in (TRAINING_DATA, GENES, TRACKS, VARIANT_WEIGHTS_FILE) if (folder / name).exists()]
     manifest = {
         "format": "metalayer training set",
         "format_version": _FORMAT_VERSION,
@@ -119,7 +118,6 @@ def _write_manifest(folder: Path, facts: dict[str, Any]) -> None:
         "code_hash": code_hash(),
         "schema_hash": FEATURE_SCHEMA.hash,
         **facts,
-        "sha256": {name: sha256(folder / name) for name in outputs},
+        FILES: listed(folder, (TRAINING_DATA, GENES, TRACKS, VARIANT_WEIGHTS_FILE)),
     }
-    with publish_file(folder / MANIFEST) as draft:
-        draft.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    write_json(folder / MANIFEST, manifest)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from metalayer.data.discovery import check_written
 from metalayer.data.nucleotide_scores import TrackReport, write_tracks
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import ArtifactError
@@ -49,6 +50,8 @@ class ScoreFile:
         for path in paths:
             if not path.is_file():
                 raise ArtifactError(f"scores: given {path}, which is no file")
+
+        check_written(paths)
 
         def no_rows() -> pl.DataFrame:
             raise ArtifactError(

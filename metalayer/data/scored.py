@@ -21,10 +21,12 @@ from numpy.typing import NDArray
 from metalayer.data.tracks import GENE_INDEX_KEY
 from metalayer.errors import ArtifactError, InputError
 from metalayer.genome import Gene, Interval, chrom_order, one_based
+from metalayer.integrity import PAGE_CHECKSUMS, PARQUET_ERRORS, open_parquet, seal_metadata
 from metalayer.schema import CLASSES, PROBABILITY_SUM_TOLERANCE, SCORED_COLUMNS
 
 MANIFEST_KEY = b"metalayer.scores"
 """Parquet metadata: JSON, what was scored with which model."""
+_AGAIN = "copy it again, or score again"
 _TEXT = pa.dictionary(pa.int32(), pa.string())
 _SCHEMA = pa.schema(
     [
@@ -57,6 +59,7 @@ class ScoredGenomeWriter:
             compression="zstd",
             use_dictionary=["gene_id", "chrom", "strand"],
             column_encoding={"position": "DELTA_BINARY_PACKED"} | dict.fromkeys(CLASSES, "BYTE_STREAM_SPLIT"),
+            **PAGE_CHECKSUMS,
         )
 
     def __enter__(self) -> ScoredGenomeWriter:
@@ -66,7 +69,7 @@ class ScoredGenomeWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         metadata = {GENE_INDEX_KEY.decode(): json.dumps(self._index), MANIFEST_KEY.decode(): self._manifest}
-        self._writer.add_key_value_metadata(metadata)
+        self._writer.add_key_value_metadata(seal_metadata(metadata, _SCHEMA.names))
         self._writer.close()
 
     def add(self, gene: Gene, probabilities: NDArray[np.float32]) -> None:
@@ -132,9 +135,9 @@ class ScoredGenome:
         """
         self.path = Path(path)
         try:
-            self._file = pq.ParquetFile(self.path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ArtifactError(f"{path}: not a whole Parquet file ({error})") from None
+            self._file = open_parquet(self.path, _AGAIN)
+        except FileNotFoundError as error:
+            raise ArtifactError(f"{path}: {error.strerror}; {_AGAIN}") from None
         metadata = self._file.metadata.metadata or {}
         if MANIFEST_KEY not in metadata:
             raise ArtifactError(f"{path}: no scores of whole genes; `--pipeline score` writes them")
@@ -158,8 +161,8 @@ class ScoredGenome:
             raise InputError(f"gene {gene_id!r} is not among the {len(self._genes)} of {self.path}")
         try:
             return self._file.read_row_group(self._group[gene_id])
-        except (pa.ArrowException, OSError) as error:
-            raise ArtifactError(f"{self.path}: gene {gene_id}: damaged within ({error})") from None
+        except PARQUET_ERRORS as error:
+            raise ArtifactError(f"{self.path}: gene {gene_id}: damaged within ({error}); {_AGAIN}") from None
 
     def read(self, gene_id: str) -> NDArray[np.float32]:
         """Donor, acceptor, neither at every exon base of a gene, transcript sense: float32 (L, 3); errors as `rows`."""

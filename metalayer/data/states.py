@@ -1,15 +1,18 @@
 """States of a frozen language model on disk: computed once for each sequence, then read from mapped files.
 
 A store is a folder of Arrow files, each written whole: what a killed run had finished is there for the next one. An
-item is found by its key, the hash of all that it depends on beside the model, which the folder stands for. States are
-float16: half the disk, and an error of 2^-11 of their size. Axes: S bases read from a chunk, D channels.
+item is found by its key, the hash of all that it depends on beside the model, which the folder stands for. Its CRC-32
+is looked at when it is first read, since a SHA-256 of all would take minutes. States are float16: half the disk, and an
+error of 2^-11 of their size. Axes: S bases read from a chunk, D channels.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +23,31 @@ from metalayer.errors import ConfigError, TrainingError
 from metalayer.files import publish_file
 
 KEY_BYTES = 16
+_AGAIN = "remove the file and run again, which computes its states again"
 States = NDArray[np.float16]
 
 
 def state_key(*parts: bytes) -> bytes:
     """The key of an item that depends on these bytes."""
     return hashlib.blake2b(b"|".join(parts), digest_size=KEY_BYTES).digest()
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One file: its items (n, *shape), the CRC-32 of each (n,), and whether that was looked at (n,)."""
+
+    path: Path
+    states: States
+    crcs: NDArray[np.uint32]
+    checked: NDArray[np.bool_]
+
+    def read(self, rows: NDArray[np.int64]) -> States:
+        found = self.states[rows]
+        for row, item in zip(rows.tolist(), found, strict=True):
+            if not self.checked[row] and zlib.crc32(np.ascontiguousarray(item).data) != self.crcs[row]:
+                raise TrainingError(f"{self.path} is damaged: state {row} is not as it was written; {_AGAIN}")
+        self.checked[rows] = True
+        return found
 
 
 class StateStore:
@@ -39,7 +61,7 @@ class StateStore:
             shape: of an item.
         """
         self.folder, self.shape = Path(folder), shape
-        self._parts: dict[str, States] = {}
+        self._parts: dict[str, _Part] = {}
         self._place: dict[bytes, tuple[str, int]] = {}
         self.refresh()
 
@@ -47,12 +69,16 @@ class StateStore:
         """Open what other processes have written."""
         for path in sorted(self.folder.glob("[!.]*.arrow")):
             if path.name not in self._parts:
-                with pa.memory_map(str(path)) as file:
-                    batch = pa.ipc.open_file(file).get_batch(0)
-                n = batch.num_rows
-                found = np.frombuffer(batch["states"].buffers()[1], np.float16)
-                self._parts[path.name] = found[: n * int(np.prod(self.shape))].reshape(n, *self.shape)
-                self._place.update({key: (path.name, i) for i, key in enumerate(batch["key"].to_pylist())})
+                try:
+                    with pa.memory_map(str(path)) as file:
+                        batch = pa.ipc.open_file(file).get_batch(0)
+                    n = batch.num_rows
+                    found = np.frombuffer(batch["states"].buffers()[1], np.float16)
+                    states = found[: n * int(np.prod(self.shape))].reshape(n, *self.shape)
+                    self._parts[path.name] = _Part(path, states, batch["crc"].to_numpy(), np.zeros(n, np.bool_))
+                    self._place.update({key: (path.name, i) for i, key in enumerate(batch["key"].to_pylist())})
+                except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+                    raise TrainingError(f"{path} is damaged ({error}); {_AGAIN}") from None
 
     def missing(self, keys: Sequence[bytes]) -> list[int]:
         """Which of the items are not there, each key once, by their number in `keys`.
@@ -98,8 +124,9 @@ class StateStore:
             [
                 pa.array(keys, pa.binary(KEY_BYTES)),
                 pa.Array.from_buffers(pa.binary(self.item_bytes), len(keys), [None, pa.py_buffer(half)]),
+                pa.array([zlib.crc32(item.data) for item in half], pa.uint32()),
             ],
-            ["key", "states"],
+            ["key", "states", "crc"],
         )
         path = self.folder / f"{state_key(*keys).hex()}.arrow"
         with publish_file(path) as draft, pa.ipc.new_file(str(draft), batch.schema) as writer:
@@ -121,7 +148,7 @@ class MappedStates:
     """Items in order, each a place in one of several mapped arrays."""
 
     def __init__(
-        self, parts: list[States], part: NDArray[np.int64], row: NDArray[np.int64], shape: tuple[int, ...]
+        self, parts: list[_Part], part: NDArray[np.int64], row: NDArray[np.int64], shape: tuple[int, ...]
     ) -> None:
         self._parts, self._part, self._row, self._shape = parts, part, row, shape
 
@@ -129,12 +156,16 @@ class MappedStates:
         return len(self._row)
 
     def __getitem__(self, at: NDArray[np.int64]) -> States:
-        """Items by their numbers (n,): float16 (n, *shape)."""
+        """Items by their numbers (n,): float16 (n, *shape).
+
+        Raises:
+            TrainingError: one that is not as it was written.
+        """
         out = np.empty((len(at), *self._shape), dtype=np.float16)
         part = self._part[at]
         for number in np.unique(part):
             mine = part == number
-            out[mine] = self._parts[number][self._row[at[mine]]]
+            out[mine] = self._parts[number].read(self._row[at[mine]])
         return out
 
 

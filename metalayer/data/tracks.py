@@ -12,17 +12,18 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 
 from metalayer.errors import ArtifactError
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import N_TOKEN, Gene, reverse_complement, token_table
+from metalayer.integrity import PARQUET_ERRORS, open_parquet
 from metalayer.schema import BASE_SCORES, GENOME_BUILD_KEY, PARALOG_UNKNOWN
 
 GENE_INDEX_KEY = b"metalayer.genes"
 """Parquet metadata: JSON list of [gene_id, chrom, strand, start, end], one a row group."""
 LETTERS_KEY = b"metalayer.letters"
 """Parquet metadata: whether `base` holds letters in every gene."""
+_AGAIN = "write it again: run again with --no-cache, or with an empty output folder"
 PARALOGS_KEY = b"metalayer.paralogs"
 """Parquet metadata: JSON object, gene_id to paralog flag."""
 
@@ -32,7 +33,7 @@ class TrackStore:
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
-        self._file = pq.ParquetFile(self.path)
+        self._file = open_parquet(self.path, _AGAIN)
         self._metadata: dict[bytes, bytes] = self._file.metadata.metadata or {}
         listed = self._metadata.get(GENE_INDEX_KEY)
         if listed is None:
@@ -65,8 +66,15 @@ class TrackStore:
         return gene_id in self._group
 
     def read(self, gene_id: str) -> GeneTrack:
-        """One gene's track."""
-        frame = pl.from_arrow(self._file.read_row_group(self._group[gene_id]))
+        """One gene's track.
+
+        Raises:
+            ArtifactError: damaged within.
+        """
+        try:
+            frame = pl.from_arrow(self._file.read_row_group(self._group[gene_id]))
+        except PARQUET_ERRORS as error:
+            raise ArtifactError(f"{self.path}: gene {gene_id}: damaged within ({error}); {_AGAIN}") from None
         assert isinstance(frame, pl.DataFrame)
         return _transcript_sense(self._genes[gene_id], frame, self._paralogs.get(gene_id, PARALOG_UNKNOWN))
 

@@ -22,7 +22,7 @@ from metalayer.inference import Predictor
 from metalayer.inference.predictor import sequence_track
 from metalayer.schema import BASE_SCORES, CLASSES, POSITIONS, ROW_SCORES, ROWS
 from metalayer.serving.onnx_rows import OnnxRows
-from metalayer.serving.release import GOLDEN, MADE_WITH, ONNX, made_with, read_facts, release_digest
+from metalayer.serving.release import GOLDEN, MADE_WITH, ONNX, check_release, made_with, read_facts
 from metalayer.serving.schemas import FIELDS, NOTE, REQUIRED, WAY, RequestError, Rows, SequenceInput, validate_columns
 
 GOLDEN_TOLERANCE = 1e-6
@@ -70,7 +70,7 @@ class Engine:
     Attributes:
         name: registered name.
         version: registered version, as text.
-        digest: SHA-256 of the model and its golden rows, as registered.
+        digest: SHA-256 of all that was registered: model, graph, facts and golden rows.
         runs_in: what rows run in, and why where that is torch.
         pace: what it takes here, measured since it was loaded.
     """
@@ -90,10 +90,15 @@ class Engine:
         """
         directory = Path(directory)
         self.pace = Pace()
+        damaged = _REGISTRY_DAMAGED if registered else _PACKAGE_DAMAGED
         self._facts = read_facts(directory)
-        self._predictor = Predictor.load(directory, device)
         self.name, self.version = str(self._facts["name"]), str(self._facts["version"])
-        self.digest = release_digest(directory)
+        self.digest = str(self._facts["digest"])
+        try:
+            check_release(directory)
+        except ModelError as error:
+            raise ModelError(f"model {self.name} version {self.version}: {error}. {damaged}") from None
+        self._predictor = Predictor.load(directory, device)
         base = self._predictor.info.get("base_model")
         self._base = load_base_model(base) if base in BUNDLED_BASES else None
         self._onnx: OnnxRows | None = None
@@ -105,7 +110,7 @@ class Engine:
         else:
             why = self._predictor.model.encoder.eager_because or f"the release has no {ONNX}"
             self.runs_in = f"torch: {why}"
-        self._check(directory / GOLDEN, _REGISTRY_DAMAGED if registered else _PACKAGE_DAMAGED)
+        self._check(directory / GOLDEN, damaged)
         self._warm_up()
         logger.info(
             "model %s version %s (%s) is ready; rows run in %s",

@@ -14,7 +14,7 @@ from metalayer.serving.mlflow_pages import pages
 from metalayer.serving.registry import ANSWERS, ANSWERS_TAG, ModelVersion
 
 TEST_SET_TAG, MODEL_TAG = "test_set", "model_digest"
-"""On runs and versions: the test genes, and the model that they judged, by weights and description alone."""
+"""On runs and versions: the test genes, and the model that they judged, by what its answers depend on."""
 
 
 def fetch_answers(version: ModelVersion, tracking_uri: str | None, folder: Path) -> Answers:
@@ -50,7 +50,7 @@ def decisions_before(name: str, test_set: str, digest: str, tracking_uri: str | 
     Args:
         name: registered name.
         test_set: of `answers.test_set_digest`.
-        digest: of the model that is judged now, without golden rows.
+        digest: of the model that is judged now, by `bundle.content_of`.
         tracking_uri: of the service; None takes its default.
 
     Raises:

@@ -27,7 +27,7 @@ from metalayer.serving.app import Serving
 from metalayer.serving.engine import Engine
 from metalayer.serving.kept import Followed, Kept
 from metalayer.serving.metrics import FOLLOWED, SWAPS
-from metalayer.serving.release import read_facts, release_digest
+from metalayer.serving.release import read_facts
 
 if TYPE_CHECKING:
     from metalayer.serving.registry import ModelVersion
@@ -279,4 +279,5 @@ class Follower:
 
 def is_release_of(directory: Path, version: str, digest: str) -> bool:
     """Whether a release is of this version and digest."""
-    return str(read_facts(directory)["version"]) == version and release_digest(directory) == digest
+    facts = read_facts(directory)
+    return (str(facts["version"]), facts["digest"]) == (version, digest)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -22,7 +21,8 @@ from pathlib import Path
 from urllib.parse import quote, unquote
 
 from metalayer.environment import without_password
-from metalayer.files import publish_directory, publish_file
+from metalayer.files import publish_directory
+from metalayer.integrity import unsealed, write_json
 
 FOLDER = "followed"
 _CURRENT, _LOCK = "current.json", "lock"
@@ -67,7 +67,7 @@ class Kept:
         """What was followed last, None where nothing is kept or the note cannot be read."""
         path = self.folder / _CURRENT
         try:
-            return Followed(**json.loads(path.read_text(encoding="utf-8")))
+            return Followed(**unsealed(path.read_text(encoding="utf-8")))
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
@@ -136,8 +136,7 @@ class Kept:
                 now, previous = _directory(before.version, before.digest), before.previous
             else:
                 previous = _directory(before.version, before.digest) if before else ""
-                with publish_file(self.folder / _CURRENT) as draft:
-                    draft.write_text(json.dumps(asdict(Followed(version, digest, seen_at, previous))), encoding="utf-8")
+                write_json(self.folder / _CURRENT, asdict(Followed(version, digest, seen_at, previous)))
             for one in self.folder.iterdir():
                 if one.is_dir() and one.name not in (now, previous):
                     shutil.rmtree(one, ignore_errors=True)

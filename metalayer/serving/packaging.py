@@ -23,7 +23,6 @@ from metalayer import environment, network, storage, yaml12
 from metalayer.config import state_dir
 from metalayer.errors import InputError, MetalayerError, RegistryError
 from metalayer.files import flush, scratch_directory
-from metalayer.models.bundle import digest
 from metalayer.serving import onnx_rows, release
 from metalayer.serving.engine import Engine
 from metalayer.serving.kept import FOLDER, Followed, Kept, kept_models
@@ -60,7 +59,15 @@ def followed_place() -> Path:
     return bentoml_home() / FOLDER
 
 
-def build_bento(bundle: Path, golden: Path, *, name: str, version: int | str, facts: Mapping[str, Any]) -> str:
+def build_bento(
+    bundle: Path,
+    golden: Path,
+    *,
+    name: str,
+    version: int | str,
+    facts: Mapping[str, Any],
+    registered: str | None = None,
+) -> str:
     """Build a Bento from a promoted version; one that is there already is kept.
 
     The tag is `<name>:<version>-<digest>`, so a tag always means the same model: registries that share a store
@@ -72,6 +79,7 @@ def build_bento(bundle: Path, golden: Path, *, name: str, version: int | str, fa
         name: registered name.
         version: registered version.
         facts: what else `GET /v1/model` says: alias, metrics (at promotion), data_hash, git_commit ...
+        registered: digest of the version; None: it is not registered, and its digest is found here.
 
     Returns:
         The tag.
@@ -82,21 +90,24 @@ def build_bento(bundle: Path, golden: Path, *, name: str, version: int | str, fa
     """
     if not Path(golden).is_file():
         raise RegistryError(f"Bento of {name}: {golden} is missing; run the pipeline again")
-    model_digest = digest(Path(bundle), Path(golden))
-    if found := find_bento(name, version, model_digest):
+    if registered and (found := find_bento(name, version, registered)):
         return found
-    tag, home = _tag(name, version, model_digest), bentoml_home()
-    target = _directory(home, tag)
-    bento_name, _, bento_version = tag.partition(":")
-    with scratch_directory(home / "tmp" / f"build-{bento_name}-{bento_version}") as scratch:
+    home, facts = bentoml_home(), {**facts, "name": name, "version": str(version)}
+    with scratch_directory(home / "tmp" / f"build-{name.lower()}-{version}") as scratch:
         context, store = scratch / "context", scratch / "home"
-        (context / "release").mkdir(parents=True)
+        released = context / "release"
+        released.mkdir(parents=True)
         store.mkdir()
-        release.write_release(
-            context / "release", Path(bundle), Path(golden), {**facts, "name": name, "version": str(version)}
-        )
+        release.write_release(released, Path(bundle), Path(golden), facts, registered)
+        why_torch = onnx_rows.prepare(released)
+        release.seal(released, facts, registered)  # the graph may have come or gone
+        model_digest = str(release.read_facts(released)["digest"])
+        if found := find_bento(name, version, model_digest):
+            return found
+        tag = _tag(name, version, model_digest)
+        target = _directory(home, tag)
+        bento_name, _, bento_version = tag.partition(":")
         release.copy_source(context)
-        why_torch = onnx_rows.prepare(context / "release")
         labels = {"model": name, "model_version": str(version), DIGEST_LABEL: model_digest}
         bentofile = _bentofile(labels, release.runtime(Path(bundle)), why_torch)
         (context / "bentofile.yaml").write_text(yaml12.dump(bentofile), encoding="utf-8")
@@ -121,8 +132,8 @@ def find_bento(name: str, version: int | str, digest: str) -> str | None:
     Args:
         name: registered name.
         version: registered version.
-        digest: of its model and golden rows; a Bento that another registry's version of the same number was built into
-            is not it.
+        digest: of all that was registered; a Bento that another registry's version of the same number was built
+            into is not it.
     """
     tag = _tag(name, version, digest)
     try:
@@ -154,7 +165,12 @@ def package_version(version: ModelVersion, tracking_uri: str | None = None) -> s
         Engine(directory, registered=True)
         facts = release.read_facts(directory)
         tag = build_bento(
-            directory, directory / release.GOLDEN, name=version.name, version=version.version, facts=facts
+            directory,
+            directory / release.GOLDEN,
+            name=version.name,
+            version=version.version,
+            facts=facts,
+            registered=version.digest,
         )
     registry.set_bento_tag(version.name, version.version, tag, tracking_uri)
     return tag
@@ -263,8 +279,9 @@ def followed_bento(name: str | None = None) -> str:
         tag = _kept_bento(found[0], current, error)
     else:
         directory = _directory(bentoml_home(), tag) / "src" / "release"
-        version, model_digest = str(release.read_facts(directory)["version"]), release.release_digest(directory)
-        kept = Kept(place, uri, str(release.read_facts(directory)["name"]))
+        facts = release.read_facts(directory)
+        version, model_digest = str(facts["version"]), str(facts["digest"])
+        kept = Kept(place, uri, str(facts["name"]))
         with contextlib.suppress(OSError):  # of which the server speaks
             with kept.taken_in(version, model_digest, fetch=lambda: directory):
                 pass
@@ -284,7 +301,9 @@ def _kept_bento(kept: Kept, current: Followed, error: MetalayerError) -> str:
         if directory is None:
             raise error
         golden, facts = directory / release.GOLDEN, release.read_facts(directory)
-        return build_bento(directory, golden, name=kept.name, version=current.version, facts=facts)
+        return build_bento(
+            directory, golden, name=kept.name, version=current.version, facts=facts, registered=current.digest
+        )
 
 
 def champion_bento(name: str | None = None) -> str:

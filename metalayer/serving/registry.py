@@ -11,7 +11,6 @@ a registry in a SQLite file, need all of mlflow. Beside `line.py` and `lease.py`
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import logging
 import math
@@ -43,9 +42,9 @@ from metalayer import environment, moved, network, storage, yaml12
 from metalayer.config import state_dir
 from metalayer.environment import without_password
 from metalayer.errors import ConfigError, InputError, ModelError, RegistryError
-from metalayer.files import publish_directory
+from metalayer.files import publish_directory, sha256
 from metalayer.migrations import check_version
-from metalayer.models.bundle import DESCRIPTION, WEIGHTS, digest, read_description
+from metalayer.models.bundle import DESCRIPTION, WEIGHTS, content_of, digest, read_description
 from metalayer.schema import CLASSES, ROW_SCORES
 from metalayer.serving import onnx_rows, release
 from metalayer.serving.engine import GOLDEN_TOLERANCE
@@ -54,7 +53,9 @@ from metalayer.serving.schemas import INDEX, SEQUENCE
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 EXPERIMENT = "metalayer"
-BENTO_TAG, DECISION_TAG, DIGEST_TAG, METRICS_TAG = "bento_tag", "decision", "digest", "metrics"
+BENTO_TAG, DECISION_TAG, METRICS_TAG = "bento_tag", "decision", "metrics"
+DIGEST_TAG, CONTENT_TAG = "digest", "content"
+"""Of all that was registered, with where it comes from; and of what its answers depend on (`bundle.content_of`)."""
 ANSWERS, ANSWERS_TAG = "answers.parquet", "answers_sha256"
 PROMOTED, REJECTED = "promoted", "rejected"
 NAME_PREFIX = "metalayer-"
@@ -84,7 +85,7 @@ class ModelVersion:
 
     @property
     def digest(self) -> str:
-        """Of the model that was registered; empty of a version that something else registered."""
+        """Of all that was registered; empty of a version that something else registered."""
         return self.tags.get(DIGEST_TAG, "")
 
 
@@ -98,13 +99,23 @@ class LocalModel(ModelVersion):
 
 @dataclass(frozen=True)
 class Registration:
-    """What `register` did; `alias` is None of a version that passed the gate: it is to become champion."""
+    """What `register` did.
+
+    Attributes:
+        name: registered name.
+        version: of the model.
+        alias: of that version; None where it passed the gate and is to become champion.
+        run_id: MLflow run that it was logged to.
+        model_uri: where MLflow has it.
+        champion_again: whether the model is the champion's own, so that nothing was registered.
+    """
 
     name: str
     version: int
     alias: str | None
     run_id: str
     model_uri: str
+    champion_again: bool = False
 
 
 def registered_name(base_model: str) -> str:
@@ -201,13 +212,13 @@ def register(
         **(tags or {}),
         "base_model": base_model,
         "schema_hash": info["schema_hash"],
-        DIGEST_TAG: digest(bundle, golden),
+        CONTENT_TAG: content_of(bundle),
         DECISION_TAG: PROMOTED if promoted else REJECTED,
         METRICS_TAG: json.dumps(numbers),
         "reasons": json.dumps(list(reasons)),
     }
     if answers is not None:
-        all_tags[ANSWERS_TAG] = hashlib.sha256(answers.read_bytes()).hexdigest()
+        all_tags[ANSWERS_TAG] = sha256(answers)
     for key in _ORIGIN_TAGS:
         if info.get(key) is not None:
             all_tags.setdefault(key, str(info[key]))
@@ -215,7 +226,13 @@ def register(
         version = _registered_before(client, name, run_id, all_tags) if run_id else None
         if version is None:
             run = client.get_run(run_id) if run_id else client.create_run(_experiment(client, EXPERIMENT, uri))
-            model_uri = _log_model(client, run, bundle, golden, answers, numbers)
+            with tempfile.TemporaryDirectory() as scratch:
+                prepared = Path(shutil.copytree(bundle, Path(scratch) / _BUNDLE))
+                onnx_rows.prepare(prepared)  # servers that follow the champion take it from here
+                origin = {key: all_tags[key] for key in _ORIGIN_TAGS if key in all_tags}
+                release.write_facts(prepared, {"metrics": numbers, **origin})
+                all_tags[DIGEST_TAG] = release.release_digest(prepared, golden)
+                model_uri = _log_model(client, run, prepared, golden, answers, numbers)
             _create_name(client, name, base_model)
             version = client.create_model_version(
                 name,
@@ -229,6 +246,25 @@ def register(
     alias = None if promoted else CHALLENGER
     logger.info("registered %s version %s%s", name, version.version, f" as {alias}" if alias else "")
     return Registration(name, int(version.version), alias, version.run_id, version.source)
+
+
+def champion_again(bundle: Path, base_model: str, tracking_uri: str | None = None) -> Registration | None:
+    """The champion, where a model is its own again by what its answers depend on (`bundle.content_of`).
+
+    Such a model is not to be registered: it would be one more version that answers the same.
+
+    Raises:
+        RegistryError: the service cannot be reached or refuses.
+        ModelError, SchemaError: a damaged model directory, or one of another feature schema.
+    """
+    name, content = registered_name(base_model), content_of(bundle)
+    champion = find_champion(name, tracking_uri)
+    if champion is None or champion.tags.get(CONTENT_TAG) != content:
+        return None
+    with service(tracking_uri or default_tracking_uri()) as client:
+        stored = client.get_model_version(name, str(champion.version))
+    logger.info("the model is that of %s version %d, the champion: it is not registered again", name, champion.version)
+    return Registration(name, champion.version, CHAMPION, stored.run_id, stored.source, champion_again=True)
 
 
 def find_champion(name: str, tracking_uri: str | None = None) -> ModelVersion | None:
@@ -340,17 +376,10 @@ def fetch_release(version: ModelVersion, tracking_uri: str | None, folder: Path)
         ModelError: the stored model is damaged.
     """
     local = fetch(version.name, version.version, tracking_uri, folder)
-    facts: dict[str, Any] = {
-        "name": version.name,
-        "version": str(version.version),
-        "alias": CHAMPION,
-        "metrics": _metrics(version),
-        "run_id": version.run_id,
-    }
-    facts |= {key: version.tags[key] for key in _ORIGIN_TAGS if key in version.tags}
     directory = local.bundle.with_name("release")
     directory.mkdir(exist_ok=True)
-    release.write_release(directory, local.bundle, local.golden, facts)
+    facts = {"name": version.name, "version": str(version.version), "alias": CHAMPION, "run_id": version.run_id}
+    release.write_release(directory, local.bundle, local.golden, facts, version.digest)
     return directory
 
 
@@ -403,23 +432,15 @@ def set_bento_tag(name: str, version: int, tag: str, tracking_uri: str | None = 
         client.set_model_version_tag(name, str(version), BENTO_TAG, tag)
 
 
-def _metrics(version: ModelVersion) -> dict[str, Any]:
-    """At promotion; a tag that holds none, as one edited by hand, gives none and a warning."""
-    text = version.tags.get(METRICS_TAG, "{}")
-    try:
-        found = json.loads(text)
-    except (ValueError, RecursionError):
-        found = None
-    if isinstance(found, dict):
-        return found
-    logger.warning("%s version %d: its tag %s is damaged (%.60r)", version.name, version.version, METRICS_TAG, text)
-    return {}
-
-
 def _is(directory: Path, expected: str) -> bool:
-    """Whether a download is there, complete, and of this digest; versions registered earlier have the model's alone."""
+    """Whether a download is there, complete, and of this digest.
+
+    Versions registered by earlier versions have that of the model alone, or with its golden rows.
+    """
     bundle, golden = directory / _BUNDLE, directory / release.GOLDEN
     complete = all(path.is_file() for path in (bundle / WEIGHTS, bundle / DESCRIPTION, golden))
+    if (bundle / release.FACTS).is_file():
+        return complete and expected == release.release_digest(bundle, golden)
     return complete and expected in (digest(bundle, golden), digest(bundle))
 
 
@@ -447,13 +468,11 @@ def _log_model(
         Schema([ColSpec("double", name) for name in CLASSES]),
     )
     with tempfile.TemporaryDirectory() as scratch, _in_run(run):
-        prepared = Path(shutil.copytree(bundle, Path(scratch) / _BUNDLE))
         kept = {} if answers is None else {"answers": str(shutil.copyfile(answers, Path(scratch) / ANSWERS))}
-        onnx_rows.prepare(prepared)  # servers that follow the champion take it from here
         logged = mlflow.pyfunc.log_model(
             name="model",
             python_model=str(Path(__file__).with_name("mlflow_model.py")),
-            artifacts={_BUNDLE: str(prepared), _GOLDEN: str(golden), **kept},
+            artifacts={_BUNDLE: str(bundle), _GOLDEN: str(golden), **kept},
             code_paths=[str(release.copy_source(Path(scratch)))],
             signature=signature,
             input_example=example.head(EXAMPLE_ROWS),
@@ -499,7 +518,7 @@ def _registered_before(
     """The version that an earlier attempt of the same run registered, with the same model and decision."""
     found = pages(client.search_model_versions, filter_string=f"run_id = '{run_id}'", order_by=["version_number ASC"])
     for one in found:
-        if one.name == name and all(one.tags.get(key) == tags[key] for key in (DIGEST_TAG, DECISION_TAG)):
+        if one.name == name and all(one.tags.get(key) == tags[key] for key in (CONTENT_TAG, DECISION_TAG)):
             return one
     return None
 

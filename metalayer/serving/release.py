@@ -1,14 +1,14 @@
 """A release: the directory that is served, and nothing else is needed to serve it.
 
-`model.safetensors` and `model.json` (the model directory), `model.onnx` (what servers on a CPU run, of
-models that have it), `golden.parquet` (rows with the answers expected of them) and `release.json`
-(name, version, alias, metrics at promotion, data hash, git commit). The package's own source and
-pinned requirements travel beside it.
+`model.safetensors` and `model.json` (the model directory), `model.onnx` (what servers on a CPU run, of models that
+have it), `golden.parquet` (rows with the answers expected of them), `facts.json` (metrics at promotion, data hash, git
+commit) and `release.json`: as which version of which name it is registered, its digest, and SHA-256 of all the others,
+each of which is checked before it is used. The digest is of all that was registered: graph, facts and golden rows
+too. The package's own source and pinned requirements travel beside it.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import shutil
@@ -21,24 +21,34 @@ from packaging.utils import canonicalize_name
 
 import metalayer
 from metalayer.errors import ModelError, RegistryError
+from metalayer.files import sha256
+from metalayer.integrity import FILES, check_files, content_digest, listed, read_json, write_json
 from metalayer.model_options import is_hub_id
-from metalayer.models.bundle import DESCRIPTION, WEIGHTS, digest, read_description
+from metalayer.models.bundle import DESCRIPTION, WEIGHTS, read_description
 
 MADE_WITH = "made_with"
 """Key of the metadata of golden rows: JSON of `made_with`."""
-GOLDEN, FACTS, ONNX = "golden.parquet", "release.json", "model.onnx"
+GOLDEN, RELEASE, FACTS, ONNX = "golden.parquet", "release.json", "facts.json", "model.onnx"
+_REGISTERED = (WEIGHTS, DESCRIPTION, ONNX, FACTS)
+_AS_REGISTERED = ("name", "version", "alias", "run_id")
+"""Facts of `release.json`: those that are known once there is a version."""
+_DIGEST = "digest"
+_AGAIN = "package the model again"
 RUNTIME = ("filelock", "numpy", "polars", "pyarrow", "pydantic", "PyYAML", "safetensors", "scipy", "torch")
 """Distributions that every model needs to answer."""
 
 
-def write_release(directory: Path, bundle: Path, golden: Path, facts: Mapping[str, Any]) -> None:
+def write_release(
+    directory: Path, bundle: Path, golden: Path, facts: Mapping[str, Any], digest: str | None = None
+) -> None:
     """Fill an existing directory with a release.
 
     Args:
         directory: where to.
-        bundle: the model directory.
+        bundle: the model directory, with the graph where there is one.
         golden: Parquet of rows with expected donor, acceptor and neither.
         facts: name, version and what else is known; numbers that are not finite become null.
+        digest: as it was registered; None: it was not.
 
     Raises:
         RegistryError: a file of the model or the golden rows is missing.
@@ -49,7 +59,34 @@ def write_release(directory: Path, bundle: Path, golden: Path, facts: Mapping[st
         shutil.copyfile(source, directory / name)
     if (bundle / ONNX).is_file():
         shutil.copyfile(bundle / ONNX, directory / ONNX)
-    (directory / FACTS).write_text(json.dumps(_finite(dict(facts)), indent=1, sort_keys=True), encoding="utf-8")
+    if digest and (bundle / FACTS).is_file():
+        shutil.copyfile(bundle / FACTS, directory / FACTS)  # they are of the digest
+    else:
+        write_facts(directory, facts)
+    seal(directory, facts, digest)
+
+
+def write_facts(directory: Path, facts: Mapping[str, Any]) -> None:
+    """Put what is known before there is a version into a model directory that is to be registered, or a release."""
+    known = {name: value for name, value in facts.items() if name not in (*_AS_REGISTERED, _DIGEST)}
+    write_json(directory / FACTS, _finite(known))
+
+
+def seal(directory: Path, facts: Mapping[str, Any], digest: str | None = None) -> None:
+    """Write `release.json` of the files that are in a release; arguments as in `write_release`."""
+    registered = {name: _finite(facts[name]) for name in _AS_REGISTERED if name in facts}
+    digest = digest or release_digest(directory, directory / GOLDEN)
+    files = listed(directory, [*_REGISTERED, GOLDEN])
+    write_json(directory / RELEASE, {**registered, _DIGEST: digest, FILES: files})
+
+
+def release_digest(bundle: Path, golden: Path) -> str:
+    """SHA-256 of all that is registered of a model, in hex: weights, description, graph, facts and golden rows.
+
+    Raises:
+        OSError: a file that cannot be read.
+    """
+    return content_digest({**listed(bundle, _REGISTERED), GOLDEN: sha256(golden)})
 
 
 def made_with() -> dict[str, str]:
@@ -59,33 +96,36 @@ def made_with() -> dict[str, str]:
 
 
 def read_facts(directory: Path) -> dict[str, Any]:
-    """`release.json` of a release.
+    """What a release says of itself: name, version, digest, and what was known when it was registered.
 
     Raises:
         ModelError: missing, damaged, or without name and version.
     """
-    path = Path(directory) / FACTS
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ModelError(f"release {directory}: {FACTS}: {error.strerror or error}; package the model again") from None
-    except ValueError:
-        raise ModelError(f"release {directory}: {FACTS} is damaged; package the model again") from None
-    if not isinstance(facts, dict) or not {"name", "version"} <= facts.keys():
-        raise ModelError(f"release {directory}: {FACTS} does not name a model and its version; package it again")
+    facts = _manifest(directory)
+    files = facts.pop(FILES)
+    if FACTS in files:
+        check_files(Path(directory), {FACTS: files[FACTS]}, ModelError, _AGAIN)
+        facts = {**read_json(Path(directory) / FACTS, ModelError, _AGAIN), **facts}
     return facts
 
 
-def release_digest(directory: Path) -> str:
-    """SHA-256 of model and golden rows of a release, in hex: as registered.
+def check_release(directory: Path) -> None:
+    """See that every file of a release is as it was written.
 
     Raises:
-        ModelError: golden rows that are missing, of a model that is there.
+        ModelError: one is not, or `release.json` is missing or damaged.
     """
+    check_files(Path(directory), _manifest(directory)[FILES], ModelError, _AGAIN)
+
+
+def _manifest(directory: Path) -> dict[str, Any]:
     try:
-        return digest(directory, directory / GOLDEN)
+        manifest = read_json(Path(directory) / RELEASE, ModelError, _AGAIN)
     except OSError as error:
-        raise ModelError(f"golden rows {error.filename}: {error.strerror}; package the model again") from None
+        raise ModelError(f"release {directory}: {RELEASE}: {error.strerror or error}; {_AGAIN}") from None
+    if not {"name", "version", _DIGEST, FILES} <= manifest.keys():
+        raise ModelError(f"release {directory}: {RELEASE} does not name a model and its version; {_AGAIN}")
+    return manifest
 
 
 def copy_source(directory: Path) -> Path:

@@ -1,6 +1,7 @@
 """Checkpoints of a training run: all that the next epoch depends on, loadable without running code.
 
-Read with `weights_only=True`: tensors, numbers, text, lists and dictionaries, nothing else.
+Read with `weights_only=True`: tensors, numbers, text, lists and dictionaries, nothing else; and only as it was written,
+by the SHA-256 at its end, since torch itself takes other weights for those of a file with flipped bits.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 import metalayer
 from metalayer.errors import ModelError, SchemaError
 from metalayer.files import publish_file
+from metalayer.integrity import seal_archive, sealed_archive
 from metalayer.models.meta import MetaSpliceModel
 from metalayer.schema import FEATURE_SCHEMA
 
@@ -40,6 +42,7 @@ def save_checkpoint(path: Path, model: MetaSpliceModel, state: Mapping[str, Any]
     }
     with publish_file(path) as draft:
         torch.save(content, draft)
+        seal_archive(draft)
 
 
 def load_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -53,7 +56,12 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise ModelError(f"checkpoint {path}: no such file; a training run writes {LAST} and {BEST}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(sealed_archive(path), map_location="cpu", weights_only=True)
+    except ValueError as error:
+        raise ModelError(
+            f"checkpoint {path} is damaged: {error}; copy it again, go on from the other one ({LAST}, {BEST}), or "
+            "remove it and train again"
+        ) from None
     except Exception as error:  # noqa: BLE001  torch raises what its reader stumbles over, of many kinds
         raise ModelError(f"checkpoint {path} is damaged or holds more than tensors: {type(error).__name__}") from None
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:

@@ -28,6 +28,7 @@ from metalayer.evaluation.plots import ablation_png
 from metalayer.files import only_one, publish_file, sha256
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
+from metalayer.integrity import unsealed, write_json
 from metalayer.models.build import build_model
 from metalayer.models.bundle import DESCRIPTION, read_description
 from metalayer.provenance import code_hash
@@ -323,7 +324,7 @@ def _train(folder: Path, config: MetaLayerConfig, files: Files) -> None:
     if _read(folder / INPUTS) != inputs:
         if folder.exists():
             shutil.rmtree(folder)
-        _publish(folder / INPUTS, json.dumps(inputs, indent=1))
+        write_json(folder / INPUTS, inputs)
     if (folder / MODEL / DESCRIPTION).exists():
         logger.info("%s is of the same files and settings, and kept", folder)
     else:
@@ -353,7 +354,7 @@ def _judged(
         genes = score_positions(predictor, store, list(store.genes()))
         _, values = resampled(genes, "meta", evaluation)
         found = {"of": of, "resampled": {metric: drawn.tolist() for metric, drawn in values.items()}}
-        _publish(path, json.dumps(found))
+        write_json(path, found)
     return {metric: np.asarray(drawn) for metric, drawn in found["resampled"].items()}
 
 
@@ -372,8 +373,14 @@ def _facts(folder: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Any:
-    """JSON of a file; None where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    """JSON of a file; None where there is none, or it is damaged: what it says is then found out again."""
+    try:
+        return unsealed(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        logger.warning("%s is damaged: %s", path, error)
+        return None
 
 
 def _publish(path: Path, text: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
+import io
 import logging
 import multiprocessing
 import os
@@ -36,9 +36,10 @@ from metalayer.config import BaseConfig
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
 from metalayer.device import use_threads
 from metalayer.errors import InputError, MetalayerError
-from metalayer.files import only_one, publish_file, sha256
+from metalayer.files import only_one, sha256
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import Gene, decode, encode, reverse_complement
+from metalayer.integrity import content_digest, unsealed, write_json
 from metalayer.provenance import code_hash
 from metalayer.schema import CLASSES, SITE_CONVENTION
 from metalayer.workflows.progress import Progress
@@ -50,6 +51,7 @@ MIN_CANONICAL = 0.9
 MIN_INTRONS = 20
 """Fewer introns than this tell nothing about the build."""
 _FORMAT_VERSION = 1
+_SHA256_BYTES = 32
 _NAMES_TOLD = 10
 
 
@@ -84,7 +86,7 @@ def base_run(config: BaseConfig) -> dict[str, Any]:
     has_gene_table = _has_genes(config.output / "genes.tsv", genes, manifest_path)
     lock = config.output / f".base-layer-{model.name}.lock"
     with _told(config), only_one(lock, "give this pass another output"):
-        kept = _kept_folder(config.output, model.name, _digest(facts))
+        kept = _kept_folder(config.output, model.name, content_digest(facts))
 
         def tracks() -> Iterator[GeneTrack]:
             progress = Progress(positions)
@@ -106,7 +108,7 @@ def base_run(config: BaseConfig) -> dict[str, Any]:
         manifest = {
             "format": "metalayer base layer",
             "format_version": _FORMAT_VERSION,
-            "fingerprint": _digest(facts),
+            "fingerprint": content_digest(facts),
             "site_convention": SITE_CONVENTION,
             "genome_build": config.build,
             "annotation_source": config.annotation_source,
@@ -121,8 +123,7 @@ def base_run(config: BaseConfig) -> dict[str, Any]:
             "ambiguous_letters": reference.ambiguous,
             "files": _files(config, model.name),
         }
-        with publish_file(manifest_path) as draft:
-            draft.write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+        write_json(manifest_path, manifest)
         shutil.rmtree(kept, ignore_errors=True)
     return manifest
 
@@ -138,7 +139,7 @@ def fingerprint(config: BaseConfig) -> str:
     Raises:
         ConfigError, InputError, ModelError: as in `base_run`, of model, weights and absent files.
     """
-    return _digest(_facts(config, _load(config)))
+    return content_digest(_facts(config, _load(config)))
 
 
 def is_written(config: BaseConfig, data_hash: str) -> bool:
@@ -146,7 +147,7 @@ def is_written(config: BaseConfig, data_hash: str) -> bool:
     wanted = {"fingerprint": data_hash, "annotation_source": config.annotation_source, "genome_build": config.build}
     for path in config.output.glob(manifest_name("*")):
         with contextlib.suppress(ValueError):  # damaged: not of a finished pass
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            manifest = unsealed(path.read_text(encoding="utf-8"))
             if wanted.items() <= manifest.items():
                 return not changed_files(manifest, config.output)
     return False
@@ -185,10 +186,6 @@ def _facts(config: BaseConfig, model: BaseModel) -> dict[str, Any]:
         "fasta": file("FASTA", config.fasta),
         "annotation": file("annotation", config.annotation),
     }
-
-
-def _digest(facts: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _files(config: BaseConfig, model: str) -> dict[str, str]:
@@ -365,12 +362,7 @@ class _Scorer:
 
         def finish() -> _Scores:
             scores = result()
-            part = path.with_suffix(".part")
-            with part.open("wb") as handle:
-                np.save(handle, scores)
-                handle.flush()
-                os.fsync(handle.fileno())
-            part.replace(path)
+            _keep(path, scores)
             return scores
 
         return finish
@@ -382,14 +374,26 @@ def _finished(
     return gene, tokens, scores()
 
 
+def _keep(path: Path, scores: _Scores) -> None:
+    """Keep the scores of a gene, with their SHA-256 behind them."""
+    content = io.BytesIO()
+    np.save(content, scores)
+    part = path.with_suffix(".part")
+    with part.open("wb") as handle:
+        handle.write(content.getvalue() + hashlib.sha256(content.getvalue()).digest())
+        handle.flush()
+        os.fsync(handle.fileno())
+    part.replace(path)
+
+
 def _read_kept(path: Path, length: int) -> _Scores | None:
     """Scores of a gene that an earlier, unfinished pass has kept; None where there are none to use."""
     if not path.exists():
         return None
-    try:
-        scores: _Scores = np.load(path)
-    except (OSError, ValueError, EOFError):
-        scores = np.empty(0, np.float32)
+    content = path.read_bytes()
+    scores: _Scores = np.empty(0, np.float32)
+    if content[-_SHA256_BYTES:] == hashlib.sha256(content[:-_SHA256_BYTES]).digest():
+        scores = np.load(io.BytesIO(content))
     if scores.shape != (length, len(CLASSES)) or scores.dtype != np.float32:
         logger.warning("%s is damaged; the gene is scored again", path)
         return None

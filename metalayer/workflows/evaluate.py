@@ -23,7 +23,7 @@ from metalayer.evaluation.report import evaluate
 from metalayer.files import publish_file
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
-from metalayer.models.bundle import digest
+from metalayer.models.bundle import content_of
 from metalayer.schema import CLASSES, POSITIONS, PROBABILITY_SUM_TOLERANCE, ROW_SCORES, ROWS
 from metalayer.serving import release
 from metalayer.workflows.champions import Champion, TestGenes, against_line
@@ -87,7 +87,7 @@ def evaluate_bundle(
             "left out" if complete else "more than data.max_bad_share, so artifact rows are what counts",
         )
     primary_genes = position_genes if complete else row_genes
-    test_set, model_digest = test_set_digest(primary_genes), digest(bundle)
+    test_set, model_digest = test_set_digest(primary_genes), content_of(bundle)
     looks = 1 + (decisions_before(test_set, model_digest) if decisions_before else 0)
     settings = config.evaluate.model_copy(update={"confidence": widened(config.evaluate.confidence, looks)})
     logger.info("intervals from %d resamples of gene clusters", settings.n_bootstrap)

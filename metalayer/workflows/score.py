@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import logging
 import shutil
 import threading
@@ -26,6 +25,7 @@ from metalayer.data.windows import encode_windows
 from metalayer.errors import ArtifactError, InputError, ServiceError
 from metalayer.files import only_one, publish_file, sha256
 from metalayer.inference import Predictor
+from metalayer.integrity import PAGE_CHECKSUMS, PARQUET_ERRORS, open_parquet, read_json, write_json
 from metalayer.schema import CLASSES, ROW_SCORES, ROWS
 from metalayer.serving.schemas import INDEX, NOTE, SEQUENCE, WAY, Limits, RequestError, validate_columns
 
@@ -132,11 +132,11 @@ def score_rows_by_server(rows: Path, client: MetaLayerClient, output: Path) -> i
             done += count
         if not done:
             raise ArtifactError(f"{rows}: no rows")
-        schema = pq.read_schema(files[0])
+        schema = _kept_answers(files[0]).schema
         logger.info("rows: %s", (schema.metadata or {}).get(NOTE.encode(), b"the server says no more").decode())
         with publish_file(output) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as out:
             for part in files:
-                out.write_table(pq.read_table(part).cast(out.schema))
+                out.write_table(_kept_answers(part).cast(out.schema))
         shutil.rmtree(parts)  # with the lock in it, while that is held: who comes next begins in a new folder
     logger.info("scored %d rows into %s", done, output)
     return done
@@ -154,12 +154,20 @@ def _part_by_part(
             with checking:
                 _check_run(parts / "run.json", rows, content, client.digest)
             with publish_file(part) as draft:
-                pq.write_table(answers, draft, compression="zstd")
+                pq.write_table(answers, draft, compression="zstd", **PAGE_CHECKSUMS)
         return part, len(batch)
 
     for number, batch in enumerate(_read(rows)):
         yield functools.partial(score, batch, parts / f"{number:08d}.parquet", first)
         first += len(batch)
+
+
+def _kept_answers(part: Path) -> pa.Table:
+    advice = "remove it, and run again, which asks for its rows again"
+    try:
+        return open_parquet(part, advice).read()
+    except PARQUET_ERRORS as error:
+        raise ArtifactError(f"{part}: damaged within ({error}); {advice}") from None
 
 
 def _in_flight(calls: Iterator[Callable[[], T]], client: MetaLayerClient) -> Iterator[T]:
@@ -195,9 +203,8 @@ def _check_run(record: Path, rows: Path, content: str, digest: str) -> None:
     """
     run = {"rows": str(rows.resolve()), "sha256": content, "batch_rows": _BATCH_ROWS, "model": digest}
     if not record.exists():
-        with publish_file(record) as draft:
-            draft.write_text(json.dumps(run), encoding="utf-8")
-    before = json.loads(record.read_text(encoding="utf-8"))
+        write_json(record, run)
+    before = read_json(record, InputError, f"remove {record.parent} to begin again")
     other = [name for name in run if before.get(name) != run[name]]
     if other:
         raise InputError(
@@ -239,7 +246,7 @@ def _read(path: Path) -> Iterator[pl.DataFrame]:
     """Batches of the columns that matter."""
     try:
         if path.suffix == ".parquet":
-            file = pq.ParquetFile(path)
+            file = open_parquet(path, "copy or write it again")
             wanted = _wanted(path, file.schema_arrow.names)
             for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
                 yield pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
@@ -252,7 +259,7 @@ def _read(path: Path) -> Iterator[pl.DataFrame]:
         yield from scan.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file") from None
-    except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
+    except (pl.exceptions.PolarsError, *PARQUET_ERRORS) as error:
         raise ArtifactError(f"{path}: {str(error).splitlines()[0]}") from None
 
 

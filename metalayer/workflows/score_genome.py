@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 import metalayer
 from metalayer.config import DataConfig, ScoreConfig
-from metalayer.data.discovery import find_score_files
+from metalayer.data.discovery import check_written, find_score_files
 from metalayer.data.nucleotide_scores import genes_in, genome_build_of, write_tracks
 from metalayer.data.scored import ScoredGenome, ScoredGenomeWriter, genome_order
 from metalayer.data.tracks import TrackStore
@@ -32,6 +32,7 @@ from metalayer.errors import ArtifactError, ConfigError, InputError, MetalayerEr
 from metalayer.files import publish_file, scratch_directory, sha256
 from metalayer.genome import Gene, one_based
 from metalayer.inference import Predictor
+from metalayer.integrity import sealed
 from metalayer.models.bundle import digest, read_description
 from metalayer.schema import SITE_CONVENTION
 from metalayer.workflows.progress import Progress
@@ -147,6 +148,7 @@ def plan_shards(data: DataConfig, shards: int) -> ScoringPlan:
     for number in range(1, shards):
         nearest = int(np.abs(ends - ends[-1] * number / shards).argmin()) + 1
         cuts.append(min(max(nearest, cuts[-1] + 1), len(genes) - (shards - number)))
+    check_written(files)
     contents = {path: sha256(path) for path in files}
     made = []
     for number, (first, last) in enumerate(pairwise([*cuts, len(genes)]), start=1):
@@ -382,5 +384,5 @@ def publish_scores(scored: Path, manifest: Mapping[str, Any], output: Path) -> P
     with publish_file(described) as text, publish_file(output) as draft:
         shutil.copyfile(scored, draft)
         facts = {**manifest, "file": output.name, "bytes": draft.stat().st_size, "sha256": sha256(draft)}
-        text.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        text.write_text(json.dumps(sealed(facts), indent=1), encoding="utf-8")
     return described

@@ -17,6 +17,7 @@ from metalayer.errors import InputError
 from metalayer.files import publish_directory
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import decode
+from metalayer.integrity import FILES, listed, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -89,8 +90,9 @@ def simulate(output_dir: Path, seed: int = 7, n_genes: int = 150) -> dict[str, A
             "variants": len(variants),
             "paralog_groups": len({item.gene.paralog_group for item in simulation.genes} - {None}),
             "parameters": asdict(parameters),
+            FILES: listed(draft, [path.relative_to(draft).as_posix() for path in draft.rglob("*") if path.is_file()]),
         }
-        (draft / MANIFEST).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+        write_json(draft / MANIFEST, summary)
     logger.info("simulated %d genes into %s", report.genes, output_dir)
     return summary
 

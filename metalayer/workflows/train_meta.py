@@ -17,9 +17,10 @@ from metalayer.data.loaders import check_shares, configured_dataloaders
 from metalayer.data.prepare import MANIFEST, TRAINING_DATA, prepare_training_dataset
 from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE, VariantWeights
 from metalayer.device import use_threads
-from metalayer.errors import ConfigError
+from metalayer.errors import ArtifactError, ConfigError
 from metalayer.files import publish_file
 from metalayer.inference import Predictor
+from metalayer.integrity import FILES, check_files, read_json, unsealed
 from metalayer.models.build import build_model
 from metalayer.models.bundle import save_model
 from metalayer.provenance import code_hash
@@ -132,7 +133,7 @@ def train_meta_model(
     else:
         calibration = calibrate_on_rows(predictor, dataset, val_loader.rows, val_loader.weights)
     metrics = MetaLayerEvaluator(config.top_k_values).evaluate_dataloader(model, test_loader, trainer.device)
-    manifest = json.loads((folder / DATA / MANIFEST).read_text(encoding="utf-8"))
+    manifest = read_json(folder / DATA / MANIFEST, ArtifactError, f"remove {folder / DATA} and run again")
     save_model(
         model,
         folder / MODEL,
@@ -180,8 +181,12 @@ def resumed_config(path: Path, asked: MetaLayerConfig) -> MetaLayerConfig:
 def _prepared(config: MetaLayerConfig, folder: Path) -> None:
     """Prepare the training set, unless it is there and was made of the same files with the same settings and code."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        manifest = unsealed((folder / MANIFEST).read_text(encoding="utf-8"))
+        check_files(folder, manifest[FILES], ArtifactError, "it is made again")
+    except ArtifactError as error:
+        logger.warning("%s", error)
+        manifest = {}
+    except (OSError, ValueError, KeyError):
         manifest = {}
     wanted = config.model_dump(mode="json")
     same = {name: wanted[name] for name in (*_DATA_SETTINGS, "seed")}
