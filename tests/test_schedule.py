@@ -382,6 +382,7 @@ def test_runs_where_data_have_changed_and_never_past_the_gate(simulation: Path, 
 
     data, state = tmp_path / "data", tmp_path / "state"
     shutil.copytree(simulation, data)
+    (data / "manifest.json").unlink()  # the gene table will be changed on purpose
 
     def start() -> subprocess.CompletedProcess[str]:
         arguments = command((*QUICK, *FAILING), ("--data-root", str(data), "--if-changed"))
