@@ -253,6 +253,17 @@ def test_bodies_for_which_there_is_no_time_are_not_even_read(
     assert len(parsed) == 2
 
 
+def test_small_bodies_say_nothing_of_large_ones(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "pace", Pace())
+    engine.pace.note("rows", 1, 0.1)
+    app = create_app(Serving(engine))
+    for _ in range(3):
+        assert asyncio.run(ask(app, body_of(score_rows(1)))).status_code == 200
+    assert engine.pace.seconds("/v1/score application/json identity", 2**26) == 0
+    assert asyncio.run(ask(app, body_of(score_rows(200)))).status_code == 200
+    assert engine.pace.seconds("/v1/score application/json identity", 2**26) > 0
+
+
 def test_what_turns_out_to_take_too_long_ends_when_that_is_seen(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -140,7 +140,8 @@ class Room:
             if others and late > 0:
                 self._working.discard(claim)
                 claim.left_s = 0.0
-                raise busy(f"this takes about {seconds:.0f} s, and there is no time for it before its deadline", late)
+                again = min(late, self._settings.deadline_s)  # by then all that is in hand is over
+                raise busy(f"this takes about {seconds:.0f} s, and there is no time for it before its deadline", again)
 
     def _end(self, claim: Claim) -> None:
         with self._lock:

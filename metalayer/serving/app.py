@@ -324,7 +324,8 @@ def _steps(work: Work, asked: Asked, body: list[bytes], kind: str, coding: str) 
         return found
 
     seconds, parts = work(asked, decoded())
-    pace.note(kind, sent, time.perf_counter() - begun + seconds)
+    if sent > INLINE_BYTES:  # of small ones each byte takes much longer
+        pace.note(kind, sent, time.perf_counter() - begun + seconds)
     claim.take_on(seconds)
     yield from parts
 
