@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mlflow.exceptions import MlflowException
 
 from metalayer.errors import InputError, MetalayerError
 from metalayer.storage import explained
@@ -68,6 +69,7 @@ def test_other_errors_are_not_those_of_a_disk() -> None:
     for error in (KeyError("a"), ConnectionRefusedError(111, "refused"), FileNotFoundError(2, "absent", "/a")):
         assert explained(error) is None
         told.__context__ = error
+    assert explained(MlflowException("error code 403 != 200. Response body: 'Permission denied'")) is None
     assert explained(MetalayerError("No space left on device")) is None
     caused = RuntimeError("a step failed")
     caused.__cause__ = OSError(28, "No space left on device", "/a")
