@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 import torch
 
-from metalayer.config import DataConfig, TrainConfig
+from metalayer.config import DataConfig, ModelConfig, TrainConfig
 from metalayer.core import MetaLayerConfig
 from metalayer.data.crops import UNKNOWN, CropLoader, GeneArrays
 from metalayer.data.gene_parts import GenePart, gene_loaders
@@ -21,9 +21,11 @@ from metalayer.data.nucleotide_scores import write_tracks
 from metalayer.data.tracks import TrackStore
 from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE, VariantWeights
 from metalayer.inference import Predictor
+from metalayer.models.build import build_model
 from metalayer.models.bundle import load_model
-from metalayer.schema import ACCEPTOR, DONOR, NEITHER, POSITIONS
+from metalayer.schema import ACCEPTOR, DONOR, NEITHER, POSITIONS, ROWS
 from metalayer.workflows import train_meta_model
+from metalayer.workflows.train import Part, calibrate_on_genes, calibrate_on_rows
 from tests.test_workflows import Prepared, prepare
 
 # Both genes lie at 1001 to 1100 (1-based), a on + of chromosome 1, b on - of X. In both the donor's exon base has
@@ -249,10 +251,39 @@ def at_sites(prepared: Prepared, bundle: Path) -> list[float]:
     return [float(answers[labels == c, c].mean()) for c in (DONOR, ACCEPTOR)]
 
 
+def test_what_is_doubtful_is_left_out_of_the_calibration(base: Path, tmp_path: Path) -> None:
+    """Positions and rows that only variants of a weight below 1 touch; where these are all donors, nothing is fitted."""
+    variants = [("1-1022-G-C", "Conflicting"), ("X-1040-A-C", "Normal"), ("X-1039-A-C", "Low-frequency")]
+    weights, _ = weigh(base, tmp_path, variants)
+    found = {gene_id: at.tolist() for gene_id, at in weights.doubtful("positions", list(PLACES)).items()}
+    assert found == {"a": [20, 21], "b": [61]}
+    found = {gene_id: at.tolist() for gene_id, at in weights.doubtful("rows", list(PLACES)).items()}
+    assert found == {"a": [DONOR_AT + 1]}
+
+    options = {"sequence_encoder": "none", "score_encoder": False, "track_encoder": "stages"}
+    options["track_encoder_config"] = {"stages": 1, "channels": 8, "distances": [1, 20, 100], "both_ways": False}
+    model = build_model(ModelConfig(**options))
+    store = TrackStore(base / "tracks.parquet")
+    all_donors, _ = weigh(base, tmp_path, [("1-1021-A-C", "Conflicting"), ("X-1080-A-C", "Conflicting")])
+    for given, left_out, lacks in ((None, 0, False), (weights, 3, False), (all_donors, 2, True)):
+        calibration = calibrate_on_genes(Predictor(model, {}, "", "cpu"), store, ["a", "b"], given)[POSITIONS]
+        assert calibration["left_out"] == left_out
+        assert (calibration["reason"] == "no donor to fit on") is lacks
+
+
 @pytest.mark.slow
 def test_planted_variants_change_the_fit_and_nothing_else(simulation: Path, tmp_path: Path) -> None:
     """Weighed donors are fitted closer, weighed acceptors are; calibration and validation know of no variant."""
     plain = prepare(simulation, tmp_path / "plain", *QUICK)
+    valid = Part.read(plain.rows, plain.tracks, plain.manifest["valid"]["genes"])
+    donors = valid.table.frame.filter(pl.col("splice_type") == "donor").select("gene_id", "position")
+    doubted = VariantWeights(donors.with_columns(unit=pl.lit("rows"), sample_weight=pl.lit(0.5)))
+    everything, untrained = np.arange(len(valid.table)), Predictor(build_model(plain.config.model), {}, "", "cpu")
+    for given, left_out in ((None, 0), (doubted, len(donors))):
+        calibration = calibrate_on_rows(untrained, valid.table, everything, valid.in_genes, given)[ROWS]
+        assert calibration["left_out"] == left_out
+        assert (calibration["reason"] == "no donor to fit on") is (left_out > 0)
+
     results, weights, reported = {}, {}, {}
     for name, site_class in (("plain", None), ("again", None), ("donor", DONOR), ("acceptor", ACCEPTOR)):
         it = plain

@@ -2,8 +2,8 @@
 
 Both conventions of a site meet here. A row is labelled at an intron base (the G of GT or AG), a position at an exon
 base; either is touched at its labelled base and at the two intron bases of its dinucleotide. The largest weight wins.
-Weights act on what is learned: validation, the best epoch, shrinkage factors and calibration count every row or
-position alike.
+Weights act on what is learned: validation and the best epoch count every row or position alike. Shrinkage factors and
+calibration do too, but leave out what is doubtful: what only variants of a weight below 1 touch.
 """
 
 from __future__ import annotations
@@ -68,6 +68,14 @@ class VariantWeights:
         return {
             str(part["gene_id"][0]): (part["position"].cast(pl.Int64).to_numpy(), part["sample_weight"].to_numpy())
             for part in chosen.partition_by("gene_id")
+        }
+
+    def doubtful(self, unit: Unit, gene_ids: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+        """Rows (intron bases) or positions (exon bases) that weigh less than 1, by gene."""
+        below = (pl.col("unit") == unit) & (pl.col("sample_weight") < 1.0) & pl.col("gene_id").is_in(list(gene_ids))
+        return {
+            str(part["gene_id"][0]): part["position"].cast(pl.Int64).to_numpy()
+            for part in self.table.filter(below).partition_by("gene_id")
         }
 
     def used(self, unit: Unit, training: pl.DataFrame) -> dict[str, Any]:

@@ -135,10 +135,10 @@ def train_bundle(
         predictor = Predictor(trainer.model, {}, "", config.train.device)
         tracked = [gene_id for gene_id in manifest["valid"]["genes"] if store and gene_id in store]
         if store and tracked:
-            calibration = calibrate_on_genes(predictor, store, tracked)
+            calibration = calibrate_on_genes(predictor, store, tracked, weights)
         else:
-            everything = np.arange(len(valid_rows.table))
-            calibration = calibrate_on_rows(predictor, valid_rows.table, everything, valid_rows.in_genes)
+            table = valid_rows.table
+            calibration = calibrate_on_rows(predictor, table, np.arange(len(table)), valid_rows.in_genes, weights)
     result = {
         "history": history,
         "best_epoch": best_epoch(history, config.train.early_stopping_metric)["epoch"],
@@ -200,7 +200,9 @@ def resume(trainer: Trainer, checkpoint: Path) -> None:
         logger.info("going on after epoch %d, from the checkpoint of an earlier attempt", trainer.history[-1]["epoch"])
 
 
-def calibrate_on_genes(predictor: Predictor, store: TrackStore, gene_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+def calibrate_on_genes(
+    predictor: Predictor, store: TrackStore, gene_ids: Sequence[str], weights: VariantWeights | None = None
+) -> dict[str, dict[str, Any]]:
     """Fit shrinkage factors and calibration on all positions of validation genes, and put them into the model.
 
     Each way of asking that the network answers on a path of its own is fitted alone: rows, where they do without the
@@ -211,36 +213,50 @@ def calibrate_on_genes(predictor: Predictor, store: TrackStore, gene_ids: Sequen
         predictor: of the model.
         store: per-nucleotide scores with letters.
         gene_ids: the validation genes that are there.
+        weights: doubtful positions of these are left out.
 
     Returns:
-        By way of asking: shrinkage (donor, acceptor), scale, bias, what they were fitted on, and the reason where they
-        change nothing. JSON-ready.
+        By way of asking: shrinkage (donor, acceptor), scale, bias, what they were fitted on, how many were left out of
+        it as doubtful, and the reason where they change nothing. JSON-ready.
     """
     ways = WAYS if predictor.masks_rows else (POSITIONS,)
-    found = {way: _fitted_on_genes(predictor, store, gene_ids, way) for way in ways}
+    doubtful = weights.doubtful("positions", gene_ids) if weights else {}
+    found = {way: _fitted_on_genes(predictor, store, gene_ids, way, doubtful) for way in ways}
     return {way: found.get(way, found[POSITIONS]) for way in WAYS}
 
 
-def _fitted_on_genes(predictor: Predictor, store: TrackStore, gene_ids: Sequence[str], way: str) -> dict[str, Any]:
+def _fitted_on_genes(
+    predictor: Predictor,
+    store: TrackStore,
+    gene_ids: Sequence[str],
+    way: str,
+    doubtful: Mapping[str, NDArray[np.int64]],
+) -> dict[str, Any]:
     logger.info("calibrating answers for %s on all positions of %d validation genes", way, len(gene_ids))
-    answers, bases, labels = [], [], []
+    answers, bases, labels, left_out = [], [], [], 0
     for track in store.read_many(list(gene_ids)):
-        answers.append(predictor.log_probabilities(track, way))
-        bases.append(np.log(base_probabilities(track.scores)))
-        labels.append(track.labels)
+        out = doubtful.get(track.gene.gene_id, np.empty(0, np.int64))
+        answers.append(np.delete(predictor.log_probabilities(track, way), out, axis=0))
+        bases.append(np.delete(np.log(base_probabilities(track.scores)), out, axis=0))
+        labels.append(np.delete(track.labels, out))
+        left_out += len(out)
     log_p, log_base, truth = np.concatenate(answers), np.concatenate(bases), np.concatenate(labels)
     genes = np.repeat(np.arange(len(answers)), [len(answer) for answer in answers])
     shrinkage = shrinkage_factors(log_base, log_p, truth, genes)
     predictor.model.calibrator(way).set_shrinkage(*shrinkage)
     probabilities = np.exp(mixed(log_base, log_p, shrinkage))
     calibration = fit(probabilities, truth)
-    if not any(shrinkage) and not beyond_chance(calibration, probabilities, truth, genes):
+    if not calibration.reason and not any(shrinkage) and not beyond_chance(calibration, probabilities, truth, genes):
         calibration = Calibration(reason="answers are the base's, which the validation genes do not show to be off")
-    return _put(predictor, way, calibration, "positions", shrinkage)
+    return _put(predictor, way, calibration, "positions", left_out, shrinkage)
 
 
 def calibrate_on_rows(
-    predictor: Predictor, table: RowTable, rows: Rows, weights: NDArray[np.float32]
+    predictor: Predictor,
+    table: RowTable,
+    rows: Rows,
+    in_genes: NDArray[np.float32],
+    weights: VariantWeights | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Fit the calibration of a model on validation rows and put it into the model.
 
@@ -251,22 +267,35 @@ def calibrate_on_rows(
         predictor: of the model.
         table: where the rows are.
         rows: the validation rows.
-        weights: of those rows, float32 (n,).
+        in_genes: how many positions of their genes each stands for, float32 (n,).
+        weights: doubtful rows of these are left out.
 
     Returns:
         As in `calibrate_on_genes`.
     """
     logger.info("calibrating on %d validation rows", len(rows))
     log_p = predictor.row_log_probabilities(table.features[rows], table.windows[rows])
-    fitted = _put(predictor, ROWS, fit(np.exp(log_p), table.labels[rows], weights), "rows")
+    doubtful = np.zeros(len(rows), dtype=bool)
+    if weights:
+        places = table.frame.select("gene_id", pl.col("position").cast(pl.Int64))[rows]
+        found = weights.doubtful("rows", places["gene_id"].unique().to_list())
+        for gene_id, at in found.items():
+            doubtful |= (places["gene_id"] == gene_id).to_numpy() & np.isin(places["position"].to_numpy(), at)
+    calibration = fit(np.exp(log_p), table.labels[rows], np.where(doubtful, 0.0, in_genes))
+    fitted = _put(predictor, ROWS, calibration, "rows", int(doubtful.sum()))
     if not predictor.masks_rows:
         return dict.fromkeys(WAYS, fitted)
     logger.warning("no validation gene has per-nucleotide scores: answers for positions are not calibrated")
-    return {POSITIONS: _put(predictor, POSITIONS, Calibration(), "nothing"), ROWS: fitted}
+    return {POSITIONS: _put(predictor, POSITIONS, Calibration(), "nothing", 0), ROWS: fitted}
 
 
 def _put(
-    predictor: Predictor, way: str, calibration: Calibration, unit: str, shrinkage: Sequence[float] = (1.0, 1.0)
+    predictor: Predictor,
+    way: str,
+    calibration: Calibration,
+    unit: str,
+    left_out: int,
+    shrinkage: Sequence[float] = (1.0, 1.0),
 ) -> dict[str, Any]:
     predictor.model.calibrator(way).set_calibration(calibration.scale, calibration.bias)
     return {
@@ -274,5 +303,6 @@ def _put(
         "scale": calibration.scale,
         "bias": list(calibration.bias),
         "fitted_on": unit,
+        "left_out": left_out,
         "reason": calibration.reason,
     }

@@ -129,9 +129,9 @@ def train_meta_model(
     predictor = Predictor(model, {}, "", str(trainer.device))
     tracked = [gene_id for gene_id in genes["valid"] if store and gene_id in store]
     if store and tracked:
-        calibration = calibrate_on_genes(predictor, store, tracked)
+        calibration = calibrate_on_genes(predictor, store, tracked, weights)
     else:
-        calibration = calibrate_on_rows(predictor, dataset, val_loader.rows, val_loader.weights)
+        calibration = calibrate_on_rows(predictor, dataset, val_loader.rows, val_loader.weights, weights)
     metrics = MetaLayerEvaluator(config.top_k_values).evaluate_dataloader(model, test_loader, trainer.device)
     manifest = read_json(folder / DATA / MANIFEST, ArtifactError, f"remove {folder / DATA} and run again")
     save_model(
