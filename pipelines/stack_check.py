@@ -29,7 +29,7 @@ _APPLY = "kubectl apply -k k8s/overlays/production, or local"
 _RIGHTS = (
     ("batch", "jobs", ("create", "get", "list", "patch", "delete")),
     ("", "pods", ("get", "list")),
-    ("", "secrets", ("create", "patch", "delete")),
+    ("", "secrets", ("create", "delete")),
 )
 """What ZenML's orchestrator and step operator call with the account of the pods."""
 _MANIFESTS = (

@@ -33,8 +33,8 @@ def wait_until_ready(process: subprocess.Popen, url: str, log: Path) -> None:
 
 
 @contextmanager
-def mlflow_server(folder: Path) -> Iterator[str]:
-    """Address of an MLflow server that keeps everything in a folder and asks nobody who they are."""
+def mlflow_server(folder: Path, *options: str, **variables: str) -> Iterator[str]:
+    """Address of an MLflow server that keeps everything in a folder; without options it asks nobody who they are."""
     folder.mkdir(exist_ok=True)
     uri = f"http://127.0.0.1:{free_port()}"
     program = [
@@ -50,9 +50,9 @@ def mlflow_server(folder: Path) -> Iterator[str]:
         "1",
     ]
     stores = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **variables}
     with subprocess.Popen(
-        [*program, *stores], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*program, *stores, *options], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
             until = time.monotonic() + 180

@@ -51,7 +51,7 @@ def test_commands_for_a_cluster_are_ones_there_are() -> None:
         parser = commands._parser() if arguments[0] in commands.NAMES else run._parser()
         parser.parse_args(arguments)
     made = set(re.findall(r"create secret generic (\S+)", text))
-    assert made == SECRETS | {*schedule._SECRETS, schedule._OPTIONAL_SECRET}
+    assert made == set().union(*SECRETS.values()) | {*schedule._SECRETS, schedule._OPTIONAL_SECRET}
     for name in {**stacks.variables("kubernetes"), **stacks.variables("kubeflow")}:
         assert name in text
     for path in re.findall(r"`(k8s/[\w/.-]+)`", text):

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from metalayer.errors import ConfigError
+from metalayer.errors import ConfigError, RegistryError
+from metalayer.serving import line, registry
+from metalayer.serving.packaging import followed_bento
 from tests.door import basic, bearer, guarded_door
+from tests.releases import make_champion, make_golden
 from tests.servers import mlflow_server
 from tests.test_pipeline import FAILING, QUICK, RUN, command
 
-TOKEN, USER, PASSWORD = "t0ken-of-the-test", "ada", "l0velace"
+TOKEN, USER, PASSWORD = "t0ken-of-the-test", "ada", "l0velace-the-countess"
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,50 @@ def test_runs_with_a_server(server: int, guarded: int, simulation: Path, tmp_pat
     assert done.returncode == 1
     assert "401" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.integration
+@pytest.mark.slow
+def test_a_server_of_the_model_may_only_read(tmp_path: Path, released: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """MLflow asks who they are, as in `k8s/base/mlflow.yaml` and docs/kubernetes.md: runs write, serving reads."""
+    from mlflow.server import get_app_client
+
+    config = tmp_path / "basic_auth.ini"
+    users = f"default_permission = READ\ndatabase_uri = sqlite:///{tmp_path}/auth.db\nauth_cache_ttl_seconds = 60\n"
+    config.write_text(f"[mlflow]\n{users}")
+    asks = {
+        "MLFLOW_AUTH_CONFIG_PATH": str(config),
+        "MLFLOW_AUTH_ADMIN_USERNAME": USER,
+        "MLFLOW_AUTH_ADMIN_PASSWORD": PASSWORD,
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": "of-the-test",
+    }
+    monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
+    with mlflow_server(tmp_path / "mlflow", "--app-name", "basic-auth", **asks) as uri:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with pytest.raises(RegistryError, match="401"):
+            registry.champions()
+        log_in(monkeypatch, USER, PASSWORD)
+        get_app_client("basic-auth", uri).create_user("serving", "reads-only-here")
+        bundle = released.parent / "bundle"
+        champion = make_champion(bundle, make_golden(bundle, tmp_path / "golden.parquet"), uri)
+        log_in(monkeypatch, "serving", "reads-only-here")
+        (found,) = registry.champions()
+        assert (found.name, found.version) == (champion.name, champion.version)
+        assert followed_bento() == f"{found.name}:1-{found.digest[:12]}"
+        for write in (
+            lambda: registry.set_bento_tag(found.name, found.version, "t", uri),
+            lambda: registry.register(bundle, tmp_path / "golden.parquet", base_model="pwm", promoted=True),
+            lambda: line.move(line.read(found.name, uri), [], uri),
+        ):
+            with pytest.raises(RegistryError, match=r"403|[Pp]ermission"):
+                write()
+        (still,) = registry.champions()
+        assert still == found
+
+
+def log_in(monkeypatch: pytest.MonkeyPatch, user: str, password: str) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
 
 
 def test_credentials_in_the_uri_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

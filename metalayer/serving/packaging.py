@@ -143,12 +143,13 @@ def find_bento(name: str, version: int | str, digest: str) -> str | None:
         return None
 
 
-def package_version(version: ModelVersion, tracking_uri: str | None = None) -> str:
+def package_version(version: ModelVersion, tracking_uri: str | None = None, *, required_tag: bool = True) -> str:
     """Check a registered version as a server would, and build its Bento; one that is there already is kept.
 
     Args:
         version: of the registry.
         tracking_uri: of the registry; None takes its default.
+        required_tag: whether the registry has to take down the Bento's tag; a server may only read there.
 
     Returns:
         The tag.
@@ -172,7 +173,12 @@ def package_version(version: ModelVersion, tracking_uri: str | None = None) -> s
             facts=facts,
             registered=version.digest,
         )
-    registry.set_bento_tag(version.name, version.version, tag, tracking_uri)
+    try:
+        registry.set_bento_tag(version.name, version.version, tag, tracking_uri)
+    except RegistryError:
+        if required_tag:
+            raise
+        logger.debug("the registry does not take the tag %s", tag, exc_info=True)
     return tag
 
 
@@ -323,7 +329,7 @@ def champion_bento(name: str | None = None) -> str:
     if tag := find_bento(version.name, version.version, version.digest):
         return tag
     _home_to_write()
-    return package_version(version)
+    return package_version(version, required_tag=False)
 
 
 def _no_champion() -> str:
