@@ -252,7 +252,7 @@ def at_sites(prepared: Prepared, bundle: Path) -> list[float]:
 
 
 def test_what_is_doubtful_is_left_out_of_the_calibration(base: Path, tmp_path: Path) -> None:
-    """Positions and rows that only variants of a weight below 1 touch; where these are all donors, nothing is fitted."""
+    """Positions and rows that only variants of a weight below 1 touch; if these are all donors, none is fitted."""
     variants = [("1-1022-G-C", "Conflicting"), ("X-1040-A-C", "Normal"), ("X-1039-A-C", "Low-frequency")]
     weights, _ = weigh(base, tmp_path, variants)
     found = {gene_id: at.tolist() for gene_id, at in weights.doubtful("positions", list(PLACES)).items()}
