@@ -84,6 +84,19 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument(
         "--flanks", default="real", choices=("real", "N"), help="letters around a gene, or N (default real)"
     )
+    run.add_argument(
+        "--min-intron",
+        dest="min_intron_bp",
+        type=int,
+        default=20,
+        metavar="NT",
+        help="least length of an intron; shorter gaps between exons are within one (default 20)",
+    )
+    run.add_argument(
+        "--allow-introns",
+        action="store_true",
+        help="introns may begin and end with anything, not GT or GC and AG alone",
+    )
     run.add_argument("--workers", type=int, default=1, help="processes that score genes (default 1, with all threads)")
     run.set_defaults(run=_base_run)
 

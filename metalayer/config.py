@@ -724,6 +724,10 @@ class BaseConfig(Section):
     """Folder name of the annotation (`mane`, `ensembl`, `gencode` ...)."""
     build: str = Field("unknown", pattern=_FOLDER_NAME)
     """Folder name of the genome build (`GRCh38`, `GRCh37`)."""
+    min_intron_bp: int = Field(20, ge=1)
+    """Least length of an intron; shorter gaps between exons are within one."""
+    allow_introns: bool = False
+    """Whether introns may begin and end with anything, as in some genomes; else nearly all do with GT or GC and AG."""
     workers: int = Field(1, ge=1, le=1024)
     """Processes that score genes, one CPU thread each; 1 scores in this process with all threads."""
 

@@ -22,6 +22,7 @@ from metalayer.genome import N_TOKEN, normalise_chrom, token_table
 _IUPAC = b"RYSWKMBDHVryswkmbdhv"
 _GZIP = b"\x1f\x8b"
 _BLOCK_BYTES = 1 << 22
+_SAME = {"M": "MT", "MT": "M"}
 _NO_LETTER = b"\xff"
 
 
@@ -42,15 +43,18 @@ class Reference:
     Attributes:
         path: plain text, gzip or bgzip.
         ambiguous: letters by chromosome that were IUPAC codes and count as N.
+        names: of all chromosomes that were met, without `chr`.
     """
 
     path: Path
     ambiguous: dict[str, int] = field(default_factory=dict)
+    names: dict[str, None] = field(default_factory=dict)
 
     def chromosomes(self, wanted: Collection[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         """Name without `chr` and tokens, uint8 (L,), plus strand, of the wanted chromosomes in file order.
 
-        A wanted chromosome that the file lacks is not given: the caller says what it was wanted for.
+        A wanted chromosome that the file lacks is not given: the caller says what it was wanted for. `M` and `MT` are
+        one, given by the name that is wanted.
 
         Raises:
             InputError: no such file, no FASTA, a damaged one, a letter that is none, or a chromosome twice.
@@ -72,6 +76,9 @@ class Reference:
                         return
                 words = piece[1:].split()
                 name, tokens = normalise_chrom(words[0].decode(errors="replace")) if words else "?", bytearray()
+                self.names[name] = None
+                if name not in wanted and _SAME.get(name) in left:
+                    name = _SAME[name]
                 if name in wanted and name not in left:
                     raise InputError(f"FASTA {self.path}: chromosome {name} stands there twice")
                 self.ambiguous.pop(name, None)  # of an earlier reading

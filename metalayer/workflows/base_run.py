@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import shutil
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 
 import metalayer
 from metalayer import storage
-from metalayer.base.annotation import AnnotatedGene, read_annotation
+from metalayer.base.agreement import check_agreement
+from metalayer.base.annotation import AnnotatedGene, in_words, read_annotation
 from metalayer.base.artifacts import artifact_directory, write_artifacts
 from metalayer.base.fasta import Reference
 from metalayer.base.genome_files import write_gene_table
@@ -38,7 +39,7 @@ from metalayer.device import use_threads
 from metalayer.errors import InputError, MetalayerError
 from metalayer.files import only_one, sha256
 from metalayer.gene_track import GeneTrack
-from metalayer.genome import Gene, decode, encode, reverse_complement
+from metalayer.genome import Gene, decode, reverse_complement
 from metalayer.integrity import content_digest, unsealed, write_json
 from metalayer.provenance import code_hash
 from metalayer.schema import CLASSES, SITE_CONVENTION
@@ -46,13 +47,8 @@ from metalayer.workflows.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-MIN_CANONICAL = 0.9
-"""Share of introns that begin with GT (or GC) and end with AG, below which annotation and FASTA do not fit."""
-MIN_INTRONS = 20
-"""Fewer introns than this tell nothing about the build."""
 _FORMAT_VERSION = 1
 _SHA256_BYTES = 32
-_NAMES_TOLD = 10
 
 
 def base_run(config: BaseConfig) -> dict[str, Any]:
@@ -66,22 +62,24 @@ def base_run(config: BaseConfig) -> dict[str, Any]:
 
     Raises:
         ConfigError: an unknown model, or options that it does not take.
-        InputError: files that cannot be used, a chromosome that the FASTA lacks, an annotation of another
-            build, or an output that holds other genes.
+        InputError: files that cannot be used, of which too much would be left out, or that are not of one genome
+            build; a chromosome that the FASTA lacks; an output that holds other genes.
         ModelError: weights that are damaged or of another architecture.
         MetalayerError: another pass of this model writes there, a worker that died, or a full disk; finished
             genes are kept.
     """
     model = _load(config)
     facts = _facts(config, model)
-    annotation, reference = read_annotation(config.annotation), Reference(config.fasta)
-    genes = [annotated.gene for annotated in annotation.genes]
-    by_chrom: dict[str, list[AnnotatedGene]] = {}
+    annotation, reference = read_annotation(config.annotation, config.min_intron_bp), Reference(config.fasta)
+    there: dict[str, list[AnnotatedGene]] = {}
     for annotated in annotation.genes:
-        by_chrom.setdefault(annotated.gene.interval.chrom, []).append(annotated)
+        there.setdefault(annotated.gene.interval.chrom, []).append(annotated)
+    fitting = check_agreement(there, reference, config.annotation, allow_introns=config.allow_introns)
+    by_chrom = fitting.genes
+    handled = dict(sorted((Counter(annotation.handled) + fitting.handled).items()))
+    genes = [annotated.gene for chrom in there for annotated in by_chrom.get(chrom, ())]
     positions = sum(map(len, genes))
     logger.info("%d genes on %d chromosomes, %s nt", len(genes), len(by_chrom), f"{positions:,}")
-    introns = _check_introns(by_chrom, reference, config)
     manifest_path = config.output / manifest_name(model.name)
     has_gene_table = _has_genes(config.output / "genes.tsv", genes, manifest_path)
     lock = config.output / f".base-layer-{model.name}.lock"
@@ -118,13 +116,17 @@ def base_run(config: BaseConfig) -> dict[str, Any]:
             "sites": report.sites,
             "sites_without_row": report.sites_without_row,
             "rows": report.rows,
-            **introns,
-            "annotation_handled": annotation.handled,
+            "introns": fitting.introns,
+            "canonical": fitting.canonical,
+            "any_introns_allowed": config.allow_introns,
+            "annotation_handled": handled,
             "ambiguous_letters": reference.ambiguous,
             "files": _files(config, model.name),
         }
         write_json(manifest_path, manifest)
         shutil.rmtree(kept, ignore_errors=True)
+    for line in in_words(handled):
+        logger.info("%s: %s", config.annotation.name, line)
     return manifest
 
 
@@ -182,6 +184,7 @@ def _facts(config: BaseConfig, model: BaseModel) -> dict[str, Any]:
         "base_model": model.name,
         "flank_bp": model.flank_bp,
         "padding": config.flanks,
+        "min_intron_bp": config.min_intron_bp,
         "weights_sha256": getattr(model, "weights", {}),
         "fasta": file("FASTA", config.fasta),
         "annotation": file("annotation", config.annotation),
@@ -246,58 +249,6 @@ def _has_genes(path: Path, genes: Sequence[Gene], own_manifest: Path) -> bool:
 
 def _place(gene: Gene | None) -> object:
     return gene and (gene.interval, gene.strand)
-
-
-def _check_introns(
-    by_chrom: Mapping[str, Sequence[AnnotatedGene]], reference: Reference, config: BaseConfig
-) -> dict[str, int]:
-    """Read the reference once, before hours of scoring: are annotation and reference of one build?
-
-    Returns:
-        `introns` whose ends are letters, and how many of them are `canonical`.
-
-    Raises:
-        InputError: a chromosome that the FASTA lacks, a gene beyond its chromosome, or too few introns that
-            begin with GT or GC and end with AG.
-    """
-    gt, gc, ag = (encode(letters).tobytes() for letters in ("GT", "GC", "AG"))
-    introns = canonical = 0
-    absent = set(by_chrom)
-    for chrom, tokens in reference.chromosomes(by_chrom):
-        absent.discard(chrom)
-        for annotated in by_chrom[chrom]:
-            gene = annotated.gene
-            if gene.interval.end > len(tokens):
-                raise InputError(
-                    f"gene {gene.gene_id} of {config.annotation} ends at {chrom}:{gene.interval.end}, but the "
-                    f"chromosome in {config.fasta} has {len(tokens)} nt. Are both of one genome build? A gene across "
-                    "the origin of a circular chromosome cannot be scored: leave it out"
-                )
-            for start, end in annotated.introns():
-                letters = tokens[start:end] if gene.strand == "+" else reverse_complement(tokens[start:end])
-                first, last = letters[:2].tobytes(), letters[-2:].tobytes()
-                if len(letters) < 4 or max(first + last) >= len("ACGT"):  # N tells nothing
-                    continue
-                introns += 1
-                canonical += first in (gt, gc) and last == ag
-    if absent:
-        raise InputError(
-            f"FASTA {config.fasta} has no chromosome {_listed(absent)} of the annotation {config.annotation}; give the "
-            "whole reference, or an annotation of what is there"
-        )
-    if introns < MIN_INTRONS:
-        logger.warning("%d introns are too few to tell whether annotation and FASTA are of one build", introns)
-    elif canonical < MIN_CANONICAL * introns:
-        raise InputError(
-            f"only {canonical} of {introns} introns of {config.annotation} begin with GT or GC and end with AG in "
-            f"{config.fasta}; nearly all do where both are of one genome build and the strand is right"
-        )
-    return {"introns": introns, "canonical": canonical}
-
-
-def _listed(names: set[str]) -> str:
-    more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
-    return ", ".join(sorted(names)[:_NAMES_TOLD]) + more
 
 
 def _letters(

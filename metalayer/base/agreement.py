@@ -1,0 +1,210 @@
+"""Do an annotation and a reference belong together? Judged before hours of scoring, chromosome by chromosome.
+
+Nearly all introns of the spliceosome begin with GT (or GC) and end with AG. Where they do not, the two are of different
+genome builds, an importer was one base off, or a strand is wrong: the shift at which they do is looked for and named.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metalayer.base.annotation import AnnotatedGene
+from metalayer.base.fasta import Reference
+from metalayer.errors import InputError
+from metalayer.genome import N_TOKEN, chrom_order, encode, reverse_complement
+
+logger = logging.getLogger(__name__)
+
+MIN_CANONICAL = 0.9
+"""Share of introns that begin with GT or GC and end with AG, below which annotation and FASTA do not fit."""
+MIN_INTRONS = 20
+"""Fewer introns than this tell nothing about the build by their share alone."""
+MIN_SHIFTED = 3
+"""Fewer introns than this tell nothing even where all of them fit at one other place: chance is 1 in 128 for each."""
+SHIFTS = range(-10, 11)
+MAX_BEYOND = 0.1
+"""Share of a chromosome's genes that may end beyond it, one at least: those across the origin of a circular one."""
+_NAMED = 10
+_A, _C, _G, _T = encode("ACGT")
+
+
+@dataclass
+class Agreement:
+    """What fits.
+
+    Attributes:
+        genes: those that can be scored, by chromosome; equal sequences share a paralog group.
+        handled: genes left out, by reason (`annotation.REASONS`).
+        introns: introns whose ends are letters.
+        canonical: how many of them begin with GT or GC and end with AG.
+    """
+
+    genes: dict[str, list[AnnotatedGene]] = field(default_factory=dict)
+    handled: Counter[str] = field(default_factory=Counter)
+    introns: int = 0
+    canonical: int = 0
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """Introns of a chromosome that are canonical as they stand, and where most are; flipped: on the other strand."""
+
+    introns: int
+    canonical: int
+    best: int
+    shift: int
+    flipped: bool
+
+    @property
+    def would(self) -> str:
+        where = f"{self.shift:+d} base{'s' * (abs(self.shift) != 1)} along the chromosome" if self.shift else ""
+        other = "on the other strand" if self.flipped else ""
+        return f"{self.best} of {self.introns} do {' and '.join(filter(None, (where, other)))}"
+
+
+def check_agreement(
+    genes: Mapping[str, Sequence[AnnotatedGene]],
+    reference: Reference,
+    annotation: Path,
+    *,
+    allow_introns: bool = False,
+) -> Agreement:
+    """Read the reference once and judge.
+
+    Args:
+        genes: by chromosome.
+        reference: where they lie.
+        annotation: for messages.
+        allow_introns: introns may begin and end with anything.
+
+    Raises:
+        InputError: a chromosome that the FASTA lacks, genes beyond their chromosome, or introns that do not fit.
+    """
+    found, fits = Agreement(), dict[str, _Fit]()
+    twins: dict[bytes, list[AnnotatedGene]] = {}
+    absent = set(genes)
+    for chrom, tokens in reference.chromosomes(genes):
+        absent.discard(chrom)
+        kept = []
+        beyond = [one for one in genes[chrom] if one.gene.interval.end > len(tokens)]
+        if len(beyond) > max(1.0, MAX_BEYOND * len(genes[chrom])) or len(beyond) == sum(map(len, genes.values())):
+            gene = beyond[0].gene
+            raise InputError(
+                f"{len(beyond)} of {len(genes[chrom])} genes of {annotation} on chromosome {chrom} end beyond it, the "
+                f"first {gene.gene_id} at {gene.interval.end}: it has {len(tokens)} nt in {reference.path}. Are both "
+                "of one genome build?"
+            )
+        found.handled["genes_beyond_their_chromosome"] += len(beyond)
+        for one in genes[chrom]:
+            letters = tokens[one.gene.interval.start : one.gene.interval.end]
+            if one in beyond:
+                continue
+            if (letters == N_TOKEN).all():
+                found.handled["genes_of_N"] += 1
+                continue
+            kept.append(one)
+            if len(genes) > 1:
+                sense = letters if one.gene.strand == "+" else reverse_complement(letters)
+                twins.setdefault(hashlib.sha256(sense.tobytes()).digest(), []).append(one)
+        if kept:
+            found.genes[chrom] = kept
+            fits[chrom] = _fit(kept, tokens)
+    if absent:
+        raise InputError(
+            f"FASTA {reference.path} has no chromosome {_listed(absent)} of the annotation {annotation}. The FASTA has "
+            f"{_listed(reference.names)}; the annotation {_listed(genes)}. Give the whole reference, or an annotation "
+            "of what is there, with the same names"
+        )
+    if not found.genes:
+        raise InputError(f"no gene of {annotation} has letters other than N in {reference.path}")
+    for group in twins.values():
+        for one in group if len(group) > 1 else ():
+            one.gene = replace(one.gene, paralog_group=f"same-{group[0].gene.gene_id}")
+    found.introns = sum(fit.introns for fit in fits.values())
+    found.canonical = sum(fit.canonical for fit in fits.values())
+    if not allow_introns:
+        _judge(found, fits, annotation, reference.path)
+    return found
+
+
+def _judge(found: Agreement, fits: Mapping[str, _Fit], annotation: Path, fasta: Path) -> None:
+    wrong = {chrom: fit for chrom, fit in fits.items() if _is_wrong(fit)}
+    introns, canonical = found.introns, found.canonical
+    if wrong or (introns >= MIN_INTRONS and canonical < MIN_CANONICAL * introns):
+        chroms = ", ".join(
+            f"chromosome {chrom}: {fit.canonical} of {fit.introns}"
+            + (f", but {fit.would}" if fit.best >= MIN_CANONICAL * fit.introns else "")
+            for chrom, fit in list((wrong or fits).items())[:_NAMED]
+        )
+        raise InputError(
+            f"only {canonical} of {introns} introns of {annotation} begin with GT or GC and end with AG in {fasta} "
+            f"({chroms}); nearly all do where both are of one genome build and the strand is right. Where a genome has "
+            "other introns, allow them (--allow-introns; base.allow_introns)"
+        )
+    if introns < MIN_INTRONS:
+        logger.warning(
+            "%d of %d introns begin with GT or GC and end with AG: too few introns to tell whether annotation and "
+            "FASTA are of one build",
+            *(canonical, introns),
+        )
+    for chrom, fit in fits.items():
+        if fit.canonical < MIN_CANONICAL * fit.introns:
+            logger.warning(
+                "chromosome %s: only %d of %d introns begin with GT or GC and end with AG",
+                *(chrom, fit.canonical, fit.introns),
+            )
+
+
+def _is_wrong(fit: _Fit) -> bool:
+    if fit.introns >= MIN_INTRONS and fit.canonical < MIN_CANONICAL * fit.introns:
+        return True
+    elsewhere = fit.best >= MIN_CANONICAL * fit.introns and fit.canonical < 0.5 * fit.introns
+    return fit.introns >= MIN_SHIFTED and elsewhere
+
+
+def _fit(genes: Sequence[AnnotatedGene], tokens: NDArray[np.uint8]) -> _Fit:
+    places = [(start, end, gene.gene.strand == "-") for gene in genes for start, end in gene.introns()]
+    table = np.array(places, dtype=np.int64).reshape(-1, 3)
+    table = table[table[:, 1] - table[:, 0] >= 4]
+    start, end, minus = table[:, 0], table[:, 1], table[:, 2].astype(bool)
+    here, known = _canonical(tokens, start, end, minus)
+    start, end, minus = start[known], end[known], minus[known]
+    counts = {
+        (shift, flipped): int(_canonical(tokens, start + shift, end + shift, minus ^ flipped)[0].sum())
+        for flipped in (False, True)
+        for shift in SHIFTS
+        if (shift, flipped) != (0, False)
+    }
+    shift, flipped = max(counts, key=lambda key: (counts[key], -abs(key[0]), not key[1]))
+    return _Fit(int(known.sum()), int(here.sum()), counts[shift, flipped], shift, flipped)
+
+
+def _canonical(
+    tokens: NDArray[np.uint8], start: NDArray[np.int64], end: NDArray[np.int64], minus: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which introns begin with GT or GC and end with AG, and whose four ends are letters at all."""
+    at = np.stack([start, start + 1, end - 2, end - 1])
+    inside = ((at >= 0) & (at < len(tokens))).all(axis=0)
+    letters = tokens[np.clip(at, 0, len(tokens) - 1)]
+    sense = np.where(minus, _complement(letters[::-1]), letters)
+    known = inside & (letters < N_TOKEN).all(axis=0)
+    donor = (sense[0] == _G) & ((sense[1] == _T) | (sense[1] == _C))
+    return known & donor & (sense[2] == _A) & (sense[3] == _G), known
+
+
+def _complement(letters: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.where(letters < N_TOKEN, _T - letters, letters)
+
+
+def _listed(names: Iterable[str]) -> str:
+    ordered = sorted(names, key=chrom_order)
+    more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
+    return (", ".join(ordered[:_NAMED]) or "none") + more
