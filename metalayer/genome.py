@@ -98,6 +98,10 @@ def one_based(start: int, end: int) -> tuple[int, int]:
     return start + 1, end
 
 
+LARGEST_32_BIT = 2**31 - 1
+"""Chromosomes of some genomes (lungfish, pine) are longer, and their positions take 64 bits."""
+
+
 _Bases = TypeVar("_Bases", int, NDArray[np.integer])
 
 

@@ -7,11 +7,13 @@ import pytest
 
 from metalayer.base import artifacts
 from metalayer.base.artifacts import WriteReport, artifact_directory, artifact_rows, write_artifacts
-from metalayer.data.nucleotide_scores import genome_build_of
+from metalayer.data.nucleotide_scores import genes_in, genome_build_of, write_tracks
+from metalayer.data.scored import ScoredGenome, ScoredGenomeWriter
+from metalayer.data.tracks import TrackStore
 from metalayer.errors import InputError
 from metalayer.features import gene_row_scores, mismatched_columns
 from metalayer.gene_track import GeneTrack
-from metalayer.genome import Gene, decode, reverse_complement
+from metalayer.genome import LARGEST_32_BIT, Gene, decode, reverse_complement
 from metalayer.schema import ACCEPTOR, ARTIFACT_COLUMNS, CLASSES, DERIVED_FEATURES, DONOR, NEITHER, ROW_SCORES
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
@@ -281,3 +283,28 @@ def scored_gene(part):
     if gene.strand == "-":
         tokens, scores, labels = reverse_complement(tokens), scores[::-1], labels[::-1]
     return GeneTrack(gene, np.ascontiguousarray(tokens), np.ascontiguousarray(scores), np.ascontiguousarray(labels))
+
+
+@pytest.mark.parametrize("strand", ["+", "-"])
+def test_genes_beyond_two_to_the_31(tmp_path, strand):
+    """Genes of long chromosomes (lungfish, pine): across 2**31 and beyond, in every file that holds a position."""
+    genes = [toy_gene("g1", "6", strand, start=LARGEST_32_BIT - 500), toy_gene("g2", "6", strand, start=3_000_000_001)]
+    write(tmp_path, [toy_gene("g0", "5"), *genes], long_chroms={"6"})
+    files = [tmp_path / "nucleotide_scores" / f"toy_chr{chrom}.parquet" for chrom in "56"]
+    assert [str(pq.read_schema(path).field("position").type) for path in files] == ["int32", "int64"]
+    places = [item.gene.interval for item in genes]
+    assert [gene.interval for gene in genes_in(files[1])] == places
+    no_sites = pl.DataFrame
+    write_tracks(files, tmp_path / "tracks.parquet", {}, no_sites)
+    store = TrackStore(tmp_path / "tracks.parquet")
+    with ScoredGenomeWriter(tmp_path / "scored.parquet", {}, is_long=True) as writer:
+        for item in genes:
+            track = store.read(item.gene.gene_id)
+            assert track.gene.interval == item.gene.interval
+            np.testing.assert_array_equal(track.scores, item.scores)
+            np.testing.assert_array_equal(track.labels, item.labels)
+            writer.add(item.gene, item.scores)
+    scored = ScoredGenome(tmp_path / "scored.parquet")
+    for item, place in zip(genes, places, strict=True):
+        np.testing.assert_array_equal(scored.read(item.gene.gene_id), item.scores)
+        assert scored.region(place)["position"].to_list() == list(range(place.start + 1, place.end + 1))

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain_spliceai import PlainSpliceAI
 from metalayer.base import load_base_model
+from metalayer.base.openspliceai import Network
 from metalayer.errors import ConfigError, InputError, ModelError
 from metalayer.genome import decode, encode
 
@@ -149,3 +151,23 @@ def test_a_sequence_shorter_than_the_receptive_field(tmp_path: Path, length: int
     found = model.score(text, downstream="ACG")
     assert found.shape == (length, 3)
     assert np.abs(found - expected).max() < 1e-5
+
+
+class NoDoubles(TorchDispatchMode):
+    """Fake: refuses float64 on the device `meta`, as Apple's MPS does on itself."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(tensor, torch.Tensor) and tensor.device.type == "meta" and tensor.dtype == torch.float64:
+                raise TypeError("Cannot convert a tensor to float64: the device does not support it")
+        return out
+
+
+def test_a_device_without_float64(tmp_path: Path) -> None:
+    member(tmp_path, 80, 1)
+    with NoDoubles():
+        with pytest.raises(TypeError, match="float64"):
+            torch.ones(1, device="meta").double()
+        network = Network(tmp_path / "model_80nt_rs1.pt", 80, "meta")
+        assert network(torch.empty(1, 4, 580, device="meta")).shape == (1, 3, 500)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,6 +81,7 @@ def write_artifacts(
     annotation_source: str,
     build: str,
     seed: int = 42,
+    long_chroms: Collection[str] = (),
 ) -> WriteReport:
     """Write the artifact rows and the per-nucleotide scores of one base-layer pass.
 
@@ -94,6 +95,7 @@ def write_artifacts(
         annotation_source: folder of the annotation.
         build: folder of the genome build; `BUILD_UNKNOWN` is not written into the score files.
         seed: draws the true negatives, gene by gene.
+        long_chroms: those with genes beyond `LARGEST_32_BIT`: positions in their score files are int64, else int32.
 
     Raises:
         InputError: no gene, a gene twice, or a chromosome whose genes do not follow each other.
@@ -125,7 +127,9 @@ def write_artifacts(
                 draft = drafts.enter_context(publish_file(scores_dir / name))
                 # The writer closes before its draft is published: entered later, left earlier.
                 tracks = drafts.enter_context(
-                    pq.ParquetWriter(draft, _track_schema(build), compression="zstd", **PAGE_CHECKSUMS)
+                    pq.ParquetWriter(
+                        draft, _track_schema(build, chrom in long_chroms), compression="zstd", **PAGE_CHECKSUMS
+                    )
                 )
                 report.files.append(f"nucleotide_scores/{name}")
                 chunk = _Chunk(chrom, 1)
@@ -283,7 +287,7 @@ def _frame(
     ).select(ARTIFACT_COLUMNS)
 
 
-def _track_schema(build: str) -> pa.Schema:
+def _track_schema(build: str, is_long: bool) -> pa.Schema:
     metadata = {"metalayer.format_version": "1", "metalayer.site_convention": SITE_CONVENTION}
     if build != BUILD_UNKNOWN:
         metadata[GENOME_BUILD_KEY] = build
@@ -293,7 +297,7 @@ def _track_schema(build: str) -> pa.Schema:
             ("gene_id", text),
             ("chrom", text),
             ("strand", text),
-            ("position", pa.int32()),
+            ("position", pa.int64() if is_long else pa.int32()),
             ("base", text),
             *((name, pa.float32()) for name in BASE_SCORES),
             ("label", text),
@@ -316,7 +320,9 @@ def _track_table(item: GeneTrack, schema: pa.Schema) -> pa.Table:
         constant(f"gene-{gene.gene_id}"),
         constant(f"chr{gene.interval.chrom}"),
         constant(gene.strand),
-        pa.array(np.arange(length, dtype=np.int32) + one_based(gene.interval.start, gene.interval.end)[0]),
+        pa.array(
+            np.arange(length) + one_based(gene.interval.start, gene.interval.end)[0], schema.field("position").type
+        ),
         pa.DictionaryArray.from_arrays(pa.array(tokens.astype(np.int32)), list("ACGTN")),
         *(pa.array(np.ascontiguousarray(scores[:, i], dtype=np.float32)) for i in range(len(BASE_SCORES))),
         pa.DictionaryArray.from_arrays(pa.array(labels.astype(np.int32)), list(CLASSES)),

@@ -78,16 +78,17 @@ class Network:
         self.groups = _GROUPS[flank]
         self._half = flank // 2
         state = _read(path, flank)
-        state = {name: value.to(device) for name, value in state.items()}
-        self._first = state["initial_conv.weight"], state["initial_conv.bias"]
-        self._last = state["final_conv.weight"], state["final_conv.bias"]
-        self._skips = [(state["initial_skip.conv.weight"], state["initial_skip.conv.bias"])]
+
+        def convolution(name: str) -> tuple[Tensor, Tensor]:
+            return state[f"{name}.weight"].to(device), state[f"{name}.bias"].to(device)
+
+        self._first, self._last = convolution("initial_conv"), convolution("final_conv")
+        self._skips = [convolution("initial_skip.conv")]
         self._units: list[list[_Unit]] = []
         for group in range(len(self.groups)):
             first = group * (_UNITS + 1)
-            self._units.append([_unit(state, f"residual_units.{first + i}.") for i in range(_UNITS)])
-            skip = f"residual_units.{first + _UNITS}.conv."
-            self._skips.append((state[skip + "weight"], state[skip + "bias"]))
+            self._units.append([_unit(state, f"residual_units.{first + i}.", device) for i in range(_UNITS)])
+            self._skips.append(convolution(f"residual_units.{first + _UNITS}.conv"))
 
     def __call__(self, letters: Tensor) -> Tensor:
         """One-hot (1, 4, n + flank) to probabilities (1, 3, n), in the network's order."""
@@ -116,7 +117,9 @@ def _dilated(x: Tensor, units: list[_Unit], width: int, dilation: int) -> Tensor
     return x[..., :out]
 
 
-def _unit(state: dict[str, Tensor], prefix: str) -> _Unit:
+def _unit(state: dict[str, Tensor], prefix: str, device: str) -> _Unit:
+    """Folded in double on the CPU, which every machine has; then moved as float32."""
+
     def normalisation(name: str) -> tuple[Tensor, Tensor]:
         part = {
             key: state[f"{prefix}{name}.{key}"].double() for key in ("weight", "bias", "running_mean", "running_var")
@@ -127,14 +130,15 @@ def _unit(state: dict[str, Tensor], prefix: str) -> _Unit:
     scale, shift = normalisation("batchnorm1")
     folded, added = normalisation("batchnorm2")
     weight, bias = state[prefix + "conv1.weight"].double(), state[prefix + "conv1.bias"].double()
-    return _Unit(
-        scale[:, None].float(),
-        shift[:, None].float(),
-        (weight * folded[:, None, None]).float(),
-        (bias * folded + added).float(),
+    parts = (
+        scale[:, None],
+        shift[:, None],
+        weight * folded[:, None, None],
+        bias * folded + added,
         state[prefix + "conv2.weight"],
         state[prefix + "conv2.bias"],
     )
+    return _Unit(*(part.float().to(device) for part in parts))
 
 
 def _read(path: Path, flank: int) -> dict[str, Tensor]:

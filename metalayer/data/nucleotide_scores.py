@@ -88,7 +88,7 @@ def write_tracks(
             ("gene_id", pa.dictionary(pa.int32(), pa.string())),
             ("chrom", pa.dictionary(pa.int32(), pa.string())),
             ("strand", pa.dictionary(pa.int32(), pa.string())),
-            ("position", pa.int32()),
+            ("position", pa.int64()),
             ("base", pa.dictionary(pa.int32(), pa.string())),
             *((name, pa.float32()) for name in BASE_SCORES),
             ("label", pa.uint8()),
@@ -238,7 +238,7 @@ def _parquet_batches(path: Path) -> Iterator[pl.DataFrame]:
                 normalised_gene_id().alias("gene_id"),
                 normalised_chrom().alias("chrom"),
                 pl.col("strand").cast(pl.String),
-                pl.col("position").cast(pl.Int32),
+                pl.col("position").cast(pl.Int64),
                 pl.col("base").cast(pl.String).str.to_uppercase(),
                 pl.col(BASE_SCORES).cast(pl.Float32).fill_null(float("nan")),
                 *(optional[name] for name in there),
@@ -281,7 +281,7 @@ def _tsv_batches(path: Path) -> Iterator[pl.DataFrame]:
         missing = [name for name in required if name not in header]
         if missing:
             raise ArtifactError(f"{path}: no column {', '.join(missing)}; needed are {', '.join(required)}")
-        kinds = {"gene_id": pl.String, "chrom": pl.String, "strand": pl.String, "genomic_position": pl.Int32}
+        kinds = {"gene_id": pl.String, "chrom": pl.String, "strand": pl.String, "genomic_position": pl.Int64}
         kinds |= dict.fromkeys(BASE_SCORES, pl.Float32)
         frame = pl.read_csv(path, separator="\t", columns=list(required), schema_overrides=kinds)
     except (pl.exceptions.PolarsError, OSError) as error:

@@ -28,12 +28,14 @@ MANIFEST_KEY = b"metalayer.scores"
 """Parquet metadata: JSON, what was scored with which model."""
 _AGAIN = "copy it again, or score again"
 _TEXT = pa.dictionary(pa.int32(), pa.string())
-_SCHEMA = pa.schema(
-    [
-        (name, pa.float32() if name in CLASSES else pa.int32() if name == "position" else _TEXT)
-        for name in SCORED_COLUMNS
-    ]
-)
+
+
+def _schema(position: pa.DataType) -> pa.Schema:
+    kinds = {"position": position} | dict.fromkeys(CLASSES, pa.float32())
+    return pa.schema([(name, kinds.get(name, _TEXT)) for name in SCORED_COLUMNS])
+
+
+_SCHEMA, _LONG_SCHEMA = _schema(pa.int32()), _schema(pa.int64())
 
 
 def genome_order(gene: Gene) -> tuple[Any, ...]:
@@ -44,18 +46,20 @@ def genome_order(gene: Gene) -> tuple[Any, ...]:
 class ScoredGenomeWriter:
     """Writes genes one after the other; as a context manager it ends the file, with its manifest in it."""
 
-    def __init__(self, path: Path, manifest: Mapping[str, Any]) -> None:
+    def __init__(self, path: Path, manifest: Mapping[str, Any], *, is_long: bool = False) -> None:
         """Open a file.
 
         Args:
             path: to write; the caller publishes it.
             manifest: JSON-ready.
+            is_long: there are genes beyond `LARGEST_32_BIT`, so that positions take 64 bits.
         """
+        self._schema = _LONG_SCHEMA if is_long else _SCHEMA
         self._manifest = json.dumps(manifest)
         self._index: list[tuple[str, str, str, int, int]] = []
         self._writer = pq.ParquetWriter(
             path,
-            _SCHEMA,
+            self._schema,
             compression="zstd",
             use_dictionary=["gene_id", "chrom", "strand"],
             column_encoding={"position": "DELTA_BINARY_PACKED"} | dict.fromkeys(CLASSES, "BYTE_STREAM_SPLIT"),
@@ -69,7 +73,7 @@ class ScoredGenomeWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         metadata = {GENE_INDEX_KEY.decode(): json.dumps(self._index), MANIFEST_KEY.decode(): self._manifest}
-        self._writer.add_key_value_metadata(seal_metadata(metadata, _SCHEMA.names))
+        self._writer.add_key_value_metadata(seal_metadata(metadata, self._schema.names))
         self._writer.close()
 
     def add(self, gene: Gene, probabilities: NDArray[np.float32]) -> None:
@@ -90,15 +94,15 @@ class ScoredGenomeWriter:
 
         columns = [
             *(constant(value) for value in (gene.gene_id, gene.interval.chrom, gene.strand)),
-            pa.array(np.arange(first, first + len(ascending), dtype=np.int32)),
+            pa.array(np.arange(first, first + len(ascending)), self._schema.field("position").type),
             *(pa.array(np.ascontiguousarray(ascending[:, i])) for i in range(len(CLASSES))),
         ]
-        self.copy(gene, pa.Table.from_arrays(columns, schema=_SCHEMA))
+        self.copy(gene, pa.Table.from_arrays(columns, schema=self._schema))
 
     def copy(self, gene: Gene, rows: pa.Table) -> None:
         """One gene as another file of scores has it; errors as in `add`."""
         check_rows(gene, rows)
-        self._writer.write_table(rows, row_group_size=len(rows))
+        self._writer.write_table(rows.cast(self._schema), row_group_size=len(rows))
         self._index.append(_index_line(gene))
 
 
@@ -185,7 +189,7 @@ class ScoredGenome:
             for gene in self._genes
             if gene.interval.overlaps(interval)
         ]
-        empty = pl.DataFrame(pl.from_arrow(_SCHEMA.empty_table()))
+        empty = pl.DataFrame(pl.from_arrow(self._file.schema_arrow.empty_table()))
         return pl.concat([empty, *parts]).cast(dict.fromkeys(("gene_id", "chrom", "strand"), pl.String))
 
 

@@ -39,7 +39,7 @@ from metalayer.device import use_threads
 from metalayer.errors import InputError, MetalayerError
 from metalayer.files import only_one, sha256
 from metalayer.gene_track import GeneTrack
-from metalayer.genome import Gene, decode, reverse_complement
+from metalayer.genome import LARGEST_32_BIT, Gene, decode, reverse_complement
 from metalayer.integrity import content_digest, unsealed, write_json
 from metalayer.provenance import code_hash
 from metalayer.schema import CLASSES, SITE_CONVENTION
@@ -100,6 +100,7 @@ def base_run(config: BaseConfig) -> dict[str, Any]:
             base_model=model.name,
             annotation_source=config.annotation_source,
             build=config.build,
+            long_chroms={gene.interval.chrom for gene in genes if gene.interval.end > LARGEST_32_BIT},
         )
         if not has_gene_table:
             write_gene_table(config.output / "genes.tsv", genes)

@@ -30,7 +30,7 @@ from metalayer.data.tracks import TrackStore
 from metalayer.device import resolve_device, use_threads
 from metalayer.errors import ArtifactError, ConfigError, InputError, MetalayerError
 from metalayer.files import publish_file, scratch_directory, sha256
-from metalayer.genome import Gene, one_based
+from metalayer.genome import LARGEST_32_BIT, Gene, one_based
 from metalayer.inference import Predictor
 from metalayer.integrity import sealed
 from metalayer.models.bundle import digest, read_description
@@ -275,7 +275,8 @@ def score_shard(
         store = TrackStore(tracks)
         logger.info("shard %d of %d: %d genes, %s nt", shard.number, shard.of, len(genes), f"{shard.positions:,}")
         progress = Progress(shard.positions)
-        with publish_file(output) as draft, ScoredGenomeWriter(draft, manifest) as writer:
+        is_long = any(gene.interval.end > LARGEST_32_BIT for gene in genes.values())
+        with publish_file(output) as draft, ScoredGenomeWriter(draft, manifest, is_long=is_long) as writer:
             for gene_id, gene in genes.items():
                 writer.add(gene, predictor.predict_gene_track(store.read(gene_id)))
                 progress.add(len(gene))
@@ -317,7 +318,8 @@ def merge_shards(
         "positions": sum(shard.positions for shard in plan),
         "shards": [dict(made) for _, made in in_order],
     }
-    with publish_file(output) as draft, ScoredGenomeWriter(draft, manifest) as writer:
+    is_long = any(gene.interval.end > LARGEST_32_BIT for shard in plan for gene in shard.placed())
+    with publish_file(output) as draft, ScoredGenomeWriter(draft, manifest, is_long=is_long) as writer:
         for shard, (path, _) in zip(plan, in_order, strict=True):
             scored = ScoredGenome(path)
             for gene in shard.placed():
