@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from typing import TypeVar
+from urllib.parse import quote, unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,6 +76,16 @@ def normalise_chrom(chrom: str) -> str:
     """`chr1` and `1` are one chromosome: the name without `chr`, always text."""
     text = str(chrom).strip()
     return text[3:] if text[:3].lower() == "chr" and len(text) > 3 else text
+
+
+def chrom_in_file_names(chrom: str) -> str:
+    """A chromosome as file names have it: contigs may be called `tig/0_500` or `ctg[1]`, whose marks are escaped."""
+    return quote(chrom, safe="")
+
+
+def chrom_of_file_name(part: str) -> str:
+    """Back from `chrom_in_file_names`."""
+    return unquote(part)
 
 
 def chrom_order(chrom: str) -> tuple[int, str]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 import polars as pl
@@ -25,10 +26,11 @@ from metalayer.base.protocol import BASE_MODELS
 from metalayer.base.pwm import PwmModel
 from metalayer.config import BaseConfig, DataConfig
 from metalayer.core import ArtifactLoader
+from metalayer.data.gene_table import load_genes, read_gene_table
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import InputError, MetalayerError
 from metalayer.files import sha256
-from metalayer.genome import decode, encode, reverse_complement
+from metalayer.genome import decode, encode, normalise_chrom, reverse_complement
 from metalayer.integrity import unsealed
 from metalayer.schema import BASE_SCORES
 from metalayer.workflows import base_run as base_run_module
@@ -452,3 +454,46 @@ def test_real_genes_come_back_with_the_wide_flank(shared: Path, tmp_path: Path) 
     (tmp_path / "few.gff3").write_text("\n".join(few))
     real_pass(shared, tmp_path / "out", 10000, tmp_path / "few.gff3")
     assert_as_stored(shared, tmp_path / "out", "openspliceai_10000_chr3", genes)
+
+
+NAMES = [
+    "tig00000012/0_500",
+    "ctg[1]",
+    "a b",
+    "scaffold*",
+    "chr%2F",
+    'x"y',
+    "c'1",
+    "_chunk_1_2",
+    "NC_000001.11",
+    "\u03b1",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_names_of_contigs_and_genes_come_back(tmp_path: Path, name: str) -> None:
+    """What a pass writes of a name that is odd, and valid in GFF3 and FASTA, the loader reads."""
+    rng = np.random.default_rng(3)
+    letters = decode(rng.integers(0, 4, 3000).astype(np.uint8))
+    word = name.replace(" ", "_")  # a FASTA name ends at a blank, and GFF3 writes one as %20
+    (tmp_path / "a.fa").write_text(f">{word}\n{letters}\n>2\n{letters[::-1]}\n")
+    escaped = quote(name)
+    lines = []
+    for chrom in (word, "2"):
+        for at in (100, 1500):
+            gene = f"{escaped}.{chrom == word}{at}"
+            lines.append(f"{chrom}\tx\tgene\t{at}\t{at + 900}\t.\t+\t.\tID={quote(gene)};Name={escaped}")
+            lines += [
+                f"{chrom}\tx\texon\t{s}\t{e}\t.\t+\t.\tParent={quote(gene)}"
+                for s, e in ((at, at + 300), (at + 600, at + 900))
+            ]
+    (tmp_path / "a.gff3").write_text("\n".join(lines) + "\n")
+    files = {"fasta": tmp_path / "a.fa", "annotation": tmp_path / "a.gff3", "output": tmp_path / "out"}
+    for _ in range(2):  # the second finds its own gene table
+        base_run(BaseConfig(model="pwm", allow_introns=True, **files))
+    table = read_gene_table(tmp_path / "out" / "genes.tsv")
+    assert sorted(set(table["chrom"])) == sorted({"2", normalise_chrom(word)})
+    assert set(table["gene_name"]) == {name}
+    report = ArtifactLoader(DataConfig(base_model="pwm", data_root=tmp_path / "out")).load(tmp_path / "loaded")
+    assert report["artifacts"]["rows_kept"] > 0
+    assert len(load_genes(tmp_path / "loaded" / "genes.parquet")) == 4

@@ -26,7 +26,7 @@ from metalayer.errors import InputError
 from metalayer.features import derived_features
 from metalayer.files import publish_directory, publish_file
 from metalayer.gene_track import GeneTrack
-from metalayer.genome import decode, exon_base, intron_base, one_based, reverse_complement
+from metalayer.genome import chrom_in_file_names, decode, exon_base, intron_base, one_based, reverse_complement
 from metalayer.integrity import PAGE_CHECKSUMS, seal_metadata
 from metalayer.schema import (
     ACCEPTOR,
@@ -123,7 +123,7 @@ def write_artifacts(
                 if chunk is not None and tracks is not None:
                     chunk.write(rows_draft, report)
                     tracks.close()
-                name = f"{base_model}_chr{chrom}.parquet"
+                name = f"{base_model}_chr{chrom_in_file_names(chrom)}.parquet"
                 draft = drafts.enter_context(publish_file(scores_dir / name))
                 # The writer closes before its draft is published: entered later, left earlier.
                 tracks = drafts.enter_context(
@@ -165,7 +165,8 @@ class _Chunk:
         self.genes: list[pl.DataFrame] = []
 
     def write(self, directory: Path, report: WriteReport) -> None:
-        name = f"analysis_sequences_{self.chrom}_chunk_{self.first}_{self.first + len(self.genes) - 1}.tsv"
+        chunk = f"chunk_{self.first}_{self.first + len(self.genes) - 1}"
+        name = f"analysis_sequences_{chrom_in_file_names(self.chrom)}_{chunk}.tsv"
         pl.concat(self.genes).write_csv(directory / name, separator="\t")
         report.files.append(name)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from metalayer.files import publish_file
@@ -18,12 +19,15 @@ _FASTA_LINE = 100
 
 def write_gene_table(path: Path, genes: Iterable[Gene]) -> None:
     """`genes.tsv`: `GENE_COLUMNS` and paralog_group (empty where there is none); 1-based inclusive."""
-    lines = ["\t".join((*GENE_COLUMNS, "paralog_group"))]
+    rows = []
     for gene in genes:
         span = gene.interval
         fields = (f"gene-{gene.gene_id}", gene.gene_name, f"chr{span.chrom}", gene.strand)
-        lines.append("\t".join(map(str, (*fields, *one_based(span.start, span.end), gene.paralog_group or ""))))
-    _write(path, lines)
+        rows.append((*fields, *one_based(span.start, span.end), gene.paralog_group or None))
+    columns = (*GENE_COLUMNS, "paralog_group")
+    kinds = {name: pl.Int64 if name in ("start", "end") else pl.String for name in columns}
+    with publish_file(path) as draft:  # fields with a quote or a tab in them are quoted
+        pl.DataFrame(rows, schema=kinds, orient="row").write_csv(draft, separator="\t")
 
 
 def write_fasta(path: Path, chromosomes: Mapping[str, NDArray[np.uint8]]) -> None:

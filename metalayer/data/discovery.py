@@ -11,7 +11,7 @@ from pathlib import Path
 from metalayer.config import DataConfig
 from metalayer.errors import ArtifactError
 from metalayer.files import sha256
-from metalayer.genome import normalise_chrom
+from metalayer.genome import chrom_in_file_names, chrom_of_file_name, normalise_chrom
 from metalayer.integrity import FILES, PARQUET_ERRORS, SEAL, open_parquet, unsealed
 
 MANIFESTS = ("manifest.json", "base_layer_*.json")
@@ -74,7 +74,7 @@ def find_files(config: DataConfig) -> BaseLayerFiles:
                 f"{path}: expected a name of the form analysis_sequences_<chrom>_chunk_<first>_<last>.tsv; "
                 "rename the file or move it away"
             )
-        artifacts.append(ArtifactFile(path, match["chrom"]))
+        artifacts.append(ArtifactFile(path, chrom_of_file_name(match["chrom"])))
     if not artifacts:
         raise ArtifactError(
             f"no analysis_sequences_<chrom>_chunk_<first>_<last>.tsv in {directory}; run the base-layer pass, or set "
@@ -221,7 +221,7 @@ def _is_other_model(path: Path, base_model: str) -> bool:
     except (ArtifactError, *PARQUET_ERRORS):
         return False  # read, and refused, as one of this model's
     chrom = normalise_chrom(str(batch["chrom"][0])) if batch is not None and batch.num_columns else ""
-    return bool(chrom) and re.search(rf"_(chr)?{re.escape(chrom)}$", rest) is not None
+    return bool(chrom) and re.search(rf"_(chr)?{re.escape(chrom_in_file_names(chrom))}$", rest) is not None
 
 
 def _optional(given: Path | None, usual: Path, key: str) -> Path | None:
