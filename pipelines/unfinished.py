@@ -11,7 +11,6 @@ import logging
 from pathlib import Path
 
 from metalayer.errors import RegistryError
-from metalayer.serving import registry
 from pipelines import environment
 
 _REASON = "the process of this run was killed"
@@ -29,6 +28,8 @@ def end(state: Path, tracking_uri: str) -> None:
     from zenml.client import Client
     from zenml.enums import ExecutionStatus
     from zenml.models import PipelineRunUpdate, StepRunUpdate
+
+    from metalayer.serving import registry
 
     client = Client()
     left = list(client.list_pipeline_runs(in_progress=True, size=1000).items)

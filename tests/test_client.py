@@ -23,6 +23,7 @@ from releases import expected, score_rows
 from metalayer import cli
 from metalayer.errors import ConfigError, ServiceError
 from metalayer.inference import Predictor
+from metalayer.integrity import unsealed, write_json
 from metalayer.schema import CLASSES
 from metalayer.serving.client import MetaLayerClient
 from metalayer.serving.schemas import RequestError
@@ -261,7 +262,7 @@ def test_a_run_that_was_cut_off_goes_on(
         with pytest.raises(ServiceError):
             score.score_rows_by_server(rows_file, client, output)
         record = tmp_path / "out.parquet.parts" / "run.json"
-        record.write_text(json.dumps(json.loads(record.read_text()) | {"model": "other"}))
+        write_json(record, unsealed(record.read_text()) | {"model": "other"})
         with pytest.raises(Exception, match=r"another run: model differ .*Remove it"):
             score.score_rows_by_server(rows_file, client, output)
 

@@ -41,6 +41,8 @@ STEPS = f"""
 import importlib, pkgutil, sys
 sys.path.insert(0, {str(extras_env.ROOT)!r})
 import pipelines, steps
+from pipelines import environment
+environment.prepare()  # as `run.py` does before it imports a step
 for package in (pipelines, steps):
     for module in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
         if module.name not in SKIPPED:
