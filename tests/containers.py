@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Sequence
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -51,15 +52,21 @@ def end(process: subprocess.Popen, number: int = signal.SIGKILL) -> None:
     process.wait(60)
 
 
+def drafts(folder: Path) -> set[Path]:
+    """Those below a folder in which others make and remove folders meanwhile, which `os.walk` passes over."""
+    found = (Path(place) / name for place, folders, files in os.walk(folder) for name in folders + files)
+    return {path for path in found if fnmatch(path.name, ".*.draft-*")}
+
+
 def kill_while_publishing(
     command: Sequence[str], folder: Path, seconds: float, log: Path, **environment: str
 ) -> subprocess.Popen:
     """Start a command, and SIGKILL it so long after it has begun a draft below a folder."""
-    before = set(folder.rglob(".*.draft-*"))
+    before = drafts(folder)
     process = started(command, log, **environment)
     until = time.monotonic() + 300
     try:
-        while set(folder.rglob(".*.draft-*")) <= before:
+        while drafts(folder) <= before:
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.005)

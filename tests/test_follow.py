@@ -223,8 +223,13 @@ def served(registered: tuple[str, list[Path]], tmp_path: Path, monkeypatch: pyte
     command = serve_command(package_version(registry.find_champion(NAME, uri), uri), port=port)
     process = subprocess.Popen(command, env=bento_environment(), stdout=log.open("w"), stderr=subprocess.STDOUT)
     try:
-        wait_until_ready(process, f"http://127.0.0.1:{port}", log)
-        yield Served(f"http://127.0.0.1:{port}", process)
+        url = f"http://127.0.0.1:{port}"
+        wait_until_ready(process, url, log)
+        until = time.monotonic() + 180
+        while not re.search(r'^metalayer_registry{state="following"} 2.0$', httpx.get(f"{url}/metrics").text, re.M):
+            assert time.monotonic() < until, log.read_text()  # one that is late would begin with what is champion then
+            time.sleep(0.1)
+        yield Served(url, process)
     finally:
         process.terminate()
         process.wait(60)
