@@ -54,7 +54,9 @@ def ending(before: Callable[[], object] = lambda: None, *, unwind_s: float = 0.0
             time.sleep(1)
 
     def watch() -> None:
-        number = os.read(numbers, 1)[0]
+        number = _OVER - 1
+        while number not in (_OVER, *_SIGNALS):  # others with a handler in Python are written too
+            number = os.read(numbers, 1)[0]
         if number == _OVER:
             os.close(numbers)
             return

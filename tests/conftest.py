@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from metalayer.serving.engine import Engine
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: tests need no network
+# As `pipelines/environment.py` does, before anything imports zenml: the main program of xdist's processes is no file.
+os.environ.setdefault("ZENML_CUSTOM_SOURCE_ROOT", str(Path(__file__).resolve().parents[1]))
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 
 

@@ -59,3 +59,18 @@ def test_a_signal_ends_all(number: int, stuck: bool, unwind_s: float) -> None:
     assert out == ("unwound\n" if unwind_s and not stuck else "")
     gone = not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
     assert gone
+
+
+def test_a_signal_of_others_ends_nothing() -> None:
+    """One with a handler in Python, as libraries have of SIGCHLD, goes to the same pipe."""
+    program = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import signal, time; from metalayer import interrupt\n"
+        "signal.signal(signal.SIGCHLD, lambda *_: print('seen', flush=True))\n"
+        "with interrupt.ending(unwind_s=0):\n"
+        "    signal.raise_signal(signal.SIGCHLD)\n"
+        "    time.sleep(2)\n"
+        "print('went on')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, "seen\nwent on\n"), done.stderr

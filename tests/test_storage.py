@@ -133,7 +133,7 @@ def test_commands(simulation: Path, tmp_path: Path) -> None:
     done = on_disks(full, read_only, COMMANDS.format(given=given, full=str(full), release=release))
     assert "Traceback" not in done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == [2, *[1] * 4, *[2] * 4], done.stderr
-    assert "/bentoml/tmp/.build-metalayer-pwm-1-" in done.stdout.splitlines()[0]
+    assert "/bentoml/tmp/.build-metalayer-pwm-1" in done.stdout.splitlines()[0]
     assert ": No space left on device; free some space" in done.stdout.splitlines()[0]
     lines = [line.removeprefix("metalayer ") for line in done.stderr.splitlines() if line.startswith("metalayer ")]
     told = [line.partition("; ")[0] for line in lines]
