@@ -259,7 +259,7 @@ class TestRuns:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("BENTOML_HOME", str(state / "mlflow.db" / "bentoml"))
             failed = run("train.seed=3", *PASSING)
-        assert failed.code == 1, failed.err
+        assert failed.code == 2, failed.err
         assert "failed  step package" in failed.err
         newest = registry.versions(uri)[-1]
         assert (newest.tags["decision"], newest.aliases) == ("promoted", ())
