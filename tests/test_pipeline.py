@@ -346,7 +346,7 @@ class TestRuns:
             name, *statuses = looked.out.splitlines()[-1].split()
             assert name.startswith("demo-")
             assert statuses == ["stopped", ended, "RUNNING"]
-            assert ("this state folder is a copy" in looked.err) == (folder == copy)
+            assert ("this state folder is a copy" in looked.out + looked.err) == (folder == copy)
         shutil.rmtree(copy)
         after = run(*FAILING)
         assert after.code == 3, after.err
