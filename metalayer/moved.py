@@ -12,7 +12,7 @@ import contextlib
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -54,6 +54,10 @@ def _mlflow_folders(connection: sqlite3.Connection) -> list[str]:
     ]
 
 
+def _mlflow_folders_that_are_gone(connection: sqlite3.Connection) -> list[str]:
+    return [place for place in _mlflow_folders(connection) if not _path(place).is_dir()]
+
+
 _MLFLOW = Locations(
     owner="MLflow",
     schema="dc11669786a5",
@@ -68,18 +72,21 @@ _MLFLOW = Locations(
 )
 
 
-def follow_mlflow(database: Path, *, held: bool = False) -> None:
+def follow_mlflow(database: Path, *, own: bool = True, held: bool = False) -> None:
     """Have an MLflow database name the folder `mlartifacts` beside it, wherever it was when it was made.
 
     Args:
         database: its SQLite file; nothing happens where there is none.
+        own: whether it is a state folder's; the files of another may lie elsewhere, which then is left so.
         held: whether this process holds the state folder (`RUN_LOCK`).
 
     Raises:
         MetalayerError: as in `follow`.
     """
-    folder = database.resolve().parent / MLFLOW_ARTIFACTS
-    follow(database, _MLFLOW, folder, folder.as_uri(), held=held)
+    folder, locations = database.resolve().parent / MLFLOW_ARTIFACTS, _MLFLOW
+    if not own and not folder.is_dir():
+        locations = replace(_MLFLOW, found=_mlflow_folders_that_are_gone)
+    follow(database, locations, folder, folder.as_uri(), held=held)
 
 
 def follow(database: Path, locations: Locations, folder: Path, here: str, *, held: bool) -> None:

@@ -100,6 +100,19 @@ def test_a_database_without_its_files_is_refused(state: Path) -> None:
         moved.follow_mlflow(state / "mlflow.db")
 
 
+def test_a_database_that_is_named_may_have_its_files_elsewhere(
+    registered: Path, state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A registry by its address, not in the state folder: read as it is, and not rewritten."""
+    named = tmp_path / "named.db"
+    shutil.copy(registered / "one" / "mlflow.db", named)
+    before = locations(named)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{named}")
+    assert registry.find_champion(NAME).version == 1
+    assert registry.fetch(NAME, 1, None, tmp_path / "got").bundle.is_dir()
+    assert locations(named) == before
+
+
 def test_a_run_that_uses_the_folder_is_not_disturbed(state: Path) -> None:
     before = locations(state / "mlflow.db")
     with only_one(state / moved.RUN_LOCK, "wait"):

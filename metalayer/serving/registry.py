@@ -616,7 +616,7 @@ def service(uri: str) -> Iterator[mlflow.MlflowClient]:
                 "that can be written, or MLFLOW_TRACKING_URI to a file in one"
             ) from None
         check_version(database, "MLflow")
-        moved.follow_mlflow(database)
+        moved.follow_mlflow(database, own=database.resolve().parent == state_dir().resolve())
     logging.getLogger("mlflow.store.db.utils").addFilter(_without_traceback)
     # Setting either also sets its environment variable, which is asked where it is not set.
     before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
