@@ -12,6 +12,7 @@ from metalayer import cli, moved
 from metalayer.config import state_dir
 from metalayer.errors import ConfigError, MetalayerError, RegistryError
 from metalayer.files import only_one
+from metalayer.serving import registry
 from tests.test_pipeline import RUN, execute
 
 pytestmark = pytest.mark.integration
