@@ -270,7 +270,8 @@ def _simulate(options: argparse.Namespace) -> int:
 
     summary = simulate(options.output, seed=options.seed, n_genes=options.genes)
     for name, value in summary.items():
-        print(f"{name}: {value}")
+        if name != "files":  # their hashes, in the manifest
+            print(f"{name}: {value}")
     return 0
 
 

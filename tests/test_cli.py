@@ -32,6 +32,7 @@ def test_importing_metalayer_imports_nothing_heavy() -> None:
 
 def test_simulate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["simulate", "--output", str(tmp_path / "out"), "--genes", "12"]) == 0
+    assert max(map(len, capsys.readouterr().out.splitlines())) < 500
     assert "genes: 12" in capsys.readouterr().out
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.txt").write_text("x")
