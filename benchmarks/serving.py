@@ -7,13 +7,16 @@ Bodies are encoded beforehand, answers are read and not decoded.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from http.client import HTTPConnection
 from pathlib import Path
@@ -42,6 +45,7 @@ from tests.servers import free_port, wait_until_ready
 
 LARGE, MIDDLE, SMALL, WINDOW, LENGTH = 4_096, 1_024, 32, 500, 50_000
 ROUNDS, CONNECTIONS, LOADS, LOAD_S = 12, 8, 12, 1.5
+GREEDY, GREEDY_ROWS, GREEDY_S = 32, 60_000, 30.0
 REQUESTS = 100_000
 """Of the memory run, after a tenth as many for warming up."""
 
@@ -70,9 +74,9 @@ def run(data: Path) -> list[Result]:
         torch.set_num_threads(1)  # as in a worker
         keep_memory()
         tag, logged = _packaged(folder)
-        (one, _), (two, pid) = (servers.enter_context(_served(tag, folder, workers)) for workers in (1, 2))
+        (one, alone), (two, pid) = (servers.enter_context(_served(tag, folder, workers)) for workers in (1, 2))
         mlflow = servers.enter_context(_served_by_mlflow(logged, folder))
-        return [*_large(tag, one), *_loaded(one, two, mlflow), _latency(two), _memory(two, pid)]
+        return [*_large(tag, one), *_loaded(one, two, mlflow), _latency(two), _memory(two, pid), *_beside(one, alone)]
 
 
 def _packaged(folder: Path) -> tuple[str, str]:
@@ -355,3 +359,50 @@ def _memory(port: int, pid: int) -> Result:
         f"aim 0.95 to 1.05; {len(processes)} processes: {course}",
     )
     return Result(name, furthest, "MB", "at first", furthest / resident[0], note)
+
+
+def _beside(port: int, pid: int) -> list[Result]:
+    """One row of one client while another sends the largest bodies, gzip, by 32 connections to one worker."""
+    large = gzip.compress(_body(pl.DataFrame(_columns(GREEDY_ROWS)), JSON), 1)
+    small = Call(port, "/v1/score", _body(pl.DataFrame(_columns(1)), JSON), JSON)
+    worker = psutil.Process(pid)
+    until, peak, answers = time.monotonic() + GREEDY_S, 0, Counter[int]()
+
+    def greedy() -> None:
+        while time.monotonic() < until:
+            connection = HTTPConnection("127.0.0.1", port, source_address=("127.0.0.2", 0))
+            with contextlib.closing(connection), contextlib.suppress(OSError):  # refused before the body was read
+                connection.request("POST", "/v1/score", large, {"Content-Type": JSON, "Content-Encoding": "gzip"})
+                response = connection.getresponse()
+                response.read()
+                answers[response.status] += 1
+                if response.status == 429:
+                    time.sleep(0.5)
+
+    def honest(most: float) -> list[float]:
+        taken = []
+        with contextlib.closing(HTTPConnection("127.0.0.1", port)) as connection:
+            while time.monotonic() < most:
+                started = time.perf_counter()
+                small.send(connection)
+                taken.append(time.perf_counter() - started)
+                time.sleep(0.1)
+        return taken
+
+    quiet = honest(time.monotonic() + GREEDY_S / 6)
+    until = time.monotonic() + GREEDY_S
+    with ThreadPoolExecutor(GREEDY + 1) as pool:
+        for _ in range(GREEDY):
+            pool.submit(greedy)
+        taken = pool.submit(honest, until)
+        while not taken.done():
+            peak = max(peak, sum(one.memory_info().rss for one in [worker, *worker.children(recursive=True)]))
+            time.sleep(0.05)
+    times = taken.result()
+    answered = ", ".join(f"{count} times {status}" for status, count in sorted(answers.items()))
+    middle, most = np.median(times) * 1e3, max(quiet) * 1e3
+    note = f"p50 {middle:.0f} ms of {len(times)}; alone at most {most:.0f} ms; the other: {answered}"
+    return [
+        Result(f"slowest row beside {GREEDY} gzip bodies of {GREEDY_ROWS:,} rows", max(times) * 1e3, "ms", note=note),
+        Result("memory at most, one worker and supervisor", peak / 1e6, "MB"),
+    ]
