@@ -8,9 +8,10 @@ is far from chance. Features that are ratios of nearly nothing are compared afte
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,10 +90,11 @@ def _evidently(reference: pd.DataFrame, current: pd.DataFrame, output: Path) -> 
         drift = DataDriftPreset(
             num_method=METHOD, num_threshold=PSI_THRESHOLD, cat_method=METHOD, cat_threshold=PSI_THRESHOLD
         )
-        snapshot = Report([drift, DataSummaryPreset()]).run(
-            Dataset.from_pandas(current, data_definition=definition),
-            Dataset.from_pandas(reference, data_definition=definition),
-        )
+        with _one_figure_a_column():
+            snapshot = Report([drift, DataSummaryPreset()]).run(
+                Dataset.from_pandas(current, data_definition=definition),
+                Dataset.from_pandas(reference, data_definition=definition),
+            )
         with publish_file(output) as draft:
             snapshot.save_html(str(draft))
     return {
@@ -100,3 +102,24 @@ def _evidently(reference: pd.DataFrame, current: pd.DataFrame, output: Path) -> 
         for metric in snapshot.dict()["metrics"]
         if metric["config"]["type"].endswith(":ValueDrift")
     }
+
+
+@contextlib.contextmanager
+def _one_figure_a_column() -> Iterator[None]:
+    """Draw the histogram of a column once: Evidently 0.7.23 does for each of its seven statistics, and shows one."""
+    from evidently.metrics import column_statistics
+
+    draw = column_statistics.distribution
+    drawn: dict[str, Any] = {}
+
+    def once(title: str, current: Any, reference: Any) -> Any:
+        name = str(current.data.name)
+        if name not in drawn:
+            drawn[name] = draw(title, current, reference)
+        return drawn[name]
+
+    column_statistics.distribution = once
+    try:
+        yield
+    finally:
+        column_statistics.distribution = draw
