@@ -170,8 +170,8 @@ class Gene:
     def __len__(self) -> int:
         return len(self.interval)
 
-    def genomic(self, index: int) -> int:
-        """0-based genomic position of the transcript-sense `index`."""
+    def genomic(self, index: _Bases) -> _Bases:
+        """0-based genomic position of the transcript-sense `index`, or of several."""
         return self.interval.start + index if self.strand == "+" else self.interval.end - 1 - index
 
     def index(self, position: _Bases) -> _Bases:

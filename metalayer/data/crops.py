@@ -87,7 +87,8 @@ class GeneArrays:
         scores: float32 (N, C), base scores at exon bases.
         labels: uint8 (N,), classes of exon bases.
         exons: uint8 (N,), of `exon_states`.
-        weights: float32 (N,), each position's own, from variants; None: all weigh 1.
+        weights: float32 (N,), each position's own, from variants, and 0 where another gene labels it differently; None:
+            all weigh 1.
     """
 
     gene_ids: tuple[str, ...]
@@ -123,7 +124,7 @@ class GeneArrays:
         byte = (np.uint8, ())
         shapes = {"tokens": byte, "scores": (np.float32, (len(CLASSES),)), "labels": byte, "exons": byte}
         weighed = None if variants is None else variants.positions(there)
-        if weighed is not None:
+        if weighed is not None or any(len(store.contradicted(gene_id)) for gene_id in there):
             shapes["weights"] = (np.float32, ())
         arrays: dict[str, NDArray[np.generic]] = {}
         for name, (kind, axes) in shapes.items():
@@ -136,10 +137,11 @@ class GeneArrays:
             for name in ("tokens", "scores", "labels"):
                 arrays[name][start:end] = getattr(track, name)
             arrays["exons"][start:end] = exon_states(track.labels)
-            if weighed is not None:
+            if "weights" in arrays:
                 arrays["weights"][start:end] = 1.0
-                at, weights = weighed.get(track.gene.gene_id, ([], []))
+                at, weights = (weighed or {}).get(track.gene.gene_id, ([], []))
                 arrays["weights"][start:end][at] = weights
+                arrays["weights"][start:end][store.contradicted(track.gene.gene_id)] = 0.0
         return cls(tuple(there), starts, **arrays)  # type: ignore[arg-type]
 
     def hard_positions(self) -> NDArray[np.int64]:
@@ -228,15 +230,15 @@ class CropLoader:
                 f"augment_tracks: with_features {with_features}, shuffle {shuffle}; it is for training, without the "
                 "score features, which are of the scores as they are: leave it off, or score_encoder false"
             )
-        is_site = genes.labels != NEITHER
+        self.weights = np.broadcast_to(np.float32(1.0), len(genes)) if genes.weights is None else genes.weights
+        """Of all positions, float32 (N,), beside what they stand for in an epoch."""
+        is_site = (genes.labels != NEITHER) & (self.weights > 0)
         if not is_site.any():
             raise TrainingError(
                 f"{len(genes.gene_ids)} genes with per-nucleotide scores and letters have no site among them; check "
                 "labels and split"
             )
         self.genes, self.reach_bp, self.with_features = genes, reach_bp, with_features
-        self.weights = np.broadcast_to(np.float32(1.0), len(genes)) if genes.weights is None else genes.weights
-        """Of all positions, float32 (N,), beside what they stand for in an epoch."""
         self.crop_bp, self.batch_crops, self.seed, self.shuffle = crop_bp, batch_crops, seed, shuffle
         self.rank, self.world_size, self.epoch, self.augmented = 0, 1, 0, augmented
         self._states: GeneStates | None = None

@@ -7,6 +7,7 @@ letters: it can rebuild rows, but whole genes cannot be scored from it).
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from metalayer.data.gene_table import normalised_chrom, normalised_gene_id
-from metalayer.data.tracks import GENE_INDEX_KEY, LETTERS_KEY, PARALOGS_KEY
+from metalayer.data.tracks import CONTRADICTED_KEY, GENE_INDEX_KEY, LETTERS_KEY, PARALOGS_KEY
 from metalayer.errors import ArtifactError
 from metalayer.files import publish_file
 from metalayer.genome import Gene, exon_base
 from metalayer.integrity import PAGE_CHECKSUMS, PARQUET_ERRORS, open_parquet, seal_metadata
+from metalayer.overlaps import PlacedSites, contradicted
 from metalayer.schema import (
     ACCEPTOR,
     BASE_SCORES,
@@ -34,6 +36,8 @@ from metalayer.schema import (
     PROBABILITY_SUM_TOLERANCE,
     TRACK_COLUMNS,
 )
+
+logger = logging.getLogger(__name__)
 
 _BATCH_ROWS = 1_000_000
 _NO_LETTER = "?"
@@ -52,6 +56,8 @@ class TrackReport:
     letters: bool = True
     genome_builds: list[str] = field(default_factory=list)
     """Builds that the files name, each once; most files name none."""
+    contradicted: int = 0
+    """Positions that overlapping genes of one strand label differently."""
 
 
 def write_tracks(
@@ -81,6 +87,7 @@ def write_tracks(
     report = TrackReport(files=len(files), genome_builds=[build for build in builds if build])
     index: list[tuple[str, str, str, int, int]] = []
     seen: set[str] = set()
+    placed: list[PlacedSites] = []
     paralogs: dict[str, int] = {}
     group_sizes = Counter(gene.paralog_group for gene in gene_table.values())
     schema = pa.schema(
@@ -129,17 +136,33 @@ def write_tracks(
                 index.append(
                     (gene.gene_id, gene.interval.chrom, gene.strand, gene.interval.start + 1, gene.interval.end)
                 )
+                placed.append(_placed_sites(gene, labels, genome_build_of(path)))
                 paralogs[gene.gene_id] = _paralog(frame, gene_table.get(gene.gene_id), group_sizes)
                 report.genes += 1
                 report.positions += len(frame)
+        odd = {one.gene.gene_id: at.tolist() for one, at in zip(placed, contradicted(placed), strict=True) if len(at)}
+        report.contradicted = len(
+            {
+                (one.build, one.gene.interval.chrom, one.gene.strand, one.gene.genomic(index))
+                for one in placed
+                for index in odd.get(one.gene.gene_id, ())
+            }
+        )
         metadata = {
             GENE_INDEX_KEY.decode(): json.dumps(index),
             LETTERS_KEY.decode(): "true" if report.letters else "false",
             PARALOGS_KEY.decode(): json.dumps(paralogs),
+            CONTRADICTED_KEY.decode(): json.dumps(odd),
         }
         if len(builds) == 1 and builds[0]:
             metadata[GENOME_BUILD_KEY] = builds[0]
         writer.add_key_value_metadata(seal_metadata(metadata, schema.names))
+    if report.contradicted:
+        logger.warning(
+            "%d positions are sites of one gene and not of another that overlaps it on the same strand: ignored in "
+            "training and evaluation",
+            report.contradicted,
+        )
     return report
 
 
@@ -205,6 +228,12 @@ def _labels(gene: Gene, sites: Sequence[tuple[int, int]]) -> np.ndarray:
         if 0 <= base < len(labels):
             labels[base] = site_class
     return labels if gene.strand == "+" else labels[::-1]
+
+
+def _placed_sites(gene: Gene, labels: pl.Series, build: str | None) -> PlacedSites:
+    """Of labels that ascend in genomic position."""
+    at = np.flatnonzero(labels.to_numpy() != NEITHER).astype(np.int64)
+    return PlacedSites(gene, gene.interval.start + at, labels.to_numpy()[at], build)
 
 
 def _genes_of(path: Path) -> Iterator[pl.DataFrame]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from metalayer.errors import ArtifactError
 from metalayer.gene_track import GeneTrack
@@ -26,6 +27,8 @@ LETTERS_KEY = b"metalayer.letters"
 _AGAIN = "write it again: run again with --no-cache, or with an empty output folder"
 PARALOGS_KEY = b"metalayer.paralogs"
 """Parquet metadata: JSON object, gene_id to paralog flag."""
+CONTRADICTED_KEY = b"metalayer.contradicted"
+"""Parquet metadata: JSON object, gene_id to the exon bases (transcript sense) that another gene labels otherwise."""
 
 
 class TrackStore:
@@ -43,6 +46,7 @@ class TrackStore:
         self._genes: dict[str, Gene] = {}
         self._group: dict[str, int] = {}
         self._paralogs: dict[str, int] = json.loads(self._metadata.get(PARALOGS_KEY, b"{}"))
+        self._contradicted: dict[str, list[int]] = json.loads(self._metadata.get(CONTRADICTED_KEY, b"{}"))
         for group, (gene_id, chrom, strand, start, end) in enumerate(json.loads(listed)):
             self._genes[gene_id] = Gene.from_table(gene_id, chrom, strand, start, end)
             self._group[gene_id] = group
@@ -61,6 +65,10 @@ class TrackStore:
         """The build of its positions, where all the files it was made from name the same one."""
         build = self._metadata.get(GENOME_BUILD_KEY.encode())
         return build.decode() if build else None
+
+    def contradicted(self, gene_id: str) -> NDArray[np.int64]:
+        """Exon bases of a gene, ascending, that an overlapping gene of its strand labels otherwise: ignored."""
+        return np.array(self._contradicted.get(gene_id, ()), dtype=np.int64)
 
     def __contains__(self, gene_id: str) -> bool:
         return gene_id in self._group

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from metalayer.errors import ModelError
-from metalayer.evaluation.metrics import TARGETS, GeneScores, ap_name, ranking
+from metalayer.evaluation.metrics import TARGETS, GeneScores, Pooled, ap_name
 from metalayer.files import publish_file
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
 
@@ -165,13 +165,12 @@ def clipped(genes: Sequence[GeneScores], systems: Sequence[str], floor: float) -
             kept = np.flatnonzero(_reaches(gene.scores[name], floor))
             scores[name] = _filled(len(gene.labels), kept, gene.scores[name][kept][:, [DONOR, ACCEPTOR]])
         out.append(replace(gene, scores=scores))
-    labels = np.concatenate([gene.labels for gene in genes])
-    bound = {}
+    pooled, bound = Pooled.of(genes, systems), {}
     for target in TARGETS:
         bound[ap_name(target)] = 0.0
         for name in systems:
-            positive, score = ranking(labels, np.concatenate([gene.scores[name] for gene in genes]), target)
-            low = float((score[positive] < 2 * floor).mean()) if positive.any() else 0.0
+            positive, score = pooled.ranking(name, target)
+            low = float((score[positive] < 2 * floor).mean())
             above = max(1, int((score >= 2 * floor).sum()))
             bound[ap_name(target)] += low * min(1.0, int(positive.sum()) / above)
     return Clipped(out, bound)

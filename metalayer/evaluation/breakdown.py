@@ -33,7 +33,7 @@ def by_paralog(pooled: Pooled, genes: Sequence[GeneScores]) -> dict[str, Any]:
 def _by_group(pooled: Pooled, genes: Sequence[GeneScores], of: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
     """Genes, positions, sites and average precisions of each group of genes that has both kinds of site."""
     number = np.array([groups.index(group) for group in of])
-    group_of = np.repeat(number, [len(gene.labels) for gene in genes])
+    group_of = np.repeat(number, pooled.lengths)
     out: dict[str, Any] = {}
     for i, group in enumerate(groups):
         here = group_of == i

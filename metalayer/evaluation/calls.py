@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metalayer.evaluation.metrics import Floats, GeneScores, Pooled
+from metalayer.evaluation.metrics import Floats, GeneScores, Pooled, splice_score
 from metalayer.schema import CLASSES, NEITHER
 
 SITE_CLASSES = CLASSES[:NEITHER]
@@ -129,6 +129,35 @@ def error_report(
     return report
 
 
+def overlap_report(pooled: Pooled, genes: Sequence[GeneScores]) -> dict[str, Any]:
+    """Positions that genes of one strand share.
+
+    Args:
+        pooled: all positions of `genes`.
+        genes: with their places; those without share none.
+
+    Returns:
+        JSON-ready: `shared`, how many positions were there once more and do not count again; `contradicted`, positions
+        that do not count at all, because one gene has a site where another has none or one of the other class; `list`
+        of these, at most `LISTED` entries: gene_id, chrom, strand, position (1-based genomic), class and the
+        probability of a site by each system, and genome_build where it is known.
+    """
+    listed: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    left_out = 0
+    for scored, mask, odd in zip(genes, pooled.kept, pooled.contradicted, strict=True):
+        left_out += len(mask) - int(mask.sum()) - len(odd)
+        for index in odd.tolist():
+            assert scored.gene is not None
+            place = {"chrom": scored.chrom, "strand": scored.gene.strand, "position": scored.gene.genomic(index) + 1}
+            if scored.genome_build:
+                place["genome_build"] = scored.genome_build
+            entry: dict[str, Any] = {"gene_id": scored.gene_id, **place, "class": CLASSES[scored.labels[index]]}
+            entry |= {name: float(splice_score(scored.scores[name][index][None])[0]) for name in pooled.scores}
+            listed.setdefault(tuple(place.values()), []).append(entry)
+    entries = [entry for entries in listed.values() for entry in entries]
+    return {"shared": left_out, "contradicted": len(listed), "list": entries[:LISTED]}
+
+
 def _listed(
     found: dict[tuple[str, str], NDArray[np.intp]],
     pooled: Pooled,
@@ -141,18 +170,19 @@ def _listed(
     column = np.array([CLASSES.index(name) for name, _ in kinds], dtype=np.intp)
     before, after = (pooled.scores[system][at, column].astype(np.float64) for system in systems)
     order = np.argsort(-np.abs(_log_odds(after) - _log_odds(before)), kind="stable")[:LISTED]
-    ends = np.cumsum([len(gene.labels) for gene in genes])
+    ends = np.cumsum(pooled.lengths)
     out = []
     for i in order:
         owner = int(np.searchsorted(ends, at[i], side="right"))
         scored = genes[owner]
+        index = np.flatnonzero(pooled.kept[owner])[at[i] - (ends[owner] - pooled.lengths[owner])]
         assert scored.gene is not None
         name, error = kinds[i]
         entry: dict[str, Any] = {
             "gene_id": scored.gene_id,
             "chrom": scored.chrom,
             "strand": scored.gene.strand,
-            "position": scored.gene.genomic(int(at[i] - (ends[owner] - len(scored.labels)))) + 1,
+            "position": scored.gene.genomic(int(index)) + 1,
             "class": name,
             "error": error,
             systems[0]: float(before[i]),

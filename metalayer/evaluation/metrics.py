@@ -23,6 +23,7 @@ from scipy import sparse
 from metalayer.errors import EvaluationError
 from metalayer.gene_groups import related, united
 from metalayer.genome import Gene
+from metalayer.overlaps import PlacedSites, contradicted, repeated
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER, PARALOG_UNKNOWN
 
 ECE_BINS = 15
@@ -283,7 +284,10 @@ class CalibrationCounts:
 
 @dataclass(frozen=True)
 class Pooled:
-    """All positions of all genes in one array each, checked.
+    """The positions of all genes that count, in one array each, checked.
+
+    A position that overlapping genes of a strand label differently counts for none of them; one that they share and
+    agree on counts once, as that of the gene that begins first (see `overlaps`).
 
     Genes that belong together are one cluster: those that overlap or are paralogs (see `gene_groups`), and the copies
     of one gene from files of several genome builds. A gene without place is a cluster of its own, unless it is said
@@ -295,6 +299,8 @@ class Pooled:
         sizes: (C,), positions of each cluster.
         scores: system name to float32 (n, 3).
         genes: different genes.
+        kept: of each gene, bool (L,), its positions that are among the n.
+        contradicted: of each gene, int64, its positions that another gene labels differently.
     """
 
     labels: NDArray[np.uint8]
@@ -302,6 +308,8 @@ class Pooled:
     sizes: Floats
     scores: dict[str, NDArray[np.float32]]
     genes: int
+    kept: tuple[NDArray[np.bool_], ...]
+    contradicted: tuple[NDArray[np.int64], ...]
 
     @classmethod
     def of(
@@ -334,21 +342,32 @@ class Pooled:
                         f"{name}, gene {gene.gene_id}: probabilities of shape {gene.scores[name].shape}, expected "
                         f"({len(gene.labels)}, {len(CLASSES)})"
                     )
-        labels = np.concatenate([gene.labels for gene in genes])
+        kept, odd = _kept(genes)
+        labels = np.concatenate([gene.labels[mask] for gene, mask in zip(genes, kept, strict=True)])
         for site_class in (DONOR, ACCEPTOR):
             if not (labels == site_class).any():
                 raise EvaluationError(
                     f"no {CLASSES[site_class]} among the {len(genes)} genes: its average precision is not defined"
                 )
-        scores = {name: np.concatenate([gene.scores[name] for gene in genes], dtype=np.float32) for name in systems}
+        scores = {
+            name: np.concatenate(
+                [gene.scores[name][mask] for gene, mask in zip(genes, kept, strict=True)], dtype=np.float32
+            )
+            for name in systems
+        }
         for name, values in scores.items():
             check_probabilities(values, name)
         clusters = _clusters(genes, related_genes)
         number = {gene_id: i for i, cluster in enumerate(clusters) for gene_id in cluster}
         numbers = [number[gene.gene_id] for gene in genes]
-        lengths = [len(gene.labels) for gene in genes]
+        lengths = [int(mask.sum()) for mask in kept]
         sizes = np.bincount(numbers, weights=lengths).astype(np.float64)
-        return cls(labels, np.repeat(numbers, lengths), sizes, scores, len(number))
+        return cls(labels, np.repeat(numbers, lengths), sizes, scores, len(number), kept, odd)
+
+    @property
+    def lengths(self) -> list[int]:
+        """Positions of each gene that count."""
+        return [int(mask.sum()) for mask in self.kept]
 
     def sites_by_cluster(self) -> NDArray[np.int64]:
         """Donors and acceptors of each cluster, (2, C)."""
@@ -388,6 +407,19 @@ def metric_values(pooled: Pooled, system: str, weights: Floats, top_k: Sequence[
     out["ece"] = CalibrationCounts(positive, score, pooled.cluster, n_clusters).ece(weights)
     out["log_loss"] = (weights @ pooled.log_losses(system)) / (weights @ pooled.sizes)
     return out
+
+
+def _kept(genes: Sequence[GeneScores]) -> tuple[tuple[NDArray[np.bool_], ...], tuple[NDArray[np.int64], ...]]:
+    """`Pooled.kept` and `Pooled.contradicted`; of genes without place, all positions and none."""
+    kept = tuple(np.ones(len(gene.labels), dtype=bool) for gene in genes)
+    odd = [np.empty(0, np.int64)] * len(genes)
+    numbers = [number for number, gene in enumerate(genes) if gene.gene]
+    placed = [PlacedSites.of(one.gene, one.labels, one.genome_build) for one in genes if one.gene]
+    for number, shared, at in zip(numbers, repeated(placed), contradicted(placed), strict=True):
+        kept[number][shared] = False
+        kept[number][at] = False
+        odd[number] = at
+    return kept, tuple(odd)
 
 
 def _clusters(genes: Sequence[GeneScores], related_genes: Sequence[Sequence[str]]) -> list[list[str]]:

@@ -10,7 +10,7 @@ import numpy as np
 from metalayer.config import EvaluateConfig
 from metalayer.errors import EvaluationError
 from metalayer.evaluation.breakdown import by_base_score, by_chromosome, by_paralog
-from metalayer.evaluation.calls import SiteCalls, error_report
+from metalayer.evaluation.calls import SiteCalls, error_report, overlap_report
 from metalayer.evaluation.intervals import POWER, STATED_GAIN, Resamples
 from metalayer.evaluation.metrics import TARGETS, CalibrationCounts, Floats, GeneScores, Pooled, metric_values
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR
@@ -40,7 +40,8 @@ def evaluate(
     Returns:
         unit, genes, clusters (of genes, see `Pooled`), clusters_with (sites, by class), clusters_needed, positions,
         sites, metrics by system, `intervals` by system, `difference` (candidate minus reference, paired),
-        `resolution` (what gain could be shown, see `Resamples`), `errors` (fixed and made, see
+        `resolution` (what gain could be shown, see `Resamples`), `overlaps` (positions of several genes, see
+        `calls.overlap_report`), `errors` (fixed and made, see
         `calls.error_report`), `confusion`, `by_chromosome`, `by_paralog`, `by_base_score` (see `breakdown`),
         `curves`; JSON-ready. Bounds of intervals are None where fewer than `clusters_needed` clusters carry donors,
         or acceptors.
@@ -73,6 +74,7 @@ def evaluate(
         for metric in CHAMPION_METRICS
     }
     calls = SiteCalls.of(pooled, [reference, candidate])
+    report["overlaps"] = overlap_report(pooled, genes)
     report["errors"] = error_report(pooled, genes, calls, reference, candidate)
     report["confusion"] = {name: pooled.confusion(name) for name in systems}
     report["by_chromosome"] = by_chromosome(pooled, genes)

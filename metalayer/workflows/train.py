@@ -213,11 +213,11 @@ def calibrate_on_genes(
         predictor: of the model.
         store: per-nucleotide scores with letters.
         gene_ids: the validation genes that are there.
-        weights: doubtful positions of these are left out.
+        weights: doubtful positions of these are left out, as are those that another gene labels differently.
 
     Returns:
         By way of asking: shrinkage (donor, acceptor), scale, bias, what they were fitted on, how many were left out of
-        it as doubtful, and the reason where they change nothing. JSON-ready.
+        it, and the reason where they change nothing. JSON-ready.
     """
     ways = WAYS if predictor.masks_rows else (POSITIONS,)
     doubtful = weights.doubtful("positions", gene_ids) if weights else {}
@@ -235,7 +235,8 @@ def _fitted_on_genes(
     logger.info("calibrating answers for %s on all positions of %d validation genes", way, len(gene_ids))
     answers, bases, labels, left_out = [], [], [], 0
     for track in store.read_many(list(gene_ids)):
-        out = doubtful.get(track.gene.gene_id, np.empty(0, np.int64))
+        gene_id = track.gene.gene_id
+        out = np.union1d(doubtful.get(gene_id, []), store.contradicted(gene_id)).astype(np.int64)
         answers.append(np.delete(predictor.log_probabilities(track, way), out, axis=0))
         bases.append(np.delete(np.log(base_probabilities(track.scores)), out, axis=0))
         labels.append(np.delete(track.labels, out))
