@@ -91,7 +91,13 @@ def test_long_lists_are_cut_to_the_largest_changes_and_the_totals_stay(monkeypat
     monkeypatch.setattr(module, "LISTED", 5)
     genes = make_genes(seed=3, gain=0.4)
     placed = [
-        GeneScores(g.gene_id, g.chrom, g.labels, g.scores, Gene.from_table(g.gene_id, g.chrom, "+", 1, len(g.labels)))
+        GeneScores(
+            g.gene_id,
+            g.chrom,
+            g.labels,
+            g.scores,
+            Gene.from_table(g.gene_id, f"{g.chrom}-{g.gene_id}", "+", 1, len(g.labels)),
+        )
         for g in genes
     ]
     errors = evaluate(placed, QUICK)["errors"]

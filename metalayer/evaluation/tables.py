@@ -93,8 +93,19 @@ def caption(report: Mapping[str, Any]) -> str:
     return (
         f"{report['genes']} held-out genes in {report['clusters']} clusters, {unit}: {report['positions']:,} with "
         f"{sites['donor']:,} donors and {sites['acceptor']:,} acceptors; {100 * report['confidence']:g} % intervals "
-        f"from {report['resamples']:,} resamples of clusters"
+        f"from {report['resamples']:,} resamples of clusters{_overlaps(report)}"
     )
+
+
+def _overlaps(report: Mapping[str, Any]) -> str:
+    """What of the positions does not count, as the end of a sentence; nothing where all do."""
+    found = report.get("overlaps", {"shared": 0, "contradicted": 0})
+    parts = []
+    if found["shared"]:
+        parts.append(f"{found['shared']:,} positions of several genes counted once")
+    if found["contradicted"]:
+        parts.append(f"{found['contradicted']:,} left out because overlapping genes label them differently")
+    return "; ".join(["", *parts])
 
 
 def lacking_clusters(report: Mapping[str, Any]) -> str:
