@@ -279,16 +279,16 @@ def test_files_that_are_none(bundle: Path, tmp_path: Path, capsys: pytest.Captur
 def test_real_genes(shared: Path, tmp_path: Path) -> None:
     """The base of flank 80 on chromosome 3, beside an untrained model.
 
-    `real/README.md` has .606 and .535, where 11 positions with two labels count, and 104,929 twice.
+    `real/README.md` has .606 and .535, where 11 positions with two labels count, and 104,918 twice.
     """
     save_model(MetaSpliceModel(hidden_dim=32), tmp_path / "model", {"base_model": "openspliceai_80", "split": None})
     path = shared / "real" / "nucleotide_scores" / "openspliceai_80_chr3.parquet"
     report: dict[str, Any] = evaluate_scores(tmp_path / "model", [path], tmp_path / "report.json", QUICK, "cpu")
     assert report["base"]["ap_donor"] == pytest.approx(0.6295, abs=5e-4)
     assert report["base"]["ap_acceptor"] == pytest.approx(0.5488, abs=5e-4)
-    assert report["positions"] == 1_094_830 - 104_929 - 11
+    assert report["positions"] == 1_094_830 - 104_918 - 2 * 11
     assert report["sites"] == {"donor": 133, "acceptor": 132}
-    assert (report["overlaps"]["contradicted"], report["overlaps"]["shared"]) == (11, 104_929)
+    assert (report["overlaps"]["contradicted"], report["overlaps"]["shared"]) == (11, 104_918)
     flags = pl.read_parquet(path, columns=["gene_id", "paralog"]).unique()["paralog"].to_list()
     assert {flag: here["genes"] for flag, here in report["by_paralog"].items()} == {
         str(flag): flags.count(flag) for flag in (1, 0)

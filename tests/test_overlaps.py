@@ -15,7 +15,7 @@ from metalayer.evaluation.metrics import GeneScores, Pooled
 from metalayer.evaluation.report import evaluate
 from metalayer.genome import Gene
 from metalayer.overlaps import PlacedSites, contradicted, repeated
-from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER
+from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER, POSITIONS
 
 ONE = Gene.from_table("ONE", "1", "+", 101, 200)
 TWO = Gene.from_table("TWO", "1", "+", 151, 250)
@@ -166,9 +166,22 @@ def test_genes_whose_sites_are_all_contradicted_have_none(store: TrackStore) -> 
 
 
 def test_on_real_genes(shared: Path, tmp_path: Path) -> None:
-    """11 positions of chr3, and 104,929 that two genes share."""
+    """11 positions of chr3, which overlapping genes label differently."""
     files = [shared / "real" / "nucleotide_scores" / "openspliceai_10000_chr3.parquet"]
     if not files[0].is_file():
         pytest.skip("no such scores")
     found = write_tracks(files, tmp_path / "canonical.parquet", {}, pl.DataFrame)
     assert found.contradicted == 11
+
+
+def test_calibration_leaves_them_out(store: TrackStore) -> None:
+    from metalayer.config import ModelConfig
+    from metalayer.inference import Predictor
+    from metalayer.models.build import build_model
+    from metalayer.workflows.train import calibrate_on_genes
+
+    track_encoder = {"stages": 1, "channels": 8, "distances": [1, 20, 100], "both_ways": False}
+    options = {"sequence_encoder": "none", "score_encoder": False, "track_encoder": "stages"}
+    model = build_model(ModelConfig(**options, track_encoder_config=track_encoder))
+    found = calibrate_on_genes(Predictor(model, {}, "", "cpu"), store, ["ONE", "TWO"])[POSITIONS]
+    assert found["left_out"] == 4
