@@ -77,6 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--flank", type=int, help="which networks of --weights, by nt of flank on both sides")
     run.add_argument("--fasta", type=Path, required=True, help="reference, plain, gzip or bgzip")
     run.add_argument("--annotation", type=Path, required=True, help="GTF or GFF3, plain or gzip")
+    run.add_argument(
+        "--aliases",
+        type=Path,
+        metavar="FILE",
+        help="names of contigs, where FASTA and annotation have different ones: NCBI's assembly report, UCSC's "
+        "chromAlias, or a table with the names of one contig a line",
+    )
     run.add_argument("--output", type=Path, required=True, help="data root to write into")
     run.add_argument("--annotation-source", default="annotation", help="folder name of the annotation")
     run.add_argument("--build", default="unknown", help="folder name of the genome build, as in GRCh38")
@@ -156,6 +163,9 @@ def _parser() -> argparse.ArgumentParser:
         "--scores", type=Path, required=True, nargs="+", help="per-nucleotide Parquet files, labelled"
     )
     evaluate.add_argument("--gene-table", type=Path, help="genes.tsv: check where genes lie, and take paralog groups")
+    evaluate.add_argument(
+        "--aliases", type=Path, metavar="FILE", help="names of contigs, where scores and gene table have different ones"
+    )
     evaluate.add_argument("--output", type=Path, required=True, help="JSON report to write")
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     evaluate.set_defaults(run=_evaluate)
@@ -403,7 +413,12 @@ def _evaluate(options: argparse.Namespace) -> int:
     from metalayer.workflows.evaluate_scores import evaluate_scores
 
     report = evaluate_scores(
-        options.model, options.scores, options.output, device=options.device, gene_table=options.gene_table
+        options.model,
+        options.scores,
+        options.output,
+        device=options.device,
+        gene_table=options.gene_table,
+        aliases=options.aliases,
     )
     note = builds_note(report)
     print("\n\n".join([report_table(report, [note] if note else []), *rows_table(report)]))

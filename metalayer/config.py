@@ -290,11 +290,13 @@ class DataConfig(Section):
     annotation_source: str | None = None
     """Annotation folder (`mane`, `ensembl`, `gencode` ...); None finds it."""
     genome_build: str | None = None
-    """Build folder (`GRCh38`, `GRCh37`); None finds it, and several are an error."""
+    """Build folder (`GRCh38`, `GRCh37`; `hg38` and `hg19` are the same); None finds it, and several are an error."""
     artifacts_dir: Path | None = None
     """Folder with `analysis_sequences_*.tsv`, instead of the one found under `data_root`."""
     gene_table: Path | None = None
     """Gene table (TSV), instead of `<data_root>/genes.tsv`."""
+    aliases: Path | None = None
+    """Names of contigs, where rows, scores and gene table have different ones; as of `base.aliases`."""
     nucleotide_scores: Path | None = None
     """Folder with per-nucleotide scores, instead of `<data_root>/nucleotide_scores`."""
     variant_source: Literal["splicevardb"] | None = None
@@ -708,6 +710,9 @@ class BaseConfig(Section):
     """Reference: FASTA, plain, gzip or bgzip."""
     annotation: Path
     """Genes with their exons: GTF or GFF3, plain or gzip."""
+    aliases: Path | None = None
+    """Names of contigs, where FASTA and annotation have different ones: NCBI's assembly report, UCSC's chromAlias, or a
+    table with the names of one contig a line."""
     output: Path
     """Data root to write: `data/`, `genes.tsv`, `nucleotide_scores/` and the manifest."""
     weights: Path | None = None

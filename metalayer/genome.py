@@ -14,6 +14,7 @@ sense (the last exonic base of a donor, the first exonic base of an acceptor). T
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 from urllib.parse import quote, unquote
@@ -78,6 +79,54 @@ def normalise_chrom(chrom: str) -> str:
     return text[3:] if text[:3].lower() == "chr" and len(text) > 3 else text
 
 
+MITOCHONDRIAL = {"M": "MT", "MT": "M"}
+"""Two names of one chromosome, without `chr`."""
+
+
+def same_chrom(one: str, other: str) -> bool:
+    """Whether two normalised names are of one chromosome: `M` and `MT` are."""
+    return one == other or MITOCHONDRIAL.get(one) == other
+
+
+_PATCH = re.compile(r"\.p\d+$")
+_BUILDS = {
+    name.lower(): names[0]
+    for names in (
+        ("GRCh38", "hg38"),
+        ("GRCh37", "hg19", "b37", "hs37d5"),
+        ("NCBI36", "hg18"),
+        ("GRCm39", "mm39"),
+        ("GRCm38", "mm10"),
+        ("T2T-CHM13v2.0", "hs1", "CHM13v2.0", "chm13v2", "T2T-CHM13v2"),
+    )
+    for name in names
+}
+
+
+def normalise_build(build: str) -> str:
+    """`hg38`, `grch38` and `GRCh38.p14` are one build, whose chromosomes have the same coordinates: `GRCh38`.
+
+    Returns:
+        The consortium's name, of builds that have another one too; else the name in small letters. To compare: what
+        is shown is the name that was given.
+    """
+    plain = _PATCH.sub("", build.strip().lower())
+    return _BUILDS.get(plain, plain)
+
+
+def same_build(one: str | None, other: str | None) -> bool:
+    """Whether two names are of one genome build; None, for unknown, is like None alone."""
+    return one == other if one is None or other is None else normalise_build(one) == normalise_build(other)
+
+
+def builds_once(names: Iterable[str | None]) -> list[str | None]:
+    """Names of builds in order, each build once, by the first of its names; None, for unknown, is one of them."""
+    first: dict[str, str | None] = {}
+    for name in names:
+        first.setdefault(normalise_build(name or ""), name)
+    return list(first.values())
+
+
 def chrom_in_file_names(chrom: str) -> str:
     """A chromosome as file names have it: contigs may be called `tig/0_500` or `ctg[1]`, whose marks are escaped."""
     return quote(chrom, safe="")
@@ -94,9 +143,9 @@ def chrom_order(chrom: str) -> tuple[int, str]:
 
 
 def normalise_gene_id(gene_id: str) -> str:
-    """`gene-TP73` and `TP73` are one gene: the id without `gene-`."""
+    """`gene-TP73`, as NCBI writes it, `gene:TP73`, as Ensembl does, and `TP73` are one gene: the id alone."""
     text = str(gene_id).strip()
-    return text[5:] if text.startswith("gene-") else text
+    return text[5:] if text.startswith(("gene-", "gene:")) else text
 
 
 def half_open(start: int, end: int) -> tuple[int, int]:

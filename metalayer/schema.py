@@ -130,7 +130,8 @@ IDENTITY_COLUMNS: frozenset[str] = frozenset(
 """Never features: they name the row."""
 
 GENE_COLUMNS: tuple[str, ...] = ("gene_id", "gene_name", "chrom", "strand", "start", "end")
-"""The gene table: start and end are 1-based inclusive; `paralog_group` is optional."""
+"""The gene table: start and end are 1-based inclusive; `paralog_group` and `contig` (its chromosome's name in the FASTA)
+are optional."""
 TRACK_COLUMNS: tuple[str, ...] = ("gene_id", "chrom", "strand", "position", "base", *BASE_SCORES)
 """Per-nucleotide scores: position 1-based genomic, base on the plus strand, scores on the exon
 base; `label` and `paralog` are optional."""
@@ -140,6 +141,8 @@ PARALOG_UNKNOWN = -1
 """Paralog flag of a gene of which nothing is known; 1 it has paralogs, 0 it has none."""
 GENOME_BUILD_KEY = "genome_build"
 """Optional metadata of a per-nucleotide Parquet file: the build of its positions."""
+CONTIGS_KEY = "metalayer.contigs"
+"""Optional metadata of a per-nucleotide Parquet file: JSON object, names of chromosomes in the FASTA by ours."""
 
 ARTIFACT_WINDOW_BP = 500
 """Artifact sequences cover [position - 250, position + 250), cut at gene ends."""

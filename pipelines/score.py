@@ -41,8 +41,7 @@ def given(plan: ScoringPlan, scorer: ScoringModel, code_hash: str) -> dict[str, 
         shutil.copyfile(scorer.directory / name, folder / name)
     model = zenml.save_artifact(ModelRef.of(folder), "scoring_model", materializer=ModelMaterializer)
     facts = {
-        "base_model": plan.base_model,
-        "genome_build": plan.genome_build,
+        **plan.facts(),
         "model": scorer.facts(),
         "code_hash": code_hash,
     }

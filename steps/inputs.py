@@ -48,6 +48,7 @@ def stage(data: DataConfig, data_hash: str, store: Any) -> int:
         "nucleotide_scores": [path for path in files.nucleotide_scores if path not in beside],
         "gene_table": [files.gene_table] if files.gene_table else [],
         "variants": [files.variants] if files.variants else [],
+        "aliases": [files.aliases] if files.aliases else [],
     }
     store.makedirs(folder)
     for kind, paths in kinds.items():
@@ -90,9 +91,9 @@ def fetch(data: DataConfig, data_hash: str, folder: Path, store: Any) -> DataCon
                 f"{_join(source, _LIST)} is damaged: {error}; delete {source} and start the run again"
             ) from None
     paths: dict[str, list[Path]] = {}
-    for kind in ("artifacts", "nucleotide_scores", "gene_table", "variants"):
+    for kind in ("artifacts", "nucleotide_scores", "gene_table", "variants", "aliases"):
         (folder / kind).mkdir(parents=True)
-        paths[kind] = [folder / kind / name for name in listed[kind]]
+        paths[kind] = [folder / kind / name for name in listed.get(kind, [])]  # earlier versions stored no aliases
         for path in paths[kind]:
             transfer.get(store, _join(source, kind, path.name), path)
     found = data.model_copy(
@@ -104,6 +105,7 @@ def fetch(data: DataConfig, data_hash: str, folder: Path, store: Any) -> DataCon
             "nucleotide_scores": folder / "nucleotide_scores" if listed["nucleotide_scores"] else None,
             "gene_table": next(iter(paths["gene_table"]), None),
             "splicevardb_path": next(iter(paths["variants"]), None),
+            "aliases": next(iter(paths["aliases"]), None),
         }
     )
     if ArtifactLoader(found).fingerprint() != data_hash:

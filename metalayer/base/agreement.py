@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from metalayer.base.annotation import AnnotatedGene
 from metalayer.base.fasta import Reference
+from metalayer.contigs import listed
 from metalayer.errors import InputError
-from metalayer.genome import N_TOKEN, chrom_order, encode, reverse_complement
+from metalayer.genome import N_TOKEN, encode, reverse_complement
 
 logger = logging.getLogger(__name__)
 
@@ -75,6 +76,8 @@ def check_agreement(
     reference: Reference,
     annotation: Path,
     *,
+    names: Mapping[str, str] | None = None,
+    lengths: Mapping[str, Mapping[str, int]] | None = None,
     allow_introns: bool = False,
 ) -> Agreement:
     """Read the reference once and judge.
@@ -83,16 +86,25 @@ def check_agreement(
         genes: by chromosome.
         reference: where they lie.
         annotation: for messages.
+        names: of the chromosomes in the annotation, by ours; None where they are ours.
+        lengths: what is stated of chromosomes, in nt by our name, by where it is stated in words.
         allow_introns: introns may begin and end with anything.
 
     Raises:
-        InputError: a chromosome that the FASTA lacks, genes beyond their chromosome, or introns that do not fit.
+        InputError: a chromosome that the FASTA lacks, or has in another length than is stated; genes beyond their
+            chromosome; introns that do not fit.
     """
     found, fits = Agreement(), dict[str, _Fit]()
     twins: dict[bytes, list[AnnotatedGene]] = {}
-    absent = set(genes)
+    absent, indexed = set(genes), reference.indexed()
     for chrom, tokens in reference.chromosomes(genes):
         absent.discard(chrom)
+        _refuse_other_length(chrom, len(tokens), reference, lengths or {})
+        if indexed.get(chrom, len(tokens)) != len(tokens):
+            logger.warning(
+                "%s has %d nt in %s, but %d in the index beside it, which is of another file: make it again",
+                *(reference.names[chrom], len(tokens), reference.path, indexed[chrom]),
+            )
         kept = []
         beyond = [one for one in genes[chrom] if one.gene.interval.end > len(tokens)]
         if len(beyond) > max(1.0, MAX_BEYOND * len(genes[chrom])) or len(beyond) == sum(map(len, genes.values())):
@@ -118,10 +130,14 @@ def check_agreement(
             found.genes[chrom] = kept
             fits[chrom] = _fit(kept, tokens)
     if absent:
+        given = names or {}
+        theirs = {chrom: given.get(chrom, chrom) for chrom in genes}
+        lacking = [theirs[chrom] for chrom in absent]
         raise InputError(
-            f"FASTA {reference.path} has no chromosome {_listed(absent)} of the annotation {annotation}. The FASTA has "
-            f"{_listed(reference.names)}; the annotation {_listed(genes)}. Give the whole reference, or an annotation "
-            "of what is there, with the same names"
+            f"FASTA {reference.path} has no chromosome {listed(lacking)} of the annotation {annotation}. The FASTA has "
+            f"{listed(reference.names.values())}; the annotation {listed(theirs.values())}. "
+            f"{reference.contigs.hint([*lacking, *reference.names.values()])}. Else give the whole reference, or an "
+            "annotation of what is there"
         )
     if not found.genes:
         raise InputError(f"no gene of {annotation} has letters other than N in {reference.path}")
@@ -133,6 +149,18 @@ def check_agreement(
     if not allow_introns:
         _judge(found, fits, annotation, reference.path)
     return found
+
+
+def _refuse_other_length(
+    chrom: str, length: int, reference: Reference, lengths: Mapping[str, Mapping[str, int]]
+) -> None:
+    for where, by_chrom in lengths.items():
+        if by_chrom.get(chrom, length) != length:
+            raise InputError(
+                f"chromosome {reference.names[chrom]} has {length} nt in {reference.path}, but {by_chrom[chrom]} in "
+                f"{where}: they are of different genome builds. Give files of one build; if it is this contig alone "
+                "that differs, leave it out"
+            )
 
 
 def _judge(found: Agreement, fits: Mapping[str, _Fit], annotation: Path, fasta: Path) -> None:
@@ -202,9 +230,3 @@ def _canonical(
 
 def _complement(letters: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.where(letters < N_TOKEN, _T - letters, letters)
-
-
-def _listed(names: Iterable[str]) -> str:
-    ordered = sorted(names, key=chrom_order)
-    more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
-    return (", ".join(ordered[:_NAMED]) or "none") + more

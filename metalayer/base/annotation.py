@@ -13,7 +13,6 @@ none. A file of which too much is lost is refused. What is done with which form 
 
 from __future__ import annotations
 
-import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -27,8 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metalayer.base.annotation_lines import BARE, Line, read_lines
+from metalayer.contigs import CHROMOSOME, Contigs
 from metalayer.errors import InputError
-from metalayer.genome import Gene, chrom_order, normalise_chrom, normalise_gene_id, one_based
+from metalayer.genome import Gene, chrom_order, normalise_gene_id, one_based
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER
 
 MIN_INTRON_BP = 20
@@ -51,8 +51,6 @@ _BESIDE_EXONS = frozenset(
     ]
 )
 """About half of the lines of an annotation, which say nothing of genes or introns."""
-_PRIMARY = re.compile(r"\d+[LRABab]?|[XYWZM]|MT|[IVX]+", re.ASCII)
-"""Names of chromosomes that are no contigs, patches or alternative loci."""
 _BIOTYPES = ("gene_biotype", "gene_type", "transcript_biotype", "transcript_type", "gbkey", "biotype")
 
 _ORPHANS = {
@@ -176,10 +174,14 @@ class Annotation:
     Attributes:
         genes: ordered by chromosome as they come and by start.
         handled: what was left out, renamed or read otherwise, and how often; keys of `REASONS`.
+        names: of the chromosomes, as they stand in the file, by ours.
+        lengths: of chromosomes in nt, where the file states them.
     """
 
     genes: list[AnnotatedGene]
     handled: dict[str, int]
+    names: dict[str, str]
+    lengths: dict[str, int]
 
 
 class _Exon(NamedTuple):
@@ -203,6 +205,9 @@ _Key = tuple[str, str]
 class _Lines:
     """What the lines say, before they are put together."""
 
+    contigs: Contigs = field(default_factory=Contigs)
+    chroms: dict[str, str] = field(default_factory=dict)  # our name by that of the file
+    lengths: dict[str, int] = field(default_factory=dict)  # by the name of the file
     places: dict[_Key, tuple[str, int, int]] = field(default_factory=dict)
     names: dict[_Key, str] = field(default_factory=dict)
     gene_ids: dict[str, dict[str, None]] = field(default_factory=dict)  # GFF3: ID of gene lines to their gene_ids
@@ -219,6 +224,12 @@ class _Lines:
     first_exon: dict[_Key, int] = field(default_factory=dict)  # of each gene, its line
     handled: Counter[str] = field(default_factory=Counter)
     first: dict[str, int] = field(default_factory=dict)  # reason to its first line
+
+    def chrom(self, name: str) -> str:
+        """Our name of a contig."""
+        if name not in self.chroms:
+            self.chroms[name] = sys.intern(self.contigs.key(name))
+        return self.chroms[name]
 
     def count(self, reason: str, line: int) -> None:
         self.handled[reason] += 1
@@ -271,21 +282,23 @@ class _Owned(NamedTuple):
     reasons: list[str]
 
 
-def read_annotation(path: Path, min_intron_bp: int = MIN_INTRON_BP) -> Annotation:
+def read_annotation(path: Path, min_intron_bp: int = MIN_INTRON_BP, contigs: Contigs | None = None) -> Annotation:
     """Genes of an annotation.
 
-    A gene id on several chromosomes (the pseudoautosomal genes of X and Y, alternative contigs) is several genes: that
-    of the primary chromosome keeps the id, the others get `_` and their chromosome after it.
+    A gene id on several contigs (the pseudoautosomal genes of X and Y, alternative loci) is several genes: that of the
+    chromosome keeps the id, before one of a scaffold, and that before one of an alternative locus or patch; the others
+    get `_` and their contig after it.
 
     Args:
         path: GTF or GFF3, plain or compressed.
         min_intron_bp: least length of an intron; shorter gaps are within an exon.
+        contigs: which names are of one contig; None for the rules alone.
 
     Raises:
         InputError: no such file, a damaged one, lines that are no GTF or GFF3, too much that is left out, or no gene
             with an exon.
     """
-    lines = _read(path)
+    lines = _read(path, contigs or Contigs())
     genes = _genes(lines, min_intron_bp)
     _refuse_ruins(path, lines, len(genes))
     lines.handled["genes_without_an_exon"] = len(lines.places.keys() - genes.keys() - lines.odd.keys())
@@ -295,7 +308,9 @@ def read_annotation(path: Path, min_intron_bp: int = MIN_INTRON_BP) -> Annotatio
     for gene in named:
         lines.handled += gene.handled()
     lines.handled["genes_named_as_their_transcript"] = _isoforms_as_genes(named)
-    return Annotation(named, {name: count for name, count in sorted(lines.handled.items()) if count})
+    handled = {name: count for name, count in sorted(lines.handled.items()) if count}
+    names = {ours: theirs for theirs, ours in reversed(lines.chroms.items())}
+    return Annotation(named, handled, names, {lines.chrom(name): length for name, length in lines.lengths.items()})
 
 
 def in_words(handled: Mapping[str, int]) -> list[str]:
@@ -334,10 +349,10 @@ def _refuse_ruins(path: Path, lines: _Lines, genes: int) -> None:
         )
 
 
-def _read(path: Path) -> _Lines:
-    lines = _Lines()
+def _read(path: Path, contigs: Contigs) -> _Lines:
+    lines = _Lines(contigs)
     children: list[tuple[str, tuple[str, ...], Line]] = []  # gene lines with a Parent
-    for line in read_lines(path, _BESIDE_EXONS, lines.handled):
+    for line in read_lines(path, _BESIDE_EXONS, lines.handled, lines.lengths):
         named = line.attributes
         parents = tuple(dict.fromkeys(_shared(name) for name in named.get("Parent", "").split(",") if name.strip()))
         gene_id = normalise_gene_id(_shared(named.get("gene_id", "")))
@@ -370,7 +385,7 @@ def _read(path: Path) -> _Lines:
 
 def _exon(line: Line, parents: tuple[str, ...], gene_id: str, own: str, lines: _Lines) -> _Exon:
     transcript = "" if parents else _shared(line.attributes.get("transcript_id", ""))
-    chrom, strand = sys.intern(normalise_chrom(line.chrom)), sys.intern(line.strand)
+    chrom, strand = lines.chrom(line.chrom), sys.intern(line.strand)
     number = sys.intern(line.attributes.get("exon_number", ""))
     own = own if any(parent in lines.gene_ids for parent in parents) else ""  # else it says nothing more
     return _Exon(line.number, parents, transcript, gene_id, chrom, strand, line.start, line.end, number, own)
@@ -380,7 +395,7 @@ def _add_gene(lines: _Lines, gene_id: str, own: str, line: Line) -> None:
     if not gene_id:
         lines.count("genes_without_an_id", line.number)
         return
-    key, place = (gene_id, sys.intern(normalise_chrom(line.chrom))), (line.strand, line.start, line.end)
+    key, place = (gene_id, lines.chrom(line.chrom)), (line.strand, line.start, line.end)
     if lines.places.setdefault(key, place) != place:
         lines.odd.setdefault(key, ("genes_in_two_places", line.number))
     elif line.strand not in ("+", "-"):
@@ -398,7 +413,7 @@ def _add_transcript(
     lines: _Lines, name: str, line: Line, parents: tuple[str, ...], *, same_parents: bool = True
 ) -> None:
     """Notice a transcript whose lines stand in two places; of one with other Parents the place says which is meant."""
-    key, spot = (name, sys.intern(normalise_chrom(line.chrom))), (line.start, line.end)
+    key, spot = (name, lines.chrom(line.chrom)), (line.start, line.end)
     if lines.spots.setdefault(key, spot) != spot and same_parents:
         lines.twice.add(key)
     for parent in parents:
@@ -578,11 +593,11 @@ def _isoforms_as_genes(genes: Iterable[AnnotatedGene]) -> int:
 
 
 def _named_apart(genes: Mapping[_Key, AnnotatedGene], lines: _Lines) -> list[AnnotatedGene]:
-    """All genes, each with an id of its own: that of the primary chromosome keeps it."""
+    """All genes, each with an id of its own: that of the most primary contig keeps it."""
     named: dict[str, AnnotatedGene] = {}
     again = []
-    by_chrom = sorted(genes.items(), key=lambda item: (not _PRIMARY.fullmatch(item[0][1]), chrom_order(item[0][1])))
-    for (gene_id, chrom), gene in by_chrom:
+    rank = _ranks(genes, lines)
+    for (gene_id, chrom), gene in sorted(genes.items(), key=lambda item: rank[item[0][1]]):
         if gene_id in named:
             again.append((f"{gene_id}_{chrom}", gene))
         else:
@@ -595,3 +610,15 @@ def _named_apart(genes: Mapping[_Key, AnnotatedGene], lines: _Lines) -> list[Ann
         named[gene_id] = gene
     lines.handled["genes_on_several_chromosomes"] = len(again)
     return [gene for gene in genes.values()]
+
+
+def _ranks(genes: Mapping[_Key, AnnotatedGene], lines: _Lines) -> dict[str, tuple[object, ...]]:
+    """Which contig keeps an id: by kind, chromosomes by name, others by length, or how far their genes reach."""
+    reach: dict[str, int] = {}
+    for (_, chrom), gene in genes.items():
+        reach[chrom] = max(reach.get(chrom, 0), gene.gene.interval.end)
+    reach |= {lines.chrom(name): length for name, length in lines.lengths.items()} | lines.contigs.lengths()
+    kinds = {chrom: lines.contigs.kind(chrom) for _, chrom in genes}
+    return {
+        chrom: (kind, 0 if kind == CHROMOSOME else -reach[chrom], chrom_order(chrom)) for chrom, kind in kinds.items()
+    }

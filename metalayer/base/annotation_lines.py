@@ -73,13 +73,16 @@ class Line(NamedTuple):
     attributes: dict[str, str]
 
 
-def read_lines(path: Path, skip: frozenset[str], counted: Counter[str]) -> Iterator[Line]:
+def read_lines(
+    path: Path, skip: frozenset[str], counted: Counter[str], lengths: dict[str, int] | None = None
+) -> Iterator[Line]:
     """The features of a file.
 
     Args:
         path: GTF or GFF3, plain or compressed with gzip, bgzip, bzip2 or xz.
         skip: kinds of features to pass over unread.
         counted: gets `lines_not_in_utf8`, read as Latin-1.
+        lengths: gets those of contigs, in nt, that `##sequence-region` lines state for a whole one.
 
     Raises:
         InputError: no such file, a damaged one, another kind of file, a line of fewer or more than nine fields, or a
@@ -91,6 +94,8 @@ def read_lines(path: Path, skip: frozenset[str], counted: Counter[str]) -> Itera
         if number == 1 and (what := _other_format(raw)):
             raise InputError(f"annotation {path}: {what}")
         if raw.startswith(b"#") or not raw.strip():
+            if lengths is not None and raw.startswith(b"##sequence-region"):
+                _add_length(raw, lengths)
             continue
         try:
             text = raw.decode()
@@ -111,6 +116,13 @@ def read_lines(path: Path, skip: frozenset[str], counted: Counter[str]) -> Itera
                 f"annotation {path}, line {number}: start {fields[3]!r}, end {fields[4]!r}; needs 1 <= start <= end"
             ) from None
         yield Line(number, fields[0], fields[2], *half_open(start, end), fields[6].strip(), attributes(fields[8]))
+
+
+def _add_length(raw: bytes, lengths: dict[str, int]) -> None:
+    """Of `##sequence-region NAME START END`; one that starts elsewhere than at 1 is a part of a contig."""
+    words = raw.decode("utf-8", errors="replace").split()
+    if len(words) == 4 and words[2] == "1" and words[3].isdigit():
+        lengths[words[1]] = int(words[3])
 
 
 def attributes(text: str) -> dict[str, str]:

@@ -9,9 +9,10 @@ per-nucleotide files hold every position in the EXON-base convention. Genes stre
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import zlib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,15 @@ from metalayer.errors import InputError
 from metalayer.features import derived_features
 from metalayer.files import publish_directory, publish_file
 from metalayer.gene_track import GeneTrack
-from metalayer.genome import chrom_in_file_names, decode, exon_base, intron_base, one_based, reverse_complement
+from metalayer.genome import (
+    chrom_in_file_names,
+    decode,
+    exon_base,
+    intron_base,
+    one_based,
+    reverse_complement,
+    same_build,
+)
 from metalayer.integrity import PAGE_CHECKSUMS, seal_metadata
 from metalayer.schema import (
     ACCEPTOR,
@@ -34,6 +43,7 @@ from metalayer.schema import (
     ARTIFACT_WINDOW_BP,
     BASE_SCORES,
     CLASSES,
+    CONTIGS_KEY,
     DONOR,
     GENOME_BUILD_KEY,
     NEITHER,
@@ -69,8 +79,15 @@ class WriteReport:
 
 
 def artifact_directory(root: Path, base_model: str, annotation_source: str, build: str) -> Path:
-    """Where the artifact rows of a base model lie under a data root."""
-    return root / "data" / annotation_source / build / f"{base_model}_eval" / "meta_models"
+    """Where the artifact rows of a base model lie under a data root.
+
+    A folder of the build that is there already, perhaps by its other name (`hg38` for GRCh38), is taken.
+    """
+    builds = root / "data" / annotation_source
+    there = sorted(path.name for path in builds.iterdir() if path.is_dir()) if builds.is_dir() else []
+    if build not in there:
+        build = next((name for name in there if same_build(name, build)), build)
+    return builds / build / f"{base_model}_eval" / "meta_models"
 
 
 def write_artifacts(
@@ -82,6 +99,7 @@ def write_artifacts(
     build: str,
     seed: int = 42,
     long_chroms: Collection[str] = (),
+    contigs: Mapping[str, str] | None = None,
 ) -> WriteReport:
     """Write the artifact rows and the per-nucleotide scores of one base-layer pass.
 
@@ -96,6 +114,7 @@ def write_artifacts(
         build: folder of the genome build; `BUILD_UNKNOWN` is not written into the score files.
         seed: draws the true negatives, gene by gene.
         long_chroms: those with genes beyond `LARGEST_32_BIT`: positions in their score files are int64, else int32.
+        contigs: names of chromosomes in the FASTA, by ours, for the metadata of their score files.
 
     Raises:
         InputError: no gene, a gene twice, or a chromosome whose genes do not follow each other.
@@ -128,7 +147,10 @@ def write_artifacts(
                 # The writer closes before its draft is published: entered later, left earlier.
                 tracks = drafts.enter_context(
                     pq.ParquetWriter(
-                        draft, _track_schema(build, chrom in long_chroms), compression="zstd", **PAGE_CHECKSUMS
+                        draft,
+                        _track_schema(build, chrom, chrom in long_chroms, contigs or {}),
+                        compression="zstd",
+                        **PAGE_CHECKSUMS,
                     )
                 )
                 report.files.append(f"nucleotide_scores/{name}")
@@ -288,8 +310,10 @@ def _frame(
     ).select(ARTIFACT_COLUMNS)
 
 
-def _track_schema(build: str, is_long: bool) -> pa.Schema:
+def _track_schema(build: str, chrom: str, is_long: bool, contigs: Mapping[str, str]) -> pa.Schema:
     metadata = {"metalayer.format_version": "1", "metalayer.site_convention": SITE_CONVENTION}
+    if chrom in contigs:
+        metadata[CONTIGS_KEY] = json.dumps({chrom: contigs[chrom]})
     if build != BUILD_UNKNOWN:
         metadata[GENOME_BUILD_KEY] = build
     text = pa.dictionary(pa.int32(), pa.string())

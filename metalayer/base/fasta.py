@@ -16,13 +16,13 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from metalayer.contigs import Contigs
 from metalayer.errors import InputError
-from metalayer.genome import N_TOKEN, normalise_chrom, token_table
+from metalayer.genome import N_TOKEN, token_table
 
 _IUPAC = b"RYSWKMBDHVryswkmbdhv"
 _GZIP = b"\x1f\x8b"
 _BLOCK_BYTES = 1 << 22
-_SAME = {"M": "MT", "MT": "M"}
 _NO_LETTER = b"\xff"
 
 
@@ -42,16 +42,18 @@ class Reference:
 
     Attributes:
         path: plain text, gzip or bgzip.
+        contigs: which names are of one chromosome.
         ambiguous: letters by chromosome that were IUPAC codes and count as N.
-        names: of all chromosomes that were met, without `chr`.
+        names: of all chromosomes that were met: as they stand there, by ours.
     """
 
     path: Path
+    contigs: Contigs = field(default_factory=Contigs)
     ambiguous: dict[str, int] = field(default_factory=dict)
-    names: dict[str, None] = field(default_factory=dict)
+    names: dict[str, str] = field(default_factory=dict)
 
     def chromosomes(self, wanted: Collection[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
-        """Name without `chr` and tokens, uint8 (L,), plus strand, of the wanted chromosomes in file order.
+        """Our name and tokens, uint8 (L,), plus strand, of the wanted chromosomes in file order.
 
         A wanted chromosome that the file lacks is not given: the caller says what it was wanted for. `M` and `MT` are
         one, given by the name that is wanted.
@@ -75,15 +77,30 @@ class Reference:
                     if not left:
                         return
                 words = piece[1:].split()
-                name, tokens = normalise_chrom(words[0].decode(errors="replace")) if words else "?", bytearray()
-                self.names[name] = None
-                if name not in wanted and _SAME.get(name) in left:
-                    name = _SAME[name]
+                own = words[0].decode(errors="replace") if words else "?"
+                name, tokens = self.contigs.key(own), bytearray()
+                twin = self.contigs.twin(name)
+                if name not in wanted and twin in left:
+                    name = twin
                 if name in wanted and name not in left:
-                    raise InputError(f"FASTA {self.path}: chromosome {name} stands there twice")
+                    raise InputError(
+                        f"FASTA {self.path}: chromosome {name} stands there twice, as {self.names[name]} and as {own}"
+                    )
+                self.names[name] = own
                 self.ambiguous.pop(name, None)  # of an earlier reading
             if name in left:
                 yield name, np.frombuffer(tokens, dtype=np.uint8)
+
+    def indexed(self) -> dict[str, int]:
+        """Lengths in nt, by our names, that an index of samtools beside the file states; empty without one."""
+        path = self.path.with_name(self.path.name + ".fai")
+        try:
+            lines = [line.split("\t") for line in path.read_text("utf-8", errors="replace").splitlines()]
+        except OSError:
+            return {}
+        return {
+            self.contigs.key(fields[0]): int(fields[1]) for fields in lines if len(fields) >= 5 and fields[1].isdigit()
+        }
 
     @contextlib.contextmanager
     def _reading(self) -> Iterator[None]:

@@ -17,14 +17,21 @@ from metalayer.schema import GENE_COLUMNS
 _FASTA_LINE = 100
 
 
-def write_gene_table(path: Path, genes: Iterable[Gene]) -> None:
-    """`genes.tsv`: `GENE_COLUMNS` and paralog_group (empty where there is none); 1-based inclusive."""
+def write_gene_table(path: Path, genes: Iterable[Gene], contigs: Mapping[str, str] | None = None) -> None:
+    """`genes.tsv`: `GENE_COLUMNS` and paralog_group (empty where there is none); 1-based inclusive.
+
+    Args:
+        path: the file to publish.
+        genes: its lines.
+        contigs: names of the chromosomes in the user's files, by ours: a column `contig`; None for no such column.
+    """
     rows = []
     for gene in genes:
         span = gene.interval
         fields = (f"gene-{gene.gene_id}", gene.gene_name, f"chr{span.chrom}", gene.strand)
-        rows.append((*fields, *one_based(span.start, span.end), gene.paralog_group or None))
-    columns = (*GENE_COLUMNS, "paralog_group")
+        own = () if contigs is None else (contigs.get(span.chrom),)
+        rows.append((*fields, *one_based(span.start, span.end), gene.paralog_group or None, *own))
+    columns = (*GENE_COLUMNS, "paralog_group", *(() if contigs is None else ("contig",)))
     kinds = {name: pl.Int64 if name in ("start", "end") else pl.String for name in columns}
     with publish_file(path) as draft:  # fields with a quote or a tab in them are quoted
         pl.DataFrame(rows, schema=kinds, orient="row").write_csv(draft, separator="\t")

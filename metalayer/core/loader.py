@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -23,16 +23,18 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from metalayer.config import DataConfig
+from metalayer.contigs import Contigs
 from metalayer.data.artifacts import ReadReport, count_rows, read_artifacts, read_header, read_sites, with_features
 from metalayer.data.class_label import with_label
 from metalayer.data.discovery import BaseLayerFiles, check_written, find_files
-from metalayer.data.gene_table import genes_from_frame, read_gene_table
+from metalayer.data.gene_names import GeneNames
+from metalayer.data.gene_table import contigs_of, genes_from_frame, read_gene_table
 from metalayer.data.nucleotide_scores import TrackReport, write_tracks
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import ArtifactError
 from metalayer.features import gene_row_scores
 from metalayer.files import publish_file, sha256
-from metalayer.genome import Gene, decode, exon_base, one_based
+from metalayer.genome import Gene, decode, exon_base, one_based, same_chrom
 from metalayer.integrity import PAGE_CHECKSUMS
 from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER, ROW_SCORES
 
@@ -105,7 +107,8 @@ class ArtifactLoader:
             What was read, dropped, mismatched and rebuilt: JSON-ready.
 
         Raises:
-            ArtifactError: files that cannot be used; see `data.artifacts`, `data.nucleotide_scores`.
+            ArtifactError: files that cannot be used; see `data.artifacts`, `data.nucleotide_scores`, `data.gene_names`.
+            InputError: aliases that cannot be used.
         """
         files = self.files()
         for file in files.artifacts:
@@ -113,29 +116,34 @@ class ArtifactLoader:
         reading = ReadReport()
         tracks_report: TrackReport | None = None
         store: TrackStore | None = None
-        genes: dict[str, Gene] = {}
-        in_table = 0
+        contigs, own_names = Contigs.of(files.aliases), dict[str, str]()
+        table: dict[str, Gene] = {}
         with contextlib.ExitStack() as published, ThreadPoolExecutor(max_workers=1) as beside:
             whole = beside.submit(check_written, files.all_paths())
             draft = {name: published.enter_context(publish_file(output_dir / name)) for name in _outputs(files)}
             if files.gene_table:
-                genes = genes_from_frame(read_gene_table(files.gene_table))
-                in_table = len(genes)
+                frame = read_gene_table(files.gene_table, contigs)
+                table, own_names = genes_from_frame(frame), contigs_of(frame)
+            names = GeneNames(table)
             if files.nucleotide_scores:
-                tracks_report = write_tracks(files.nucleotide_scores, draft[TRACKS], genes, lambda: self._sites(files))
-                store = TrackStore(draft[TRACKS])
-                genes = store.genes() | genes  # a gene that the table lacks lies where its scores are
-            if GENES in draft:
-                pl.DataFrame([_gene_row(gene) for gene in genes.values()], schema=_GENE_SCHEMA).write_parquet(
-                    draft[GENES]
+                tracks_report = write_tracks(
+                    files.nucleotide_scores, draft[TRACKS], names, lambda: self._sites(files), contigs=contigs
                 )
-            rows = _RowWriter(genes, store, labelled=labelled)
+                store = TrackStore(draft[TRACKS])
+                own_names = store.contigs | own_names
+            rows = _RowWriter(names, store, labelled=labelled)
             with _writer(draft[ROWS], rows.schema) as write:
                 for number, file in enumerate(files.artifacts, start=1):
-                    for batch in read_artifacts(file, reading):
+                    for batch in read_artifacts(file, reading, contigs=contigs):
                         write(rows.add(batch, str(file.path)))
                     if number % _PROGRESS_FILES == 0 or number == len(files.artifacts):
                         logger.info("read %d of %d files, %d rows", number, len(files.artifacts), reading.rows_read)
+            names.check(f"base model {self.config.base_model}", f"gene table {files.gene_table}")
+            # A gene that the table lacks lies where its scores are.
+            genes = (store.genes() if store else {}) | dict(names)
+            if GENES in draft:
+                lines = [_gene_row(gene, own_names) for gene in genes.values()]
+                pl.DataFrame(lines, schema=_GENE_SCHEMA).write_parquet(draft[GENES])
             self._check_shares(reading, tracks_report, files)
             rows.check_pass()
             _refuse_duplicates(rows, reading)
@@ -156,8 +164,8 @@ class ArtifactLoader:
             "rows_as_they_stand": rows.as_they_stand,
             "rows_with_scores_of_no_pass": rows.scores_of_no_pass,
             "acceptors_sharing_a_donors_row": max(sum(rows.bases_of_two_sites.values()), reading.acceptor_rows_lost),
-            "genes_in_table": in_table,
-            "genes_placed_by_scores": len(genes) - in_table,
+            "genes_in_table": len(table),
+            "genes_placed_by_scores": len(genes.keys() - names.keys()),
         }
 
     def _sites(self, files: BaseLayerFiles) -> pl.DataFrame:
@@ -223,10 +231,11 @@ _GENE_SCHEMA = {
     "start": pl.Int64,
     "end": pl.Int64,
     "paralog_group": pl.String,
+    "contig": pl.String,
 }
 
 
-def _gene_row(gene: Gene) -> dict[str, Any]:
+def _gene_row(gene: Gene, own_names: Mapping[str, str]) -> dict[str, Any]:
     start, end = one_based(gene.interval.start, gene.interval.end)
     return {
         "gene_id": gene.gene_id,
@@ -236,6 +245,7 @@ def _gene_row(gene: Gene) -> dict[str, Any]:
         "start": start,
         "end": end,
         "paralog_group": gene.paralog_group,
+        "contig": own_names.get(gene.interval.chrom),
     }
 
 
@@ -268,8 +278,9 @@ def _writer(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None
 class _RowWriter:
     """Rebuilds rows where it can, adds features, keeps what is needed to find duplicates."""
 
-    def __init__(self, genes: dict[str, Gene], store: TrackStore | None, *, labelled: bool) -> None:
-        self.genes = genes
+    def __init__(self, names: GeneNames, store: TrackStore | None, *, labelled: bool) -> None:
+        self.names = names
+        self.placed = store.genes() if store else {}
         self.store = store
         self.labelled = labelled
         self.rebuilt = 0
@@ -329,13 +340,14 @@ class _RowWriter:
                 f"{source}: gene {gene_id} has rows on {chroms[-1]} ({strands[-1]}) and on {known[0]} ({known[1]}). "
                 "One gene lies in one place: give copies (of a pseudoautosomal region, say) a gene_id each"
             )
-        gene = self.genes.get(gene_id)
+        gene = self.names.find(gene_id, known[0]) or self.placed.get(gene_id)
         if gene is None:
             return
-        if last >= len(gene) or known != (gene.interval.chrom, gene.strand):
+        if last >= len(gene) or known[1] != gene.strand or not same_chrom(known[0], gene.interval.chrom):
             raise ArtifactError(
                 f"{source}: gene {gene_id} has rows on {known[0]} ({known[1]}) up to position {last}, but it lies on "
-                f"{gene.interval.chrom} ({gene.strand}), {len(gene)} bp. Are both of one genome build?"
+                f"{gene.interval.chrom} ({gene.strand}), {len(gene)} bp. Are both of one genome build? Where only "
+                "names of chromosomes differ, give data.aliases"
             )
 
     def _rebuild(

@@ -15,8 +15,9 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from metalayer.contigs import Contigs
 from metalayer.data.discovery import ArtifactFile
-from metalayer.data.gene_table import normalised_chrom, normalised_gene_id
+from metalayer.data.gene_table import normalised_chrom, normalised_gene_id, with_keys
 from metalayer.data.windows import encode_windows
 from metalayer.errors import ArtifactError, InputError
 from metalayer.features import feature_matrix, mismatched_columns
@@ -88,8 +89,10 @@ def read_header(file: ArtifactFile) -> list[str]:
     return names
 
 
-def read_artifacts(file: ArtifactFile, report: ReadReport, batch_rows: int = BATCH_ROWS) -> Iterator[pl.DataFrame]:
-    """Typed rows of one chunk, checked, without features.
+def read_artifacts(
+    file: ArtifactFile, report: ReadReport, batch_rows: int = BATCH_ROWS, contigs: Contigs | None = None
+) -> Iterator[pl.DataFrame]:
+    """Typed rows of one chunk, checked, without features; chromosomes by the names that `contigs` has for them.
 
     Yields:
         gene_id, chrom, strand, position (Int32), index (Int32, labelled base in `sequence`), sequence,
@@ -115,7 +118,7 @@ def read_artifacts(file: ArtifactFile, report: ReadReport, batch_rows: int = BAT
             typed = _typed(batch, file, first, derived, report)
             first += len(batch)
             if len(typed):
-                yield typed
+                yield with_keys(typed, contigs or Contigs())
 
 
 def read_sites(file: ArtifactFile) -> pl.DataFrame:

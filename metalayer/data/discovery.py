@@ -11,7 +11,7 @@ from pathlib import Path
 from metalayer.config import DataConfig
 from metalayer.errors import ArtifactError
 from metalayer.files import sha256
-from metalayer.genome import chrom_in_file_names, chrom_of_file_name, normalise_chrom
+from metalayer.genome import chrom_in_file_names, chrom_of_file_name, normalise_chrom, same_build
 from metalayer.integrity import FILES, PARQUET_ERRORS, SEAL, open_parquet, unsealed
 
 MANIFESTS = ("manifest.json", "base_layer_*.json")
@@ -42,6 +42,7 @@ class BaseLayerFiles:
         nucleotide_scores: per-nucleotide score files; perhaps none.
         gene_table: the gene table, if there is one.
         variants: the SpliceVarDB download, where variants are asked for.
+        aliases: names of contigs, if they are given.
     """
 
     directory: Path
@@ -51,10 +52,11 @@ class BaseLayerFiles:
     nucleotide_scores: tuple[Path, ...]
     gene_table: Path | None
     variants: Path | None
+    aliases: Path | None = None
 
     def all_paths(self) -> list[Path]:
         """Every input file."""
-        extra = [path for path in (self.gene_table, self.variants) if path]
+        extra = [path for path in (self.gene_table, self.variants, self.aliases) if path]
         return [item.path for item in self.artifacts] + list(self.nucleotide_scores) + extra
 
 
@@ -88,6 +90,7 @@ def find_files(config: DataConfig) -> BaseLayerFiles:
         nucleotide_scores=_nucleotide_scores(config, directory),
         gene_table=_optional(config.gene_table, config.data_root / "genes.tsv", "data.gene_table"),
         variants=_variants(config),
+        aliases=_optional(config.aliases, None, "data.aliases"),
     )
 
 
@@ -173,11 +176,13 @@ def _artifact_directory(config: DataConfig) -> tuple[Path, str | None, str | Non
             f"data.data_root: given {config.data_root}, which has no folder data/; expected "
             f"{root}/<annotation_source>/<build>/{config.base_model}_eval/meta_models/analysis_sequences_*.tsv"
         )
-    found = []
+    found, wanted = [], config.genome_build
     for path in sorted(root.glob(f"*/*/{config.base_model}_eval/meta_models")):
         source, build = path.parts[-4], path.parts[-3]
-        if config.annotation_source in (None, source) and config.genome_build in (None, build):
+        if config.annotation_source in (None, source) and (wanted is None or same_build(wanted, build)):
             found.append((path, source, build))
+    if any(build == wanted for _, _, build in found):  # of folders of one build, that of the very name
+        found = [line for line in found if line[2] == wanted]
     if not found:
         existing = sorted({path.name.removesuffix("_eval") for path in root.glob("*/*/*_eval")})
         chosen = [v for v in (config.annotation_source, config.genome_build) if v]
@@ -224,12 +229,12 @@ def _is_other_model(path: Path, base_model: str) -> bool:
     return bool(chrom) and re.search(rf"_(chr)?{re.escape(chrom_in_file_names(chrom))}$", rest) is not None
 
 
-def _optional(given: Path | None, usual: Path, key: str) -> Path | None:
+def _optional(given: Path | None, usual: Path | None, key: str) -> Path | None:
     if given is not None:
         if not given.is_file():
             raise ArtifactError(f"{key}: given {given}, which is not a file")
         return given
-    return usual if usual.is_file() else None
+    return usual if usual and usual.is_file() else None
 
 
 def _variants(config: DataConfig) -> Path | None:

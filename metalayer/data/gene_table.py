@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 
+from metalayer.contigs import Contigs
 from metalayer.errors import ArtifactError
 from metalayer.genome import Gene
 from metalayer.schema import GENE_COLUMNS
@@ -15,7 +16,7 @@ _REQUIRED = tuple(name for name in GENE_COLUMNS if name != "gene_name")
 
 def normalised_gene_id(column: str = "gene_id") -> pl.Expr:
     """`gene-TP73` to `TP73`, as `genome.normalise_gene_id`, on a column."""
-    return pl.col(column).cast(pl.String).str.strip_chars().str.strip_prefix("gene-")
+    return pl.col(column).cast(pl.String).str.strip_chars().str.replace("^gene[-:]", "")
 
 
 def normalised_chrom(column: str = "chrom") -> pl.Expr:
@@ -23,11 +24,23 @@ def normalised_chrom(column: str = "chrom") -> pl.Expr:
     return pl.col(column).cast(pl.String).str.strip_chars().str.replace(r"^(?i)chr(.)", "$1")
 
 
-def read_gene_table(path: Path) -> pl.DataFrame:
+def with_keys(frame: pl.DataFrame, contigs: Contigs) -> pl.DataFrame:
+    """A frame whose `chrom`, of names without `chr`, has those that a table of aliases stands for."""
+    if contigs.path is None:
+        return frame
+    keys = {name: contigs.key(name) for name in frame["chrom"].drop_nulls().unique().to_list()}
+    return frame.with_columns(pl.col("chrom").replace(keys))
+
+
+def read_gene_table(path: Path, contigs: Contigs | None = None) -> pl.DataFrame:
     """Read and check a gene table.
 
+    Args:
+        path: tab-separated.
+        contigs: which names are of one chromosome; None for the rules alone.
+
     Returns:
-        gene_id, gene_name, chrom, strand, start, end (1-based inclusive), paralog_group (null where
+        gene_id, gene_name, chrom, strand, start, end (1-based inclusive), paralog_group and contig (null where
         unknown or absent).
 
     Raises:
@@ -41,9 +54,9 @@ def read_gene_table(path: Path) -> pl.DataFrame:
     if missing:
         raise ArtifactError(
             f"gene table {path}: no column {', '.join(missing)}; needs {', '.join(GENE_COLUMNS)} (tab separated, "
-            "start and end 1-based inclusive), paralog_group is optional"
+            "start and end 1-based inclusive), paralog_group and contig are optional"
         )
-    for name in ("gene_name", "paralog_group"):
+    for name in ("gene_name", "paralog_group", "contig"):
         if name not in frame.columns:
             frame = frame.with_columns(pl.lit(None, dtype=pl.String).alias(name))
     frame = frame.select(
@@ -53,8 +66,9 @@ def read_gene_table(path: Path) -> pl.DataFrame:
         pl.col("strand"),
         pl.col("start").cast(pl.Int64, strict=False),
         pl.col("end").cast(pl.Int64, strict=False),
-        pl.when(pl.col("paralog_group").str.len_chars() > 0).then("paralog_group").alias("paralog_group"),
+        *(pl.when(pl.col(name).str.len_chars() > 0).then(name).alias(name) for name in ("paralog_group", "contig")),
     )
+    frame = with_keys(frame, contigs or Contigs())
     wrong = frame.filter(
         pl.any_horizontal(
             pl.col("gene_id", "chrom", "strand", "start", "end").is_null(),
@@ -88,6 +102,13 @@ def genes_from_frame(frame: pl.DataFrame) -> dict[str, Gene]:
         )
         for row in frame.iter_rows(named=True)
     }
+
+
+def contigs_of(frame: pl.DataFrame) -> dict[str, str]:
+    """Names of chromosomes in the user's files, by ours, from the columns that `read_gene_table` returns."""
+    if "contig" not in frame.columns:  # as earlier versions wrote it
+        return {}
+    return dict(frame.select("chrom", "contig").drop_nulls().unique(maintain_order=True).iter_rows())
 
 
 def load_genes(path: Path | None) -> dict[str, Gene]:

@@ -18,17 +18,20 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from metalayer.data.gene_table import normalised_chrom, normalised_gene_id
+from metalayer.contigs import Contigs
+from metalayer.data.gene_names import GeneNames
+from metalayer.data.gene_table import normalised_chrom, normalised_gene_id, with_keys
 from metalayer.data.tracks import CONTRADICTED_KEY, GENE_INDEX_KEY, LETTERS_KEY, PARALOGS_KEY
 from metalayer.errors import ArtifactError
 from metalayer.files import publish_file
-from metalayer.genome import Gene, exon_base
+from metalayer.genome import Gene, builds_once, exon_base, normalise_build, same_chrom
 from metalayer.integrity import PAGE_CHECKSUMS, PARQUET_ERRORS, open_parquet, seal_metadata
 from metalayer.overlaps import PlacedSites, contradicted
 from metalayer.schema import (
     ACCEPTOR,
     BASE_SCORES,
     CLASSES,
+    CONTIGS_KEY,
     DONOR,
     GENOME_BUILD_KEY,
     NEITHER,
@@ -66,24 +69,28 @@ def write_tracks(
     gene_table: Mapping[str, Gene],
     row_sites: Callable[[], pl.DataFrame],
     only: Collection[str] | None = None,
+    contigs: Contigs | None = None,
 ) -> TrackReport:
     """Read per-nucleotide files and publish the canonical Parquet.
 
     Args:
         files: Parquet of ours, or TSV of the original base layer.
         output: the canonical Parquet.
-        gene_table: gene by id; a gene that is there must lie where the table says, and where its file has no
-            paralog flags, the table's paralog groups give its own (a group of several genes: 1, of one: 0).
+        gene_table: gene by id, or `GeneNames`; a gene that is there must lie where the table says, and where its file
+            has no paralog flags, the table's paralog groups give its own (a group of several genes: 1, of one: 0).
         row_sites: gives gene_id, position (intron base), splice_type of the sites among the artifact
             rows: the labels, where the files have none (else it is not called).
         only: genes to read; None: all.
+        contigs: which names are of one chromosome; None for the rules alone.
 
     Raises:
         ArtifactError: a missing column, a gap or duplicate in positions, scores out of range, letters
             other than ACGTN, a paralog flag that is none or differs within a gene, or a gene that lies elsewhere
             than the gene table says.
     """
-    builds = list(dict.fromkeys(genome_build_of(path) for path in files))
+    builds = builds_once(genome_build_of(path) for path in files)
+    names = gene_table if isinstance(gene_table, GeneNames) else GeneNames(gene_table)
+    contigs = contigs or Contigs()
     report = TrackReport(files=len(files), genome_builds=[build for build in builds if build])
     index: list[tuple[str, str, str, int, int]] = []
     seen: set[str] = set()
@@ -115,10 +122,12 @@ def write_tracks(
         ) as writer,
     ):
         for path in files:
-            for frame in _genes_of(path):
-                if only is not None and frame["gene_id"][0] not in only:
+            build = normalise_build(genome_build_of(path) or "")
+            for rows in _genes_of(path):
+                if only is not None and rows["gene_id"][0] not in only:
                     continue
-                gene = _check(frame, path, gene_table, seen)
+                frame = with_keys(rows, contigs)
+                gene = _check(frame, path, names, seen)
                 seen.add(gene.gene_id)
                 scores = frame.select(BASE_SCORES).to_numpy()
                 if np.isnan(scores).any():
@@ -136,8 +145,8 @@ def write_tracks(
                 index.append(
                     (gene.gene_id, gene.interval.chrom, gene.strand, gene.interval.start + 1, gene.interval.end)
                 )
-                placed.append(_placed_sites(gene, labels, genome_build_of(path)))
-                paralogs[gene.gene_id] = _paralog(frame, gene_table.get(gene.gene_id), group_sizes)
+                placed.append(_placed_sites(gene, labels, build))
+                paralogs[gene.gene_id] = _paralog(frame, names.get(gene.gene_id), group_sizes)
                 report.genes += 1
                 report.positions += len(frame)
         odd = {one.gene.gene_id: at.tolist() for one, at in zip(placed, contradicted(placed), strict=True) if len(at)}
@@ -154,6 +163,8 @@ def write_tracks(
             PARALOGS_KEY.decode(): json.dumps(paralogs),
             CONTRADICTED_KEY.decode(): json.dumps(odd),
         }
+        if own := {contigs.key(name): theirs for path in files for name, theirs in contigs_in(path).items()}:
+            metadata[CONTIGS_KEY] = json.dumps(own)
         if len(builds) == 1 and builds[0]:
             metadata[GENOME_BUILD_KEY] = builds[0]
         writer.add_key_value_metadata(seal_metadata(metadata, schema.names))
@@ -213,6 +224,18 @@ def genome_build_of(path: Path) -> str | None:
     return build or None
 
 
+def contigs_in(path: Path) -> dict[str, str]:
+    """Names of chromosomes in the FASTA that a per-nucleotide file was made from, by ours; empty where it names none.
+
+    Raises:
+        ArtifactError: a `.parquet` that is none.
+    """
+    if path.suffix != ".parquet":
+        return {}
+    found: dict[str, str] = json.loads((_open(path).metadata.metadata or {}).get(CONTIGS_KEY.encode(), b"{}"))
+    return found
+
+
 def _sites_by_gene(row_sites: pl.DataFrame) -> dict[str, list[tuple[int, int]]]:
     """Gene id to [(exon base, class)], transcript sense."""
     sites: dict[str, list[tuple[int, int]]] = {}
@@ -230,7 +253,7 @@ def _labels(gene: Gene, sites: Sequence[tuple[int, int]]) -> np.ndarray:
     return labels if gene.strand == "+" else labels[::-1]
 
 
-def _placed_sites(gene: Gene, labels: pl.Series, build: str | None) -> PlacedSites:
+def _placed_sites(gene: Gene, labels: pl.Series, build: str) -> PlacedSites:
     """Of labels that ascend in genomic position."""
     at = np.flatnonzero(labels.to_numpy() != NEITHER).astype(np.int64)
     return PlacedSites(gene, gene.interval.start + at, labels.to_numpy()[at], build)
@@ -327,7 +350,7 @@ def _tsv_batches(path: Path) -> Iterator[pl.DataFrame]:
         yield part.sort("position")
 
 
-def _check(frame: pl.DataFrame, path: Path, gene_table: Mapping[str, Gene], seen: set[str]) -> Gene:
+def _check(frame: pl.DataFrame, path: Path, gene_table: GeneNames, seen: set[str]) -> Gene:
     """Where the gene of `frame` lies, after checking its rows."""
     gene_id, chrom, strand = frame.row(0)[:3]
     if gene_id in seen:
@@ -357,11 +380,12 @@ def _check(frame: pl.DataFrame, path: Path, gene_table: Mapping[str, Gene], seen
                 "gene: 1 it has paralogs, 0 it has none, -1 unknown"
             )
     gene = Gene.from_table(gene_id, chrom, strand, int(positions[0]), int(positions[-1]))
-    known = gene_table.get(gene_id)
-    if known and (known.interval, known.strand) != (gene.interval, gene.strand):
+    known = gene_table.find(gene_id, gene.interval.chrom)
+    if known and not _same_place(known, gene):
         raise ArtifactError(
             f"{path}: gene {gene_id} lies at {_place(gene)}, but the gene table says {_place(known)}. Are scores and "
-            "gene table of one genome build?"
+            "gene table of one annotation and genome build? Where only names of chromosomes differ, give --aliases "
+            "(data.aliases)"
         )
     return gene
 
@@ -373,6 +397,11 @@ def _paralog(frame: pl.DataFrame, known: Gene | None, group_sizes: Mapping[str |
     if known is None or known.paralog_group is None:
         return PARALOG_UNKNOWN
     return int(group_sizes[known.paralog_group] > 1)
+
+
+def _same_place(one: Gene, other: Gene) -> bool:
+    places = [(gene.interval.start, gene.interval.end, gene.strand) for gene in (one, other)]
+    return places[0] == places[1] and same_chrom(one.interval.chrom, other.interval.chrom)
 
 
 def _place(gene: Gene) -> str:

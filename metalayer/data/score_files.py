@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from metalayer.contigs import Contigs
 from metalayer.data.discovery import check_written
 from metalayer.data.nucleotide_scores import TrackReport, write_tracks
 from metalayer.data.tracks import TrackStore
@@ -35,13 +36,20 @@ class ScoreFile:
     store: TrackStore
 
     @classmethod
-    def read(cls, paths: Sequence[Path], canonical: Path, gene_table: Mapping[str, Gene]) -> ScoreFile:
+    def read(
+        cls,
+        paths: Sequence[Path],
+        canonical: Path,
+        gene_table: Mapping[str, Gene],
+        contigs: Contigs | None = None,
+    ) -> ScoreFile:
         """Read files into one canonical Parquet.
 
         Args:
             paths: per-nucleotide Parquet.
             canonical: file to publish.
-            gene_table: where genes must lie; empty for no such check.
+            gene_table: where genes must lie, as in `write_tracks`; empty for no such check.
+            contigs: which names are of one chromosome; None for the rules alone.
 
         Raises:
             ArtifactError: no such file, or one that cannot be used, without labels or letters; a gene twice.
@@ -59,7 +67,7 @@ class ScoreFile:
                 "add donor, acceptor, neither at exon bases"
             )
 
-        found = write_tracks(paths, canonical, gene_table, no_rows)
+        found = write_tracks(paths, canonical, gene_table, no_rows, contigs=contigs)
         if not found.letters:
             raise ArtifactError(f"{given}: no letters, so whole genes cannot be read; give Parquet with a column base")
         for gene_id, cause in found.genes_dropped.items():

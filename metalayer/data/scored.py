@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -18,9 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from metalayer.contigs import own_names
 from metalayer.data.tracks import GENE_INDEX_KEY
 from metalayer.errors import ArtifactError, InputError
-from metalayer.genome import Gene, Interval, chrom_order, one_based
+from metalayer.genome import MITOCHONDRIAL, Gene, Interval, chrom_order, normalise_chrom, one_based
 from metalayer.integrity import PAGE_CHECKSUMS, PARQUET_ERRORS, open_parquet, seal_metadata
 from metalayer.schema import CLASSES, PROBABILITY_SUM_TOLERANCE, SCORED_COLUMNS
 
@@ -178,11 +180,13 @@ class ScoredGenome:
         """The rows of all genes at the positions of an interval, gene after gene.
 
         Args:
-            interval: on a chromosome, 0-based and half-open as all of ours.
+            interval: on a chromosome, by our name, with or without `chr`, or by that of the FASTA where the file knows
+                it; 0-based and half-open as all of ours.
 
         Returns:
             [n_rows] with the columns of the file; `position` is 1-based. Empty where no gene is.
         """
+        interval = replace(interval, chrom=self._chrom(interval.chrom))
         start, end = one_based(interval.start, interval.end)
         parts = [
             pl.DataFrame(pl.from_arrow(self.rows(gene.gene_id))).filter(pl.col("position").is_between(start, end))
@@ -191,6 +195,13 @@ class ScoredGenome:
         ]
         empty = pl.DataFrame(pl.from_arrow(self._file.schema_arrow.empty_table()))
         return pl.concat([empty, *parts]).cast(dict.fromkeys(("gene_id", "chrom", "strand"), pl.String))
+
+    def _chrom(self, name: str) -> str:
+        """Our name of a chromosome."""
+        plain = normalise_chrom(name)
+        there = {gene.interval.chrom for gene in self._genes}
+        meant = (plain, own_names(self.manifest.get("contigs", {})).get(plain), MITOCHONDRIAL.get(plain))
+        return next((chrom for chrom in meant if chrom in there), plain)
 
 
 def _index_line(gene: Gene) -> tuple[str, str, str, int, int]:

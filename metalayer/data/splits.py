@@ -18,7 +18,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from metalayer.config import SplitConfig
-from metalayer.data.gene_table import load_genes
+from metalayer.contigs import own_names
+from metalayer.data.gene_table import contigs_of, genes_from_frame
 from metalayer.errors import SplitError
 from metalayer.gene_groups import related, united
 from metalayer.genome import Gene, chrom_order
@@ -54,7 +55,8 @@ def make_split(rows: Path, genes: Path | None, config: SplitConfig) -> dict[str,
         .sort("chrom", "gene_id")
         .collect()
     )
-    table = load_genes(genes)
+    placed = pl.read_parquet(genes) if genes else pl.DataFrame()
+    table, ours = genes_from_frame(placed), own_names(contigs_of(placed))
     if config.by == "gene" and not table:
         raise SplitError(
             "split.by is gene, which needs a gene table to keep overlapping genes together: put genes.tsv into "
@@ -78,7 +80,7 @@ def make_split(rows: Path, genes: Path | None, config: SplitConfig) -> dict[str,
         part_of = split_genes(chrom_of, table, fractions, config.seed)
         left_out: dict[str, str] = {}
     else:
-        part_of, left_out = _by_chromosome(chrom_of, _groups(chrom_of, table), table, config)
+        part_of, left_out = _by_chromosome(chrom_of, _groups(chrom_of, table), table, config, ours)
     manifest: dict[str, Any] = {"by": config.by, "seed": config.seed, "left_out": left_out}
     for part in PARTS:
         ids = sorted(gene for gene, name in part_of.items() if name == part)
@@ -217,12 +219,20 @@ def _draw(groups: Iterable[list[str]], fractions: Mapping[str, float], seed: int
 
 
 def _by_chromosome(
-    chrom_of: Mapping[str, str], groups: Sequence[list[str]], table: Mapping[str, Gene], config: SplitConfig
+    chrom_of: Mapping[str, str],
+    groups: Sequence[list[str]],
+    table: Mapping[str, Gene],
+    config: SplitConfig,
+    ours: Mapping[str, str],
 ) -> tuple[dict[str, str], dict[str, str]]:
+    """Part of every gene, and why genes are left out; `ours`: our names of chromosomes by those of the FASTA."""
+    there = set(chrom_of.values())
     lists = {"test": config.test_chroms, "valid": config.valid_chroms or (), "train": config.train_chroms or ()}
-    listed = {chrom: part for part, chroms in lists.items() for chrom in chroms}
+    listed = {
+        chrom if chrom in there else ours.get(chrom, chrom): part for part, chroms in lists.items() for chrom in chroms
+    }
     if config.train_chroms is not None:
-        nowhere = sorted(set(chrom_of.values()) - set(listed), key=chrom_order)
+        nowhere = sorted(there - set(listed), key=chrom_order)
         if nowhere:
             raise SplitError(
                 f"chromosome {', '.join(nowhere)} of the data is in no part; add it to split.train_chroms, "

@@ -18,7 +18,7 @@ from metalayer.errors import ArtifactError
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import N_TOKEN, Gene, reverse_complement, token_table
 from metalayer.integrity import PARQUET_ERRORS, open_parquet
-from metalayer.schema import BASE_SCORES, GENOME_BUILD_KEY, PARALOG_UNKNOWN
+from metalayer.schema import BASE_SCORES, CONTIGS_KEY, GENOME_BUILD_KEY, PARALOG_UNKNOWN
 
 GENE_INDEX_KEY = b"metalayer.genes"
 """Parquet metadata: JSON list of [gene_id, chrom, strand, start, end], one a row group."""
@@ -65,6 +65,12 @@ class TrackStore:
         """The build of its positions, where all the files it was made from name the same one."""
         build = self._metadata.get(GENOME_BUILD_KEY.encode())
         return build.decode() if build else None
+
+    @property
+    def contigs(self) -> dict[str, str]:
+        """Names of chromosomes in the FASTA, by ours, where the files it was made from name them."""
+        found: dict[str, str] = json.loads(self._metadata.get(CONTIGS_KEY.encode(), b"{}"))
+        return found
 
     def contradicted(self, gene_id: str) -> NDArray[np.int64]:
         """Exon bases of a gene, ascending, that an overlapping gene of its strand labels otherwise: ignored."""

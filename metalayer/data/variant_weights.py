@@ -21,7 +21,7 @@ from metalayer.config import DataConfig
 from metalayer.data.discovery import find_files
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import ArtifactError, InputError
-from metalayer.genome import Gene, intron_base, parse_variant
+from metalayer.genome import Gene, intron_base, normalise_build, parse_variant
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
 
 VARIANT_WEIGHTS_FILE = "variant_weights.parquet"
@@ -121,12 +121,13 @@ def variant_weights(
             "data.variant_source needs a gene table, since artifact rows carry no genomic coordinate: put genes.tsv "
             "(gene_id, gene_name, chrom, strand, start, end) into data.data_root, or set data.gene_table"
         )
-    if genome_build not in _COLUMN_OF_BUILD:
+    column = _COLUMN_OF_BUILD.get(normalise_build(genome_build or ""))
+    if column is None:
         raise ArtifactError(
             f"data.variant_source: SpliceVarDB has coordinates of {' and '.join(_COLUMN_OF_BUILD)}; the rows' build is "
             f"{genome_build!r}. Set data.genome_build"
         )
-    variants, report = _read_variants(config, _COLUMN_OF_BUILD[genome_build])
+    variants, report = _read_variants(config, column)
     # A variant touches every reference base it replaces; an insertion its anchor base.
     bases = variants.with_columns(
         pl.int_ranges(pl.col("start"), pl.col("start") + pl.col("span")).alias("base")

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from metalayer.errors import ModelError
 from metalayer.evaluation.metrics import TARGETS, GeneScores, Pooled, ap_name
 from metalayer.files import publish_file
+from metalayer.genome import normalise_build
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
 
 FLOOR = 1e-5
@@ -112,7 +113,7 @@ def _identity(gene: GeneScores) -> list[str]:
     if gene.gene:
         interval = gene.gene.interval
         place = f"{interval.start}-{interval.end}{gene.gene.strand}"
-    return [gene.gene_id, gene.chrom, place, gene.genome_build or "", content_hash(gene.labels)]
+    return [gene.gene_id, gene.chrom, place, normalise_build(gene.genome_build or ""), content_hash(gene.labels)]
 
 
 def write_answers(genes: Sequence[GeneScores], path: Path, system: str = "meta") -> float:

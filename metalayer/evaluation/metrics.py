@@ -22,7 +22,7 @@ from scipy import sparse
 
 from metalayer.errors import EvaluationError
 from metalayer.gene_groups import related, united
-from metalayer.genome import Gene
+from metalayer.genome import Gene, normalise_build
 from metalayer.overlaps import PlacedSites, contradicted, repeated
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER, PARALOG_UNKNOWN
 
@@ -328,7 +328,7 @@ class Pooled:
         """
         if not genes:
             raise EvaluationError("no gene to evaluate on: check the test part of the split")
-        copies = Counter((gene.gene_id, gene.genome_build, gene.gene) for gene in genes)
+        copies = Counter((gene.gene_id, normalise_build(gene.genome_build or ""), gene.gene) for gene in genes)
         twice = [gene_id for (gene_id, *_), times in copies.items() if times > 1]
         if twice:
             raise EvaluationError(f"gene {twice[0]} is there more than once; intervals need each gene once")
@@ -414,7 +414,9 @@ def _kept(genes: Sequence[GeneScores]) -> tuple[tuple[NDArray[np.bool_], ...], t
     kept = tuple(np.ones(len(gene.labels), dtype=bool) for gene in genes)
     odd = [np.empty(0, np.int64)] * len(genes)
     numbers = [number for number, gene in enumerate(genes) if gene.gene]
-    placed = [PlacedSites.of(one.gene, one.labels, one.genome_build) for one in genes if one.gene]
+    placed = [
+        PlacedSites.of(one.gene, one.labels, normalise_build(one.genome_build or "")) for one in genes if one.gene
+    ]
     for number, shared, at in zip(numbers, repeated(placed), contradicted(placed), strict=True):
         kept[number][shared] = False
         kept[number][at] = False
@@ -425,8 +427,12 @@ def _kept(genes: Sequence[GeneScores]) -> tuple[tuple[NDArray[np.bool_], ...], t
 def _clusters(genes: Sequence[GeneScores], related_genes: Sequence[Sequence[str]]) -> list[list[str]]:
     """Gene ids by cluster. Places are compared within a genome build: elsewhere the same numbers are other places."""
     lists = list(related_genes)
-    for build in {gene.genome_build for gene in genes}:
-        lists += related(gene.gene for gene in genes if gene.gene and gene.genome_build == build)
+    by_build: dict[str, list[Gene]] = {}
+    for gene in genes:
+        if gene.gene:
+            by_build.setdefault(normalise_build(gene.genome_build or ""), []).append(gene.gene)
+    for placed in by_build.values():
+        lists += related(placed)
     return united((gene.gene_id for gene in genes), lists)
 
 

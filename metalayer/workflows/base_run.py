@@ -34,12 +34,13 @@ from metalayer.base.fasta import Reference
 from metalayer.base.genome_files import write_gene_table
 from metalayer.base.protocol import BaseModel, load_base_model
 from metalayer.config import BaseConfig
+from metalayer.contigs import Contigs, listed
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
 from metalayer.device import use_threads
 from metalayer.errors import InputError, MetalayerError
 from metalayer.files import only_one, sha256
 from metalayer.gene_track import GeneTrack
-from metalayer.genome import LARGEST_32_BIT, Gene, decode, reverse_complement
+from metalayer.genome import LARGEST_32_BIT, Gene, decode, reverse_complement, same_build
 from metalayer.integrity import content_digest, unsealed, write_json
 from metalayer.provenance import code_hash
 from metalayer.schema import CLASSES, SITE_CONVENTION
@@ -63,19 +64,33 @@ def base_run(config: BaseConfig) -> dict[str, Any]:
     Raises:
         ConfigError: an unknown model, or options that it does not take.
         InputError: files that cannot be used, of which too much would be left out, or that are not of one genome
-            build; a chromosome that the FASTA lacks; an output that holds other genes.
+            build; a chromosome that the FASTA lacks; aliases that cannot be used; an output that holds other genes.
         ModelError: weights that are damaged or of another architecture.
         MetalayerError: another pass of this model writes there, a worker that died, or a full disk; finished
             genes are kept.
     """
     model = _load(config)
     facts = _facts(config, model)
-    annotation, reference = read_annotation(config.annotation, config.min_intron_bp), Reference(config.fasta)
+    contigs = Contigs.of(config.aliases)
+    annotation = read_annotation(config.annotation, config.min_intron_bp, contigs)
+    reference = Reference(config.fasta, contigs)
     there: dict[str, list[AnnotatedGene]] = {}
     for annotated in annotation.genes:
         there.setdefault(annotated.gene.interval.chrom, []).append(annotated)
-    fitting = check_agreement(there, reference, config.annotation, allow_introns=config.allow_introns)
+    if contigs.path and not any(map(contigs.knows, annotation.names.values())):
+        logger.warning(
+            "%s has no name that %s has (%s)", contigs.path, config.annotation, listed(annotation.names.values())
+        )
+    fitting = check_agreement(
+        there,
+        reference,
+        config.annotation,
+        names=annotation.names,
+        lengths={f"{config.annotation} (##sequence-region)": annotation.lengths, str(contigs.path): contigs.lengths()},
+        allow_introns=config.allow_introns,
+    )
     by_chrom = fitting.genes
+    own_names = {chrom: reference.names[chrom] for chrom in by_chrom}
     handled = dict(sorted((Counter(annotation.handled) + fitting.handled).items()))
     genes = [annotated.gene for chrom in there for annotated in by_chrom.get(chrom, ())]
     positions = sum(map(len, genes))
@@ -101,9 +116,10 @@ def base_run(config: BaseConfig) -> dict[str, Any]:
             annotation_source=config.annotation_source,
             build=config.build,
             long_chroms={gene.interval.chrom for gene in genes if gene.interval.end > LARGEST_32_BIT},
+            contigs=own_names,
         )
         if not has_gene_table:
-            write_gene_table(config.output / "genes.tsv", genes)
+            write_gene_table(config.output / "genes.tsv", genes, own_names)
         manifest = {
             "format": "metalayer base layer",
             "format_version": _FORMAT_VERSION,
@@ -121,6 +137,7 @@ def base_run(config: BaseConfig) -> dict[str, Any]:
             "canonical": fitting.canonical,
             "any_introns_allowed": config.allow_introns,
             "annotation_handled": handled,
+            "contigs": own_names,
             "ambiguous_letters": reference.ambiguous,
             "files": _files(config, model.name),
         }
@@ -147,11 +164,11 @@ def fingerprint(config: BaseConfig) -> str:
 
 def is_written(config: BaseConfig, data_hash: str) -> bool:
     """Whether a pass of this fingerprint has written `config.output`, and its files are as it left them."""
-    wanted = {"fingerprint": data_hash, "annotation_source": config.annotation_source, "genome_build": config.build}
+    wanted = {"fingerprint": data_hash, "annotation_source": config.annotation_source}
     for path in config.output.glob(manifest_name("*")):
         with contextlib.suppress(ValueError):  # damaged: not of a finished pass
             manifest = unsealed(path.read_text(encoding="utf-8"))
-            if wanted.items() <= manifest.items():
+            if wanted.items() <= manifest.items() and same_build(manifest.get("genome_build"), config.build):
                 return not changed_files(manifest, config.output)
     return False
 
@@ -189,6 +206,7 @@ def _facts(config: BaseConfig, model: BaseModel) -> dict[str, Any]:
         "weights_sha256": getattr(model, "weights", {}),
         "fasta": file("FASTA", config.fasta),
         "annotation": file("annotation", config.annotation),
+        **({"aliases": file("aliases", config.aliases)} if config.aliases else {}),
     }
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from metalayer.config import EvaluateConfig
+from metalayer.contigs import Contigs
+from metalayer.data.gene_names import GeneNames
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
 from metalayer.data.score_files import ScoreFile
 from metalayer.errors import ArtifactError
@@ -17,6 +19,7 @@ from metalayer.evaluation.report import evaluate
 from metalayer.evaluation.tables import builds_note
 from metalayer.files import publish_file
 from metalayer.gene_groups import related
+from metalayer.genome import builds_once, same_build
 from metalayer.inference import Predictor
 from metalayer.schema import POSITIONS, ROWS, WAYS
 from metalayer.workflows.evaluate import score_positions
@@ -31,6 +34,7 @@ def evaluate_scores(
     config: EvaluateConfig | None = None,
     device: str = "auto",
     gene_table: Path | None = None,
+    aliases: Path | None = None,
 ) -> dict[str, Any]:
     """Compare a model with its base on all positions of labelled genes.
 
@@ -47,6 +51,7 @@ def evaluate_scores(
         config: bootstrap, coverage and k.
         device: of the network.
         gene_table: where genes must lie, and their paralog groups, which are resampled as one; None for neither.
+        aliases: names of contigs, where scores and gene table have different ones; see `contigs`.
 
     Returns:
         What was written: the report of `evaluation.report.evaluate`, with ways of asking, row_answers (the same
@@ -56,17 +61,20 @@ def evaluate_scores(
 
     Raises:
         ArtifactError: a file that cannot be used, without labels or letters, a gene in two files of one build,
-            or one that lies elsewhere than the gene table says.
+            or one that lies elsewhere than the gene table says; a gene table without most of them.
+        InputError: aliases that cannot be used.
         ModelError: a model directory that is absent or damaged.
     """
     from metalayer.device import resolve_device
 
     predictor = Predictor.load(model, resolve_device(device))
-    table = genes_from_frame(read_gene_table(gene_table)) if gene_table else {}
+    contigs = Contigs.of(aliases)
+    table = GeneNames(genes_from_frame(read_gene_table(gene_table, contigs)) if gene_table else {})
     with tempfile.TemporaryDirectory() as folder:
-        files = [ScoreFile.read([path], Path(folder) / f"{i}.parquet", table) for i, path in enumerate(scores)]
+        files = [ScoreFile.read([path], Path(folder) / f"{i}.parquet", table, contigs) for i, path in enumerate(scores)]
+        table.check("the scores", f"gene table {gene_table}")
         builds = {
-            "genome_builds": list(dict.fromkeys(file.store.genome_build for file in files)),
+            "genome_builds": builds_once(file.store.genome_build for file in files),
             "genes_in_several_builds": _genes_in_several(files),
         }
         if note := builds_note(builds):
@@ -111,7 +119,7 @@ def _genes_in_several(files: Sequence[ScoreFile]) -> list[str]:
             for other in earlier.setdefault(gene_id, []):
                 build, other_build = file.store.genome_build, other.store.genome_build
                 named = build and other_build
-                if build == other_build if named else gene == other.store.genes()[gene_id]:
+                if same_build(build, other_build) if named else gene == other.store.genes()[gene_id]:
                     cause = f"both of genome build {build}" if named else "at the same coordinates"
                     raise ArtifactError(
                         f"gene {gene_id} stands in two places: {other.paths} and {file.paths}, {cause}; give each gene "

@@ -24,13 +24,13 @@ from pydantic import BaseModel, ConfigDict
 import metalayer
 from metalayer.config import DataConfig, ScoreConfig
 from metalayer.data.discovery import check_written, find_score_files
-from metalayer.data.nucleotide_scores import genes_in, genome_build_of, write_tracks
+from metalayer.data.nucleotide_scores import contigs_in, genes_in, genome_build_of, write_tracks
 from metalayer.data.scored import ScoredGenome, ScoredGenomeWriter, genome_order
 from metalayer.data.tracks import TrackStore
 from metalayer.device import resolve_device, use_threads
 from metalayer.errors import ArtifactError, ConfigError, InputError, MetalayerError
 from metalayer.files import publish_file, scratch_directory, sha256
-from metalayer.genome import LARGEST_32_BIT, Gene, one_based
+from metalayer.genome import LARGEST_32_BIT, Gene, builds_once, one_based
 from metalayer.inference import Predictor
 from metalayer.integrity import sealed
 from metalayer.models.bundle import digest, read_description
@@ -77,12 +77,18 @@ class ScoringPlan:
         genome_build: that the files name; None where they name none.
         files: SHA-256 by path, all in one folder.
         shards: of all their genes.
+        contigs: names of chromosomes in the FASTA, by ours, as the files name them.
     """
 
     base_model: str
     genome_build: str | None
     files: dict[Path, str]
     shards: tuple[Shard, ...]
+    contigs: dict[str, str]
+
+    def facts(self) -> dict[str, Any]:
+        """base_model, genome_build and contigs, of the files: JSON-ready."""
+        return {"base_model": self.base_model, "genome_build": self.genome_build, "contigs": self.contigs}
 
     @property
     def data_hash(self) -> str:
@@ -129,7 +135,7 @@ def plan_shards(data: DataConfig, shards: int) -> ScoringPlan:
         ConfigError: more shards than genes.
     """
     files = find_score_files(data)
-    builds = sorted({build for path in files if (build := genome_build_of(path))})
+    builds = [build for build in builds_once(map(genome_build_of, files)) if build]
     if len(builds) > 1:
         raise ArtifactError(f"{files[0].parent}: files of several genome builds, {', '.join(builds)}; score each alone")
     file_of: dict[str, Path] = {}
@@ -163,7 +169,8 @@ def plan_shards(data: DataConfig, shards: int) -> ScoringPlan:
                 ),
             )
         )
-    return ScoringPlan(data.base_model, builds[0] if builds else None, contents, tuple(made))
+    contigs = {ours: theirs for path in files for ours, theirs in contigs_in(path).items()}
+    return ScoringPlan(data.base_model, builds[0] if builds else None, contents, tuple(made), contigs)
 
 
 def named_model(config: ScoreConfig, base_model: str) -> ScoringModel | None:
@@ -294,7 +301,7 @@ def merge_shards(
     Args:
         plan: the shards there must be.
         parts: file and manifest of each that there is.
-        facts: base_model, genome_build and model (`ScoringModel.facts`) for the manifest.
+        facts: those of `ScoringPlan.facts`, and model (`ScoringModel.facts`), for the manifest.
         output: Parquet of `data.scored`; appears whole or not at all.
 
     Returns:
