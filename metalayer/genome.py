@@ -148,6 +148,15 @@ def normalise_gene_id(gene_id: str) -> str:
     return text[5:] if text.startswith(("gene-", "gene:")) else text
 
 
+_VERSION = re.compile(r"(?<=\d{5})\.\d+(?=$|_)")
+"""Only after a number that is long enough for an accession: C. elegans calls different genes F23H11.3 and F23H11.4."""
+
+
+def unversioned(gene_id: str) -> str:
+    """An id without its version: `ENSG00000182378.15` is `ENSG00000182378`, and ..._PAR_Y keeps that mark."""
+    return _VERSION.sub("", gene_id)
+
+
 def half_open(start: int, end: int) -> tuple[int, int]:
     """1-based inclusive, as in GFF and gene tables, to 0-based half-open."""
     return start - 1, end

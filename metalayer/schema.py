@@ -130,8 +130,8 @@ IDENTITY_COLUMNS: frozenset[str] = frozenset(
 """Never features: they name the row."""
 
 GENE_COLUMNS: tuple[str, ...] = ("gene_id", "gene_name", "chrom", "strand", "start", "end")
-"""The gene table: start and end are 1-based inclusive; `paralog_group` and `contig` (its chromosome's name in the FASTA)
-are optional."""
+"""The gene table: start and end are 1-based inclusive; `paralog_group` and `contig`, the name of the chromosome in the
+FASTA, are optional."""
 TRACK_COLUMNS: tuple[str, ...] = ("gene_id", "chrom", "strand", "position", "base", *BASE_SCORES)
 """Per-nucleotide scores: position 1-based genomic, base on the plus strand, scores on the exon
 base; `label` and `paralog` are optional."""

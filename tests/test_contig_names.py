@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -24,11 +25,13 @@ from metalayer.data.gene_table import read_gene_table
 from metalayer.data.nucleotide_scores import contigs_in
 from metalayer.data.scored import ScoredGenome, ScoredGenomeWriter
 from metalayer.data.splits import make_split
-from metalayer.errors import ArtifactError, InputError
-from metalayer.genome import Gene, Interval, builds_once, normalise_build, normalise_gene_id, same_build
+from metalayer.errors import ArtifactError, InputError, SplitError
+from metalayer.genome import Gene, Interval, builds_once, normalise_build, normalise_gene_id, same_build, unversioned
 from metalayer.integrity import unsealed
 from metalayer.workflows.base_run import base_run, fingerprint, is_written
 from metalayer.workflows.score_genome import plan_shards
+from metalayer.workflows.train_genes import refuse_crossing
+from tests.releases import make_bundle
 from tests.test_annotation_forms import LENGTH, genome, many, write
 
 REPORT_HEADER = (
@@ -172,7 +175,7 @@ def test_kinds_by_name(name: str, kind: int) -> None:
 
 def on_contigs(folder: Path, *chroms: str, ends: Mapping[str, int] | None = None) -> dict[str, str]:
     """Chromosome of each gene's contig by the id that `read_annotation` gives it, for one gene on several contigs."""
-    lines = [line.replace(f"{chrom}g", "G") for chrom in chroms for line in many([chrom], 1)]
+    lines = [line.replace(f"{chrom}g0", "G") for chrom in chroms for line in many([chrom], 1)]
     far = [f'{c} exon {end - 10} {end} + gene_id "far{c}"; transcript_id "t";' for c, end in (ends or {}).items()]
     return read(write(folder, [*lines, *far]), None)
 
@@ -197,7 +200,7 @@ def test_the_chromosome_keeps_a_genes_id(tmp_path: Path) -> None:
 def test_the_report_says_which_contig_is_the_chromosome(tmp_path: Path) -> None:
     """By name alone NT_167244.2 is as good as NT_187361.1, and longer."""
     path = write(
-        tmp_path, [line.replace(f"{c}g", "G") for c in ("NT_167244.2", "NT_187361.1") for line in many([c], 1)]
+        tmp_path, [line.replace(f"{c}g0", "G") for c in ("NT_167244.2", "NT_187361.1") for line in many([c], 1)]
     )
     assert read(path, None)["G"] == "NT_167244.2"
     assert read(path, report(tmp_path)) == {"G": "KI1_RANDOM", "G_6_GL000250v2_alt": "6_GL000250v2_alt"}
@@ -388,7 +391,7 @@ def test_a_data_root_by_the_other_name_of_its_build(
 def renamed(path: Path, change: Callable[[str], str], column: str = "gene_id") -> None:
     """A gene table with other ids."""
     frame = pl.read_csv(path, separator="\t", infer_schema=False)
-    frame.with_columns(pl.col(column).map_elements(change, return_dtype=pl.String)).write_csv(path, separator="\t")
+    frame.with_columns(pl.Series(column, list(map(change, frame[column])))).write_csv(path, separator="\t")
 
 
 def accession(gene_id: str) -> str:
@@ -400,8 +403,9 @@ def accession(gene_id: str) -> str:
 def with_accessions(base_layer: Path, version: str) -> Path:
     """The simulation's rows and scores with ids as Ensembl's, and a version."""
     for path in base_layer.glob("nucleotide_scores/*.parquet"):
-        ids = pl.col("gene_id").cast(pl.String).map_elements(lambda i: accession(i) + version, return_dtype=pl.String)
-        pl.read_parquet(path).with_columns(ids).write_parquet(path)
+        frame = pl.read_parquet(path)
+        ids = [accession(gene_id) + version for gene_id in frame["gene_id"].cast(pl.String)]
+        frame.with_columns(pl.Series("gene_id", ids)).write_parquet(path)
     for path in base_layer.glob("data/*/*/*/meta_models/*.tsv"):
         renamed(path, lambda i: accession(i) + version)
     return base_layer
@@ -485,8 +489,8 @@ def test_aliases_between_a_gene_table_and_scores(
     """`data.aliases`: rows, scores and gene table may each have names of their own."""
     table = read_gene_table(base_layer / "genes.tsv")
     chroms = sorted(set(table["chrom"]))
-    (tmp_path / "aliases.tsv").write_text("".join(f"chr{c}\tNC_{int(c):06d}.1\n" for c in chroms))
-    renamed(base_layer / "genes.tsv", lambda name: f"NC_{int(name[3:]):06d}.1", "chrom")
+    (tmp_path / "aliases.tsv").write_text("".join(f"chr{c}\tNC_{c}.1\n" for c in chroms))
+    renamed(base_layer / "genes.tsv", lambda name: f"NC_{name[3:]}.1", "chrom")
     with pytest.raises(ArtifactError, match=r"the gene table says NC_.*give --aliases \(data.aliases\)"):
         ArtifactLoader(data_config(base_layer)).load(tmp_path / "loaded")
     config = data_config(base_layer, aliases=tmp_path / "aliases.tsv")
@@ -498,3 +502,34 @@ def test_aliases_between_a_gene_table_and_scores(
     assert set(genes["chrom"]) == set(chroms)
     with pytest.raises(ArtifactError, match=r"data\.aliases: given .*none"):
         ArtifactLoader(data_config(base_layer, aliases=tmp_path / "none")).load(tmp_path / "loaded")
+
+
+def test_evaluate_with_a_gene_table_of_other_names(
+    base_layer: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ids with versions and chromosomes as accessions; two files of one build by its two names."""
+    with_accessions(base_layer, ".7")
+    files = sorted(base_layer.glob("nucleotide_scores/*.parquet"))[:2]
+    for path, build in zip(files, ("hg38", "GRCh38"), strict=True):
+        pl.read_parquet(path).write_parquet(path, metadata={"genome_build": build})
+    renamed(base_layer / "genes.tsv", lambda gene_id: accession(gene_id) + ".8")
+    chroms = sorted(set(read_gene_table(base_layer / "genes.tsv")["chrom"]))
+    renamed(base_layer / "genes.tsv", lambda name: f"NC_{name[3:]}.1", "chrom")
+    (tmp_path / "aliases.tsv").write_text("".join(f"chr{c}\tNC_{c}.1\n" for c in chroms))
+    options = ["evaluate", "--model", str(make_bundle(tmp_path / "model")), "--device", "cpu", "--scores"]
+    options += [*map(str, files), "--gene-table", str(base_layer / "genes.tsv"), "--output", str(tmp_path / "a.json")]
+    assert cli.main(options) == 2
+    message = capsys.readouterr().err
+    assert "genes of the scores are not in gene table" in message
+    assert "where these are names of one chromosome, --aliases (data.aliases) maps them" in message
+    assert cli.main([*options, "--aliases", str(tmp_path / "aliases.tsv")]) == 0
+    assert json.loads((tmp_path / "a.json").read_text())["genome_builds"] == ["hg38"]
+
+
+def test_genes_of_two_versions_are_one() -> None:
+    """What was trained on is judged on in no version."""
+    older, newer = ({f"ENSG00000000001.{v}": Gene.from_table("x", "1", "+", at, at + 9)} for v, at in ((1, 5), (2, 50)))
+    with pytest.raises(SplitError, match=r"1 genes are in --scores and in --valid-scores \(ENSG00000000001\.1\)"):
+        refuse_crossing(older, newer, "--scores", "--valid-scores")
+    assert unversioned("F23H11.3") == "F23H11.3"
+    assert unversioned("ENSG00000182378.15_PAR_Y") == "ENSG00000182378_PAR_Y"

@@ -9,19 +9,16 @@ than half, of the genes is of another annotation.
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from metalayer.errors import ArtifactError
-from metalayer.genome import MITOCHONDRIAL, Gene, same_chrom
+from metalayer.genome import MITOCHONDRIAL, Gene, same_chrom, unversioned
 
 logger = logging.getLogger(__name__)
 
 MAX_UNKNOWN = 0.5
 """Share of genes that a gene table may lack: genes that it lacks have no paralogs, and perhaps no place."""
-_VERSION = re.compile(r"(?<=\d{5})\.\d+(?=$|_)")
-"""Only after a number that is long enough for an accession: C. elegans calls different genes F23H11.3 and F23H11.4."""
 
 
 class GeneNames(Mapping[str, Gene]):
@@ -34,14 +31,15 @@ class GeneNames(Mapping[str, Gene]):
             chrom = gene.interval.chrom
             self._by_stem.setdefault((_stem(gene_id, chrom), _one(chrom)), []).append(gene_id)
         self._found: dict[str, str | None] = {}
-        self._chroms: dict[str, str] = {}
+        self._chroms: dict[str, str] = {}  # where each was asked for
 
     def __getitem__(self, gene_id: str) -> Gene:
         known = self._found.get(gene_id, gene_id)
         if known is None or known not in self._table:
             raise KeyError(gene_id)
         gene = self._table[known]
-        chrom = self._chroms.get(gene_id, gene.interval.chrom)
+        chrom = self._chroms.get(gene_id, "")
+        chrom = chrom if same_chrom(chrom, gene.interval.chrom) else gene.interval.chrom
         if (known, chrom) == (gene_id, gene.interval.chrom):
             return gene
         return replace(gene, gene_id=gene_id, interval=replace(gene.interval, chrom=chrom))
@@ -66,9 +64,7 @@ class GeneNames(Mapping[str, Gene]):
             if gene_id not in self._table:
                 stems = self._by_stem.get((_stem(gene_id, chrom), _one(chrom)), [])
                 known = stems[0] if len(stems) == 1 else None
-            self._found[gene_id] = known
-            if known and same_chrom(chrom, self._table[known].interval.chrom):
-                self._chroms[gene_id] = chrom
+            self._found[gene_id], self._chroms[gene_id] = known, chrom
         return self.get(gene_id)
 
     def check(self, what: str, table: str) -> None:
@@ -98,6 +94,7 @@ class GeneNames(Mapping[str, Gene]):
                 f"{len(lacking)} of {asked} genes of {what} are not in {table}, also without versions of ids: one is "
                 f"{lacking[0]}, the table has {example}. At most {100 * MAX_UNKNOWN:g} % may be absent, as where genes "
                 "without place and paralogs go together is not known. Give the gene table of their annotation, or none"
+                + self._elsewhere(lacking)
             )
         if lacking:
             logger.warning(
@@ -105,10 +102,22 @@ class GeneNames(Mapping[str, Gene]):
                 *(len(lacking), asked, what, table, ", ".join(lacking[:3]) + " ..." * (len(lacking) > 3)),
             )
 
+    def _elsewhere(self, lacking: Iterable[str]) -> str:
+        """A sentence on a gene that the table has on another chromosome, or one of another name; else nothing."""
+        places = {_stem(gene_id, chrom): (gene_id, chrom) for (_, chrom), (gene_id, *_) in self._by_stem.items()}
+        for gene_id in lacking:
+            known, chrom = places.get(_stem(gene_id, self._chroms[gene_id]), ("", ""))
+            if known:
+                return (
+                    f". {gene_id} is {known} of the table, but on {self._chroms[gene_id]} and there on {chrom}: where "
+                    "these are names of one chromosome, --aliases (data.aliases) maps them"
+                )
+        return ""
+
 
 def _stem(gene_id: str, chrom: str) -> str:
     """An id without version, mark of a pseudoautosomal copy and the chromosome that a base-layer pass adds."""
-    plain = _VERSION.sub("", gene_id)
+    plain = unversioned(gene_id)
     for mark in (f"_PAR_{chrom}", f"_{chrom}"):
         plain = plain.removesuffix(mark)
     return plain

@@ -19,7 +19,7 @@ from metalayer.evaluation.report import evaluate
 from metalayer.evaluation.tables import builds_note
 from metalayer.files import publish_file
 from metalayer.gene_groups import related
-from metalayer.genome import builds_once, same_build
+from metalayer.genome import builds_once, same_build, unversioned
 from metalayer.inference import Predictor
 from metalayer.schema import POSITIONS, ROWS, WAYS
 from metalayer.workflows.evaluate import score_positions
@@ -131,7 +131,8 @@ def _genes_in_several(files: Sequence[ScoreFile]) -> list[str]:
 
 def _seen_in_training(predictor: Predictor, genes: set[str]) -> list[str]:
     split = predictor.info.get("split") or {}
-    seen = sorted(genes & {gene for part in ("train", "valid") for gene in split.get(part, ())})
+    known = {unversioned(gene) for part in ("train", "valid") for gene in split.get(part, ())}
+    seen = sorted(gene for gene in genes if unversioned(gene) in known)
     if seen:
         logger.warning(
             "%d of %d genes were seen in training (%s ...): their figures are too good",

@@ -16,7 +16,7 @@ from metalayer.data.tracks import TrackStore
 from metalayer.device import use_threads
 from metalayer.errors import SplitError
 from metalayer.files import sha256
-from metalayer.genome import Gene
+from metalayer.genome import Gene, unversioned
 from metalayer.inference import Predictor
 from metalayer.models.build import build_model
 from metalayer.models.bundle import save_model
@@ -159,7 +159,7 @@ def gene_parts(data: Path, separate: bool, config: MetaLayerConfig) -> tuple[Gen
 
 
 def refuse_crossing(genes: Mapping[str, Gene], others: Mapping[str, Gene], option: str, other_option: str) -> None:
-    """Refuse genes on both sides, by name or by place.
+    """Refuse genes on both sides, by name, in any version, or by place.
 
     Args:
         genes: gene by id.
@@ -170,7 +170,8 @@ def refuse_crossing(genes: Mapping[str, Gene], others: Mapping[str, Gene], optio
     Raises:
         SplitError: a gene that is, or overlaps, one of the others.
     """
-    both = sorted(set(genes) & set(others))
+    versions = set(map(unversioned, others))
+    both = sorted(gene_id for gene_id in genes if unversioned(gene_id) in versions)
     if both:
         raise SplitError(
             f"{len(both)} genes are in {option} and in {other_option} ({', '.join(both[:5])}): what was learned from "
