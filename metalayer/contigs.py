@@ -135,8 +135,9 @@ class Contigs:
             names: of both files, as they stand there.
         """
         if self.path is None:
-            kind = "NCBI's assembly report of the build" if any(map(_ACCESSION.fullmatch, names)) else "their aliases"
-            return f"If these are names of the same contigs, --aliases (base.aliases) with {kind} maps them"
+            is_accession = any(map(_ACCESSION.fullmatch, names))
+            kind = "NCBI's assembly report of the build" if is_accession else "a table of their names"
+            return f"If these are other names of the same contigs, map them: --aliases (base.aliases) with {kind}"
         versions = {
             match[1]: name
             for name in (name for contig in self.lines.values() for name in contig.names)

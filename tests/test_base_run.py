@@ -313,7 +313,9 @@ def test_an_annotation_of_another_build_is_noticed(
         pwm_pass(simulation, out, annotation=shifted(10**7))
     text = fasta.read_text()
     (tmp_path / "part.fa").write_text(text[: text.index(">", 1)])
-    with pytest.raises(InputError, match=r"has no chromosome 2, 3.*The FASTA has 1; the.*Give the whole reference"):
+    with pytest.raises(
+        InputError, match=r"has no chromosome chr2, chr3.*The FASTA has chr1; the.*Give the whole reference"
+    ):
         pwm_pass(simulation, out, fasta=tmp_path / "part.fa")
     assert not out.exists()
 

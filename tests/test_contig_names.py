@@ -253,7 +253,7 @@ def test_names_that_do_not_meet_are_listed(tmp_path: Path, capsys: pytest.Captur
     assert run(tmp_path, *pair(tmp_path, UCSC, REFSEQ)) == 2
     message = capsys.readouterr().err
     assert "The FASTA has chr1, chr6, chrM; the annotation NC_000001.11, NC_000006.12, NC_012920.1" in message
-    assert "--aliases (base.aliases) with NCBI's assembly report of the build maps them" in message
+    assert "map them: --aliases (base.aliases) with NCBI's assembly report of the build" in message
     assert not (tmp_path / "out").exists()
 
 

@@ -136,8 +136,8 @@ def check_agreement(
         raise InputError(
             f"FASTA {reference.path} has no chromosome {listed(lacking)} of the annotation {annotation}. The FASTA has "
             f"{listed(reference.names.values())}; the annotation {listed(theirs.values())}. "
-            f"{reference.contigs.hint([*lacking, *reference.names.values()])}. Else give the whole reference, or an "
-            "annotation of what is there"
+            "Give the whole reference, or an annotation of what is there. "
+            + reference.contigs.hint([*lacking, *reference.names.values()])
         )
     if not found.genes:
         raise InputError(f"no gene of {annotation} has letters other than N in {reference.path}")

@@ -384,8 +384,9 @@ def _check(frame: pl.DataFrame, path: Path, gene_table: GeneNames, seen: set[str
     if known and not _same_place(known, gene):
         raise ArtifactError(
             f"{path}: gene {gene_id} lies at {_place(gene)}, but the gene table says {_place(known)}. Are scores and "
-            "gene table of one annotation and genome build? Where only names of chromosomes differ, give --aliases "
-            "(data.aliases)"
+            "gene table of one genome build?"
+            + " Where only names of chromosomes differ, give --aliases (data.aliases)"
+            * (not same_chrom(known.interval.chrom, gene.interval.chrom))
         )
     return gene
 
