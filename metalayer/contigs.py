@@ -10,6 +10,7 @@ from __future__ import annotations
 import gzip
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ _KIND_OF_ROLE = {
 }
 """Sequence-Role of NCBI's assembly report; all others (alt-scaffold, fix-patch, novel-patch) are alternatives."""
 _CHROMOSOME_NAME = re.compile(r"\d+[LRABab]?|[XYWZM]|MT|[IVX]+", re.ASCII)
-_CHROMOSOME_ACCESSION = re.compile(r"(NC_|CM)\d+(\.\d+)?", re.ASCII)
+_CHROMOSOME_ACCESSION = re.compile(r"(NC_|CM|CP)\d+(\.\d+)?", re.ASCII)
 _ALTERNATIVE_NAME = re.compile(
     r"(?i).*_(alt|fix|patch|hap\d+)|_?(HS|MM)CHR(?!.*(UNLOCALIZED|RANDOM)).*_CTG.*", re.ASCII
 )
@@ -105,6 +106,8 @@ class Contigs:
         found = self._by_name.get(plain)
         if found is None and plain.startswith("_"):  # Ensembl's CHR_HSCHR6_MHC_APD_CTG1
             found = self._by_name.get(plain[1:])
+        if found is None and "|" in plain:  # NCBI's older gi|568815597|ref|NC_000001.11|
+            found = next(filter(None, map(self._by_name.get, plain.split("|"))), None)
         return found
 
     def twin(self, key: str) -> str | None:
@@ -192,7 +195,7 @@ _FORMS = (
 def _key(names: tuple[str, ...]) -> str:
     """The name of a chromosome, as in `1` or `2L`, else the first; a name that stays as it is without `chr`."""
     plain = [normalise_chrom(name) for name in names]
-    fixed = [name for name in plain if normalise_chrom(name) == name] or plain
+    fixed = [name for name in plain if normalise_chrom(name) == name and not re.search(r"\s", name)] or plain
     return next((name for name in fixed if _CHROMOSOME_NAME.fullmatch(name)), fixed[0])
 
 
@@ -258,16 +261,20 @@ def _of_report(rows: _Rows) -> list[_Draft]:
     def of(fields: list[str], column: str) -> str:
         return fields[at[column]] if column in at else ""
 
-    molecules = [
-        of(fields, "assigned-molecule")
+    columns = ("ucsc-style-name", "sequence-name", "genbank-accn", "refseq-accn")
+    named = Counter(
+        name
         for _, fields in rows.fields
-        if of(fields, "sequence-role") == "assembled-molecule"
-    ]
+        for name in {
+            normalise_chrom(of(fields, column))
+            for column in (*columns, "assigned-molecule")
+            if column in columns or of(fields, "sequence-role") == "assembled-molecule"
+        }
+    )
     drafts = []
     for line, fields in rows.fields:
         role, molecule = of(fields, "sequence-role"), of(fields, "assigned-molecule")
-        is_name = role == "assembled-molecule" and molecules.count(molecule) == 1
-        columns = ("ucsc-style-name", "sequence-name", "genbank-accn", "refseq-accn")
+        is_name = role == "assembled-molecule" and named[normalise_chrom(molecule)] == 1
         names = [molecule if is_name else "", *(of(fields, column) for column in columns)]
         kept = tuple(dict.fromkeys(name for name in names if name.lower() not in _NONE))
         if kept:

@@ -98,6 +98,8 @@ def test_another_gene_is_not_taken_for_the_one_that_was_asked() -> None:
         replace(gene, scores={**gene.scores, "base": gene.scores["meta"]}),
     ]
     assert len({gene_key(one) for one in [gene, *others]}) == 6
+    hg38, grch38 = (replace(gene, genome_build=build) for build in ("hg38", "GRCh38.p14"))
+    assert gene_key(hg38) == gene_key(grch38)
     assert gene_key(replace(gene, scores={"base": gene.scores["base"]})) == gene_key(gene)
 
     # A test set is its genes and their labels, in any order and whatever scored them.

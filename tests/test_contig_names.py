@@ -6,6 +6,7 @@ import gzip
 import json
 import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +26,15 @@ from metalayer.data.gene_table import read_gene_table
 from metalayer.data.nucleotide_scores import contigs_in
 from metalayer.data.scored import ScoredGenome, ScoredGenomeWriter
 from metalayer.data.splits import make_split
-from metalayer.errors import ArtifactError, InputError, SplitError
+from metalayer.errors import ArtifactError, EvaluationError, InputError, SplitError
+from metalayer.evaluation.metrics import Pooled
 from metalayer.genome import Gene, Interval, builds_once, normalise_build, normalise_gene_id, same_build, unversioned
 from metalayer.integrity import unsealed
 from metalayer.workflows.base_run import base_run, fingerprint, is_written
 from metalayer.workflows.score_genome import plan_shards
 from metalayer.workflows.train_genes import refuse_crossing
 from tests.releases import make_bundle
+from tests.scored_genes import make_genes
 from tests.test_annotation_forms import LENGTH, genome, many, write
 
 REPORT_HEADER = (
@@ -70,7 +73,7 @@ def test_rules_without_a_table() -> None:
 
 def test_an_assembly_report_as_it_comes(tmp_path: Path) -> None:
     contigs = Contigs.of(report(tmp_path))
-    for name in ("1", "chr1", "CM000663.2", "NC_000001.11"):
+    for name in ("1", "chr1", "CM000663.2", "NC_000001.11", "gi|568815597|ref|NC_000001.11|"):
         assert contigs.key(name) == "1"
     assert {contigs.key(name) for name in ("M", "MT", "chrM", "chrMT", "NC_012920.1", "J01415.2")} == {"MT"}
     alternative = {contigs.key(name) for name in (MHC, f"CHR_{MHC}", "chr6_GL000250v2_alt", "NT_167244.2")}
@@ -142,8 +145,15 @@ def test_m_and_mt_that_are_two(tmp_path: Path) -> None:
     found = dict(Reference(tmp_path / "a.fa", contigs).chromosomes(["MT"]))
     assert {chrom: len(tokens) for chrom, tokens in found.items()} == {"MT": 2}
     assert found["MT"].tolist() == [2, 3]
-    with pytest.raises(InputError, match="chromosome MT stands there twice, as chrM and as chrMT"):
-        list(Reference(tmp_path / "a.fa").chromosomes(["MT", "2"]))
+    for lines in (">chrM\nAC\n>chrMT\nGR\n", ">chrMT\nGR\n>chrM\nAC\n>chr2\nA\n", ">chrMT\nGR\n"):
+        (tmp_path / "a.fa").write_text(lines)
+        reference = Reference(tmp_path / "a.fa")
+        assert dict(reference.chromosomes(["MT", "3"]))["MT"].tolist() == [2, 4]  # also without a table: the very name
+        assert (reference.names["MT"], reference.ambiguous) == ("chrMT", {"MT": 1})
+    assert dict(reference.chromosomes(["M", "3"]))["M"].tolist() == [2, 4]
+    (tmp_path / "a.fa").write_text(">chrM\nAC\n>chr2\nA\n>M\nG\n")
+    with pytest.raises(InputError, match="chromosome M stands there twice, as chrM and as M"):
+        list(Reference(tmp_path / "a.fa").chromosomes(["M", "3"]))
 
 
 @pytest.mark.parametrize(
@@ -533,3 +543,28 @@ def test_genes_of_two_versions_are_one() -> None:
         refuse_crossing(older, newer, "--scores", "--valid-scores")
     assert unversioned("F23H11.3") == "F23H11.3"
     assert unversioned("ENSG00000182378.15_PAR_Y") == "ENSG00000182378_PAR_Y"
+
+
+def test_an_assigned_molecule_that_is_no_name(tmp_path: Path) -> None:
+    """Of two haplotypes, or where a scaffold is called so: the other names stand. Several words are no key."""
+    rest = ("Chromosome", "na", "<>", "na", "Primary Assembly", 10, "na")
+    contigs = [
+        ("hap1_chr", "assembled-molecule", "1", *rest),
+        ("hap2_chr", "assembled-molecule", "1", *rest),
+        ("LG2", "assembled-molecule", "2", *rest),
+        ("2", "unplaced-scaffold", "na", *rest),
+        ("linkage group 3", "assembled-molecule", "na", "na", "CP1.1", "=", "na", "Primary Assembly", 10, "na"),
+    ]
+    found = Contigs.of(report(tmp_path, contigs))
+    assert list(found.lines) == ["hap1_chr", "hap2_chr", "LG2", "2", "CP1.1"]
+    assert found.key("chr1") == "1"
+
+
+def test_genes_of_one_build_by_two_names_are_clustered_by_place() -> None:
+    genes = [
+        replace(gene, genome_build=build, gene=Gene.from_table(gene.gene_id, "1", "+", at, at + 299))
+        for gene, build, at in zip(make_genes(3), ("hg38", "GRCh38", "hg19"), (1, 200, 100), strict=True)
+    ]
+    assert len(Pooled.of(genes, ["base"]).sizes) == 2  # the third lies elsewhere
+    with pytest.raises(EvaluationError, match="there more than once"):
+        Pooled.of([genes[0], replace(genes[0], genome_build="GRCh38")], ["base"])

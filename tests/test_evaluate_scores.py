@@ -106,6 +106,9 @@ def test_builds_that_files_name_come_through(frame: pl.DataFrame, tmp_path: Path
     files[1] = write(second, tmp_path / "2.parquet", "GRCh37")
     write_tracks(files, out, {}, refused)
     assert TrackStore(out).genome_build == "GRCh37"
+    files[1] = write(second, tmp_path / "2.parquet", "hg19")
+    assert write_tracks(files, out, {}, refused).genome_builds == ["GRCh37"]
+    assert TrackStore(out).genome_build == "GRCh37"
     files[1] = write(second, tmp_path / "2.parquet", "GRCh38")
     assert write_tracks(files, out, {}, refused).genome_builds == ["GRCh37", "GRCh38"]
     assert TrackStore(out).genome_build is None
@@ -229,6 +232,7 @@ def run(bundle: Path, folder: Path, *scores: Path, **options: Path) -> int:
         ("GRCh37", None, 0, "at the same coordinates"),
         ("GRCh38", "GRCh38", 0, "both of genome build GRCh38"),
         ("GRCh38", "GRCh38", 137, "both of genome build GRCh38"),
+        ("GRCh38", "hg38", 137, "both of genome build hg38"),
     ],
 )
 def test_a_gene_twice_in_one_build_is_refused(

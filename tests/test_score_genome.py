@@ -61,8 +61,7 @@ def score(plan: ScoringPlan, model: Path, folder: Path) -> Parts:
 
 def facts(plan: ScoringPlan, model: Path) -> dict:
     return {
-        "base_model": plan.base_model,
-        "genome_build": plan.genome_build,
+        **plan.facts(),
         "model": ScoringModel(model, Predictor.load(model).digest).facts(),
     }
 
@@ -157,6 +156,9 @@ class TestPlan:
             pq.write_table(table.replace_schema_metadata({GENOME_BUILD_KEY: build}), path)
         with pytest.raises(ArtifactError, match="several genome builds, GRCh37, GRCh38"):
             plan_of(base_layer, 2)
+        table = pq.read_table(first)
+        pq.write_table(table.replace_schema_metadata({GENOME_BUILD_KEY: "hg38"}), first)
+        assert plan_of(base_layer, 2).genome_build == "hg38"  # another name of GRCh38
 
 
 class TestScores:

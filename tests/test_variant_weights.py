@@ -20,6 +20,7 @@ from metalayer.data.labels import label_rows
 from metalayer.data.nucleotide_scores import write_tracks
 from metalayer.data.tracks import TrackStore
 from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE, VariantWeights
+from metalayer.errors import ArtifactError
 from metalayer.inference import Predictor
 from metalayer.models.build import build_model
 from metalayer.models.bundle import load_model
@@ -69,7 +70,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def weigh(
-    base: Path, folder: Path, variants: Sequence[tuple[str, str]], **changes: Any
+    base: Path, folder: Path, variants: Sequence[tuple[str, str]], build: str = "GRCh38", **changes: Any
 ) -> tuple[VariantWeights, dict[str, Any]]:
     lines = ["hg19\thg38\tclassification", *(f"9-9-A-C\t{place}\t{kind}" for place, kind in variants)]
     (folder / "splicevardb.download.tsv").write_text("\n".join(lines) + "\n")
@@ -78,7 +79,7 @@ def weigh(
     (artifacts / "analysis_sequences_1_chunk_1_2.tsv").write_text("x\n")
     config = DataConfig(base_model="pwm", data_root=folder, variant_source="splicevardb", **changes)
     files = (base / "rows.parquet", base / "genes.parquet")
-    report = label_rows(*files, config, folder / "out.parquet", "GRCh38", base / "tracks.parquet")
+    report = label_rows(*files, config, folder / "out.parquet", build, base / "tracks.parquet")
     weights = VariantWeights.read(folder / VARIANT_WEIGHTS_FILE)
     assert weights is not None
     return weights, report["variants"]
@@ -127,6 +128,14 @@ def test_which_positions_a_variant_touches(
     assert positions(weights) == {gene_id: dict.fromkeys(touched, 2.0)}
     assert report["positions"]["matched"] == 1
     assert report["positions"]["positions_weighted"] == len(touched)
+
+
+@pytest.mark.parametrize("build", ["hg38", "grch38.p14"])
+def test_a_build_by_its_other_name(base: Path, tmp_path: Path, build: str) -> None:
+    weights, _ = weigh(base, tmp_path, [("1-1021-A-C", "Normal")], build)
+    assert positions(weights) == {"a": {20: 1.5}}
+    with pytest.raises(ArtifactError, match="the rows' build is 'mm10'"):
+        weigh(base, tmp_path, [("1-1021-A-C", "Normal")], "mm10")
 
 
 def test_with_a_radius_it_is_the_distance_to_the_exon_base(base: Path, tmp_path: Path) -> None:

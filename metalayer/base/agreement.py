@@ -132,7 +132,7 @@ def check_agreement(
     if absent:
         given = names or {}
         theirs = {chrom: given.get(chrom, chrom) for chrom in genes}
-        lacking = [theirs[chrom] for chrom in absent]
+        lacking = [theirs[chrom] for chrom in genes if chrom in absent]
         raise InputError(
             f"FASTA {reference.path} has no chromosome {listed(lacking)} of the annotation {annotation}. The FASTA has "
             f"{listed(reference.names.values())}; the annotation {listed(theirs.values())}. "

@@ -56,12 +56,13 @@ class Reference:
         """Our name and tokens, uint8 (L,), plus strand, of the wanted chromosomes in file order.
 
         A wanted chromosome that the file lacks is not given: the caller says what it was wanted for. `M` and `MT` are
-        one, given by the name that is wanted.
+        one, given by the name that is wanted, at the end: a file that has both (UCSC's hg19) means two by them.
 
         Raises:
             InputError: no such file, no FASTA, a damaged one, a letter that is none, or a chromosome twice.
         """
         left = set(wanted)
+        twins: dict[str, bytearray] = {}
         name, tokens = "", bytearray()
         with self._reading(), self._open() as handle:
             for piece in _pieces(handle):
@@ -71,7 +72,7 @@ class Reference:
                     elif not name and piece.strip():
                         raise InputError(f"FASTA {self.path}: its first line is no header of the form >chr1")
                     continue
-                if name in left:
+                if name in left and twins.get(name) is not tokens:
                     yield name, np.frombuffer(tokens, dtype=np.uint8)
                     left.discard(name)
                     if not left:
@@ -82,14 +83,16 @@ class Reference:
                 twin = self.contigs.twin(name)
                 if name not in wanted and twin in left:
                     name = twin
-                if name in wanted and name not in left:
+                    twins[name] = tokens
+                elif name in wanted and name not in left:
                     raise InputError(
                         f"FASTA {self.path}: chromosome {name} stands there twice, as {self.names[name]} and as {own}"
                     )
                 self.names[name] = own
                 self.ambiguous.pop(name, None)  # of an earlier reading
             if name in left:
-                yield name, np.frombuffer(tokens, dtype=np.uint8)
+                twins[name] = tokens
+            yield from ((name, np.frombuffer(twins[name], dtype=np.uint8)) for name in twins if name in left)
 
     def indexed(self) -> dict[str, int]:
         """Lengths in nt, by our names, that an index of samtools beside the file states; empty without one."""
