@@ -568,3 +568,23 @@ def test_genes_of_one_build_by_two_names_are_clustered_by_place() -> None:
     assert len(Pooled.of(genes, ["base"]).sizes) == 2  # the third lies elsewhere
     with pytest.raises(EvaluationError, match="there more than once"):
         Pooled.of([genes[0], replace(genes[0], genome_build="GRCh38")], ["base"])
+
+
+def test_m_and_mt_of_scores_and_gene_table_are_one(
+    base_layer: Path, tmp_path: Path, data_config: Callable[..., DataConfig]
+) -> None:
+    """Rows and scores say chrM, the gene table MT."""
+    for path in base_layer.rglob("*X*"):
+        if path.suffix == ".parquet":
+            frame = pl.read_parquet(path).with_columns(pl.lit("chrM").alias("chrom"))
+            frame.write_parquet(path.with_name(path.name.replace("chrX", "chrM")))
+            path.unlink()
+        elif path.suffix == ".tsv":
+            renamed(path, lambda _: "M", "chrom")
+            path.rename(path.with_name(path.name.replace("_X_", "_M_")))
+    renamed(base_layer / "genes.tsv", lambda name: name.replace("chrX", "MT"), "chrom")
+    report = ArtifactLoader(data_config(base_layer)).load(tmp_path / "loaded")
+    assert report["genes_placed_by_scores"] == 0
+    chroms = [set(pl.read_parquet(tmp_path / f"loaded/{name}.parquet")["chrom"]) for name in ("rows", "genes")]
+    assert "M" in chroms[0]
+    assert chroms[0] == chroms[1]

@@ -55,7 +55,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 def test_the_same_files(
     base_layer: Path, tmp_path: Path, store: Store, data_config: Callable[..., DataConfig], variants: str | None
 ) -> None:
-    data = data_config(base_layer, variant_source=variants)
+    (base_layer / "aliases.tsv").write_text("chr1\tNC_000001.11\n")
+    data = data_config(base_layer, variant_source=variants, aliases=variants and base_layer / "aliases.tsv")
     data_hash = ArtifactLoader(data).fingerprint()
     report = ArtifactLoader(data).load(tmp_path / "here")
     count = len(ArtifactLoader(data).files().all_paths())
@@ -65,6 +66,7 @@ def test_the_same_files(
     found = local_inputs(data, data_hash, tmp_path / "fetched")
     files = ArtifactLoader(found).files()
     assert all(path.is_relative_to(tmp_path / "fetched") for path in files.all_paths())
+    assert bool(files.aliases) == bool(variants)
     assert (files.genome_build, files.annotation_source) == ("GRCh38", report["annotation_source"])
     ArtifactLoader(found).load(tmp_path / "there")
     for name in sorted(path.name for path in (tmp_path / "here").iterdir()):
