@@ -75,8 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--model", required=True, help="pwm, or openspliceai with --weights")
     run.add_argument("--weights", type=Path, help="folder with model_<flank>nt_rs<seed>.pt state dicts")
     run.add_argument("--flank", type=int, help="which networks of --weights, by nt of flank on both sides")
-    run.add_argument("--fasta", type=Path, required=True, help="reference, plain, gzip or bgzip")
-    run.add_argument("--annotation", type=Path, required=True, help="GTF or GFF3, plain or gzip")
+    run.add_argument("--fasta", type=Path, required=True, help="reference in FASTA, plain or packed")
+    run.add_argument("--annotation", type=Path, required=True, help="GTF or GFF3, plain or packed")
     run.add_argument(
         "--aliases",
         type=Path,
@@ -264,7 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     facts = requests.add_parser("model", help="which model answers, as JSON")
     facts.set_defaults(run=_client_model)
     sequence = requests.add_parser("sequence", help="score every position of a transcript-sense sequence")
-    sequence.add_argument("sequence", type=Path, help="FASTA file of one sequence")
+    sequence.add_argument("sequence", type=Path, help="FASTA file of one sequence, plain or packed")
     sequence.add_argument("--output", type=Path, required=True, help=".parquet file to write, one row a letter")
     sequence.set_defaults(run=_client_sequence)
     for request in (facts, sequence):
@@ -378,17 +378,12 @@ def _client_model(options: argparse.Namespace) -> int:
 
 
 def _client_sequence(options: argparse.Namespace) -> int:
-    from metalayer.errors import InputError
+    from metalayer.base.fasta import read_sequence
     from metalayer.files import publish_file
 
-    try:
-        lines = options.sequence.read_text(encoding="ascii").split()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{options.sequence}: {error}") from None
-    if sum(line.startswith(">") for line in lines) > 1:
-        raise InputError(f"{options.sequence}: several sequences; score one file a sequence")
+    sequence = read_sequence(options.sequence)
     with _client(options) as client:
-        table = client.score_sequence("".join(line for line in lines if not line.startswith(">")))
+        table = client.score_sequence(sequence)
     with publish_file(options.output) as draft:
         table.write_parquet(draft)
     print(f"{len(table):,} letters scored into {options.output}")

@@ -707,9 +707,9 @@ class BaseConfig(Section):
     model: str
     """Name of the base model: `pwm` (built in), or `openspliceai` with `weights`."""
     fasta: Path
-    """Reference: FASTA, plain, gzip or bgzip."""
+    """Reference: FASTA, plain or packed."""
     annotation: Path
-    """Genes with their exons: GTF or GFF3, plain or gzip."""
+    """Genes with their exons: GTF or GFF3, plain or packed."""
     aliases: Path | None = None
     """Names of contigs, where FASTA and annotation have different ones: NCBI's assembly report, UCSC's chromAlias, or a
     table with the names of one contig a line."""

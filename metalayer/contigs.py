@@ -7,15 +7,14 @@ come: NCBI's assembly report, UCSC's chromAlias (both forms) and any table with 
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from metalayer.errors import InputError
+from metalayer.file_kinds import read_table
 from metalayer.genome import MITOCHONDRIAL, chrom_order, normalise_chrom
 
 CHROMOSOME, SCAFFOLD, ALTERNATIVE = range(3)
@@ -221,13 +220,7 @@ class _Draft:
 
 
 def _rows(path: Path) -> _Rows:
-    try:
-        raw = path.read_bytes()
-        text = (gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw).decode("utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"aliases {path}: no such file") from None
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise InputError(f"aliases {path}: cannot be read ({error}); {_FORMS}") from None
+    text = read_table(path, "aliases", _FORMS.removeprefix("it is "), by_columns=False).decode()
     rows = _Rows(path)
     for number, line in enumerate(text.split("\n"), start=1):
         if line.startswith("#"):

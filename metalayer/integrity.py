@@ -25,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from metalayer.errors import ArtifactError, MetalayerError
+from metalayer.file_kinds import PARQUET, head_of, kind_of
 from metalayer.files import publish_file, sha256
 
 SEAL, FILES = "content_sha256", "files"
@@ -171,7 +172,7 @@ def open_parquet(path: Path, advice: str) -> pq.ParquetFile:
 
     Raises:
         FileNotFoundError: no such file.
-        ArtifactError: no whole Parquet file, or metadata that are not those that were written.
+        ArtifactError: another kind of file, no whole Parquet file, or metadata that are not those that were written.
     """
     try:
         file = pq.ParquetFile(path, page_checksum_verification=True)
@@ -179,7 +180,7 @@ def open_parquet(path: Path, advice: str) -> pq.ParquetFile:
     except FileNotFoundError:
         raise
     except PARQUET_ERRORS as error:
-        raise ArtifactError(f"{path}: not a whole Parquet file ({error}); {advice}") from None
+        raise no_parquet(path, error, advice) from None
     metadata = {
         key.decode("utf-8", "replace"): value.decode("utf-8", "replace")
         for key, value in (file.metadata.metadata or {}).items()
@@ -189,6 +190,14 @@ def open_parquet(path: Path, advice: str) -> pq.ParquetFile:
     if expected not in (None, _metadata_digest(metadata, ()), _metadata_digest(metadata, columns)):
         raise ArtifactError(f"{path} is damaged: its metadata are not those that were written; {advice}")
     return file
+
+
+def no_parquet(path: Path, cause: Exception, advice: str) -> ArtifactError:
+    """What to raise of a file that could not be read as Parquet: what it is, where that is plain."""
+    kind = kind_of(head_of(path, "Parquet", ArtifactError)) if path.is_file() else None
+    if kind not in (None, PARQUET):
+        return ArtifactError(f"{path}: this is {kind}; needed is Parquet, as metalayer writes it")
+    return ArtifactError(f"{path}: not a whole Parquet file ({cause}); {advice}")
 
 
 def _metadata_digest(metadata: Mapping[str, str], columns: Sequence[str]) -> str:

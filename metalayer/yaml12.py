@@ -19,6 +19,7 @@ from typing import Any
 import yaml
 
 from metalayer.errors import ConfigError
+from metalayer.file_kinds import YAML, head_of, kind_of
 
 _CORE = {
     "null": (r"~|null|Null|NULL|", "~nN"),
@@ -84,7 +85,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"configuration file {path}: {error.strerror or error}") from None
     except ValueError as error:
-        raise ConfigError(f"configuration file {path}: {error}") from None
+        kind = kind_of(head_of(path, "configuration file", ConfigError))
+        what = f". This is {kind}; needed is YAML" if kind not in (None, YAML) else ""
+        raise ConfigError(f"configuration file {path}: {error}{what}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -42,7 +42,7 @@ def stage(data: DataConfig, data_hash: str, store: Any) -> int:
     if store.exists(_join(folder, _LIST)):
         return 0
     files = ArtifactLoader(data).files()
-    beside = [path for path in files.nucleotide_scores if path.suffix == ".tsv"]  # found in the artifacts' folder
+    beside = [path for path in files.nucleotide_scores if path.suffix != ".parquet"]  # found in the artifacts' folder
     kinds = {
         "artifacts": [item.path for item in files.artifacts] + beside,
         "nucleotide_scores": [path for path in files.nucleotide_scores if path not in beside],

@@ -118,8 +118,8 @@ def test_other_tables(tmp_path: Path, text: str) -> None:
         ("# only\n", "no line with names; it is NCBI's assembly report"),
         ("chr1\nchr2\n", "one name a contig, so nothing is mapped"),
         ("name\tlength\tother\nchr1\tlong\tNC_1\n", "line 2: given length 'long'"),
-        (b"\xff\xfe1\x00", "cannot be read"),
-        (b"\x1f\x8bxx", "cannot be read"),
+        (b"\xff\xfe1\x00", "this is text in UTF-16"),
+        (b"\x1f\x8bxx", "damaged"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path: Path, text: str | bytes, message: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from metalayer.base import fasta
-from metalayer.base.fasta import Reference
+from metalayer.base.fasta import Reference, read_sequence
 from metalayer.errors import InputError
 from metalayer.genome import decode
 
@@ -88,3 +89,49 @@ def test_the_position_of_a_letter_that_is_none(tmp_path: Path, monkeypatch: pyte
         letters(tmp_path / "a.fa", "1")
     with pytest.raises(InputError, match="no such file"):
         letters(tmp_path / "none.fa", "1")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b">gene CAT and more\nACGT\nacguN\n",
+        b"ACGT acguN",
+        b"; a comment\r\n>x\r\nACGT\r\nacguN\r\n",
+        gzip.compress(b"\xef\xbb\xbf>x\nACGTacguN"),
+    ],
+)
+def test_one_sequence(tmp_path: Path, content: bytes) -> None:
+    """A description is no sequence, also where it is of letters."""
+    (tmp_path / "a.fa").write_bytes(content)
+    assert read_sequence(tmp_path / "a.fa") == "ACGTacgtN"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b">a\nAC\n>b\nAC\n", "several sequences; score one file a sequence"),
+        (b">a\nAC\xe9\n", "byte 0xe9 is no letter"),
+        (b"LOCUS  x\n", "this is GenBank"),
+    ],
+)
+def test_what_is_no_sequence(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "a.fa").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_sequence(tmp_path / "a.fa")
+    with pytest.raises(InputError, match="no such file"):
+        read_sequence(tmp_path / "none.fa")
+
+
+def test_comments_rna_and_a_chromosome_that_comes_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.fa"
+    path.write_bytes(b"; of 1990\n>1\n; more\nACGU\nacgu\n>2\nA\n")
+    assert letters(path, "1", "2") == {"1": "ACGTACGT", "2": "A"}
+    path.write_bytes(b">1\nAC\n>2\nAC\n>3\nA\n>chr1\nGG\n")
+    with pytest.raises(InputError, match="chromosome 1 stands there twice"):
+        letters(path, "1", "2")
+
+
+def test_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InputError, match="this is a pipe, which can be read only once"):
+        letters(tmp_path / "pipe", "1")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +72,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def weigh(
-    base: Path, folder: Path, variants: Sequence[tuple[str, str]], build: str = "GRCh38", **changes: Any
+    base: Path,
+    folder: Path,
+    variants: Sequence[tuple[str, str]],
+    build: str = "GRCh38",
+    saved: Callable[[str], bytes] = str.encode,
+    **changes: Any,
 ) -> tuple[VariantWeights, dict[str, Any]]:
     lines = ["hg19\thg38\tclassification", *(f"9-9-A-C\t{place}\t{kind}" for place, kind in variants)]
-    (folder / "splicevardb.download.tsv").write_text("\n".join(lines) + "\n")
+    (folder / "splicevardb.download.tsv").write_bytes(saved("\n".join(lines) + "\n"))
     artifacts = folder / "data" / "s" / "GRCh38" / "pwm_eval" / "meta_models"
     artifacts.mkdir(parents=True, exist_ok=True)
     (artifacts / "analysis_sequences_1_chunk_1_2.tsv").write_text("x\n")
@@ -128,6 +135,25 @@ def test_which_positions_a_variant_touches(
     assert positions(weights) == {gene_id: dict.fromkeys(touched, 2.0)}
     assert report["positions"]["matched"] == 1
     assert report["positions"]["positions_weighted"] == len(touched)
+
+
+@pytest.mark.parametrize(
+    "saved",
+    [
+        lambda text: b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode(),
+        lambda text: gzip.compress(text.encode()),
+        lambda text: bz2.compress(text.encode()),
+    ],
+    ids=["of a spreadsheet", "gzip", "bzip2"],
+)
+def test_variants_as_people_save_them(base: Path, tmp_path: Path, saved: Callable[[str], bytes]) -> None:
+    weights, _ = weigh(base, tmp_path, [("1-1021-A-C", "Splice-altering")], saved=saved)
+    assert positions(weights) == {"a": {20: 2.0}}
+
+
+def test_variants_of_another_kind(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match=r"variants .*this is VCF, variants; needed is the SpliceVarDB download"):
+        weigh(base, tmp_path, [], saved=lambda _: b"##fileformat=VCFv4.2\n#CHROM\tPOS\n")
 
 
 @pytest.mark.parametrize("build", ["hg38", "grch38.p14"])

@@ -1,13 +1,11 @@
-"""Reference sequences: FASTA, plain or gzip (bgzip too), read in one go, one chromosome in memory at a time.
+"""Reference sequences: FASTA, plain or packed, read in one go, one chromosome in memory at a time.
 
-Lower case is the same letter; IUPAC codes other than ACGT become N and are counted. CRLF is read as LF.
+Lower case is the same letter, U is T; IUPAC codes other than ACGT become N and are counted. CRLF is read as LF, lines
+that begin with a semicolon are comments.
 """
 
 from __future__ import annotations
 
-import contextlib
-import gzip
-import zlib
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +16,10 @@ from numpy.typing import NDArray
 
 from metalayer.contigs import Contigs
 from metalayer.errors import InputError
+from metalayer.file_kinds import FASTA, refuse_others, unpacked
 from metalayer.genome import N_TOKEN, token_table
 
 _IUPAC = b"RYSWKMBDHVryswkmbdhv"
-_GZIP = b"\x1f\x8b"
 _BLOCK_BYTES = 1 << 22
 _NO_LETTER = b"\xff"
 
@@ -29,6 +27,7 @@ _NO_LETTER = b"\xff"
 def _table() -> bytes:
     tokens = token_table()
     tokens[np.frombuffer(_IUPAC, dtype=np.uint8)] = N_TOKEN
+    tokens[np.frombuffer(b"Uu", dtype=np.uint8)] = tokens[ord("T")]
     return tokens.tobytes()
 
 
@@ -41,7 +40,7 @@ class Reference:
     """A FASTA file.
 
     Attributes:
-        path: plain text, gzip or bgzip.
+        path: plain text, or packed with gzip, bgzip, bzip2, xz, zstd or zip.
         contigs: which names are of one chromosome.
         ambiguous: letters by chromosome that were IUPAC codes and count as N.
         names: of all chromosomes that were met: as they stand there, by ours.
@@ -51,6 +50,7 @@ class Reference:
     contigs: Contigs = field(default_factory=Contigs)
     ambiguous: dict[str, int] = field(default_factory=dict)
     names: dict[str, str] = field(default_factory=dict)
+    _is_known: bool = False  # it was read to its end, and no name stands twice
 
     def chromosomes(self, wanted: Collection[str]) -> Iterator[tuple[str, NDArray[np.uint8]]]:
         """Our name and tokens, uint8 (L,), plus strand, of the wanted chromosomes in file order.
@@ -64,8 +64,11 @@ class Reference:
         left = set(wanted)
         twins: dict[str, bytearray] = {}
         name, tokens = "", bytearray()
-        with self._reading(), self._open() as handle:
+        refuse_others(self.path, "FASTA", "FASTA, which begins with a line as >chr1", FASTA)
+        with unpacked(self.path, "FASTA") as handle:
             for piece in _pieces(handle):
+                if piece.startswith(b";"):
+                    continue
                 if not piece.startswith(b">"):
                     if name in left:
                         tokens += self._tokens(name, piece, len(tokens))
@@ -75,7 +78,7 @@ class Reference:
                 if name in left and twins.get(name) is not tokens:
                     yield name, np.frombuffer(tokens, dtype=np.uint8)
                     left.discard(name)
-                    if not left:
+                    if not left and self._is_known:
                         return
                 words = piece[1:].split()
                 own = words[0].decode(errors="replace") if words else "?"
@@ -93,6 +96,7 @@ class Reference:
             if name in left:
                 twins[name] = tokens
             yield from ((name, np.frombuffer(twins[name], dtype=np.uint8)) for name in twins if name in left)
+            self._is_known = True
 
     def indexed(self) -> dict[str, int]:
         """Lengths in nt, by our names, that an index of samtools beside the file states; empty without one."""
@@ -104,20 +108,6 @@ class Reference:
         return {
             self.contigs.key(fields[0]): int(fields[1]) for fields in lines if len(fields) >= 5 and fields[1].isdigit()
         }
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[None]:
-        try:
-            yield
-        except FileNotFoundError:
-            raise InputError(f"FASTA {self.path}: no such file") from None
-        except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"FASTA {self.path}: damaged ({error}); copy it again") from None
-
-    def _open(self) -> gzip.GzipFile | BinaryIO:
-        with self.path.open("rb") as handle:
-            zipped = handle.read(2) == _GZIP
-        return gzip.open(self.path) if zipped else self.path.open("rb")
 
     def _tokens(self, name: str, lines: bytes, before: int) -> bytes:
         """Tokens of whole lines, after `before` letters of the same chromosome."""
@@ -135,11 +125,29 @@ class Reference:
         return tokens
 
 
-def _pieces(handle: gzip.GzipFile | BinaryIO) -> Iterator[bytes]:
+def read_sequence(path: Path) -> str:
+    """The letters of a FASTA file of one sequence, or of a file of letters alone, as they stand; U is T.
+
+    Raises:
+        InputError: no such file, a damaged one, another kind of file, several sequences, or bytes that are no letters.
+    """
+    refuse_others(path, "sequence", "FASTA of one sequence, or letters alone", FASTA)
+    with unpacked(path, "sequence") as handle:
+        lines = handle.read().splitlines()
+    if sum(line.startswith(b">") for line in lines) > 1:
+        raise InputError(f"sequence {path}: several sequences; score one file a sequence")
+    letters = b"".join(b"".join(line.split()) for line in lines if not line.startswith((b">", b";")))
+    try:
+        return letters.translate(bytes.maketrans(b"Uu", b"Tt")).decode("ascii")
+    except UnicodeDecodeError as error:
+        raise InputError(f"sequence {path}: byte 0x{letters[error.start]:02x} is no letter") from None
+
+
+def _pieces(handle: BinaryIO) -> Iterator[bytes]:
     """Headers one by one, and the lines between them in large blocks: most of a reference's time is per piece."""
     while block := handle.read(_BLOCK_BYTES):
         block += handle.readline()
-        if b">" in block:
+        if b">" in block or b";" in block:
             yield from block.splitlines(keepends=True)
         else:
             yield block

@@ -10,6 +10,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import polars as pl
@@ -21,6 +23,7 @@ from metalayer.data.gene_table import normalised_chrom, normalised_gene_id, with
 from metalayer.data.windows import encode_windows
 from metalayer.errors import ArtifactError, InputError
 from metalayer.features import feature_matrix, mismatched_columns
+from metalayer.file_kinds import TEXT, refuse_others, unpacked
 from metalayer.genome import normalise_chrom
 from metalayer.schema import (
     ARTIFACT_WINDOW_BP,
@@ -35,6 +38,7 @@ _REQUIRED = ("gene_id", "position", "strand", *ROW_SCORES, "splice_type", "windo
 BATCH_ROWS = 65_536
 """Rows held at a time."""
 _ROW = "row of the file"
+_TAIL_BYTES = 1_000_000
 
 
 @dataclass
@@ -63,10 +67,10 @@ def read_header(file: ArtifactFile) -> list[str]:
         ArtifactError: empty, cut in its last line, a column missing or twice.
     """
     path = file.path
-    size = path.stat().st_size
-    if size == 0:
+    if path.stat().st_size == 0:
         raise ArtifactError(f"{path}: the file is empty; write it again with the base-layer pass, or remove it")
-    with path.open("rb") as handle:
+    refuse_others(path, "artifact rows", f"a table of {', '.join(_REQUIRED)}, tab separated", TEXT, ArtifactError)
+    with unpacked(path, "artifact rows", ArtifactError) as handle:
         header = handle.readline()
         names = header.decode("utf-8", errors="replace").rstrip("\r\n").split("\t")
         missing = [name for name in _REQUIRED if name not in names]
@@ -77,8 +81,7 @@ def read_header(file: ArtifactFile) -> list[str]:
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ArtifactError(f"{path}: column {', '.join(twice)} stands there twice; keep one")
-        handle.seek(max(0, size - 1_000_000))
-        tail = handle.read()
+        tail = _tail(path, handle)
     fields = tail.rstrip(b"\n").rsplit(b"\n", 1)[-1].count(b"\t") + 1
     ending = "with" if tail.endswith(b"\n") else "without"
     if ending == "without" or fields != len(names):
@@ -87,6 +90,17 @@ def read_header(file: ArtifactFile) -> list[str]:
             "write the file again"
         )
     return names
+
+
+def _tail(path: Path, handle: BinaryIO) -> bytes:
+    """The end of the content; of a packed file all of it is read."""
+    if path.suffix == ".tsv":
+        handle.seek(max(0, path.stat().st_size - _TAIL_BYTES))
+        return handle.read()
+    tail = b""
+    while block := handle.read(_TAIL_BYTES):
+        tail = (tail + block)[-_TAIL_BYTES:]
+    return tail
 
 
 def read_artifacts(
@@ -183,13 +197,15 @@ def _parsing(file: ArtifactFile) -> Iterator[None]:
         yield
     except pl.exceptions.PolarsError as error:
         text = str(error).splitlines()[0]
+        if "utf-8" in text.lower():
+            raise ArtifactError(f"{file.path}: letters that are no UTF-8, perhaps Latin-1; save it in UTF-8") from None
         raise ArtifactError(
             f"{file.path}: {text}. Every line needs the header's fields and numbers as numbers"
         ) from None
 
 
 def _check_field_counts(file: ArtifactFile, expected: int) -> None:
-    with file.path.open("rb") as handle:
+    with unpacked(file.path, "artifact rows", ArtifactError) as handle:
         for number, line in enumerate(handle, start=1):
             fields = line.count(b"\t") + 1
             if fields != expected:

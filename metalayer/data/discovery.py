@@ -19,7 +19,7 @@ MANIFESTS = ("manifest.json", "base_layer_*.json")
 _OURS = '"format": "metalayer '
 _LEVELS = 6
 """Folders above a file in which its manifest may be."""
-_ARTIFACT_NAME = re.compile(r"^analysis_sequences_(?P<chrom>.+)_chunk_(?P<first>\d+)_(?P<last>\d+)\.tsv$")
+_ARTIFACT_NAME = re.compile(r"^analysis_sequences_(?P<chrom>.+)_chunk_(?P<first>\d+)_(?P<last>\d+)\.tsv(\.gz|\.zst)?$")
 
 
 @dataclass(frozen=True)
@@ -69,18 +69,18 @@ def find_files(config: DataConfig) -> BaseLayerFiles:
     """
     directory, source, build = _artifact_directory(config)
     artifacts = []
-    for path in sorted(directory.glob("analysis_sequences_*.tsv")):
+    for path in sorted([*directory.glob("analysis_sequences_*.tsv"), *directory.glob("analysis_sequences_*.tsv.*")]):
         match = _ARTIFACT_NAME.match(path.name)
         if not match:
             raise ArtifactError(
-                f"{path}: expected a name of the form analysis_sequences_<chrom>_chunk_<first>_<last>.tsv; "
-                "rename the file or move it away"
+                f"{path}: expected a name of the form analysis_sequences_<chrom>_chunk_<first>_<last>.tsv, or .tsv.gz "
+                "or .tsv.zst; rename or unpack the file, or move it away"
             )
         artifacts.append(ArtifactFile(path, chrom_of_file_name(match["chrom"])))
     if not artifacts:
         raise ArtifactError(
-            f"no analysis_sequences_<chrom>_chunk_<first>_<last>.tsv in {directory}; run the base-layer pass, or set "
-            "data.artifacts_dir to the folder that holds them"
+            f"no analysis_sequences_<chrom>_chunk_<first>_<last>.tsv, or .tsv.gz, in {directory}{_others(directory)}; "
+            "run the base-layer pass, or set data.artifacts_dir to the folder that holds them"
         )
     return BaseLayerFiles(
         directory=directory,
@@ -92,6 +92,12 @@ def find_files(config: DataConfig) -> BaseLayerFiles:
         variants=_variants(config),
         aliases=_optional(config.aliases, None, "data.aliases"),
     )
+
+
+def _others(directory: Path) -> str:
+    """What a folder without artifacts holds instead, in words."""
+    names = sorted(path.name for path in directory.iterdir())
+    return f", which holds {', '.join(names[:3])}{' ...' * (len(names) > 3)}" if names else ", which is empty"
 
 
 def find_score_files(config: DataConfig) -> tuple[Path, ...]:
@@ -172,9 +178,10 @@ def _artifact_directory(config: DataConfig) -> tuple[Path, str | None, str | Non
         return config.artifacts_dir, config.annotation_source, config.genome_build
     root = config.data_root / "data"
     if not root.is_dir():
+        why, hint = _no_root(config.data_root)
         raise ArtifactError(
-            f"data.data_root: given {config.data_root}, which has no folder data/; expected "
-            f"{root}/<annotation_source>/<build>/{config.base_model}_eval/meta_models/analysis_sequences_*.tsv"
+            f"data.data_root: given {config.data_root}, {why}; expected "
+            f"{root}/<annotation_source>/<build>/{config.base_model}_eval/meta_models/analysis_sequences_*.tsv{hint}"
         )
     found, wanted = [], config.genome_build
     for path in sorted(root.glob(f"*/*/{config.base_model}_eval/meta_models")):
@@ -200,10 +207,26 @@ def _artifact_directory(config: DataConfig) -> tuple[Path, str | None, str | Non
     return found[0]
 
 
+def _no_root(given: Path) -> tuple[str, str]:
+    """Why a folder is no data root, and a sentence on what may be meant."""
+    if not given.is_dir():
+        return "which is a file and not a folder" if given.exists() else "which is not there", ""
+    why = "which has no folder data/"
+    if any(given.glob("*/*/*_eval/meta_models")):
+        return why, f". It looks like that folder itself: is {given.parent} meant?"
+    for path in (given, given / "meta_models"):
+        if any(path.glob("analysis_sequences_*")):
+            return why, f". {path} holds the rows themselves: set data.artifacts_dir to it"
+    roots = sorted(path.parents[4] for path in given.glob("*/data/*/*/*_eval/meta_models"))
+    return why, f". Is {roots[0]} meant?" if roots else ""
+
+
 def _nucleotide_scores(config: DataConfig, directory: Path) -> tuple[Path, ...]:
     if config.nucleotide_scores is not None and not config.nucleotide_scores.is_dir():
         raise ArtifactError(f"data.nucleotide_scores: given {config.nucleotide_scores}, which is not a folder")
-    return _scores_with_letters(config) or tuple(sorted(directory.glob("nucleotide_scores*.tsv")))
+    return _scores_with_letters(config) or tuple(
+        sorted([*directory.glob("nucleotide_scores*.tsv"), *directory.glob("nucleotide_scores*.tsv.gz")])
+    )
 
 
 def _scores_folder(config: DataConfig) -> Path:

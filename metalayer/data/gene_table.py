@@ -8,6 +8,7 @@ import polars as pl
 
 from metalayer.contigs import Contigs
 from metalayer.errors import ArtifactError
+from metalayer.file_kinds import read_table
 from metalayer.genome import Gene
 from metalayer.schema import GENE_COLUMNS
 
@@ -46,9 +47,10 @@ def read_gene_table(path: Path, contigs: Contigs | None = None) -> pl.DataFrame:
     Raises:
         ArtifactError: missing columns, values that are not a gene, duplicate ids.
     """
+    content = read_table(path, "gene table", f"a table of {', '.join(GENE_COLUMNS)}, tab separated", ArtifactError)
     try:
-        frame = pl.read_csv(path, separator="\t", infer_schema=False)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        frame = pl.read_csv(content, separator="\t", infer_schema=False)
+    except pl.exceptions.PolarsError as error:
         raise ArtifactError(f"gene table {path}: {error}") from None
     missing = [name for name in _REQUIRED if name not in frame.columns]
     if missing:

@@ -23,6 +23,7 @@ from metalayer.data.gene_names import GeneNames
 from metalayer.data.gene_table import normalised_chrom, normalised_gene_id, with_keys
 from metalayer.data.tracks import CONTRADICTED_KEY, GENE_INDEX_KEY, LETTERS_KEY, PARALOGS_KEY
 from metalayer.errors import ArtifactError
+from metalayer.file_kinds import PARQUET, TEXT, head_of, kind_of, refuse_others
 from metalayer.files import publish_file
 from metalayer.genome import Gene, builds_once, exon_base, normalise_build, same_chrom
 from metalayer.integrity import PAGE_CHECKSUMS, PARQUET_ERRORS, open_parquet, seal_metadata
@@ -218,7 +219,7 @@ def genome_build_of(path: Path) -> str | None:
     Raises:
         ArtifactError: a `.parquet` that is none.
     """
-    if path.suffix != ".parquet":
+    if not _is_parquet(path):
         return None
     build = (_open(path).metadata.metadata or {}).get(GENOME_BUILD_KEY.encode(), b"").decode().strip()
     return build or None
@@ -230,7 +231,7 @@ def contigs_in(path: Path) -> dict[str, str]:
     Raises:
         ArtifactError: a `.parquet` that is none.
     """
-    if path.suffix != ".parquet":
+    if not _is_parquet(path):
         return {}
     found: dict[str, str] = json.loads((_open(path).metadata.metadata or {}).get(CONTIGS_KEY.encode(), b"{}"))
     return found
@@ -262,7 +263,7 @@ def _placed_sites(gene: Gene, labels: pl.Series, build: str) -> PlacedSites:
 def _genes_of(path: Path) -> Iterator[pl.DataFrame]:
     """Whole genes, in file order: gene_id, chrom, strand, position, base, scores, perhaps label and paralog."""
     carried: pl.DataFrame | None = None
-    for batch in _parquet_batches(path) if path.suffix == ".parquet" else _tsv_batches(path):
+    for batch in _parquet_batches(path) if _is_parquet(path) else _tsv_batches(path):
         frame = batch if carried is None else pl.concat([carried, batch])
         parts = frame.partition_by("gene_id", maintain_order=True)
         yield from parts[:-1]
@@ -309,6 +310,11 @@ def _parquet_batches(path: Path) -> Iterator[pl.DataFrame]:
         yield frame
 
 
+def _is_parquet(path: Path) -> bool:
+    """By name or content: what has the name and is something else is refused when it is opened."""
+    return path.suffix == ".parquet" or kind_of(head_of(path, "scores", ArtifactError)) == PARQUET
+
+
 def _open(path: Path) -> pq.ParquetFile:
     try:
         return open_parquet(path, "copy or write it again")
@@ -328,6 +334,9 @@ def _label_code() -> pl.Expr:
 def _tsv_batches(path: Path) -> Iterator[pl.DataFrame]:
     """The original TSV: one whole file at a time, ordered by genomic position."""
     required = ("gene_id", "chrom", "strand", "genomic_position", *BASE_SCORES)
+    refuse_others(
+        path, "scores", "Parquet of per-nucleotide scores, or the base layer's text, tab separated", TEXT, ArtifactError
+    )
     try:
         header = pl.read_csv(path, separator="\t", n_rows=0).columns
         missing = [name for name in required if name not in header]

@@ -21,6 +21,7 @@ from metalayer.config import DataConfig
 from metalayer.data.discovery import find_files
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import ArtifactError, InputError
+from metalayer.file_kinds import read_table
 from metalayer.genome import Gene, intron_base, normalise_build, parse_variant
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
 
@@ -174,9 +175,10 @@ def _matched(variants: pl.DataFrame, touched: pl.DataFrame, weighted: str) -> di
 def _read_variants(config: DataConfig, column: str) -> tuple[pl.DataFrame, dict[str, Any]]:
     path = find_files(config).variants
     assert path is not None  # find_files raises where variants are asked for and not there
+    content = read_table(path, "variants", "the SpliceVarDB download, tab separated", ArtifactError)
     try:
         # The file wraps some coordinates in literal quotes: read as text, quotes and all.
-        table = pl.read_csv(path, separator="\t", infer_schema=False, quote_char=None)
+        table = pl.read_csv(content, separator="\t", infer_schema=False, quote_char=None)
     except pl.exceptions.PolarsError as error:
         raise ArtifactError(f"{path}: {str(error).splitlines()[0]}") from None
     missing = [name for name in (column, "classification") if name not in table.columns]

@@ -32,6 +32,7 @@ from metalayer.errors import ArtifactError, InputError, SplitError
 from metalayer.evaluation.tables import aligned
 from metalayer.features import feature_matrix, mismatched_columns
 from metalayer.genome import encode, reverse_complement
+from metalayer.integrity import no_parquet
 from metalayer.schema import (
     ACCEPTOR,
     ARTIFACT_WINDOW_BP,
@@ -176,7 +177,7 @@ def verify_dataset(path: str | Path, manifest: Mapping[str, Any] | None = None) 
         The report; its `verdict` says whether the file is usable.
 
     Raises:
-        ArtifactError: no such file, or not a whole Parquet file.
+        ArtifactError: no such file, another kind of file, or not a whole Parquet file.
     """
     path = Path(path)
     try:
@@ -185,7 +186,7 @@ def verify_dataset(path: str | Path, manifest: Mapping[str, Any] | None = None) 
     except FileNotFoundError:
         raise ArtifactError(f"{path}: no such file; write it with prepare_training_dataset") from None
     except (pa.ArrowException, OSError) as error:
-        raise ArtifactError(f"{path}: not a whole Parquet file ({error}); {_WRITE_AGAIN}") from None
+        raise no_parquet(path, error, _WRITE_AGAIN) from None
     for check in report.checks:
         if check.status in ("warning", "failed"):
             logger.warning("%s: %s (%s): %s. %s", path, check.name, check.status, check.found, check.advice)

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from metalayer.data.windows import encode_windows
 from metalayer.errors import ArtifactError, InputError, ServiceError
+from metalayer.file_kinds import TEXT, refuse_others
 from metalayer.files import only_one, publish_file, sha256
 from metalayer.inference import Predictor
 from metalayer.integrity import PAGE_CHECKSUMS, PARQUET_ERRORS, open_parquet, read_json, write_json
@@ -251,6 +252,8 @@ def _read(path: Path) -> Iterator[pl.DataFrame]:
             for batch in file.iter_batches(_BATCH_ROWS, columns=wanted):
                 yield pl.DataFrame(pl.from_arrow(pa.Table.from_batches([batch])))
             return
+        needed = f"Parquet, or text with the columns {', '.join((SEQUENCE, *ROW_SCORES))}, tab separated"
+        refuse_others(path, "rows", needed, TEXT, ArtifactError)
         names = pl.read_csv(path, separator="\t", n_rows=0, infer_schema=False).columns
         kinds: dict[str, pl.DataType] = dict.fromkeys(names, pl.String())
         kinds.update((name, pl.Float64()) for name in ROW_SCORES if name in kinds)
