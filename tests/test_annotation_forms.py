@@ -260,11 +260,11 @@ def test_files_as_people_save_them(tmp_path: Path) -> None:
         (
             "a.bed",
             b"chr1\t1\t2\tx\t0\t+\n",
-            r"6 fields; GTF and GFF3 have 9, tab separated, and \.bed is the ending of BED",
+            "this is BED, intervals; needed is GTF or GFF3",
         ),
         ("a.gtf", b'chr1 x exon 1 9 . + . gene_id "g";\n', "separated by blanks.*replaced the tabs"),
         ("a.gtf", "chr1\tx\texon".encode("utf-16"), "text in UTF-16"),
-        ("a.gff", b"PK\x03\x04zip", "a zip archive; unpack it"),
+        ("a.gff", b"PK\x03\x04zip", "damaged"),
     ],
 )
 def test_other_files_are_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:

@@ -1,67 +1,43 @@
-"""Lines of GTF and GFF3 as people have them: plain or compressed, quoted in four ways, in UTF-8 or Latin-1.
+"""Lines of GTF and GFF3 as people have them: plain or packed, quoted in four ways, in UTF-8 or Latin-1.
 
 What a line says is read here and judged nowhere; `annotation.py` puts lines together.
 """
 
 from __future__ import annotations
 
-import bz2
-import gzip
-import lzma
 import re
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 from metalayer.errors import InputError
+from metalayer.file_kinds import GFF, kind_of, refuse_others, unpacked
 from metalayer.genome import half_open
 
 BARE = ""
 """Key of a column 9 that is one word and no pair, as in gene and transcript lines of AUGUSTUS and BRAKER."""
-_COMPRESSED: dict[bytes, Callable[[Path], gzip.GzipFile | bz2.BZ2File | lzma.LZMAFile]] = {
-    b"\x1f\x8b": gzip.GzipFile,
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\x00": lzma.LZMAFile,
-}
-_OTHER_FILES = {
-    b"PK\x03\x04": "a zip archive; unpack it",
-    b"\xff\xfe": "text in UTF-16, as spreadsheets save it; save it as UTF-8",
-    b"\xfe\xff": "text in UTF-16, as spreadsheets save it; save it as UTF-8",
-    b"BAM\x01": "BAM, aligned reads",
-    b"CRAM": "CRAM, aligned reads",
-    b"\x89HDF": "HDF5",
-    b"PAR1": "Parquet",
-}
-"""What begins so, and is no text."""
-_OTHER_FORMATS = {
-    b">": "FASTA",
-    b"##fileformat=VCF": "VCF, variants",
-    b"LOCUS ": "GenBank; its GFF3 is on the same page of NCBI",
-    b"@SQ": "SAM, aligned reads",
-    b"@HD": "SAM, aligned reads",
-}
-"""First letters of text that is no annotation."""
-_OTHER_ENDINGS = {
-    ".bed": "BED",
-    ".vcf": "VCF, variants",
-    ".fa": "FASTA",
-    ".fasta": "FASTA",
-    ".gbff": "GenBank",
-    ".gb": "GenBank",
-    ".txt": "a table of UCSC, perhaps genePred",
-    ".genepred": "genePred; UCSC's genePredToGtf makes GTF of it",
-}
-_GFF3 = re.compile(r'\s*[^\s=;"]+=')
-_GTF = re.compile(r"""([\w.-]+)[ \t]+(?:"([^"]*)"|'([^']*)'|([^\s;"']+))""")
+_NEEDED = "GTF or GFF3"
+_PASSED_OVER = (b"#", b"track ", b"browser ")
+"""How lines begin that are no features: comments, and those that UCSC's browser wants."""
+_COLUMNS = 9
 _BOM = b"\xef\xbb\xbf"
+"""Also within files that were put together."""
+_GFF3 = re.compile(r'[^\s=;"]+\s*=')
+_GFF3_PAIR = re.compile(r'\s*([^=;]+?)\s*=\s*("[^"]*"(?=\s*(?:;|$))|[^;]*)')
+_GTF = re.compile(r"""([\w.-]+)[ \t]+(?:"([^"]*)"|'([^']*)'|([^\s;"']+))""")
+
+
+_DOUBLED = re.compile(r'""([^";]+)""')
+_TYPOGRAPHIC = str.maketrans(dict.fromkeys("\u201c\u201d\u201e", '"') | dict.fromkeys("\u2018\u2019", "'"))
+"""Quotes as text processors make them."""
 
 
 class Line(NamedTuple):
     """One feature; `start` and `end` are 0-based half-open, names stand as in the file.
 
-    `chrom` is without normalisation, `attributes` without unescaping: both are the caller's.
+    `chrom` is without normalisation, `attributes` without unescaping: both are the caller's. A place may be none, with
+    `end` not beyond `start` or `start` negative: one such line does not spoil a file.
     """
 
     number: int
@@ -72,28 +48,40 @@ class Line(NamedTuple):
     strand: str
     attributes: dict[str, str]
 
+    @property
+    def is_placed(self) -> bool:
+        """Whether its place is one."""
+        return 0 <= self.start < self.end
+
 
 def read_lines(
-    path: Path, skip: frozenset[str], counted: Counter[str], lengths: dict[str, int] | None = None
+    path: Path,
+    kinds: Container[str],
+    counted: Counter[str],
+    *,
+    but: bool = False,
+    lengths: dict[str, int] | None = None,
 ) -> Iterator[Line]:
     """The features of a file.
 
     Args:
-        path: GTF or GFF3, plain or compressed with gzip, bgzip, bzip2 or xz.
-        skip: kinds of features to pass over unread.
+        path: GTF or GFF3, plain or packed with gzip, bgzip, bzip2, xz, zstd or zip.
+        kinds: of the features to read, in lower case.
         counted: gets `lines_not_in_utf8`, read as Latin-1.
+        but: read all kinds but these.
         lengths: gets those of contigs, in nt, that `##sequence-region` lines state for a whole one.
 
     Raises:
-        InputError: no such file, a damaged one, another kind of file, a line of fewer or more than nine fields, or a
-            place that is none.
+        InputError: no such file, a damaged one, another kind of file, a line of too few fields, or a place
+            that is no number.
     """
+    refuse_others(path, "annotation", _NEEDED, GFF)
+    is_fasta = False
     for number, raw in _raw_lines(path):
-        if raw.startswith(b"##FASTA"):
-            return
-        if number == 1 and (what := _other_format(raw)):
-            raise InputError(f"annotation {path}: {what}")
-        if raw.startswith(b"#") or not raw.strip():
+        if raw.startswith(b">") or raw[:7].upper() == b"##FASTA":
+            is_fasta = True
+        is_fasta = is_fasta and raw.count(b"\t") < _COLUMNS - 2  # features may follow, of files that were put together
+        if not raw or is_fasta or raw.startswith(_PASSED_OVER):
             if lengths is not None and raw.startswith(b"##sequence-region"):
                 _add_length(raw, lengths)
             continue
@@ -102,20 +90,22 @@ def read_lines(
         except UnicodeDecodeError:
             counted["lines_not_in_utf8"] += 1
             text = raw.decode("latin-1")
-        fields = text.rstrip("\r\n").split("\t")
-        if len(fields) != 9:
-            raise InputError(f"annotation {path}, line {number}: {_no_line(path, raw, len(fields))}")
-        if fields[2] in skip:
+        fields = text.split("\t", _COLUMNS - 1)
+        if len(fields) == _COLUMNS - 1 and fields[3].isdigit():  # GFF2 allows a line without attributes
+            fields.append("")
+        if len(fields) != _COLUMNS:
+            raise InputError(f"annotation {path}, line {number}: {_no_line(raw, len(fields))}")
+        kind = fields[2].strip().lower()
+        if (kind in kinds) is but:
             continue
         try:
             start, end = int(fields[3]), int(fields[4])
-            if not 1 <= start <= end:
-                raise ValueError
         except ValueError:
             raise InputError(
-                f"annotation {path}, line {number}: start {fields[3]!r}, end {fields[4]!r}; needs 1 <= start <= end"
+                f"annotation {path}, line {number}: start {fields[3]!r}, end {fields[4]!r}; needs whole numbers, "
+                "1 <= start <= end"
             ) from None
-        yield Line(number, fields[0], fields[2], *half_open(start, end), fields[6].strip(), attributes(fields[8]))
+        yield Line(number, fields[0], kind, *half_open(start, end), fields[6].strip(), attributes(fields[8]))
 
 
 def _add_length(raw: bytes, lengths: dict[str, int]) -> None:
@@ -128,16 +118,25 @@ def _add_length(raw: bytes, lengths: dict[str, int]) -> None:
 def attributes(text: str) -> dict[str, str]:
     """Column 9, of GTF (`key "value";`) or GFF3 (`key=value;`): the values as they stand, without quotes around them.
 
-    Values may be bare, in single quotes, or in quotes that a spreadsheet has doubled; one bare word is `BARE`.
+    Values may be bare, in single or typographic quotes, or in quotes that a spreadsheet has doubled or a shell escaped;
+    one bare word is `BARE`.
     """
-    text = text.strip()
+    text = text.strip("; \t")
     if text.startswith('"') and text.endswith('"') and len(text) > 1 and '""' in text:
-        text = text[1:-1].replace('""', '"').strip()
+        text = text[1:-1].replace('""', '"').strip("; \t")
     if _GFF3.match(text):
-        pairs = (part.strip().split("=", 1) for part in text.split(";") if "=" in part)
-        return {key.strip(): _unquoted(value.strip()) for key, value in pairs}
-    found = {key: double or single or bare for key, double, single, bare in _GTF.findall(text)}
-    word = text.rstrip("; ").strip("\"'")
+        if '="' in text or '= "' in text:  # a semicolon within quotes ends no value
+            pairs = _GFF3_PAIR.findall(text)
+        else:
+            pairs = [part.split("=", 1) for part in text.split(";") if "=" in part]
+        return {key.strip(): _unquoted(value.strip()) for key, value in reversed(pairs)}
+    if not text.isascii():
+        text = text.translate(_TYPOGRAPHIC)
+    if '\\"' in text or '""' in text:  # as a shell escapes them, and doubled within a line that a spreadsheet left bare
+        text = _DOUBLED.sub(r'"\1"', text.replace('\\"', '"'))
+    # Of a key that is given several times the first counts: later ones may be of a comment.
+    found = {key: double or single or bare for key, double, single, bare in reversed(_GTF.findall(text))}
+    word = text.strip("\"'")
     return found if found or not word or len(word.split()) != 1 or ";" in word else {BARE: word}
 
 
@@ -149,33 +148,20 @@ def _unquoted(value: str) -> str:
 
 
 def _raw_lines(path: Path) -> Iterator[tuple[int, bytes]]:
-    try:
-        with path.open("rb") as probe:
-            first = probe.read(8)
-        for magic, what in _OTHER_FILES.items():
-            if first.startswith(magic):
-                raise InputError(f"annotation {path}: this is {what}; an annotation is GTF or GFF3")
-        unpacked = next((one for magic, one in _COMPRESSED.items() if first.startswith(magic)), None)
-        with unpacked(path) if unpacked else path.open("rb") as handle:
-            for number, raw in enumerate(handle, start=1):
-                yield number, raw.removeprefix(_BOM) if number == 1 else raw
-    except FileNotFoundError:
-        raise InputError(f"annotation {path}: no such file") from None
-    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise InputError(f"annotation {path}: damaged ({error}); copy it again") from None
+    """Number and content of each line, without blanks and line ends around it."""
+    number = 0
+    with unpacked(path, "annotation") as handle:
+        for block in handle:
+            for raw in block.splitlines() if b"\r" in block else (block,):  # old spreadsheets end lines with CR alone
+                number += 1
+                yield number, (raw.removeprefix(_BOM) if raw[:1] == _BOM[:1] else raw).strip(b" \r\n")
 
 
-def _no_line(path: Path, raw: bytes, count: int) -> str:
+def _no_line(raw: bytes, count: int) -> str:
     """Why a line is none of an annotation, and what to do."""
     needs = "GTF and GFF3 have 9, tab separated"
-    if len(raw.split(None, 8)) == 9 and raw.split(None, 8)[3].isdigit():
+    fields = raw.split(None, _COLUMNS - 1)
+    if len(fields) == _COLUMNS and fields[3].isdigit():
         return f"fields are separated by blanks; {needs}: an editor may have replaced the tabs"
-    ending = next((end for end in reversed(path.suffixes) if end.lower() not in (".gz", ".bgz", ".bz2", ".xz")), "")
-    if what := _OTHER_ENDINGS.get(ending.lower(), ""):
-        return f"{count} fields; {needs}, and {ending} is the ending of {what}"
-    return f"{count} fields; {needs}"
-
-
-def _other_format(raw: bytes) -> str | None:
-    what = next((what for start, what in _OTHER_FORMATS.items() if raw.startswith(start)), None)
-    return what and f"this is {what}; an annotation is GTF or GFF3"
+    what = kind_of(raw)
+    return f"{count} fields; {needs}" + (f". This line looks like {what}" if what else "")
