@@ -166,6 +166,11 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--aliases", type=Path, metavar="FILE", help="names of contigs, where scores and gene table have different ones"
     )
+    evaluate.add_argument(
+        "--allow-introns",
+        action="store_true",
+        help="introns may begin and end with anything, not GT or GC and AG alone",
+    )
     evaluate.add_argument("--output", type=Path, required=True, help="JSON report to write")
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     evaluate.set_defaults(run=_evaluate)
@@ -414,6 +419,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         device=options.device,
         gene_table=options.gene_table,
         aliases=options.aliases,
+        allow_introns=options.allow_introns,
     )
     note = builds_note(report)
     print("\n\n".join([report_table(report, [note] if note else []), *rows_table(report)]))

@@ -309,6 +309,9 @@ class DataConfig(Section):
     max_bad_share: float = Field(0.01, ge=0.0, le=1.0)
     """Rows with a null or NaN score or no sequence (and genes with such per-nucleotide scores) are
     dropped and counted; a larger share stops the run."""
+    allow_introns: bool = False
+    """Whether introns of per-nucleotide files may begin and end with anything, as in some genomes; else nearly all do
+    with GT or GC and AG."""
 
 
 class SplitConfig(Section):

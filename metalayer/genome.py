@@ -63,6 +63,11 @@ def decode(tokens: NDArray[np.uint8]) -> str:
     return _BYTE_OF_TOKEN[tokens].tobytes().decode()
 
 
+def complement(tokens: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The letters that face these on the other strand, in the same order: uint8 (...) to uint8 (...)."""
+    return _COMPLEMENT[tokens]
+
+
 def reverse_complement(tokens: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The other strand, 5' to 3': uint8 (L,) to uint8 (L,)."""
     return np.ascontiguousarray(_COMPLEMENT[tokens[::-1]])

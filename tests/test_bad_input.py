@@ -9,6 +9,7 @@ import pytest
 from metalayer.config import DataConfig
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ArtifactError
+from metalayer.schema import CLASSES
 from tests.conftest import artifact_files
 from tests.test_loader import edit
 
@@ -195,9 +196,8 @@ def test_a_chromosome_other_than_the_file_name_says(base_layer: Path, tmp_path: 
 
 def test_per_nucleotide_scores_of_another_base_model(base_layer: Path, tmp_path: Path, data_config: Make) -> None:
     for path in base_layer.glob("nucleotide_scores/*.parquet"):
-        frame = pl.read_parquet(path)
-        swapped = frame.with_columns(donor_score="acceptor_score", acceptor_score="donor_score")
-        swapped.write_parquet(path)
+        flatter = [pl.col(f"{name}_score").sqrt() for name in CLASSES]
+        pl.read_parquet(path).with_columns(score / pl.sum_horizontal(flatter) for score in flatter).write_parquet(path)
     with pytest.raises(ArtifactError, match="negative rows have other scores"):
         ArtifactLoader(data_config(base_layer)).load(tmp_path / "out")
 

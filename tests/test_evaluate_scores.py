@@ -144,9 +144,12 @@ def test_genes_of_several_builds_are_reported_and_count_once(
         report = evaluate_scores(bundle, files, tmp_path / "report.json", QUICK, "cpu")
     alone = evaluate_scores(bundle, files[:1], tmp_path / "alone.json", QUICK, "cpu")
     assert "several genome builds" in caplog.text
+    counted = alone["files"][0]["conventions"]
+    assert counted["donor"]["labels"] == (frame["label"] == "donor").sum()
+    facts = {"genes": 4, "positions": len(frame), "conventions": counted}
     assert report["files"] == [
-        {"name": "a.parquet", "genome_build": first, "genes": 4, "positions": len(frame)},
-        {"name": "b.parquet", "genome_build": second, "genes": 4, "positions": len(frame)},
+        {"name": "a.parquet", "genome_build": first, **facts},
+        {"name": "b.parquet", "genome_build": second, **facts},
     ]
     assert report["genome_builds"] == [first, second]
     assert len(report["genes_in_several_builds"]) == report["genes"] == alone["genes"] == 4

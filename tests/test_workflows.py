@@ -22,7 +22,7 @@ from metalayer.data.splits import make_split
 from metalayer.data.tracks import TrackStore
 from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE
 from metalayer.data.windows import encode_windows
-from metalayer.errors import MetalayerError, ModelError, RegistryError, SchemaError
+from metalayer.errors import ArtifactError, MetalayerError, ModelError, RegistryError, SchemaError
 from metalayer.evaluation.answers import Answers, read_answers
 from metalayer.evaluation.gate import decide
 from metalayer.evaluation.tables import comparison_table
@@ -157,7 +157,9 @@ def test_shuffled_labels_do_not_pass_the_gate(base_layer: Path, tmp_path: Path) 
         edit(path, shuffle)
     for path in base_layer.glob("nucleotide_scores/*.parquet"):
         pl.read_parquet(path).drop("label").write_parquet(path)  # the rows' labels then count
-    shuffled = prepare(base_layer, tmp_path / "typed", "gate.min_pr_auc_splice=0")
+    with pytest.raises(ArtifactError, match="letters do not fit the donor and acceptor labels"):
+        prepare(base_layer, tmp_path / "typed")
+    shuffled = prepare(base_layer, tmp_path / "typed", "gate.min_pr_auc_splice=0", "data.allow_introns=true")
     shuffled.train(tmp_path / "model")
     decision = decide(shuffled.evaluate(tmp_path / "model", tmp_path / "out"), shuffled.config.gate)
     assert not decision.promoted

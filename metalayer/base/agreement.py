@@ -20,7 +20,7 @@ from metalayer.base.annotation import AnnotatedGene
 from metalayer.base.fasta import Reference
 from metalayer.contigs import listed
 from metalayer.errors import InputError
-from metalayer.genome import N_TOKEN, encode, reverse_complement
+from metalayer.genome import N_TOKEN, complement, encode, reverse_complement
 
 logger = logging.getLogger(__name__)
 
@@ -222,11 +222,18 @@ def _canonical(
     at = np.stack([start, start + 1, end - 2, end - 1])
     inside = ((at >= 0) & (at < len(tokens))).all(axis=0)
     letters = tokens[np.clip(at, 0, len(tokens) - 1)]
-    sense = np.where(minus, _complement(letters[::-1]), letters)
+    sense = np.where(minus, complement(letters[::-1]), letters)
     known = inside & (letters < N_TOKEN).all(axis=0)
-    donor = (sense[0] == _G) & ((sense[1] == _T) | (sense[1] == _C))
-    return known & donor & (sense[2] == _A) & (sense[3] == _G), known
+    return known & begins_intron(sense[0], sense[1]) & ends_intron(sense[2], sense[3]), known
 
 
-def _complement(letters: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.where(letters < N_TOKEN, _T - letters, letters)
+def begins_intron(first: NDArray[np.uint8], second: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where two letters that follow each other are GT or GC, transcript sense."""
+    found: NDArray[np.bool_] = (first == _G) & ((second == _T) | (second == _C))
+    return found
+
+
+def ends_intron(last_but_one: NDArray[np.uint8], last: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Where two letters that follow each other are AG, transcript sense."""
+    found: NDArray[np.bool_] = (last_but_one == _A) & (last == _G)
+    return found

@@ -26,6 +26,8 @@ from metalayer.config import DataConfig
 from metalayer.contigs import Contigs
 from metalayer.data.artifacts import ReadReport, count_rows, read_artifacts, read_header, read_sites, with_features
 from metalayer.data.class_label import with_label
+from metalayer.data.convention_counts import ConventionCounts
+from metalayer.data.conventions import facts, refuse_mistakes
 from metalayer.data.discovery import BaseLayerFiles, check_written, find_files
 from metalayer.data.gene_names import GeneNames
 from metalayer.data.gene_table import contigs_of, genes_from_frame, read_gene_table
@@ -127,7 +129,12 @@ class ArtifactLoader:
             names = GeneNames(table)
             if files.nucleotide_scores:
                 tracks_report = write_tracks(
-                    files.nucleotide_scores, draft[TRACKS], names, lambda: self._sites(files), contigs=contigs
+                    files.nucleotide_scores,
+                    draft[TRACKS],
+                    names,
+                    lambda: self._sites(files),
+                    contigs=contigs,
+                    allow_introns=self.config.allow_introns,
                 )
                 store = TrackStore(draft[TRACKS])
                 own_names = store.contigs | own_names
@@ -146,6 +153,8 @@ class ArtifactLoader:
                 pl.DataFrame(lines, schema=_GENE_SCHEMA).write_parquet(draft[GENES])
             self._check_shares(reading, tracks_report, files)
             rows.check_pass()
+            allowed = self.config.allow_introns
+            refuse_mistakes(rows.conventions, str(files.directory), allow_introns=allowed)
             _refuse_duplicates(rows, reading)
             if reading.acceptor_rows_lost:
                 _keep_donors(draft[ROWS])
@@ -160,6 +169,7 @@ class ArtifactLoader:
             "genome_build": files.genome_build,
             "artifacts": asdict(reading),
             "nucleotide_scores": asdict(tracks_report) if tracks_report else None,
+            "conventions_of_rows": facts(rows.conventions, allow_introns=allowed),
             "rows_rebuilt_from_tracks": rows.rebuilt,
             "rows_as_they_stand": rows.as_they_stand,
             "rows_with_scores_of_no_pass": rows.scores_of_no_pass,
@@ -291,6 +301,7 @@ class _RowWriter:
         self.bases_of_two_sites: dict[str, int] = {}
         self.place: dict[str, tuple[str, str]] = {}
         self.keys: list[pl.DataFrame] = []
+        self.conventions = ConventionCounts(of_rows=True)
         empty = with_features(_EMPTY_ROWS, np.empty((0, len(ROW_SCORES)), np.float32))
         empty = with_label(empty) if labelled else empty
         self.schema: pa.Schema = empty.to_arrow().schema
@@ -315,6 +326,7 @@ class _RowWriter:
                 self.as_they_stand += n
         self.keys.append(batch.select("gene_id", "position", "splice_type"))
         rows = with_features(batch, row_scores, source)
+        self.conventions.add_rows(batch, batch.select(BASE_SCORES).to_numpy())
         return (with_label(rows) if self.labelled else rows).to_arrow().cast(self.schema)
 
     def check_pass(self) -> None:

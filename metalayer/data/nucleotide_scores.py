@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -19,6 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from metalayer.contigs import Contigs
+from metalayer.data.convention_counts import ConventionCounts
+from metalayer.data.conventions import facts, log_facts, refuse_mistakes
 from metalayer.data.gene_names import GeneNames
 from metalayer.data.gene_table import normalised_chrom, normalised_gene_id, with_keys
 from metalayer.data.tracks import CONTRADICTED_KEY, GENE_INDEX_KEY, LETTERS_KEY, PARALOGS_KEY
@@ -62,6 +65,8 @@ class TrackReport:
     """Builds that the files name, each once; most files name none."""
     contradicted: int = 0
     """Positions that overlapping genes of one strand label differently."""
+    conventions: dict[str, Any] = field(default_factory=dict)
+    """How many labels have letters and score peaks where they belong; see `conventions.facts`."""
 
 
 def write_tracks(
@@ -71,6 +76,8 @@ def write_tracks(
     row_sites: Callable[[], pl.DataFrame],
     only: Collection[str] | None = None,
     contigs: Contigs | None = None,
+    *,
+    allow_introns: bool = False,
 ) -> TrackReport:
     """Read per-nucleotide files and publish the canonical Parquet.
 
@@ -83,11 +90,12 @@ def write_tracks(
             rows: the labels, where the files have none (else it is not called).
         only: genes to read; None: all.
         contigs: which names are of one chromosome; None for the rules alone.
+        allow_introns: introns may begin and end with anything, not GT or GC and AG alone.
 
     Raises:
         ArtifactError: a missing column, a gap or duplicate in positions, scores out of range, letters
-            other than ACGTN, a paralog flag that is none or differs within a gene, or a gene that lies elsewhere
-            than the gene table says.
+            other than ACGTN, a paralog flag that is none or differs within a gene, a gene that lies elsewhere
+            than the gene table says, or letters, labels and scores that do not keep one convention.
     """
     builds = builds_once(genome_build_of(path) for path in files)
     names = gene_table if isinstance(gene_table, GeneNames) else GeneNames(gene_table)
@@ -110,6 +118,7 @@ def write_tracks(
         ]
     )
     sites: dict[str, list[tuple[int, int]]] | None = None
+    of_all = ConventionCounts()
     encoding = {"position": "DELTA_BINARY_PACKED"} | dict.fromkeys(BASE_SCORES, "BYTE_STREAM_SPLIT")
     with (
         publish_file(output) as draft,
@@ -124,6 +133,7 @@ def write_tracks(
     ):
         for path in files:
             build = normalise_build(genome_build_of(path) or "")
+            counts = ConventionCounts()
             for rows in _genes_of(path):
                 if only is not None and rows["gene_id"][0] not in only:
                     continue
@@ -141,6 +151,7 @@ def write_tracks(
                     labels = pl.Series("label", _labels(gene, sites.get(gene.gene_id, ())))
                 if frame["base"][0] == _NO_LETTER:
                     report.letters = False
+                counts.add(gene.interval.chrom, gene.strand, frame["base"], scores, labels)
                 table = frame.with_columns(labels.alias("label")).select(schema.names).to_arrow()
                 writer.write_table(table.cast(schema), row_group_size=len(frame))
                 index.append(
@@ -150,6 +161,12 @@ def write_tracks(
                 paralogs[gene.gene_id] = _paralog(frame, names.get(gene.gene_id), group_sizes)
                 report.genes += 1
                 report.positions += len(frame)
+            refuse_mistakes(counts, str(path), allow_introns=allow_introns)
+            of_all.merge(counts)
+        together = f"{len(files)} files from {files[0]} on" if len(files) > 1 else str(files[0])
+        refuse_mistakes(of_all, together, allow_introns=allow_introns)
+        report.conventions = facts(of_all, allow_introns=allow_introns)
+        log_facts(report.conventions, together)
         odd = {one.gene.gene_id: at.tolist() for one, at in zip(placed, contradicted(placed), strict=True) if len(at)}
         report.contradicted = len(
             {

@@ -42,6 +42,8 @@ class ScoreFile:
         canonical: Path,
         gene_table: Mapping[str, Gene],
         contigs: Contigs | None = None,
+        *,
+        allow_introns: bool = False,
     ) -> ScoreFile:
         """Read files into one canonical Parquet.
 
@@ -50,9 +52,11 @@ class ScoreFile:
             canonical: file to publish.
             gene_table: where genes must lie, as in `write_tracks`; empty for no such check.
             contigs: which names are of one chromosome; None for the rules alone.
+            allow_introns: introns may begin and end with anything, not GT or GC and AG alone.
 
         Raises:
-            ArtifactError: no such file, or one that cannot be used, without labels or letters; a gene twice.
+            ArtifactError: no such file, or one that cannot be used, without labels or letters, or whose letters, labels
+                and scores do not keep one convention; a gene twice.
         """
         given = ", ".join(map(str, paths))
         for path in paths:
@@ -67,7 +71,7 @@ class ScoreFile:
                 "add donor, acceptor, neither at exon bases"
             )
 
-        found = write_tracks(paths, canonical, gene_table, no_rows, contigs=contigs)
+        found = write_tracks(paths, canonical, gene_table, no_rows, contigs=contigs, allow_introns=allow_introns)
         if not found.letters:
             raise ArtifactError(f"{given}: no letters, so whole genes cannot be read; give Parquet with a column base")
         for gene_id, cause in found.genes_dropped.items():

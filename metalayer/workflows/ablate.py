@@ -273,8 +273,9 @@ def _test_genes(
     scores: Sequence[Path], valid_scores: Sequence[Path], test_scores: Sequence[Path], data: Path, variant: _Variant
 ) -> TrackStore:
     """The test genes, after refusing those that are, or overlap, genes to train or to validate on."""
-    read_tracks(scores, valid_scores, data)
-    store = ScoreFile.read(test_scores, data / TEST_TRACKS, {}).store
+    allow_introns = next(iter(variant.configs.values())).allow_introns  # alike for all
+    read_tracks(scores, valid_scores, data, allow_introns=allow_introns)
+    store = ScoreFile.read(test_scores, data / TEST_TRACKS, {}, allow_introns=allow_introns).store
     for config in variant.configs.values():
         train, valid = gene_parts(data, bool(valid_scores), config)
         for part, option in ((train, "--scores"), (valid, "--valid-scores")):

@@ -35,6 +35,8 @@ def evaluate_scores(
     device: str = "auto",
     gene_table: Path | None = None,
     aliases: Path | None = None,
+    *,
+    allow_introns: bool = False,
 ) -> dict[str, Any]:
     """Compare a model with its base on all positions of labelled genes.
 
@@ -52,16 +54,18 @@ def evaluate_scores(
         device: of the network.
         gene_table: where genes must lie, and their paralog groups, which are resampled as one; None for neither.
         aliases: names of contigs, where scores and gene table have different ones; see `contigs`.
+        allow_introns: introns may begin and end with anything, not GT or GC and AG alone.
 
     Returns:
         What was written: the report of `evaluation.report.evaluate`, with ways of asking, row_answers (the same
         report of what rows are answered, None where that is the same), files (name, genome_build, genes,
-        positions), genome_builds (None for files that name none), genes_in_several_builds, genes_dropped,
+        positions, conventions), genome_builds (None for files that name none), genes_in_several_builds, genes_dropped,
         genes_seen_in_training and model_digest.
 
     Raises:
-        ArtifactError: a file that cannot be used, without labels or letters, a gene in two files of one build,
-            or one that lies elsewhere than the gene table says; a gene table without most of them.
+        ArtifactError: a file that cannot be used, without labels or letters, or whose letters, labels and scores do
+            not keep one convention; a gene in two files of one build, or one that lies elsewhere than the gene table
+            says; a gene table without most of them.
         InputError: aliases that cannot be used.
         ModelError: a model directory that is absent or damaged.
     """
@@ -71,7 +75,10 @@ def evaluate_scores(
     contigs = Contigs.of(aliases)
     table = GeneNames(genes_from_frame(read_gene_table(gene_table, contigs)) if gene_table else {})
     with tempfile.TemporaryDirectory() as folder:
-        files = [ScoreFile.read([path], Path(folder) / f"{i}.parquet", table, contigs) for i, path in enumerate(scores)]
+        files = [
+            ScoreFile.read([path], Path(folder) / f"{i}.parquet", table, contigs, allow_introns=allow_introns)
+            for i, path in enumerate(scores)
+        ]
         table.check("the scores", f"gene table {gene_table}")
         builds = {
             "genome_builds": builds_once(file.store.genome_build for file in files),
@@ -108,6 +115,7 @@ def _facts(file: ScoreFile) -> dict[str, Any]:
         "genome_build": file.store.genome_build,
         "genes": file.found.genes,
         "positions": file.found.positions,
+        "conventions": file.found.conventions,
     }
 
 

@@ -57,6 +57,8 @@ class Shard(BaseModel):
     """Per-nucleotide files that hold its genes: SHA-256 by name."""
     genes: tuple[tuple[str, str, str, int, int], ...]
     """gene_id, chrom, strand, start, end (1-based inclusive), in genome order."""
+    allow_introns: bool = False
+    """Whether introns may begin and end with anything; looked at where the files have labels."""
 
     @property
     def positions(self) -> int:
@@ -167,6 +169,7 @@ def plan_shards(data: DataConfig, shards: int) -> ScoringPlan:
                 genes=tuple(
                     (g.gene_id, g.interval.chrom, g.strand, *one_based(g.interval.start, g.interval.end)) for g in part
                 ),
+                allow_introns=data.allow_introns,
             )
         )
     contigs = {ours: theirs for path in files for ours, theirs in contigs_in(path).items()}
@@ -269,7 +272,7 @@ def score_shard(
     with scratch_directory(output.with_name(f"{output.name}-tracks")) as folder:
         tracks = folder / "tracks.parquet"
         no_sites = pl.DataFrame(schema={"gene_id": pl.String, "position": pl.Int64, "splice_type": pl.String})
-        found = write_tracks(files, tracks, genes, lambda: no_sites, only=genes)
+        found = write_tracks(files, tracks, genes, lambda: no_sites, only=genes, allow_introns=shard.allow_introns)
         lacking = sorted(genes.keys() - TrackStore(tracks).genes().keys())
         if lacking:
             causes = ", ".join(f"{gene_id} ({found.genes_dropped.get(gene_id, 'absent')})" for gene_id in lacking[:5])

@@ -74,7 +74,7 @@ def train_on_scores(
     model = build_model(config)
     data = folder / "data"
     if world.is_first:
-        read_tracks(scores, valid_scores, data)
+        read_tracks(scores, valid_scores, data, allow_introns=config.allow_introns)
     world.wait()
     train, valid = gene_parts(data, bool(valid_scores), config)
     logger.info("training on %d genes, validating on %d", len(train.gene_ids), len(valid.gene_ids))
@@ -118,15 +118,21 @@ def train_on_scores(
     return result
 
 
-def read_tracks(scores: Sequence[Path], valid_scores: Sequence[Path], data: Path) -> None:
+def read_tracks(scores: Sequence[Path], valid_scores: Sequence[Path], data: Path, *, allow_introns: bool) -> None:
     """Read the files to train and to validate on into the folder `data`, for `gene_parts`.
+
+    Args:
+        scores: files to train on.
+        valid_scores: files to validate on; perhaps none.
+        data: folder to write.
+        allow_introns: introns may begin and end with anything, not GT or GC and AG alone.
 
     Raises:
         ArtifactError: files that cannot be used.
     """
-    ScoreFile.read(scores, data / TRAIN_TRACKS, {})
+    ScoreFile.read(scores, data / TRAIN_TRACKS, {}, allow_introns=allow_introns)
     if valid_scores:
-        ScoreFile.read(valid_scores, data / VALID_TRACKS, {})
+        ScoreFile.read(valid_scores, data / VALID_TRACKS, {}, allow_introns=allow_introns)
 
 
 def gene_parts(data: Path, separate: bool, config: MetaLayerConfig) -> tuple[GenePart, GenePart]:

@@ -41,6 +41,7 @@ DATA, MODEL, METRICS = "data", "model", "metrics.json"
 _DATA_SETTINGS = (
     *("base_model", "data_root", "annotation_source", "genome_build", "artifacts_dir", "gene_table"),
     *("nucleotide_scores", "variant_source", "splicevardb_path", "variant_radius_bp", "max_bad_share", "max_samples"),
+    "allow_introns",
 )
 
 
