@@ -134,6 +134,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--base-model", help="name of the base model, as in <base_model>_eval (default openspliceai)")
     train.add_argument("--encoder", help="sequence encoder (default cnn)")
     train.add_argument("--data-root", type=Path, help="folder with data/, genes.tsv and nucleotide_scores/")
+    train.add_argument("--gene-table", type=Path, help="genes.tsv: where genes lie, and which are paralogs")
+    train.add_argument("--aliases", type=Path, help="names of contigs, where files have different ones")
     train.add_argument("--output-dir", type=Path, default=Path("models/meta_layer_v1"), help="folder to write")
     train.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="one setting")
     train.add_argument("--seed", type=int, help="same seed and threads, same model")
@@ -312,6 +314,8 @@ def _train(options: argparse.Namespace) -> int:
         "base_model": options.base_model,
         "sequence_encoder": options.encoder,
         "data_root": options.data_root,
+        "gene_table": options.gene_table,
+        "aliases": options.aliases,
         "seed": options.seed,
     }
     values = {name: value for name, value in asked.items() if value is not None}

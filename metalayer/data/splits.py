@@ -170,7 +170,11 @@ def check_split(manifest: Mapping[str, Any], table: Mapping[str, Gene], chrom_of
 
 
 def split_genes(
-    chrom_of: Mapping[str, str], table: Mapping[str, Gene], fractions: Mapping[str, float], seed: int
+    chrom_of: Mapping[str, str],
+    table: Mapping[str, Gene],
+    fractions: Mapping[str, float],
+    seed: int,
+    together: Sequence[Sequence[str]] = (),
 ) -> dict[str, str]:
     """Part of every gene, drawn at random: overlapping genes and paralogs together.
 
@@ -179,18 +183,21 @@ def split_genes(
         table: gene by id; a gene that is not there may overlap any other of its chromosome.
         fractions: share of the genes of each part but `train`, which gets the rest.
         seed: draws.
+        together: ids of further genes that must share a part.
     """
-    return _draw(_groups(chrom_of, table), fractions, seed)
+    return _draw(_groups(chrom_of, table, together), fractions, seed)
 
 
-def _groups(chrom_of: Mapping[str, str], table: Mapping[str, Gene]) -> list[list[str]]:
+def _groups(
+    chrom_of: Mapping[str, str], table: Mapping[str, Gene], together: Sequence[Sequence[str]] = ()
+) -> list[list[str]]:
     """Genes that must share a part: overlapping ones, paralogs, a chromosome's where one of them has no place."""
     by_chrom: dict[str, list[str]] = {}
     for gene_id, chrom in chrom_of.items():
         by_chrom.setdefault(chrom, []).append(gene_id)
     undivided = {chrom for gene_id, chrom in chrom_of.items() if gene_id not in table}
     placed = related(table[gene_id] for gene_id in chrom_of if gene_id in table)
-    return united(chrom_of, [*placed, *(by_chrom[chrom] for chrom in undivided)])
+    return united(chrom_of, [*placed, *(by_chrom[chrom] for chrom in undivided), *together])
 
 
 def _draw(groups: Iterable[list[str]], fractions: Mapping[str, float], seed: int) -> dict[str, str]:

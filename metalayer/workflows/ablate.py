@@ -17,6 +17,7 @@ import torch
 
 from metalayer.config import EvaluateConfig, ModelConfig, TrainConfig
 from metalayer.core import MetaLayerConfig
+from metalayer.data.same_genes import known_genes
 from metalayer.data.score_files import ScoreFile
 from metalayer.data.tracks import TrackStore
 from metalayer.device import use_threads
@@ -35,7 +36,15 @@ from metalayer.provenance import code_hash
 from metalayer.schema import CLASSES, POSITIONS
 from metalayer.training.trainer import HISTORY, seed_everything
 from metalayer.workflows.evaluate import score_positions
-from metalayer.workflows.train_genes import gene_parts, read_tracks, refuse_crossing, train_on_scores
+from metalayer.workflows.train_genes import (
+    TRAIN_TRACKS,
+    VALID_TRACKS,
+    gene_names,
+    gene_parts,
+    read_tracks,
+    refuse_crossing,
+    train_on_scores,
+)
 from metalayer.workflows.train_meta import MODEL
 from metalayer.yaml12 import read_mapping
 
@@ -273,13 +282,18 @@ def _test_genes(
     scores: Sequence[Path], valid_scores: Sequence[Path], test_scores: Sequence[Path], data: Path, variant: _Variant
 ) -> TrackStore:
     """The test genes, after refusing those that are, or overlap, genes to train or to validate on."""
-    allow_introns = next(iter(variant.configs.values())).allow_introns  # alike for all
-    read_tracks(scores, valid_scores, data, allow_introns=allow_introns)
-    store = ScoreFile.read(test_scores, data / TEST_TRACKS, {}, allow_introns=allow_introns).store
+    config = next(iter(variant.configs.values()))  # of files, alike for all
+    read_tracks(scores, valid_scores, data, config)
+    table, contigs = gene_names(config)
+    allowed = config.allow_introns
+    store = ScoreFile.read(test_scores, data / TEST_TRACKS, table, contigs, allow_introns=allowed).store
+    tested = known_genes(store, store.genes(), table)
+    for name, option in ((TRAIN_TRACKS, "--scores"), (VALID_TRACKS, "--valid-scores")):
+        if name == TRAIN_TRACKS or valid_scores:
+            part = TrackStore(data / name)
+            refuse_crossing(known_genes(part, part.genes(), table), tested, option, "--test-scores")
     for config in variant.configs.values():
-        train, valid = gene_parts(data, bool(valid_scores), config)
-        for part, option in ((train, "--scores"), (valid, "--valid-scores")):
-            refuse_crossing(part.store.genes(), store.genes(), option, "--test-scores")
+        gene_parts(data, bool(valid_scores), config)
     return store
 
 
@@ -320,6 +334,7 @@ def _train(folder: Path, config: MetaLayerConfig, files: Files) -> None:
         "code_hash": code_hash(),
         "files": {part: list(files[part].values()) for part in ("train", "valid")},
         "settings": config.model_dump(mode="json"),
+        "names": {str(path): sha256(path) for path in (config.gene_table, config.aliases) if path},
         "untrained_network": _network_hash(config),
     }
     if _read(folder / INPUTS) != inputs:

@@ -13,13 +13,14 @@ from metalayer.config import EvaluateConfig
 from metalayer.contigs import Contigs
 from metalayer.data.gene_names import GeneNames
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
+from metalayer.data.same_genes import Same, known_genes, same_as, seen_by
 from metalayer.data.score_files import ScoreFile
 from metalayer.errors import ArtifactError
 from metalayer.evaluation.report import evaluate
 from metalayer.evaluation.tables import builds_note
 from metalayer.files import publish_file
 from metalayer.gene_groups import related
-from metalayer.genome import builds_once, same_build, unversioned
+from metalayer.genome import builds_once, same_build
 from metalayer.inference import Predictor
 from metalayer.schema import POSITIONS, ROWS, WAYS
 from metalayer.workflows.evaluate import score_positions
@@ -60,7 +61,7 @@ def evaluate_scores(
         What was written: the report of `evaluation.report.evaluate`, with ways of asking, row_answers (the same
         report of what rows are answered, None where that is the same), files (name, genome_build, genes,
         positions, conventions), genome_builds (None for files that name none), genes_in_several_builds, genes_dropped,
-        genes_seen_in_training and model_digest.
+        genes_seen_in_training, seen_because (by gene id) and model_digest.
 
     Raises:
         ArtifactError: a file that cannot be used, without labels or letters, or whose letters, labels and scores do
@@ -86,8 +87,7 @@ def evaluate_scores(
         }
         if note := builds_note(builds):
             logger.warning("%s", note)
-        genes = {gene_id for file in files for gene_id in file.store.genes()}
-        seen = _seen_in_training(predictor, genes)
+        seen = _seen_in_training(predictor, files)
         together = related(table.values())
         by_way: dict[str, dict[str, Any]] = {}
         for way in WAYS if predictor.masks_rows else (POSITIONS,):
@@ -101,7 +101,8 @@ def evaluate_scores(
         "row_answers": by_way.get(ROWS),
         "files": [_facts(file) for file in files],
         "genes_dropped": {gene_id: cause for file in files for gene_id, cause in file.found.genes_dropped.items()},
-        "genes_seen_in_training": seen,
+        "genes_seen_in_training": sorted(seen),
+        "seen_because": {gene_id: str(why) for gene_id, why in sorted(seen.items())},
         "model_digest": predictor.digest,
     }
     with publish_file(output) as draft:
@@ -137,13 +138,15 @@ def _genes_in_several(files: Sequence[ScoreFile]) -> list[str]:
     return sorted(gene_id for gene_id, where in earlier.items() if len(where) > 1)
 
 
-def _seen_in_training(predictor: Predictor, genes: set[str]) -> list[str]:
-    split = predictor.info.get("split") or {}
-    known = {unversioned(gene) for part in ("train", "valid") for gene in split.get(part, ())}
-    seen = sorted(gene for gene in genes if unversioned(gene) in known)
+def _seen_in_training(predictor: Predictor, files: Sequence[ScoreFile]) -> dict[str, Same]:
+    """Genes that the model was trained or validated on, whatever they are called here, and how that is known."""
+    trained = seen_by(predictor.info)
+    genes = [one for file in files for one in known_genes(file.store, file.store.genes())]
+    seen = same_as(genes, trained)
     if seen:
+        some = [gene_id if why.other == gene_id else f"{gene_id}, which {why}" for gene_id, why in sorted(seen.items())]
         logger.warning(
             "%d of %d genes were seen in training (%s ...): their figures are too good",
-            *(len(seen), len(genes), ", ".join(seen[:3])),
+            *(len(seen), len(genes), "; ".join(some[:3])),
         )
     return seen

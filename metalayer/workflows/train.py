@@ -16,6 +16,7 @@ from metalayer.config import RunConfig, TrainConfig
 from metalayer.data.dataset import RowLoader, Rows, RowTable
 from metalayer.data.gene_parts import gene_loaders, genes_with_tracks
 from metalayer.data.prevalence import prevalence_weights
+from metalayer.data.same_genes import SEEN_KEY, described, known_genes
 from metalayer.data.tracks import TrackStore
 from metalayer.data.variant_weights import Unit, VariantWeights
 from metalayer.device import use_threads
@@ -139,6 +140,7 @@ def train_bundle(
         else:
             table = valid_rows.table
             calibration = calibrate_on_rows(predictor, table, np.arange(len(table)), valid_rows.in_genes, weights)
+    learned_from = [gene_id for part in ("train", "valid") for gene_id in manifest[part]["genes"]]
     result = {
         "history": history,
         "best_epoch": best_epoch(history, config.train.early_stopping_metric)["epoch"],
@@ -157,6 +159,7 @@ def train_bundle(
             "config": config.model_dump(mode="json", include={"data", "split", "model", "train"}),
             "seed": config.train.seed,
             "split": {part: manifest[part]["genes"] for part in ("train", "valid", "test")},
+            SEEN_KEY: described(known_genes(store, learned_from)) if store else [],
             "calibration": result["calibration"],
             "best_epoch": result["best_epoch"],
             "trained_on": unit,

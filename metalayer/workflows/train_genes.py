@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from metalayer.contigs import Contigs
 from metalayer.core import MetaLayerConfig
+from metalayer.data.gene_names import GeneNames
 from metalayer.data.gene_parts import GenePart, gene_loaders
+from metalayer.data.gene_table import genes_from_frame, read_gene_table
+from metalayer.data.same_genes import SEEN_KEY, KnownGene, alike, described, known_genes, same_as
 from metalayer.data.score_files import ScoreFile
 from metalayer.data.splits import split_genes
 from metalayer.data.tracks import TrackStore
 from metalayer.device import use_threads
 from metalayer.errors import SplitError
 from metalayer.files import sha256
-from metalayer.genome import Gene, unversioned
 from metalayer.inference import Predictor
 from metalayer.models.build import build_model
 from metalayer.models.bundle import save_model
@@ -48,7 +51,7 @@ def train_on_scores(
     Args:
         scores: labelled Parquet files with letters, to train on.
         valid_scores: likewise, to pick the best epoch and to calibrate on; none: `val_split` of the genes of
-            `scores`, whole genes, overlapping ones together.
+            `scores`, whole genes; those that overlap, have equal letters, or are paralogs by `gene_table`, together.
         config: model and training.
         output_dir: folder to write.
         use_wandb: log to Weights & Biases.
@@ -60,7 +63,7 @@ def train_on_scores(
     Raises:
         ArtifactError: files that cannot be used.
         ConfigError: settings that this does not read, such as `variant_source`.
-        SplitError: a gene to train on that is, or overlaps, one to validate on, or a part without genes.
+        SplitError: a gene to train on that is the same data as one to validate on, or a part without genes.
         TrainingError: a part without sites, or a loss that is not finite.
     """
     config = MetaLayerConfig.for_scores(config.given(), separate=bool(valid_scores))
@@ -74,7 +77,7 @@ def train_on_scores(
     model = build_model(config)
     data = folder / "data"
     if world.is_first:
-        read_tracks(scores, valid_scores, data, allow_introns=config.allow_introns)
+        read_tracks(scores, valid_scores, data, config)
     world.wait()
     train, valid = gene_parts(data, bool(valid_scores), config)
     logger.info("training on %d genes, validating on %d", len(train.gene_ids), len(valid.gene_ids))
@@ -105,10 +108,13 @@ def train_on_scores(
         folder / MODEL,
         {
             "base_model": config.base_model,
-            "data_hash": {path.name: sha256(path) for path in (*scores, *valid_scores)},
+            "data_hash": {
+                path.name: sha256(path) for path in (*scores, *valid_scores, config.gene_table, config.aliases) if path
+            },
             "config": config.model_dump(mode="json"),
             "seed": config.seed,
             "split": {**result["genes"], "test": []},
+            SEEN_KEY: described([one for part in (train, valid) for one in known_genes(part.store, part.gene_ids)]),
             "calibration": result["calibration"],
             "best_epoch": result["best_epoch"],
             "trained_on": "genes",
@@ -118,21 +124,31 @@ def train_on_scores(
     return result
 
 
-def read_tracks(scores: Sequence[Path], valid_scores: Sequence[Path], data: Path, *, allow_introns: bool) -> None:
+def read_tracks(scores: Sequence[Path], valid_scores: Sequence[Path], data: Path, config: MetaLayerConfig) -> None:
     """Read the files to train and to validate on into the folder `data`, for `gene_parts`.
 
     Args:
         scores: files to train on.
         valid_scores: files to validate on; perhaps none.
         data: folder to write.
-        allow_introns: introns may begin and end with anything, not GT or GC and AG alone.
+        config: gene table, aliases and `allow_introns`.
 
     Raises:
-        ArtifactError: files that cannot be used.
+        ArtifactError: files that cannot be used, or a gene table of other genes.
+        InputError: aliases that cannot be used.
     """
-    ScoreFile.read(scores, data / TRAIN_TRACKS, {}, allow_introns=allow_introns)
+    table, contigs = gene_names(config)
+    ScoreFile.read(scores, data / TRAIN_TRACKS, table, contigs, allow_introns=config.allow_introns)
     if valid_scores:
-        ScoreFile.read(valid_scores, data / VALID_TRACKS, {}, allow_introns=allow_introns)
+        ScoreFile.read(valid_scores, data / VALID_TRACKS, table, contigs, allow_introns=config.allow_introns)
+    table.check("the scores", f"gene table {config.gene_table}")
+
+
+def gene_names(config: MetaLayerConfig) -> tuple[GeneNames, Contigs]:
+    """Gene table (empty where none was given) and names of contigs, of `gene_table` and `aliases`; errors as above."""
+    contigs = Contigs.of(config.aliases)
+    table = genes_from_frame(read_gene_table(config.gene_table, contigs)) if config.gene_table else {}
+    return GeneNames(table), contigs
 
 
 def gene_parts(data: Path, separate: bool, config: MetaLayerConfig) -> tuple[GenePart, GenePart]:
@@ -141,19 +157,21 @@ def gene_parts(data: Path, separate: bool, config: MetaLayerConfig) -> tuple[Gen
     Args:
         data: folder of `read_tracks`.
         separate: whether there were files to validate on; else `val_split` of the genes is drawn by `seed`.
-        config: share and seed.
+        config: share, seed and gene table.
 
     Raises:
-        SplitError: a gene to train on that is, or overlaps, one to validate on, or a part without genes.
+        SplitError: a gene to train on that is the same data as one to validate on, or a part without genes.
     """
     store = TrackStore(data / TRAIN_TRACKS)
-    genes = store.genes()
+    genes, table = store.genes(), gene_names(config)[0]
+    known = known_genes(store, genes, table)
     if separate:
         other = TrackStore(data / VALID_TRACKS)
-        refuse_crossing(genes, other.genes(), "--scores", "--valid-scores")
+        validated = known_genes(other, other.genes(), table)
+        refuse_crossing(known, validated, "--scores", "--valid-scores")
         return GenePart(store, list(genes)), GenePart(other, list(other.genes()))
     chrom_of = {gene_id: gene.interval.chrom for gene_id, gene in genes.items()}
-    part_of = split_genes(chrom_of, genes, {"valid": config.val_split}, config.seed)
+    part_of = split_genes(chrom_of, genes, {"valid": config.val_split}, config.seed, alike(known))
     parts = {part: [gene_id for gene_id in genes if part_of[gene_id] == part] for part in ("train", "valid")}
     for part, there in parts.items():
         if not there:
@@ -164,28 +182,27 @@ def gene_parts(data: Path, separate: bool, config: MetaLayerConfig) -> tuple[Gen
     return GenePart(store, parts["train"]), GenePart(store, parts["valid"])
 
 
-def refuse_crossing(genes: Mapping[str, Gene], others: Mapping[str, Gene], option: str, other_option: str) -> None:
-    """Refuse genes on both sides, by name, in any version, or by place.
+def refuse_crossing(genes: Sequence[KnownGene], others: Sequence[KnownGene], option: str, other_option: str) -> None:
+    """Refuse genes on both sides, by name, in any version, by place, by letters or as paralogs.
 
     Args:
-        genes: gene by id.
-        others: gene by id.
+        genes: of one side.
+        others: of the other.
         option: which files `genes` are of.
         other_option: which files `others` are of.
 
     Raises:
-        SplitError: a gene that is, or overlaps, one of the others.
+        SplitError: a gene that is the same data as one of the others.
     """
-    versions = set(map(unversioned, others))
-    both = sorted(gene_id for gene_id in genes if unversioned(gene_id) in versions)
+    found = same_as(genes, others)
+    both = sorted(gene_id for gene_id, why in found.items() if why.by == "name")
     if both:
         raise SplitError(
             f"{len(both)} genes are in {option} and in {other_option} ({', '.join(both[:5])}): what was learned from "
             "them would be judged on them. Give each gene once"
         )
-    for mine in genes.values():
-        for other in others.values():
-            if mine.interval.overlaps(other.interval):
-                raise SplitError(
-                    f"gene {mine.gene_id} of {option} overlaps {other.gene_id} of {other_option}; leave one of them out"
-                )
+    for gene_id, why in found.items():
+        raise SplitError(
+            f"{len(found)} genes of {option} share data with {other_option} (gene {gene_id} {why}, to begin with); "
+            "leave one of each two out"
+        )

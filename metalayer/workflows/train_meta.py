@@ -15,6 +15,7 @@ from metalayer.data.dataset import MetaLayerDataset
 from metalayer.data.gene_parts import gene_loaders, genes_with_tracks
 from metalayer.data.loaders import check_shares, configured_dataloaders
 from metalayer.data.prepare import MANIFEST, TRAINING_DATA, prepare_training_dataset
+from metalayer.data.same_genes import SEEN_KEY, described, known_genes
 from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE, VariantWeights
 from metalayer.device import use_threads
 from metalayer.errors import ArtifactError, ConfigError
@@ -144,6 +145,7 @@ def train_meta_model(
             "config": config.model_dump(mode="json"),
             "seed": config.seed,
             "split": genes,
+            SEEN_KEY: described(known_genes(store, [*genes["train"], *genes["valid"]])) if store else [],
             "calibration": calibration,
             "best_epoch": int(best["epoch"]),
             "trained_on": config.training_unit,
