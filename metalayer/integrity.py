@@ -21,8 +21,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from metalayer.errors import ArtifactError, MetalayerError
 from metalayer.file_kinds import PARQUET, head_of, kind_of
@@ -46,6 +48,13 @@ def content_digest(content: Any) -> str:
     """SHA-256 of JSON-ready content, whatever the order of its keys, in hex."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def content_hash(values: NDArray[np.generic]) -> str:
+    """SHA-256 of an array, in hex."""
+    found = hashlib.sha256(f"{values.dtype.str} {values.shape} ".encode())
+    found.update(np.ascontiguousarray(values).data)
+    return found.hexdigest()
 
 
 def sealed(content: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from metalayer.data.discovery import find_files
 from metalayer.data.gene_names import GeneNames
 from metalayer.data.gene_table import read_gene_table
 from metalayer.data.nucleotide_scores import contigs_in
+from metalayer.data.same_genes import KnownGene
 from metalayer.data.scored import ScoredGenome, ScoredGenomeWriter
 from metalayer.data.splits import make_split
 from metalayer.errors import ArtifactError, EvaluationError, InputError, SplitError
@@ -538,7 +539,9 @@ def test_evaluate_with_a_gene_table_of_other_names(
 
 def test_genes_of_two_versions_are_one() -> None:
     """What was trained on is judged on in no version."""
-    older, newer = ({f"ENSG00000000001.{v}": Gene.from_table("x", "1", "+", at, at + 9)} for v, at in ((1, 5), (2, 50)))
+    older, newer = (
+        [KnownGene(f"ENSG00000000001.{v}", Gene.from_table("x", "1", "+", at, at + 9))] for v, at in ((1, 5), (2, 50))
+    )
     with pytest.raises(SplitError, match=r"1 genes are in --scores and in --valid-scores \(ENSG00000000001\.1\)"):
         refuse_crossing(older, newer, "--scores", "--valid-scores")
     assert unversioned("F23H11.3") == "F23H11.3"

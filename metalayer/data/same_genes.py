@@ -7,7 +7,6 @@ on two sides of a split, and where a model is judged on genes that it may have s
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import Any
 from metalayer.data.gene_names import GeneNames
 from metalayer.data.tracks import TrackStore
 from metalayer.genome import N_TOKEN, Gene, normalise_build, one_based, unversioned
+from metalayer.integrity import content_hash
 
 SEEN_KEY = "seen_genes"
 """Of a model directory's description: what `described` gives of its training and validation genes."""
@@ -29,7 +29,7 @@ class KnownGene:
         gene_id: its name.
         gene: where it lies; None where unknown.
         build: of its coordinates; None where unknown, so that they may be of any.
-        letters: SHA-256 of its letters in transcript sense, hex; empty where unknown or all N.
+        letters: `content_hash` of its letters in transcript sense; empty where unknown or all N.
         paralog_group: of a gene table; None where unknown.
     """
 
@@ -68,7 +68,7 @@ def known_genes(store: TrackStore, gene_ids: Iterable[str], table: GeneNames | N
     for gene_id in gene_ids:
         if gene_id in store:
             tokens = store.read(gene_id).tokens
-            letters = hashlib.sha256(tokens.tobytes()).hexdigest() if (tokens != N_TOKEN).any() else ""
+            letters = content_hash(tokens) if (tokens != N_TOKEN).any() else ""
             of_table = table.find(gene_id, places[gene_id].interval.chrom) if table else None
             group = of_table.paralog_group if of_table else None
             out.append(KnownGene(gene_id, places[gene_id], store.genome_build, letters, group))

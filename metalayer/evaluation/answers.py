@@ -27,6 +27,7 @@ from metalayer.errors import ModelError
 from metalayer.evaluation.metrics import TARGETS, GeneScores, Pooled, ap_name
 from metalayer.files import publish_file
 from metalayer.genome import normalise_build
+from metalayer.integrity import content_hash
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
 
 FLOOR = 1e-5
@@ -85,13 +86,6 @@ class Clipped:
 
     genes: list[GeneScores]
     bound: dict[str, float]
-
-
-def content_hash(values: NDArray[np.generic]) -> str:
-    """SHA-256 of an array, in hex."""
-    found = hashlib.sha256(f"{values.dtype.str} {values.shape} ".encode())
-    found.update(np.ascontiguousarray(values).data)
-    return found.hexdigest()
 
 
 def gene_key(gene: GeneScores) -> str:

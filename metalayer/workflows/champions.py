@@ -15,6 +15,7 @@ from typing import Any
 
 from metalayer.config import RunConfig
 from metalayer.data.dataset import RowTable
+from metalayer.data.same_genes import KnownGene, same_as, seen_by
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import EvaluationError, MetalayerError, ModelError
 from metalayer.evaluation.answers import Answers, clipped, gene_key
@@ -168,10 +169,11 @@ def _answers(
 
 def _by_files(champion: Champion, genes: TestGenes, config: RunConfig) -> tuple[list[GeneScores], dict[str, Any]]:
     predictor = Predictor.load(champion.bundle(), config.train.device)
-    try:
-        seen = set(predictor.info["split"]["train"]) | set(predictor.info["split"]["valid"])
-    except (KeyError, TypeError):
-        raise ModelError("its model.json does not say which genes it was trained on") from None
+    trained = seen_by(predictor.info)
+    if not trained:
+        raise ModelError("its model.json does not say which genes it was trained on")
+    test = [KnownGene(one.gene_id, one.gene, one.genome_build, one.letters) for one in genes.scored]
+    seen = same_as(test, trained)
     unseen = [gene for gene in genes.scored if gene.gene_id not in seen]
     if not unseen:
         raise EvaluationError("it was trained or validated on every test gene; test on other genes (split.test_chroms)")

@@ -16,13 +16,14 @@ from metalayer.config import RunConfig
 from metalayer.data.dataset import RowTable
 from metalayer.data.tracks import TrackStore
 from metalayer.device import use_threads
-from metalayer.evaluation.answers import content_hash, test_set_digest, write_answers
+from metalayer.evaluation.answers import test_set_digest, write_answers
 from metalayer.evaluation.looks import widened
 from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import evaluate
 from metalayer.files import publish_file
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
+from metalayer.integrity import content_hash
 from metalayer.models.bundle import content_of
 from metalayer.schema import CLASSES, POSITIONS, PROBABILITY_SUM_TOLERANCE, ROW_SCORES, ROWS
 from metalayer.serving import release
