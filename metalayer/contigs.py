@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,10 @@ _KIND_OF_ROLE = {
 }
 """Sequence-Role of NCBI's assembly report; all others (alt-scaffold, fix-patch, novel-patch) are alternatives."""
 _CHROMOSOME_NAME = re.compile(r"\d+[LRABab]?|[XYWZM]|MT|[IVX]+", re.ASCII)
+_ORGANELLE_NAME = re.compile(
+    r"(?i)M|MT|PT|(MT|PT|CP)(DNA|GENOME)|MITO|.*(MITOCHONDRI|PLAST|CYANELLE).*", re.ASCII
+)
+"""C is one too, unless other contigs are called by letters."""
 _CHROMOSOME_ACCESSION = re.compile(r"(NC_|CM|CP)\d+(\.\d+)?", re.ASCII)
 _ALTERNATIVE_NAME = re.compile(
     r"(?i).*_(alt|fix|patch|hap\d+)|_?(HS|MM)CHR(?!.*(UNLOCALIZED|RANDOM)).*_CTG.*", re.ASCII
@@ -51,12 +55,14 @@ class Contig:
         names: as they stand in the table.
         length: in nt; None where the table has none.
         kind: `CHROMOSOME`, `SCAFFOLD` or `ALTERNATIVE`; None where the table does not say.
+        place: Assigned-Molecule-Location/Type of NCBI's report, as Chromosome or Mitochondrion; empty elsewhere.
     """
 
     key: str
     names: tuple[str, ...]
     length: int | None = None
     kind: int | None = None
+    place: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,25 @@ class Contigs:
             return CHROMOSOME
         return SCAFFOLD
 
+    def organelles(self, keys: Collection[str]) -> set[str]:
+        """Which contigs are of mitochondria and plastids, by the table, else by the patterns of their names.
+
+        Args:
+            keys: our names of all contigs of a file: where they are called A, B, C, ..., letters say nothing.
+        """
+        lettered = {"A", "B"} <= set(keys)
+        found = set()
+        for key in keys:
+            contig = self._contig(normalise_chrom(key))
+            if contig and contig.place:
+                is_one = is_organelle(contig.place)
+            else:
+                names = [normalise_chrom(name) for name in contig.names] if contig else [key]
+                is_one = any((is_organelle(name) or name == "C") and not (lettered and len(name) == 1) for name in names)
+            if is_one:
+                found.add(key)
+        return found
+
     def lengths(self) -> dict[str, int]:
         """Lengths that the table has, in nt by key."""
         return {key: contig.length for key, contig in self.lines.items() if contig.length is not None}
@@ -150,6 +175,11 @@ class Contigs:
             if match and match[2] and match[1] in versions and not self.knows(name):
                 return f"{self.path} has {versions[match[1]]}, another version of {name}: it is of another genome build"
         return f"{self.path} does not map them"
+
+
+def is_organelle(name: str) -> bool:
+    """Whether a name or a word for a place, as `Mt` or `Chloroplast`, is of a mitochondrion or a plastid."""
+    return _ORGANELLE_NAME.fullmatch(name) is not None
 
 
 def listed(names: Iterable[str]) -> str:
@@ -183,7 +213,7 @@ def _read(path: Path) -> list[Contig]:
                 )
     if len(line_of) == len(drafts):
         raise InputError(f"aliases {path}: one name a contig, so nothing is mapped; {_FORMS}")
-    return [Contig(_key(draft.names), draft.names, draft.length, draft.kind) for draft in drafts]
+    return [Contig(_key(draft.names), draft.names, draft.length, draft.kind, draft.place) for draft in drafts]
 
 
 _FORMS = (
@@ -217,6 +247,7 @@ class _Draft:
     names: tuple[str, ...]
     length: int | None = None
     kind: int | None = None
+    place: str = ""
 
 
 def _rows(path: Path) -> _Rows:
@@ -272,7 +303,9 @@ def _of_report(rows: _Rows) -> list[_Draft]:
         kept = tuple(dict.fromkeys(name for name in names if name.lower() not in _NONE))
         if kept:
             length = _length(rows, line, of(fields, "sequence-length"))
-            drafts.append(_Draft(line, kept, length, _KIND_OF_ROLE.get(role, ALTERNATIVE)))
+            place = of(fields, "assigned-molecule-location/type")
+            place = "" if place.lower() in _NONE else place
+            drafts.append(_Draft(line, kept, length, _KIND_OF_ROLE.get(role, ALTERNATIVE), place))
     return drafts
 
 

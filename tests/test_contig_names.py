@@ -46,6 +46,7 @@ MHC = "HSCHR6_MHC_APD_CTG1"
 CONTIGS = [
     ("1", "assembled-molecule", "1", "Chromosome", "CM000663.2", "=", "NC_000001.11", "Primary Assembly", 6000, "chr1"),
     ("6", "assembled-molecule", "6", "Chromosome", "CM000668.2", "=", "NC_000006.12", "Primary Assembly", 6000, "chr6"),
+    ("X", "assembled-molecule", "X", "Chromosome", "CM000685.2", "=", "NC_000023.11", "Primary", 6000, "chrX"),
     ("KI1_RANDOM", "unlocalized-scaffold", "1", "Chromosome", "KI270706.1", "=", "NT_187361.1", "Primary", 9000, "na"),
     (MHC, "alt-scaffold", "6", "Chromosome", "GL000250.2", "=", "NT_167244.2", "ALT_1", 9500, "chr6_GL000250v2_alt"),
     ("MT", "assembled-molecule", "MT", "Mitochondrion", "J01415.2", "=", "NC_012920.1", "non-nuclear", 6000, "chrM"),
@@ -218,7 +219,7 @@ def test_the_report_says_which_contig_is_the_chromosome(tmp_path: Path) -> None:
 
 
 def pair(folder: Path, fasta: Mapping[str, str], annotation: Mapping[str, str], genes: int = 8) -> list[str]:
-    """A FASTA and a GTF of chromosomes 1, 6 and MT, by names of their own; options of the command line."""
+    """A FASTA and a GTF of chromosomes 1, 6, X and MT, by names of their own; options of the command line."""
     lines = many(list(fasta), genes)
     reference = genome(folder, read_annotation(write(folder, lines)))
     text = reference.path.read_text()
@@ -229,8 +230,8 @@ def pair(folder: Path, fasta: Mapping[str, str], annotation: Mapping[str, str], 
     return ["--fasta", str(reference.path), "--annotation", str(write(folder, moved, "own.gtf"))]
 
 
-REFSEQ = {"1": "NC_000001.11", "6": "NC_000006.12", "MT": "NC_012920.1"}
-UCSC = {"1": "chr1", "6": "chr6", "MT": "chrM"}
+REFSEQ = {"1": "NC_000001.11", "6": "NC_000006.12", "X": "NC_000023.11", "MT": "NC_012920.1"}
+UCSC = {"1": "chr1", "6": "chr6", "X": "chrX", "MT": "chrM"}
 
 
 def run(folder: Path, *options: str, model: str = "pwm") -> int:
@@ -263,13 +264,13 @@ def test_a_pass_with_an_assembly_report(
 def test_names_that_do_not_meet_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, *pair(tmp_path, UCSC, REFSEQ)) == 2
     message = capsys.readouterr().err
-    assert "The FASTA has chr1, chr6, chrM; the annotation NC_000001.11, NC_000006.12, NC_012920.1" in message
+    assert "The FASTA has chr1, chr6, chrX, chrM; the annotation NC_000001.11, NC_000006.12, NC_000023.11, NC_012920.1" in message
     assert "map them: --aliases (base.aliases) with NCBI's assembly report of the build" in message
     assert not (tmp_path / "out").exists()
 
 
 def test_other_versions_of_accessions_are_another_build(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    older = {"1": "NC_000001.10", "6": "NC_000006.11", "MT": "NC_012920.1"}
+    older = {"1": "NC_000001.10", "6": "NC_000006.11", "X": "NC_000023.10", "MT": "NC_012920.1"}
     assert run(tmp_path, *pair(tmp_path, UCSC, older), "--aliases", str(report(tmp_path))) == 2
     message = capsys.readouterr().err
     assert "has NC_000001.11, another version of NC_000001.10: it is of another genome build" in message
@@ -319,7 +320,7 @@ def test_aliases_are_of_what_decides_a_pass(tmp_path: Path, caplog: pytest.LogCa
     assert not is_written(BaseConfig(**files, build="hg19"), fingerprint(plain))
     (tmp_path / "other.tsv").write_text("a\tb\n")
     base_run(BaseConfig(**files, aliases=tmp_path / "other.tsv"))
-    assert any("has no name that" in line and "chr1, chr6, chrM" in line for line in caplog.messages)
+    assert any("has no name that" in line and "chr1, chr6, chrM, chrX" in line for line in caplog.messages)
 
 
 HOSTILE = ["tig00000012/0_500", "ctg[1]", "scaffold*", "chr%2F", 'x"y', "c'1", "\u03b1", "na1", "chrchr", "CHR_A"]

@@ -9,16 +9,16 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metalayer.base.annotation import AnnotatedGene
+from metalayer.base.annotation import ALWAYS_ALLOWED, AnnotatedGene
 from metalayer.base.fasta import Reference
-from metalayer.contigs import listed
+from metalayer.contigs import CHROMOSOME, listed
 from metalayer.errors import InputError
 from metalayer.genome import N_TOKEN, complement, encode, reverse_complement
 
@@ -31,6 +31,13 @@ MIN_INTRONS = 20
 MIN_SHIFTED = 3
 """Fewer introns than this tell nothing even where all of them fit at one other place: chance is 1 in 128 for each."""
 SHIFTS = range(-10, 11)
+MAX_ABSENT = 0.2
+"""Share of genes that may lie on alternative loci, patches, scaffolds and organelles that the FASTA lacks: a
+comprehensive human annotation beside a primary assembly has 11 to 12 %."""
+MAX_ABSENT_ALONE = 0.02
+"""Share of genes above which one of these contigs is taken for a chromosome, whatever its name."""
+MIN_WHOLE = 0.9
+"""Share of a contig below which a region from its first base is a part of it: builds differ by less."""
 MAX_BEYOND = 0.1
 """Share of a chromosome's genes that may end beyond it, one at least: those across the origin of a circular one."""
 _NAMED = 10
@@ -77,7 +84,8 @@ def check_agreement(
     annotation: Path,
     *,
     names: Mapping[str, str] | None = None,
-    lengths: Mapping[str, Mapping[str, int]] | None = None,
+    regions: Mapping[str, int] | None = None,
+    organelles: Collection[str] = (),
     allow_introns: bool = False,
 ) -> Agreement:
     """Read the reference once and judge.
@@ -87,7 +95,8 @@ def check_agreement(
         reference: where they lie.
         annotation: for messages.
         names: of the chromosomes in the annotation, by ours; None where they are ours.
-        lengths: what is stated of chromosomes, in nt by our name, by where it is stated in words.
+        regions: lengths of chromosomes, or of parts that begin at base 1, that the annotation states, in nt by our name.
+        organelles: chromosomes that are of mitochondria or plastids.
         allow_introns: introns may begin and end with anything.
 
     Raises:
@@ -99,7 +108,7 @@ def check_agreement(
     absent, indexed = set(genes), reference.indexed()
     for chrom, tokens in reference.chromosomes(genes):
         absent.discard(chrom)
-        _refuse_other_length(chrom, len(tokens), reference, lengths or {})
+        _refuse_other_length(chrom, len(tokens), reference, annotation, (regions or {}).get(chrom, len(tokens)))
         if indexed.get(chrom, len(tokens)) != len(tokens):
             logger.warning(
                 "%s has %d nt in %s, but %d in the index beside it, which is of another file: make it again",
@@ -130,15 +139,8 @@ def check_agreement(
             found.genes[chrom] = kept
             fits[chrom] = _fit(kept, tokens)
     if absent:
-        given = names or {}
-        theirs = {chrom: given.get(chrom, chrom) for chrom in genes}
-        lacking = [theirs[chrom] for chrom in genes if chrom in absent]
-        raise InputError(
-            f"FASTA {reference.path} has no chromosome {listed(lacking)} of the annotation {annotation}. The FASTA has "
-            f"{listed(reference.names.values())}; the annotation {listed(theirs.values())}. "
-            "Give the whole reference, or an annotation of what is there. "
-            + reference.contigs.hint([*lacking, *reference.names.values()])
-        )
+        left_out = _left_out(genes, absent, reference, annotation, names or {}, organelles)
+        found.handled["genes_on_contigs_that_the_FASTA_lacks"] = left_out
     if not found.genes:
         raise InputError(f"no gene of {annotation} has letters other than N in {reference.path}")
     for group in twins.values():
@@ -151,13 +153,70 @@ def check_agreement(
     return found
 
 
+def _left_out(
+    genes: Mapping[str, Sequence[AnnotatedGene]],
+    absent: Collection[str],
+    reference: Reference,
+    annotation: Path,
+    names: Mapping[str, str],
+    organelles: Collection[str],
+) -> int:
+    """How many genes lie on contigs that the FASTA lacks, where these are none of its chromosomes.
+
+    Raises:
+        InputError: a chromosome is lacking, or too many genes are.
+    """
+    counts = {chrom: len(genes[chrom]) for chrom in genes if chrom in absent}
+    total, count = sum(map(len, genes.values())), sum(counts.values())
+    chromosomes = [
+        chrom
+        for chrom in counts
+        if (reference.contigs.kind(chrom) == CHROMOSOME and chrom not in organelles)
+        or counts[chrom] > max(ALWAYS_ALLOWED, MAX_ABSENT_ALONE * total)
+    ]
+    theirs = {chrom: names.get(chrom, chrom) for chrom in genes}
+    if not chromosomes and count < total and count <= max(ALWAYS_ALLOWED, MAX_ABSENT * total):
+        logger.warning(
+            "%s lacks %s of %s: their %d of %d genes are left out",
+            *(reference.path, listed(theirs[chrom] for chrom in counts), annotation, count, total),
+        )
+        return count
+    lacking = [theirs[chrom] for chrom in chromosomes or counts]
+    raise InputError(
+        f"FASTA {reference.path} has no chromosome {listed(lacking)} of the annotation {annotation}"
+        + (
+            ""
+            if chromosomes
+            else f", with {count} of {total} genes; at most {ALWAYS_ALLOWED}, or {100 * MAX_ABSENT:g} %, may be left out"
+        )
+        + f". The FASTA has {listed(reference.names.values())}; the annotation {listed(theirs.values())}. "
+        "Give the whole reference, or an annotation of what is there. "
+        + reference.contigs.hint([*lacking, *reference.names.values()])
+    )
+
+
 def _refuse_other_length(
-    chrom: str, length: int, reference: Reference, lengths: Mapping[str, Mapping[str, int]]
+    chrom: str, length: int, reference: Reference, annotation: Path, region: int
 ) -> None:
-    for where, by_chrom in lengths.items():
-        if by_chrom.get(chrom, length) != length:
+    """Refuse a contig whose length the table of aliases or the annotation states otherwise.
+
+    Args:
+        chrom: our name.
+        length: in the FASTA, nt.
+        reference: the FASTA.
+        annotation: for the message.
+        region: from base 1, as the annotation states it, nt: that of a part of the contig says nothing.
+    """
+    contigs = reference.contigs
+    line = contigs.lines.get(chrom)
+    stated = {
+        f"{annotation} (##sequence-region)": region if region >= MIN_WHOLE * length else length,
+        str(contigs.path): (line and line.length) or length,
+    }
+    for where, other in stated.items():
+        if other != length:
             raise InputError(
-                f"chromosome {reference.names[chrom]} has {length} nt in {reference.path}, but {by_chrom[chrom]} in "
+                f"chromosome {reference.names[chrom]} has {length} nt in {reference.path}, but {other} in "
                 f"{where}: they are of different genome builds. Give files of one build; if it is this contig alone "
                 "that differs, leave it out"
             )

@@ -57,12 +57,14 @@ class Annotation:
         handled: what was left out, renamed or read otherwise, and how often; keys of `REASONS`.
         names: of the chromosomes, as they stand in the file, by ours.
         lengths: of chromosomes in nt, where the file states them.
+        organelles: which chromosomes are of mitochondria and plastids: their introns are not the spliceosome's.
     """
 
     genes: list[AnnotatedGene]
     handled: dict[str, int]
     names: dict[str, str]
     lengths: dict[str, int]
+    organelles: set[str]
 
 
 class _Owned(NamedTuple):
@@ -95,13 +97,18 @@ def read_annotation(path: Path, min_intron_bp: int = MIN_INTRON_BP, contigs: Con
     lines.handled["genes_without_an_exon"] = len(lines.places.keys() - genes.keys() - lines.odd.keys())
     named = _named_apart(genes, lines)
     first_seen = {gene.gene.interval.chrom: i for i, gene in reversed(list(enumerate(named)))}
+    organelles = lines.organelles | lines.contigs.organelles(set(first_seen))
+    for gene in named:
+        if gene.gene.interval.chrom in organelles:
+            gene.unspliced = {name: gene.unspliced.get(name, "introns_of_organelles") for name in gene.exons}
     named.sort(key=lambda g: (first_seen[g.gene.interval.chrom], g.gene.interval.start, g.gene.gene_id))
     for gene in named:
         lines.handled += gene.handled()
     lines.handled["genes_named_as_their_transcript"] = _isoforms_as_genes(named)
     handled = {name: count for name, count in sorted(lines.handled.items()) if count}
     names = {ours: theirs for theirs, ours in reversed(lines.chroms.items())}
-    return Annotation(named, handled, names, {lines.chrom(name): length for name, length in lines.lengths.items()})
+    lengths = {lines.chrom(name): length for name, length in lines.lengths.items()}
+    return Annotation(named, handled, names, lengths, organelles)
 
 
 def _refuse_ruins(path: Path, lines: Features, genes: int) -> None:
@@ -208,7 +215,7 @@ def _put(
         known.gene = replace(known.gene, interval=wider)
     known.exons.setdefault(transcript, []).append((exon.start, exon.end))
     if transcript in lines.trnas or key[0] in lines.trnas:
-        known.unspliced.add(transcript)
+        known.unspliced[transcript] = "introns_of_tRNA"
     return True
 
 

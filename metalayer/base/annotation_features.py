@@ -15,7 +15,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from metalayer.base.annotation_lines import BARE, Line, read_lines
-from metalayer.contigs import Contigs
+from metalayer.contigs import Contigs, is_organelle
 from metalayer.genome import normalise_gene_id
 
 _EXONS = frozenset({"exon", "noncoding_exon", "pseudogenic_exon"})
@@ -80,6 +80,7 @@ class Features:
         default_factory=dict
     )  # of transcript lines, by id, gene_id (GTF) and chromosome
     trnas: set[str] = field(default_factory=set)  # ids of transcripts and genes
+    organelles: set[str] = field(default_factory=set)  # chromosomes, by our names, that the file says are ones
     trans_spliced: set[str] = field(default_factory=set)  # likewise
     expected: dict[str, None] = field(default_factory=dict)  # names of genes and transcripts, which have exons
     odd: dict[Key, tuple[str, int]] = field(default_factory=dict)  # genes to leave out: reason and line
@@ -156,6 +157,8 @@ def read_features(path: Path, contigs: Contigs) -> Features:
             lines.trnas.update(name for name in (own, gene_id, transcript) if name)
         if _is_trans_spliced(line):
             lines.trans_spliced.update(name for name in (own, transcript or gene_id, *parents) if name)
+        if line.kind == "region" and is_organelle(named.get("genome", "")):  # as NCBI says it of its accessions
+            lines.organelles.add(lines.chrom(line.chrom))
         if line.kind in _EXONS:
             lines.exons.append(_exon(line, parents, gene_id, own, lines))
         elif _is_gene(line, own, transcript, gene_id):

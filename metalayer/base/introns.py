@@ -49,6 +49,8 @@ REASONS = {
     "genes_without_an_id": "gene lines without an id",
     "genes_on_several_chromosomes": "genes of an id that is also on another chromosome, named apart",
     "genes_beyond_their_chromosome": "genes that end beyond their chromosome, as across the origin of a circular one",
+    "genes_on_contigs_that_the_FASTA_lacks": "genes on alternative loci, patches, scaffolds and organelles that the "
+    "FASTA lacks",
     "genes_of_N": "genes whose letters are all N, as on a masked Y",
     "genes_named_as_their_transcript": "overlapping genes whose id is that of their only transcript: isoforms that "
     "stand as genes, with labels against each other (UCSC's table browser writes so; its genePredToGtf does not)",
@@ -57,6 +59,7 @@ REASONS = {
     "bases_of_two_sites": "bases that are a donor of one transcript and an acceptor of another, labelled donor",
     "gaps_too_short_for_an_intron": "gaps between exons that are shorter than an intron",
     "introns_of_tRNA": "introns of tRNAs, which no spliceosome removes: not labelled",
+    "introns_of_organelles": "introns of mitochondria and plastids, which no spliceosome removes: not labelled",
     "exons_whose_id_names_their_transcript": "exons whose Parent is a gene, put into the transcript that their ID "
     "names",
     "lines_not_in_utf8": "lines that are no UTF-8, read as Latin-1",
@@ -104,13 +107,13 @@ class AnnotatedGene:
     Attributes:
         gene: its place.
         exons: by transcript.
-        unspliced: transcripts whose introns no spliceosome removes (tRNA).
+        unspliced: transcripts whose introns no spliceosome removes, and the reason by which they are counted.
         min_intron_bp: least length of an intron.
     """
 
     gene: Gene
     exons: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
-    unspliced: set[str] = field(default_factory=set)
+    unspliced: dict[str, str] = field(default_factory=dict)
     min_intron_bp: int = MIN_INTRON_BP
 
     def introns(self) -> list[tuple[int, int]]:
@@ -126,7 +129,7 @@ class AnnotatedGene:
         found: Counter[str] = Counter()
         for transcript, exons in self.exons.items():
             if transcript in self.unspliced:
-                found["introns_of_tRNA"] += len(introns_of(exons, min_intron_bp=1).places)
+                found[self.unspliced[transcript]] += len(introns_of(exons, min_intron_bp=1).places)
             else:
                 found += introns_of(exons, self.min_intron_bp).handled
         introns = self.introns()

@@ -86,7 +86,8 @@ def base_run(config: BaseConfig) -> dict[str, Any]:
         reference,
         config.annotation,
         names=annotation.names,
-        lengths={f"{config.annotation} (##sequence-region)": annotation.lengths, str(contigs.path): contigs.lengths()},
+        regions=annotation.lengths,
+        organelles=annotation.organelles,
         allow_introns=config.allow_introns,
     )
     by_chrom = fitting.genes
