@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import unquote
 
 from metalayer.errors import InputError
 from metalayer.file_kinds import read_table
@@ -27,15 +28,15 @@ _KIND_OF_ROLE = {
 }
 """Sequence-Role of NCBI's assembly report; all others (alt-scaffold, fix-patch, novel-patch) are alternatives."""
 _CHROMOSOME_NAME = re.compile(r"\d+[LRABab]?|[XYWZM]|MT|[IVX]+", re.ASCII)
-_ORGANELLE_NAME = re.compile(
-    r"(?i)M|MT|PT|(MT|PT|CP)(DNA|GENOME)|MITO|.*(MITOCHONDRI|PLAST|CYANELLE).*", re.ASCII
-)
+_ORGANELLE_NAME = re.compile(r"(?i)M|MT|PT|(MT|PT|CP)(DNA|GENOME)|MITO|.*(MITOCHONDRI|PLAST|CYANELLE).*", re.ASCII)
 """C is one too, unless other contigs are called by letters."""
 _CHROMOSOME_ACCESSION = re.compile(r"(NC_|CM|CP)\d+(\.\d+)?", re.ASCII)
 _ALTERNATIVE_NAME = re.compile(
     r"(?i).*_(alt|fix|patch|hap\d+)|_?(HS|MM)CHR(?!.*(UNLOCALIZED|RANDOM)).*_CTG.*", re.ASCII
 )
 _ACCESSION = re.compile(r"([A-Z]{1,2}_?[A-Z]*\d{5,})(?:\.(\d+))?", re.ASCII)
+_SLICE = re.compile(r"(.+):[\d,]+-[\d,]+", re.ASCII)
+"""As `samtools faidx` names what it cuts out."""
 _REPORT_COLUMNS = ("sequence-name", "sequence-role", "assigned-molecule", "genbank-accn", "refseq-accn")
 _SOURCES = frozenset(
     ("assembly", "ensembl", "genbank", "refseq", "ucsc", "ncbi", "insdc", "flybase", "wormbase", "tair", "sgd")
@@ -113,6 +114,8 @@ class Contigs:
             found = self._by_name.get(plain[1:])
         if found is None and "|" in plain:  # NCBI's older gi|568815597|ref|NC_000001.11|
             found = next(filter(None, map(self._by_name.get, plain.split("|"))), None)
+        if found is None and "%" in plain:  # as GFF3 escapes names
+            found = self._contig(unquote(plain)) if unquote(plain) != plain else None
         return found
 
     def twin(self, key: str) -> str | None:
@@ -146,7 +149,9 @@ class Contigs:
                 is_one = is_organelle(contig.place)
             else:
                 names = [normalise_chrom(name) for name in contig.names] if contig else [key]
-                is_one = any((is_organelle(name) or name == "C") and not (lettered and len(name) == 1) for name in names)
+                is_one = any(
+                    (is_organelle(name) or name == "C") and not (lettered and len(name) == 1) for name in names
+                )
             if is_one:
                 found.add(key)
         return found
@@ -161,8 +166,19 @@ class Contigs:
         Args:
             names: of both files, as they stand there.
         """
+        named = set(names)
+        cut = next(
+            (
+                name
+                for name in named
+                if (match := _SLICE.fullmatch(name)) and normalise_chrom(match[1]) in map(normalise_chrom, named)
+            ),
+            None,
+        )
+        if cut:
+            return f"{cut} is a piece that was cut out: its bases have other positions than those of the annotation"
         if self.path is None:
-            is_accession = any(map(_ACCESSION.fullmatch, names))
+            is_accession = any(map(_ACCESSION.fullmatch, named))
             kind = "NCBI's assembly report of the build" if is_accession else "a table of their names"
             return f"If these are other names of the same contigs, map them: --aliases (base.aliases) with {kind}"
         versions = {
@@ -170,7 +186,7 @@ class Contigs:
             for name in (name for contig in self.lines.values() for name in contig.names)
             if (match := _ACCESSION.fullmatch(name)) and match[2]
         }
-        for name in names:
+        for name in named:
             match = _ACCESSION.fullmatch(name)
             if match and match[2] and match[1] in versions and not self.knows(name):
                 return f"{self.path} has {versions[match[1]]}, another version of {name}: it is of another genome build"

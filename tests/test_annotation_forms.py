@@ -277,13 +277,18 @@ LENGTH = 6000
 
 
 def genome(
-    folder: Path, annotation: Annotation, name: str = "a.fa", **changes: Callable[[np.ndarray], np.ndarray]
+    folder: Path,
+    annotation: Annotation,
+    name: str = "a.fa",
+    *,
+    length: int = LENGTH,
+    **changes: Callable[[np.ndarray], np.ndarray],
 ) -> Reference:
     """Random letters with GT and AG at the ends of all introns."""
     rng = np.random.default_rng(1)
     lines = []
     for chrom in dict.fromkeys(gene.gene.interval.chrom for gene in annotation.genes):
-        tokens = rng.integers(0, 4, LENGTH).astype(np.uint8)
+        tokens = rng.integers(0, 4, length).astype(np.uint8)
         for gene in annotation.genes:
             for start, end in gene.introns() if gene.gene.interval.chrom == chrom else ():
                 ends = np.array([2, 3, 0, 2], np.uint8)  # GT, AG

@@ -264,7 +264,10 @@ def test_a_pass_with_an_assembly_report(
 def test_names_that_do_not_meet_are_listed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path, *pair(tmp_path, UCSC, REFSEQ)) == 2
     message = capsys.readouterr().err
-    assert "The FASTA has chr1, chr6, chrX, chrM; the annotation NC_000001.11, NC_000006.12, NC_000023.11, NC_012920.1" in message
+    assert (
+        "The FASTA has chr1, chr6, chrM, chrX; the annotation NC_000001.11, NC_000006.12, NC_000023.11, NC_012920.1"
+        in message
+    )
     assert "map them: --aliases (base.aliases) with NCBI's assembly report of the build" in message
     assert not (tmp_path / "out").exists()
 

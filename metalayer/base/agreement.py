@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 
 from metalayer.base.annotation import ALWAYS_ALLOWED, AnnotatedGene
 from metalayer.base.fasta import Reference
-from metalayer.contigs import CHROMOSOME, listed
+from metalayer.contigs import CHROMOSOME, SCAFFOLD, listed
 from metalayer.errors import InputError
+from metalayer.gene_groups import united
 from metalayer.genome import N_TOKEN, complement, encode, reverse_complement
 
 logger = logging.getLogger(__name__)
@@ -30,6 +32,8 @@ MIN_INTRONS = 20
 """Fewer introns than this tell nothing about the build by their share alone."""
 MIN_SHIFTED = 3
 """Fewer introns than this tell nothing even where all of them fit at one other place: chance is 1 in 128 for each."""
+MIN_COPY_BP = 20
+"""Exons shorter than this may have the same letters by chance."""
 SHIFTS = range(-10, 11)
 MAX_ABSENT = 0.2
 """Share of genes that may lie on alternative loci, patches, scaffolds and organelles that the FASTA lacks: a
@@ -95,7 +99,7 @@ def check_agreement(
         reference: where they lie.
         annotation: for messages.
         names: of the chromosomes in the annotation, by ours; None where they are ours.
-        regions: lengths of chromosomes, or of parts that begin at base 1, that the annotation states, in nt by our name.
+        regions: lengths that the annotation states of chromosomes, or of parts from base 1 on, in nt by our name.
         organelles: chromosomes that are of mitochondria or plastids.
         allow_introns: introns may begin and end with anything.
 
@@ -105,10 +109,10 @@ def check_agreement(
     """
     found, fits = Agreement(), dict[str, _Fit]()
     twins: dict[bytes, list[AnnotatedGene]] = {}
-    absent, indexed = set(genes), reference.indexed()
+    absent, indexed, lengths = set(genes), reference.indexed(), dict[str, int]()
     for chrom, tokens in reference.chromosomes(genes):
         absent.discard(chrom)
-        _refuse_other_length(chrom, len(tokens), reference, annotation, (regions or {}).get(chrom, len(tokens)))
+        lengths[chrom] = len(tokens)
         if indexed.get(chrom, len(tokens)) != len(tokens):
             logger.warning(
                 "%s has %d nt in %s, but %d in the index beside it, which is of another file: make it again",
@@ -132,25 +136,43 @@ def check_agreement(
                 found.handled["genes_of_N"] += 1
                 continue
             kept.append(one)
-            if len(genes) > 1:
-                sense = letters if one.gene.strand == "+" else reverse_complement(letters)
-                twins.setdefault(hashlib.sha256(sense.tobytes()).digest(), []).append(one)
+        copies = _in_two_places(kept, tokens, judge_introns=not allow_introns)
+        if copies:
+            found.handled["genes_with_a_transcript_in_two_places"] += len(copies)
+            kept = [one for one in kept if one.gene.gene_id not in copies]
+        for one in kept if len(genes) > 1 else ():
+            letters = tokens[one.gene.interval.start : one.gene.interval.end]
+            sense = letters if one.gene.strand == "+" else reverse_complement(letters)
+            twins.setdefault(hashlib.sha256(sense.tobytes()).digest(), []).append(one)
         if kept:
             found.genes[chrom] = kept
             fits[chrom] = _fit(kept, tokens)
     if absent:
         left_out = _left_out(genes, absent, reference, annotation, names or {}, organelles)
         found.handled["genes_on_contigs_that_the_FASTA_lacks"] = left_out
+    _check_lengths(reference, lengths, regions or {}, fits, annotation)
     if not found.genes:
         raise InputError(f"no gene of {annotation} has letters other than N in {reference.path}")
-    for group in twins.values():
-        for one in group if len(group) > 1 else ():
-            one.gene = replace(one.gene, paralog_group=f"same-{group[0].gene.gene_id}")
+    _group(found.genes, twins.values())
     found.introns = sum(fit.introns for fit in fits.values())
     found.canonical = sum(fit.canonical for fit in fits.values())
     if not allow_introns:
         _judge(found, fits, annotation, reference.path)
     return found
+
+
+def _group(genes: Mapping[str, Sequence[AnnotatedGene]], twins: Iterable[Sequence[AnnotatedGene]]) -> None:
+    """Give paralog groups to genes of equal letters and to those that the annotation knows by one id."""
+    by_id = {one.gene.gene_id: one for there in genes.values() for one in there}
+    lists = [[one.gene.gene_id for one in group] for group in twins if len(group) > 1]
+    copies: dict[str, list[str]] = {}
+    for gene_id, one in by_id.items():
+        if one.gene.paralog_group is not None:
+            copies.setdefault(one.gene.paralog_group, []).append(gene_id)
+    for group in united(by_id, [*lists, *copies.values()]):
+        name = f"same-{group[0]}" if len(group) > 1 else None
+        for gene_id in group if name or by_id[group[0]].gene.paralog_group else ():
+            by_id[gene_id].gene = replace(by_id[gene_id].gene, paralog_group=name)
 
 
 def _left_out(
@@ -171,11 +193,11 @@ def _left_out(
     chromosomes = [
         chrom
         for chrom in counts
-        if (reference.contigs.kind(chrom) == CHROMOSOME and chrom not in organelles)
-        or counts[chrom] > max(ALWAYS_ALLOWED, MAX_ABSENT_ALONE * total)
+        if (chrom not in organelles and reference.contigs.kind(chrom) == CHROMOSOME)
+        or (reference.contigs.kind(chrom) == SCAFFOLD and counts[chrom] > max(ALWAYS_ALLOWED, MAX_ABSENT_ALONE * total))
     ]
     theirs = {chrom: names.get(chrom, chrom) for chrom in genes}
-    if not chromosomes and count < total and count <= max(ALWAYS_ALLOWED, MAX_ABSENT * total):
+    if not chromosomes and 2 * count < total and count <= max(ALWAYS_ALLOWED, MAX_ABSENT * total):
         logger.warning(
             "%s lacks %s of %s: their %d of %d genes are left out",
             *(reference.path, listed(theirs[chrom] for chrom in counts), annotation, count, total),
@@ -186,8 +208,9 @@ def _left_out(
         f"FASTA {reference.path} has no chromosome {listed(lacking)} of the annotation {annotation}"
         + (
             ""
-            if chromosomes
-            else f", with {count} of {total} genes; at most {ALWAYS_ALLOWED}, or {100 * MAX_ABSENT:g} %, may be left out"
+            if chromosomes or count == total
+            else f", with {count} of {total} genes; at most {100 * MAX_ABSENT:g} %, or {ALWAYS_ALLOWED} where that is "
+            "less than half, may be left out"
         )
         + f". The FASTA has {listed(reference.names.values())}; the annotation {listed(theirs.values())}. "
         "Give the whole reference, or an annotation of what is there. "
@@ -195,31 +218,40 @@ def _left_out(
     )
 
 
-def _refuse_other_length(
-    chrom: str, length: int, reference: Reference, annotation: Path, region: int
+def _check_lengths(
+    reference: Reference,
+    lengths: Mapping[str, int],
+    regions: Mapping[str, int],
+    fits: Mapping[str, _Fit],
+    annotation: Path,
 ) -> None:
-    """Refuse a contig whose length the table of aliases or the annotation states otherwise.
+    """Refuse contigs whose length the table of aliases or the annotation states otherwise.
 
     Args:
-        chrom: our name.
-        length: in the FASTA, nt.
-        reference: the FASTA.
+        reference: the FASTA, with the table.
+        lengths: in the FASTA, nt by our names.
+        regions: from base 1, as the annotation states them: a shorter one may be a part of the contig.
+        fits: of the introns.
         annotation: for the message.
-        region: from base 1, as the annotation states it, nt: that of a part of the contig says nothing.
     """
-    contigs = reference.contigs
-    line = contigs.lines.get(chrom)
-    stated = {
-        f"{annotation} (##sequence-region)": region if region >= MIN_WHOLE * length else length,
-        str(contigs.path): (line and line.length) or length,
-    }
-    for where, other in stated.items():
-        if other != length:
-            raise InputError(
-                f"chromosome {reference.names[chrom]} has {length} nt in {reference.path}, but {other} in "
-                f"{where}: they are of different genome builds. Give files of one build; if it is this contig alone "
-                "that differs, leave it out"
-            )
+    table = reference.contigs
+    for chrom, length in lengths.items():
+        region, line = regions.get(chrom, length), table.lines.get(chrom)
+        fit = fits.get(chrom)
+        is_part = region < MIN_WHOLE * length or (
+            region < length and fit and fit.introns >= MIN_INTRONS and fit.canonical >= MIN_CANONICAL * fit.introns
+        )
+        stated = {
+            f"{annotation} (##sequence-region)": length if is_part else region,
+            str(table.path): (line and line.length) or length,
+        }
+        for where, other in stated.items():
+            if other != length:
+                raise InputError(
+                    f"chromosome {reference.names[chrom]} has {length} nt in {reference.path}, but {other} in {where}: "
+                    "they are of different genome builds. Give files of one build; if it is this contig alone that "
+                    "differs, leave it out"
+                )
 
 
 def _judge(found: Agreement, fits: Mapping[str, _Fit], annotation: Path, fasta: Path) -> None:
@@ -234,7 +266,8 @@ def _judge(found: Agreement, fits: Mapping[str, _Fit], annotation: Path, fasta: 
         raise InputError(
             f"only {canonical} of {introns} introns of {annotation} begin with GT or GC and end with AG in {fasta} "
             f"({chroms}); nearly all do where both are of one genome build and the strand is right. Where a genome has "
-            "other introns, allow them (--allow-introns; base.allow_introns)"
+            "other introns, allow them (--allow-introns; base.allow_introns). Introns of mitochondria and "
+            "plastids are not looked at: --aliases with NCBI's assembly report says which accessions are of them"
         )
     if introns < MIN_INTRONS:
         logger.warning(
@@ -272,6 +305,41 @@ def _fit(genes: Sequence[AnnotatedGene], tokens: NDArray[np.uint8]) -> _Fit:
     }
     shift, flipped = max(counts, key=lambda key: (counts[key], -abs(key[0]), not key[1]))
     return _Fit(int(known.sum()), int(here.sum()), counts[shift, flipped], shift, flipped)
+
+
+def _in_two_places(genes: Sequence[AnnotatedGene], tokens: NDArray[np.uint8], *, judge_introns: bool) -> set[str]:
+    """Ids of genes one of whose transcripts is an exon and its copies, with no intron between them.
+
+    Exons of one length, further apart than they are long, are copies where their letters are the same, or where all
+    that lies between them begins and ends as no intron does while others of the chromosome do.
+
+    Args:
+        genes: of a chromosome.
+        tokens: the chromosome.
+        judge_introns: look at how introns begin and end.
+    """
+    found, suspects = set[str](), set[str]()
+    for one in genes:
+        for transcript, exons in one.exons.items():
+            places = sorted(set(exons))
+            length = places[0][1] - places[0][0]
+            gaps = [(end, start) for (_, end), (start, _) in pairwise(places)]
+            even = all(end - start == length for start, end in places) and all(b - a > length for a, b in gaps)
+            if transcript in one.unspliced or len(places) == 1 or not even or length < MIN_COPY_BP:
+                continue
+            if len({tokens[start:end].tobytes() for start, end in places}) == 1:
+                found.add(one.gene.gene_id)
+            elif judge_introns:
+                start, end = np.array(gaps, dtype=np.int64).T
+                canonical, known = _canonical(tokens, start, end, np.full(len(gaps), one.gene.strand == "-"))
+                if known.all() and not canonical.any():
+                    suspects.add(one.gene.gene_id)
+    others = [one for one in genes if one.gene.gene_id not in found | suspects]
+    if suspects:
+        fit = _fit(others, tokens)
+        if fit.introns >= MIN_SHIFTED and fit.canonical >= MIN_CANONICAL * fit.introns:
+            found |= suspects
+    return found
 
 
 def _canonical(

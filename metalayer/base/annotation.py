@@ -336,13 +336,15 @@ def _isoforms_as_genes(genes: Iterable[AnnotatedGene]) -> int:
 
 
 def _named_apart(genes: Mapping[Key, AnnotatedGene], lines: Features) -> list[AnnotatedGene]:
-    """All genes, each with an id of its own: that of the most primary contig keeps it."""
+    """All genes, each with an id of its own: that of the most primary contig keeps it. Copies are of one group."""
     named: dict[str, AnnotatedGene] = {}
     again = []
     rank = _ranks(genes, lines)
     for (gene_id, chrom), gene in sorted(genes.items(), key=lambda item: rank[item[0][1]]):
         if gene_id in named:
             again.append((f"{gene_id}_{chrom}", gene))
+            for copy in (named[gene_id], gene):
+                copy.gene = replace(copy.gene, paralog_group=f"same-{gene_id}")
         else:
             named[gene_id] = gene
     for wanted, gene in again:

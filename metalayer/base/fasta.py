@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import unquote
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,12 +57,14 @@ class Reference:
         """Our name and tokens, uint8 (L,), plus strand, of the wanted chromosomes in file order.
 
         A wanted chromosome that the file lacks is not given: the caller says what it was wanted for. `M` and `MT` are
-        one, given by the name that is wanted, at the end: a file that has both (UCSC's hg19) means two by them.
+        one, given by the name that is wanted, at the end: a file that has both (UCSC's hg19) means two by them. A
+        wanted name may have URL escapes, as GFF3 writes `gi%7C1`.
 
         Raises:
             InputError: no such file, no FASTA, a damaged one, a letter that is none, or a chromosome twice.
         """
         left = set(wanted)
+        escaped = {self.contigs.key(unquote(name)): name for name in wanted if "%" in name}
         twins: dict[str, bytearray] = {}
         name, tokens = "", bytearray()
         refuse_others(self.path, "FASTA", "FASTA, which begins with a line as >chr1", FASTA)
@@ -83,6 +86,8 @@ class Reference:
                 words = piece[1:].split()
                 own = words[0].decode(errors="replace") if words else "?"
                 name, tokens = self.contigs.key(own), bytearray()
+                if name not in wanted:
+                    name = escaped.get(name, name)
                 twin = self.contigs.twin(name)
                 if name not in wanted and twin in left:
                     name = twin
