@@ -166,7 +166,7 @@ class Contigs:
         Args:
             names: of both files, as they stand there.
         """
-        named = set(names)
+        named = dict.fromkeys(names)
         cut = next(
             (
                 name
@@ -178,8 +178,7 @@ class Contigs:
         if cut:
             return f"{cut} is a piece that was cut out: its bases have other positions than those of the annotation"
         if self.path is None:
-            is_accession = any(map(_ACCESSION.fullmatch, named))
-            kind = "NCBI's assembly report of the build" if is_accession else "a table of their names"
+            kind = "NCBI's assembly report of the build" if any(map(is_accession, named)) else "a table of their names"
             return f"If these are other names of the same contigs, map them: --aliases (base.aliases) with {kind}"
         versions = {
             match[1]: name
@@ -196,6 +195,11 @@ class Contigs:
 def is_organelle(name: str) -> bool:
     """Whether a name or a word for a place, as `Mt` or `Chloroplast`, is of a mitochondrion or a plastid."""
     return _ORGANELLE_NAME.fullmatch(name) is not None
+
+
+def is_accession(name: str) -> bool:
+    """Whether a name is an accession, as `NC_000932.1`, which says nothing of what it is of."""
+    return _ACCESSION.fullmatch(name) is not None
 
 
 def listed(names: Iterable[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -167,3 +168,38 @@ def test_a_piece_of_a_chromosome_is_named(tmp_path: Path) -> None:
     reference.path.write_text(reference.path.read_text().replace(">1\n", ">chr1:1-6,000\n"))
     with pytest.raises(InputError, match="chr1:1-6,000 is a piece that was cut out"):
         check_agreement(by_chrom(annotation), reference, tmp_path / "a.gff")
+
+
+@pytest.mark.parametrize(
+    ("starts", "ends", "would"),
+    [
+        (-1, 0, "with the starts of exons +1 base along"),
+        (0, -1, "with the ends of exons +1 base along"),
+        (-1, -1, "do +1 base along"),
+        (2, 2, "do -2 bases along"),
+    ],
+)
+def test_ends_that_are_off_alone(tmp_path: Path, starts: int, ends: int, would: str) -> None:
+    """Starts counted from 0 beside ends counted from 1, as of a BED file written as GTF."""
+    reference = genome(tmp_path, read_annotation(write(tmp_path, many(["1"], 8))))
+    rows = [line.split(maxsplit=4) for line in many(["1"], 8)]
+    path = write(tmp_path, [f"{c} {kind} {int(s) + starts} {int(e) + ends} {rest}" for c, kind, s, e, rest in rows])
+    with pytest.raises(InputError, match=re.escape(would)):
+        check_agreement(by_chrom(read_annotation(path)), reference, path)
+
+
+def test_accessions_of_organelles_without_a_report(tmp_path: Path) -> None:
+    lines = [*many(["1"], 8), *many(["NC_000932.1"], 8)]
+    annotation = read_annotation(write(tmp_path, lines))
+    changes = {"cNC_000932.1": lambda tokens: tokens[::-1]}
+    with pytest.raises(InputError, match="--aliases with NCBI's assembly report says which accessions are theirs"):
+        check_agreement(by_chrom(annotation), genome(tmp_path, annotation, **changes), tmp_path / "a.gff")
+
+
+def test_strands_of_another_kind_and_names_of_columns(tmp_path: Path) -> None:
+    path = write(tmp_path, ["seqid kind start end strand attributes", *many(["1"], 8)])
+    assert len(read_annotation(path).genes) == 8
+    genes = [f'1 gene {start} {start + 50} 1 gene_id "g{start}"' for start in range(100, 2000, 100)]
+    path = write(tmp_path, [*genes, *(line.replace("gene_id", "transcript_id 't'; gene_id") for line in genes)])
+    with pytest.raises(InputError, match=r"19 of 19 genes .* column 7 is the strand, \+ or -"):
+        read_annotation(path)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from metalayer.base.annotation import ALWAYS_ALLOWED, AnnotatedGene
 from metalayer.base.fasta import Reference
-from metalayer.contigs import CHROMOSOME, SCAFFOLD, listed
+from metalayer.contigs import CHROMOSOME, SCAFFOLD, is_accession, listed
 from metalayer.errors import InputError
 from metalayer.gene_groups import united
 from metalayer.genome import N_TOKEN, complement, encode, reverse_complement
@@ -67,17 +67,29 @@ class Agreement:
 
 @dataclass(frozen=True)
 class _Fit:
-    """Introns of a chromosome that are canonical as they stand, and where most are; flipped: on the other strand."""
+    """Introns of a chromosome that are canonical as they stand, and where most are.
+
+    Attributes:
+        introns: whose ends are letters.
+        canonical: as they stand.
+        best: canonical with the shifts.
+        starts, ends: shifts of the starts and the ends of exons, in bases along the chromosome.
+        flipped: on the other strand.
+    """
 
     introns: int
     canonical: int
     best: int
-    shift: int
+    starts: int
+    ends: int
     flipped: bool
 
     @property
     def would(self) -> str:
-        where = f"{self.shift:+d} base{'s' * (abs(self.shift) != 1)} along the chromosome" if self.shift else ""
+        shift = self.starts or self.ends
+        where = f"{shift:+d} base{'s' * (abs(shift) != 1)} along the chromosome" if shift else ""
+        if self.starts != self.ends:
+            where = f"with the {'starts' if self.starts else 'ends'} of exons {where}"
         other = "on the other strand" if self.flipped else ""
         return f"{self.best} of {self.introns} do {' and '.join(filter(None, (where, other)))}"
 
@@ -256,6 +268,7 @@ def _check_lengths(
 
 def _judge(found: Agreement, fits: Mapping[str, _Fit], annotation: Path, fasta: Path) -> None:
     wrong = {chrom: fit for chrom, fit in fits.items() if _is_wrong(fit)}
+    misfits = [chrom for chrom, fit in fits.items() if fit.canonical < MIN_CANONICAL * fit.introns]
     introns, canonical = found.introns, found.canonical
     if wrong or (introns >= MIN_INTRONS and canonical < MIN_CANONICAL * introns):
         chroms = ", ".join(
@@ -266,8 +279,13 @@ def _judge(found: Agreement, fits: Mapping[str, _Fit], annotation: Path, fasta: 
         raise InputError(
             f"only {canonical} of {introns} introns of {annotation} begin with GT or GC and end with AG in {fasta} "
             f"({chroms}); nearly all do where both are of one genome build and the strand is right. Where a genome has "
-            "other introns, allow them (--allow-introns; base.allow_introns). Introns of mitochondria and "
-            "plastids are not looked at: --aliases with NCBI's assembly report says which accessions are of them"
+            "other introns, allow them (--allow-introns; base.allow_introns)"
+            + (
+                ". Introns of mitochondria and plastids are not looked at: --aliases with NCBI's assembly report says "
+                "which accessions are theirs"
+                if len(misfits) < len(fits) and any(map(is_accession, misfits))
+                else ""
+            )
         )
     if introns < MIN_INTRONS:
         logger.warning(
@@ -275,12 +293,11 @@ def _judge(found: Agreement, fits: Mapping[str, _Fit], annotation: Path, fasta: 
             "FASTA are of one build",
             *(canonical, introns),
         )
-    for chrom, fit in fits.items():
-        if fit.canonical < MIN_CANONICAL * fit.introns:
-            logger.warning(
-                "chromosome %s: only %d of %d introns begin with GT or GC and end with AG",
-                *(chrom, fit.canonical, fit.introns),
-            )
+    for chrom in misfits:
+        logger.warning(
+            "chromosome %s: only %d of %d introns begin with GT or GC and end with AG",
+            *(chrom, fits[chrom].canonical, fits[chrom].introns),
+        )
 
 
 def _is_wrong(fit: _Fit) -> bool:
@@ -297,14 +314,15 @@ def _fit(genes: Sequence[AnnotatedGene], tokens: NDArray[np.uint8]) -> _Fit:
     start, end, minus = table[:, 0], table[:, 1], table[:, 2].astype(bool)
     here, known = _canonical(tokens, start, end, minus)
     start, end, minus = start[known], end[known], minus[known]
-    counts = {
-        (shift, flipped): int(_canonical(tokens, start + shift, end + shift, minus ^ flipped)[0].sum())
+    shifts = [*((shift, shift) for shift in SHIFTS), *((one, 0) for one in (-1, 1)), *((0, one) for one in (-1, 1))]
+    counts = {  # an intron starts where an exon ends
+        (starts, ends, flipped): int(_canonical(tokens, start + ends, end + starts, minus ^ flipped)[0].sum())
         for flipped in (False, True)
-        for shift in SHIFTS
-        if (shift, flipped) != (0, False)
+        for starts, ends in shifts
+        if (starts, ends, flipped) != (0, 0, False)
     }
-    shift, flipped = max(counts, key=lambda key: (counts[key], -abs(key[0]), not key[1]))
-    return _Fit(int(known.sum()), int(here.sum()), counts[shift, flipped], shift, flipped)
+    best = max(counts, key=lambda key: (counts[key], -abs(key[0]) - abs(key[1]), not key[2]))
+    return _Fit(int(known.sum()), int(here.sum()), counts[best], *best)
 
 
 def _in_two_places(genes: Sequence[AnnotatedGene], tokens: NDArray[np.uint8], *, judge_introns: bool) -> set[str]:

@@ -130,10 +130,12 @@ def _refuse_ruins(path: Path, lines: Features, genes: int) -> None:
         )
     left_out = sum(lines.handled[reason] for reason in LEFT_OUT)
     if left_out and (not genes or left_out > max(ALWAYS_ALLOWED, MAX_LOST * (genes + left_out))):
+        strandless = lines.handled["genes_without_a_strand"]
+        needs = "each gene has one place and exons name their transcripts"
         raise InputError(
             f"annotation {path}: {left_out} of {genes + left_out} genes would be left out ({causes(LEFT_OUT)}); at "
-            f"most {ALWAYS_ALLOWED}, or {100 * MAX_LOST:g} %, may be. Give an annotation in which each gene has one "
-            "place and exons name their transcripts"
+            f"most {ALWAYS_ALLOWED}, or {100 * MAX_LOST:g} %, may be. Give an annotation in which "
+            + ("column 7 is the strand, + or -" if 2 * strandless > left_out else needs)
         )
     if not genes:
         told = [f"{count:,} {REASONS[reason]}" for reason in WHY_NONE if (count := lines.handled[reason])]
