@@ -43,6 +43,7 @@ _SOURCES = frozenset(
 )
 """Third column of UCSC's older chromAlias, perhaps several with commas between them."""
 _LENGTH_COLUMNS = ("sequence-length", "length", "size")
+_MIN_LENGTH = 1000
 _NONE = ("", "na")
 _NAMED = 10
 
@@ -337,6 +338,8 @@ def _of_table(rows: _Rows) -> list[_Draft]:
             draft = by_contig.setdefault(name, _Draft(line, (name,)))
             draft.names = tuple(dict.fromkeys((*draft.names, alias)))
         return list(by_contig.values())
+    if _is_of_lengths(rows):
+        raise InputError(f"aliases {rows.path}: lengths beside names, as in a .fai or chrom.sizes file; {_FORMS}")
     length_at = next((rows.header.index(name) for name in _LENGTH_COLUMNS if name in rows.header), None)
     drafts = []
     for line, fields in rows.fields:
@@ -347,6 +350,14 @@ def _of_table(rows: _Rows) -> list[_Draft]:
         if names:
             drafts.append(_Draft(line, names, length))
     return drafts
+
+
+def _is_of_lengths(rows: _Rows) -> bool:
+    """Whether all that stands beside the first names are numbers, too large for names of chromosomes."""
+    beside = [fields[1:] for _, fields in rows.fields]
+    return not rows.header and all(
+        numbers and all(number.isdigit() for number in numbers) and int(numbers[0]) >= _MIN_LENGTH for numbers in beside
+    )
 
 
 def _is_alias_by_alias(rows: _Rows) -> bool:

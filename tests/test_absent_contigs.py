@@ -126,7 +126,7 @@ def test_copies_of_one_exon_are_no_exons_of_a_transcript(
     tmp_path: Path, exons: int, equal: bool | None, left_out: int
 ) -> None:
     """Told by their letters, or by what lies between them; None: an intron that begins with GT and ends with AG."""
-    places = [(100 + 300 * i, 190 + 300 * i) for i in range(exons)]
+    places = [(100 + 1100 * i, 190 + 1100 * i) for i in range(exons)]
     lines = [f'2 exon {start + 1} {end} + gene_id "R"; transcript_id "R";' for start, end in places]
     annotation = read_annotation(write(tmp_path, [*many(["1"], 8), *lines, *moved_to("2", many(["z"], 4))]))
 
@@ -146,7 +146,7 @@ def test_copies_of_one_exon_are_no_exons_of_a_transcript(
 def moved_to(chrom: str, lines: list[str]) -> list[str]:
     """Further on along a chromosome."""
     rows = [line.split(maxsplit=4) for line in lines]
-    return [f"{chrom} {kind} {int(start) + 1000} {int(end) + 1000} {rest}" for _, kind, start, end, rest in rows]
+    return [f"{chrom} {kind} {int(start) + 2500} {int(end) + 2500} {rest}" for _, kind, start, end, rest in rows]
 
 
 def test_names_that_gff3_escapes(tmp_path: Path) -> None:

@@ -60,6 +60,8 @@ MOVED = [(start + 1000, end + 1000) for start, end in INTRONS]
             {"gene_id": "G", "note": "a=b; c 'd' e", "transcript_id": ""},
         ),
         ('gene_id\t"G"', {"gene_id": "G"}),
+        ('gene_id "G; transcript_id "T";', {"gene_id": "G", "transcript_id": "T"}),
+        ('gene_id "G"; transcript_id "T;', {"gene_id": "G", "transcript_id": "T"}),
         ("ID=g;Name=a b;Parent=x,y", {"ID": "g", "Name": "a b", "Parent": "x,y"}),
         ("ID=\"g\"; Parent = 'x'", {"ID": "g", "Parent": "x"}),
         ('ID=g;description=a "quoted" name', {"ID": "g", "description": 'a "quoted" name'}),

@@ -120,6 +120,8 @@ def test_other_tables(tmp_path: Path, text: str) -> None:
         ("# only\n", "no line with names; it is NCBI's assembly report"),
         ("chr1\nchr2\n", "one name a contig, so nothing is mapped"),
         ("name\tlength\tother\nchr1\tlong\tNC_1\n", "line 2: given length 'long'"),
+        ("chr1\t6000\t6\t60\t61\nchr2\t6000\t6200\t60\t61\n", "lengths beside names, as in a .fai or chrom.sizes"),
+        ("chr1\t248956422\nchr2\t242193529\n", "lengths beside names, as in a .fai or chrom.sizes"),
         (b"\xff\xfe1\x00", "this is text in UTF-16"),
         (b"\x1f\x8bxx", "damaged"),
     ],

@@ -31,7 +31,10 @@ from tests.dense import dense_rows, windowed_rows
 from tests.releases import make_golden, score_rows
 from tests.test_tracks import PARTS, build, gene_track, randomised
 
-ASK_ELSEWHERE = "this model reads base scores around a position, which rows do not carry: ask /v1/score_sequence"
+ASK_ELSEWHERE = (
+    "this model reads base scores around a position, which rows do not carry: ask for whole sequences "
+    "(/v1/score_sequence, Predictor.predict_tracks)"
+)
 ROWS_CALIBRATION = (0.8, (0.3, -0.4, 0.0))
 
 

@@ -32,6 +32,8 @@ MIN_INTRONS = 20
 """Fewer introns than this tell nothing about the build by their share alone."""
 MIN_SHIFTED = 3
 """Fewer introns than this tell nothing even where all of them fit at one other place: chance is 1 in 128 for each."""
+MIN_APART = 10
+"""How many times their length two exons are apart that may be copies of one."""
 MIN_COPY_BP = 20
 """Exons shorter than this may have the same letters by chance."""
 SHIFTS = range(-10, 11)
@@ -328,8 +330,8 @@ def _fit(genes: Sequence[AnnotatedGene], tokens: NDArray[np.uint8]) -> _Fit:
 def _in_two_places(genes: Sequence[AnnotatedGene], tokens: NDArray[np.uint8], *, judge_introns: bool) -> set[str]:
     """Ids of genes one of whose transcripts is an exon and its copies, with no intron between them.
 
-    Exons of one length, further apart than they are long, are copies where their letters are the same, or where all
-    that lies between them begins and ends as no intron does while others of the chromosome do.
+    Exons of one length, further apart than they are long, are copies where their letters are the same; two far apart
+    also where what lies between them begins and ends as no intron does, while others of the chromosome do.
 
     Args:
         genes: of a chromosome.
@@ -347,7 +349,7 @@ def _in_two_places(genes: Sequence[AnnotatedGene], tokens: NDArray[np.uint8], *,
                 continue
             if len({tokens[start:end].tobytes() for start, end in places}) == 1:
                 found.add(one.gene.gene_id)
-            elif judge_introns:
+            elif judge_introns and len(places) == 2 and gaps[0][1] - gaps[0][0] > MIN_APART * length:
                 start, end = np.array(gaps, dtype=np.int64).T
                 canonical, known = _canonical(tokens, start, end, np.full(len(gaps), one.gene.strand == "-"))
                 if known.all() and not canonical.any():

@@ -29,6 +29,7 @@ _GTF = re.compile(r"""([\w.-]+)[ \t]+(?:"([^"]*)"|'([^']*)'|([^\s;"']+))""")
 
 
 _DOUBLED = re.compile(r'""([^";]+)""')
+_OPEN = re.compile(r'(?<=\s)"([^";]*)(?:;\s*(?=[a-z]+_id\b)|$)')
 _TYPOGRAPHIC = str.maketrans(dict.fromkeys("\u201c\u201d\u201e", '"') | dict.fromkeys("\u2018\u2019", "'"))
 """Quotes as text processors make them."""
 
@@ -136,6 +137,8 @@ def attributes(text: str) -> dict[str, str]:
         text = text.translate(_TYPOGRAPHIC)
     if '\\"' in text or '""' in text:  # as a shell escapes them, and doubled within a line that a spreadsheet left bare
         text = _DOUBLED.sub(r'"\1"', text.replace('\\"', '"'))
+    if text.count('"') % 2:  # the quote at the end of a value is missing
+        text = _OPEN.sub(r'"\1"; ', text)
     # Of a key that is given several times the first counts: later ones may be of a comment.
     found = {key: double or single or bare for key, double, single, bare in reversed(_GTF.findall(text))}
     word = text.strip("\"'")

@@ -154,7 +154,13 @@ def rows_table(evaluation: Mapping[str, Any]) -> list[str]:
     if not report:
         return []
     return [
-        "\n".join([f"rows: {evaluation['ways']['rows']['note']}", caption(report), *aligned(comparison_rows(report))])
+        "\n".join(
+            [
+                f"single rows, as of artifact tables: {evaluation['ways']['rows']['note']}",
+                caption(report),
+                *aligned(comparison_rows(report)),
+            ]
+        )
     ]
 
 

@@ -32,7 +32,10 @@ POSITION_BLOCK = 8192
 """Positions a dense forward pass holds at a time: memory does not grow with the gene."""
 GPU_POSITION_BLOCK = 131_072
 """The same on a GPU, which waits for the next of smaller ones."""
-_NOT_IN_ROWS = "base scores around a position, which rows do not carry: ask /v1/score_sequence"
+_NOT_IN_ROWS = (
+    "base scores around a position, which rows do not carry: ask for whole sequences (/v1/score_sequence, "
+    "Predictor.predict_tracks)"
+)
 
 
 class Predictor:
