@@ -540,7 +540,7 @@ def _doctor(options: argparse.Namespace) -> int:
     for finding in findings:
         print(f"{'ok     ' if finding.ok else 'MISSING'} {finding.subject}: {finding.text}")
     broken = [finding for finding in findings if finding.required and not finding.ok]
-    print("metalayer is ready" if not broken else f"{len(broken)} things to mend, see above")
+    print("metalayer is ready" if not broken else f"{len(broken)} things to fix, see above")
     return 1 if broken else 0
 
 

@@ -296,7 +296,7 @@ class DataConfig(Section):
     gene_table: Path | None = None
     """Gene table (TSV), instead of `<data_root>/genes.tsv`."""
     aliases: Path | None = None
-    """Names of contigs, where rows, scores and gene table have different ones; as of `base.aliases`."""
+    """Names of contigs, where rows, scores and gene table have different ones; like `base.aliases`."""
     nucleotide_scores: Path | None = None
     """Folder with per-nucleotide scores, instead of `<data_root>/nucleotide_scores`."""
     variant_source: Literal["splicevardb"] | None = None
@@ -509,8 +509,8 @@ class TrainConfig(Section):
     easy_share: float = Field(0.25, gt=0.0, le=1.0)
     """Share of the crops without site or hard negative that an epoch takes; they weigh as much more."""
     augment_tracks: bool = False
-    """Show genes in other guises each epoch, see `data/augment.py`: joined anew inside introns, the base's scores
-    shaken. Only training on genes has it, of a model without score encoder and frozen language model."""
+    """Show augmented copies of the genes each epoch, see `data/augment.py`: joined inside introns in another order, the
+    base's scores shaken. Only training on genes has it, of a model without score encoder and frozen language model."""
     exon_loss: float = Field(0.5, ge=0.0, le=100.0)
     """Weight of telling exon from intron positions beside the sites, which shows crops where sites are wanted; only
     training on genes with a track encoder has it."""

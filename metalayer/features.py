@@ -194,7 +194,7 @@ def stretch_feature_matrix(
     start: int,
     end: int,
 ) -> NDArray[np.float32]:
-    """All 50 features at the row positions [start, end) of a gene: as of the whole gene, at the cost of the stretch.
+    """All 50 features at the row positions [start, end) of a gene: those of the whole gene, at the cost of the stretch.
 
     Args:
         tracks: float32 (L, 3), base scores of the gene at exon bases.

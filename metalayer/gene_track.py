@@ -42,7 +42,7 @@ class GeneTrack:
                 f"({length},), ({length}, {len(CLASSES)}) and ({length},)"
             )
         if not ((self.scores >= 0.0) & (self.scores <= 1.0)).all():  # False for NaN too
-            raise InputError(f"gene {self.gene.gene_id}: base scores outside [0, 1] or NaN; mend the base model")
+            raise InputError(f"gene {self.gene.gene_id}: base scores outside [0, 1] or NaN; fix the base model")
 
     def __len__(self) -> int:
         return len(self.tokens)

@@ -82,7 +82,7 @@ class _Progress(logging.Handler):
             step_line = self._step_line(message)
             if step_line is not None:
                 return step_line
-            # Errors are told by `failure` below, once and last.
+            # Errors are reported by `failure` below, once and last.
             if record.levelno == logging.WARNING and not record.name.startswith(_ZENML_CHATTER):
                 return f"{self.indent}zenml: {message}"
         if not self.verbose:
@@ -301,4 +301,4 @@ def _fix(error: BaseException) -> str | None:
         return None
     if isinstance(error, MemoryError):
         return "use a machine with more memory, or fewer chromosomes (split.train_chroms); then run again"
-    return f"see the traceback in the log; once the cause is mended, {again}"
+    return f"see the traceback in the log; once the cause is fixed, {again}"

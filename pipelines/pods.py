@@ -1,4 +1,4 @@
-"""What the pods of a run suffer, told while the run waits: ZenML says of it little, late, or nothing.
+"""What the pods of a run suffer, reported while the run waits: ZenML says of it little, late, or nothing.
 
 A pod that finds no node or cannot fetch its image waits without a word; one that is killed has no traceback.
 """
@@ -100,7 +100,7 @@ def _watch(cluster: Cluster, namespace: str, label: str, told: list[Trouble], ov
             except ClusterError as error:
                 if (look, error.status) not in unseen:
                     unseen.add((look, error.status))
-                    logger.warning("what befalls the pods of this run cannot be told in full: %s", error)
+                    logger.warning("what happens to the pods of this run is not fully known: %s", error)
         for trouble in found:
             if not trouble.waits and trouble not in told:
                 told.append(trouble)
@@ -141,7 +141,7 @@ def troubles_of_jobs(cluster: Cluster, namespace: str, label: str) -> list[Troub
     for event in cluster.ask("GET", refused)["items"] if waiting else []:
         if job := waiting.get(event["involvedObject"]["name"]):
             text = f"its pod is refused: {event['message']}"
-            quota = "wait for other runs, or ask for a larger quota" if "quota" in text else "mend what it says"
+            quota = "wait for other runs, or ask for a larger quota" if "quota" in text else "fix what it says"
             found.append(Trouble(_step(job), text, quota, waits=True))
     return found
 

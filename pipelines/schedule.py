@@ -1,7 +1,7 @@
 """Runs at set times: a CronJob of the cluster that starts `run.py --if-changed` in the pipeline image.
 
 ZenML's own schedule repeats a compiled run, and with it the hash of the data it was compiled for, so that the
-cache would answer for new data. This one starts anew each time: it finds and hashes the files, ends at once where
+cache would answer for new data. This one starts again each time: it finds and hashes the files, ends at once where
 a finished run has seen them, and otherwise goes the whole way, gate included.
 """
 

@@ -125,7 +125,7 @@ def _zenml_server() -> Finding:
     version = _json(body).get("version")
     if status != 200 or not version:
         said = "no ZenML server answers there" if status == 200 else _said(status)
-        return Finding("zenml server", "missing", f"{url}: {said}", "start it, or mend ZENML_STORE_URL")
+        return Finding("zenml server", "missing", f"{url}: {said}", "start it, or fix ZENML_STORE_URL")
     credentials = {
         "username": door.get("ZENML_STORE_USERNAME") or "",
         "password": door.get("ZENML_STORE_PASSWORD") or "",
@@ -150,7 +150,7 @@ def _kubeflow(stack: Stack) -> Finding:
         return Finding("orchestrator", "unchecked", text)
     status = _http(f"{host}/apis/v2beta1/healthz")[0]
     if status != 200:
-        fix = "kubectl -n kubeflow port-forward service/ml-pipeline 8888, or mend KF_PIPELINES_ENDPOINT"
+        fix = "kubectl -n kubeflow port-forward service/ml-pipeline 8888, or fix KF_PIPELINES_ENDPOINT"
         return Finding("orchestrator", "missing", f"no Kubeflow Pipelines at {host}: {_said(status)}", fix)
     return Finding("orchestrator", "ok", f"Kubeflow Pipelines at {host}")
 
@@ -379,11 +379,11 @@ def _artifact_store(stack: Stack) -> Finding:
         text = f"{store['path']} at {endpoint} cannot be written: {code}"
         fix = "see that AWS_ACCESS_KEY_ID may write there"
         if code in ("NoSuchBucket", "404"):
-            fix = "make the bucket, or mend METALAYER_BUCKET or AWS_ENDPOINT_URL_S3"
+            fix = "make the bucket, or fix METALAYER_BUCKET or AWS_ENDPOINT_URL_S3"
         return Finding("artifact_store", "missing", text, fix)
     except (BotoCoreError, ValueError) as error:
         text = f"no S3 service at {endpoint} ({type(error).__name__})"
-        return Finding("artifact_store", "missing", text, "start it, or mend AWS_ENDPOINT_URL_S3")
+        return Finding("artifact_store", "missing", text, "start it, or fix AWS_ENDPOINT_URL_S3")
     return Finding("artifact_store", "ok", f"{store['path']} at {endpoint} can be written")
 
 
@@ -405,7 +405,7 @@ def _images(stack: Stack) -> list[Finding]:
         text = f"no registry at {host}"
         if door.get("KUBERNETES_SERVICE_HOST"):  # this is a pod; images are fetched by nodes
             return [Finding("container_registry", "unchecked", f"{text}, as this pod sees it")]
-        return [Finding("container_registry", "missing", text, "start it, or mend METALAYER_REGISTRY")]
+        return [Finding("container_registry", "missing", text, "start it, or fix METALAYER_REGISTRY")]
     return [_image(base, host, image) for image in images]
 
 
@@ -422,7 +422,7 @@ def _image(base: str, host: str, image: str) -> Finding:
 
     status, manifest = ask(f"manifests/{tag}")
     if status == 404:
-        fix = "make images, and push them under this name; or mend METALAYER_IMAGE_TAG"
+        fix = "make images, and push them under this name; or fix METALAYER_IMAGE_TAG"
         return Finding("container_registry", "missing", f"{image} is not in the registry", fix)
     if status != 200:
         text, fix = f"{image}: {_said(status)}", "docker login, to have it checked"
@@ -434,7 +434,7 @@ def _image(base: str, host: str, image: str) -> Finding:
     config = ask(f"blobs/{manifest['config']['digest']}")[1] if "config" in manifest else {}
     there, here = ((config.get("config") or {}).get("Labels") or {}).get(_REVISION), checkout.git_commit()
     if there is None or here.startswith(checkout.UNKNOWN) or there == here.removesuffix("-dirty") + "-dirty":
-        text = f"{image} is there; whether it has the code that is here cannot be told"
+        text = f"{image} is there; whether it has the code that is here is not known"
         return Finding("container_registry", "unchecked", text, "make images from a commit, and run from the same")
     if there != here:
         text = f"{image} was built from commit {there}, and this is {here}: its pods would compute with other code"
@@ -472,7 +472,7 @@ def _tracker(stack: Stack) -> Finding:
         return Finding("experiment_tracker", "missing", text, "give the URL of an MLflow server")
     status = _http(f"{uri.rstrip('/')}/version")[0]
     if not status:
-        return Finding("experiment_tracker", "missing", f"no MLflow server at {uri}", "start it, or mend the URL")
+        return Finding("experiment_tracker", "missing", f"no MLflow server at {uri}", "start it, or fix the URL")
     try:
         registry.ensure_experiment(tracking_uri=uri)
     except RegistryError as error:

@@ -35,7 +35,7 @@ def train_step(model: ModelConfig) -> BaseStep:
 
 @pipeline(name="training")
 def training(config: RunConfig, data_hash: str, code_hash: str) -> None:
-    """Load, label, split and train (from the cache where data, code and settings are the same); judge anew."""
+    """Load, label, split and train (from the cache where data, code and settings are the same); judge again."""
     versions = {"data_hash": data_hash, "code_hash": code_hash}
     rows, tracks, genes, load_report = load_artifacts(data=config.data, **versions)
     weighed = tracks if config.data.variant_source else None

@@ -55,7 +55,7 @@ def test_sites_of_every_strand_and_transcript(tmp_path: Path) -> None:
         ("chr1\tx\tgene\t1\t9\t.\t+\t.\tID=g\n", "no gene with an exon"),
         (
             'chr1\tx\tgene\t1\t9\t.\t+\t.\tgene_id "g";\nchr1\tx\tgene\t2\t9\t.\t+\t.\tgene_id "g";\n',
-            r"1 of 1 genes would be left out \(1 genes whose id stands in two places.*first in line 2\)",
+            r"1 of 1 genes would be left out \(1 genes whose id is in two places.*first in line 2\)",
         ),
         (
             'chr1\tx\tgene\t1\t9\t.\t+\t.\tgene_id "g";\n'

@@ -189,5 +189,5 @@ def test_evaluate(simulation: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert cli.main([*bare, str(tmp_path / "bare.parquet")]) == 2
     assert "no column label" in capsys.readouterr().err
     assert cli.main([*bare, files[0], files[0]]) == 2
-    assert "stands in two places" in capsys.readouterr().err
+    assert "is in two files" in capsys.readouterr().err
     assert not (tmp_path / "x.json").exists()

@@ -28,6 +28,11 @@ POST = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\
 CONCURRENT = 2
 
 
+SOON_S = 10
+"""In which an honest client has its answer: 2 s on a machine that does nothing else; the bounds that others meet without
+the limits are those of settings, 30 s and more."""
+
+
 class Running:
     """A server in a thread."""
 
@@ -50,7 +55,7 @@ class Running:
             f"http://127.0.0.1:{self.port}/v1/score", content=ONE, headers={"content-type": "application/json"}
         )
         assert response.status_code == 200, response.text
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < SOON_S
 
 
 @pytest.fixture

@@ -254,7 +254,7 @@ def test_a_gene_twice_in_one_build_is_refused(
     ]
     assert run(bundle, tmp_path, *files) == 2
     error = capsys.readouterr().err
-    assert "stands in two places" in error
+    assert "is in two files" in error
     assert message in error
     assert not (tmp_path / "report.json").exists()
 

@@ -143,7 +143,7 @@ def test_what_may_not_be_seen_is_said_once(
             time.sleep(0.5)
     told = [record.getMessage() for record in caplog.records]
     assert told[:2] == [
-        f"what befalls the pods of this run cannot be told in full: {kind} is forbidden: User ada cannot list"
+        f"what happens to the pods of this run is not fully known: {kind} is forbidden: User ada cannot list"
         for kind in ("pods", "jobs")
     ]
     assert len(told) == 3

@@ -100,7 +100,7 @@ def test_all_variables_that_cannot_be_right_are_told(monkeypatch: pytest.MonkeyP
     with pytest.raises(ConfigError) as caught:
         stacks.read("kubeflow", PLACES)
     head, *lines = str(caught.value).splitlines()
-    assert "mend these environment variables" in head
+    assert "fix these environment variables" in head
     assert {line.partition(":")[0] for line in lines} == set(wrong)
     assert "METALAYER_BUCKET: given 'mybucket'; expected s3://..." in lines
     assert "AWS_ENDPOINT_URL_S3: given 'minio:9000'; expected http://... or https://..." in lines

@@ -210,7 +210,7 @@ def test_training_goes_on_from_its_last_checkpoint(
     (checkpoints / LAST).write_bytes(b"half a file")
     prepared.train(tmp_path / "anew", checkpoints=checkpoints)
     assert "is damaged: its end, with its SHA-256, is missing" in caplog.text
-    assert "training starts anew" in caplog.text
+    assert "training starts again" in caplog.text
     assert digest(tmp_path / "anew") == digest(trained)
 
 

@@ -293,7 +293,7 @@ def _add_gene(lines: Features, gene_id: str, own: str, line: Line) -> None:
         return
     key, place = (gene_id, lines.chrom(line.chrom)), (line.strand, line.start, line.end)
     if own and lines.places.get(key, place) != place and gene_id not in lines.gene_ids.get(own, {}):
-        gene_id = normalise_gene_id(own)  # a copy that kept its gene_id, as of Liftoff
+        gene_id = normalise_gene_id(own)  # a copy that kept its gene_id, like those of Liftoff
         key = (gene_id, key[1])
     if lines.places.setdefault(key, place) != place:
         lines.odd.setdefault(key, ("genes_in_two_places", line.number))
@@ -315,7 +315,7 @@ def _add_gene(lines: Features, gene_id: str, own: str, line: Line) -> None:
 def _add_transcript(
     lines: Features, name: str, line: Line, parents: tuple[str, ...], gene_id: str = "", *, same_parents: bool = True
 ) -> None:
-    """Notice a transcript whose lines stand in two places; of one with other Parents the place says which is meant.
+    """Notice a transcript whose lines are in two places; of one with other Parents the place says which is meant.
 
     Args:
         lines: of the annotation.

@@ -97,7 +97,7 @@ def read_lines(
         if len(fields) != _COLUMNS:
             raise InputError(f"annotation {path}, line {number}: {_no_line(raw, len(fields))}")
         kind = fields[2].strip().lower()
-        if (fields[3].lower(), fields[4].lower()) == ("start", "end"):  # names of columns, as of tables
+        if (fields[3].lower(), fields[4].lower()) == ("start", "end"):  # names of columns, as in tables
             continue
         if (kind in kinds) is but:
             continue

@@ -26,7 +26,7 @@ ORPHANS = {
     "exons_without_a_place": "exons that end before they start, or start before base 1",
 }
 LEFT_OUT = {
-    "genes_in_two_places": "genes whose id stands in two places of a chromosome, as of trans-spliced ones",
+    "genes_in_two_places": "genes whose id is in two places of a chromosome, as in trans-splicing",
     "genes_trans_spliced": "genes that the file calls trans-spliced",
     "genes_without_a_place": "genes that end before they start, as across the origin of a circular chromosome",
     "genes_with_a_transcript_in_two_places": "genes with a transcript in two places",

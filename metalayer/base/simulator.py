@@ -60,7 +60,7 @@ class SimulationParameters:
     paralog_share: float = 0.08
     """Share of genes with a mutated copy on another chromosome, copies included."""
     paralog_divergence: float = 0.08
-    """Share of letters drawn anew in a copy, outside splice motifs."""
+    """Share of letters drawn again in a copy, outside splice motifs."""
 
 
 ENHANCERS = ("GAAGAA", "GAAGAG", "GAGGAA", "AAGAAG")
@@ -251,7 +251,7 @@ def _put_decoys(
 
 
 def _mutated(rng: np.random.Generator, gene: _Draft, divergence: float) -> NDArray[np.uint8]:
-    """A copy with letters drawn anew, but in the motifs of its sites and decoys."""
+    """A copy with letters drawn again, but in the motifs of its sites and decoys."""
     change = rng.random(len(gene.tokens)) < divergence
     for base, site_class in (*_sites(gene.exons), *gene.decoys):
         low, high = _MOTIF_REACH[site_class]

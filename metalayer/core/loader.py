@@ -191,7 +191,7 @@ class ArtifactLoader:
             causes = ", ".join(f"{count} with {cause}" for cause, count in reading.dropped.items())
             raise ArtifactError(
                 f"{bad} of {reading.rows_read} rows in {files.directory} cannot be used ({causes}); more than "
-                f"data.max_bad_share = {limit:g}. Mend the files, or raise the share if that is what you expect"
+                f"data.max_bad_share = {limit:g}. Fix the files, or raise the share if that is what you expect"
             )
         if tracks and len(tracks.genes_dropped) > limit * (tracks.genes + len(tracks.genes_dropped)):
             raise ArtifactError(
@@ -207,7 +207,7 @@ def _tell(reading: ReadReport, rows: _RowWriter) -> None:
     if reading.mismatched_features:
         worst = max(reading.mismatched_features.items(), key=lambda item: item[1])
         logger.warning(
-            "%d derived columns of the files disagree with their formula (%s in %d rows); all are computed anew",
+            "%d derived columns of the files disagree with their formula (%s in %d rows); all are computed again",
             *(len(reading.mismatched_features), *worst),
         )
     if rows.scores_of_no_pass:

@@ -1,7 +1,7 @@
-"""Genes in other guises: more to learn from than a few hundred sites.
+"""Augmented copies of genes: more to learn from than a few hundred sites.
 
 What makes a site true is how it lies to other sites, and that holds too (beside the mirror of `models/tracks.py`)
-- in a gene joined anew from parts of others, cut inside introns, so often that what lies there is shuffled too;
+- in a gene joined from parts of others, cut inside introns, so often that what lies there is shuffled too;
 - for a base that is somewhat surer or less sure of each position.
 Axes: n positions, C classes.
 """
@@ -119,7 +119,7 @@ def join_anew(
 
 
 def shaken(tracks: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
-    """Base scores, float32 (n, C), as of a base that is surer or less sure of each position; 0 stays 0."""
+    """Base scores, float32 (n, C), like those of a base that is surer or less sure of each position; 0 stays 0."""
     logarithm = np.log(np.maximum(tracks, np.float32(_FLOOR)))
     odds = logarithm[..., :NEITHER] - logarithm[..., NEITHER:]
     odds += np.float32(NOISE_SD) * rng.standard_normal(odds.shape, dtype=np.float32)

@@ -4,7 +4,7 @@ Genes lie one after the other in flat arrays (in memory, or mapped from disk), 1
 weights of variants. An epoch takes every crop that has a site or a hard negative, and a share of the others, each of
 which then stands for as many positions as were left out: the expected loss is that of whole genes. A position that a
 variant touches counts that often times its own weight; which crops are taken does not depend on variants. A model that
-reads the tracks may see the genes in other guises each epoch (`augment.py`).
+reads the tracks may see augmented copies of the genes each epoch (`augment.py`).
 Axes: B crops, n positions, C classes, F features.
 """
 
@@ -190,7 +190,7 @@ class CropLoader:
     Attributes:
         genes: where the crops are.
         reach_bp: letters and scores on either side of a row position that the model reads.
-        augmented: whether the genes come in other guises each epoch.
+        augmented: whether augmented copies of the genes come each epoch.
     """
 
     def __init__(
@@ -214,10 +214,10 @@ class CropLoader:
             crop_bp: positions a crop; a gene's last crop may hold fewer.
             batch_crops: crops a batch, over all processes.
             easy_share: share of the crops without site or hard negative that an epoch takes.
-            shuffle: draw crops and their order anew each epoch.
+            shuffle: draw crops and their order again each epoch.
             seed: draws them.
             with_features: compute the score features; a model without score encoder reads none.
-            augmented: show the genes in other guises each epoch.
+            augmented: show augmented copies of the genes each epoch.
 
         Raises:
             TrainingError: no position, or neither donor nor acceptor.
@@ -327,7 +327,7 @@ class CropLoader:
         order = np.arange(len(crops.start))
         stands_for = np.ones(len(order), dtype=np.float32)
         if self.shuffle:
-            # Cut otherwise, genes may have more or fewer hard crops: the epoch is as long.
+            # Cut otherwise, genes may have more or fewer crops with sites or high scores: the epoch is as long.
             hard = rng.permutation(crops.hard)[: self._taken]
             easy = rng.choice(crops.easy, min(self._taken - len(hard), len(crops.easy)), replace=False)
             for drawn, all_of_them in ((hard, crops.hard), (easy, crops.easy)):
@@ -336,15 +336,15 @@ class CropLoader:
         for first in range(0, len(order), self.batch_crops):
             mine = slice(first + self.rank, first + self.batch_crops, self.world_size)
             numbers = range(len(order))[mine] if self.augmented else ()
-            guises = [np.random.default_rng([self.seed, epoch, number]) for number in numbers]
-            yield self._batch(crops, order[mine], stands_for[order[mine]], guises)
+            draws = [np.random.default_rng([self.seed, epoch, number]) for number in numbers]
+            yield self._batch(crops, order[mine], stands_for[order[mine]], draws)
 
     def _batch(
         self,
         crops: _Crops,
         chosen: NDArray[np.int64],
         stands_for: NDArray[np.float32],
-        guises: Sequence[np.random.Generator],
+        draws: Sequence[np.random.Generator],
     ) -> CropBatch:
         if not len(chosen):  # this process's share of a short last batch
             one = self._batch(crops, np.zeros(1, dtype=np.int64), np.ones(1, dtype=np.float32), [])
@@ -370,9 +370,9 @@ class CropLoader:
             labels[i, : end - start] = crops.arrangement.take(self.genes.labels, start, end)
             weights[i, : end - start] = stands_for[i] * crops.arrangement.take(self.weights, start, end)
             exons[i, : end - start] = crops.arrangement.take(self.genes.exons, start, end)
-            if guises:
+            if draws:
                 tracks, base = parts[-1][1], parts[-1][3]
-                tracks[:] = shaken(tracks, guises[i])
+                tracks[:] = shaken(tracks, draws[i])
                 inner = tracks[reach + 1 :][:n]
                 np.copyto(base, inner, where=inner.any(axis=-1, keepdims=True))
         arrays = [np.stack(part) for part in zip(*parts, strict=True)]
@@ -383,7 +383,7 @@ def exon_states(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Whether each position of a gene lies in an exon, from its sites alone.
 
     Exons run from an acceptor (or the gene's start) to the next donor (or its end), introns from a donor to the
-    next acceptor. Between two sites of one type, as of alternative transcripts, it is not known.
+    next acceptor. Between two sites of one type, as in alternative transcripts, it is not known.
 
     Args:
         labels: uint8 (L,), classes of exon bases, transcript sense.

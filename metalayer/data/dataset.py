@@ -240,7 +240,7 @@ class BatchSampler(Sampler[Rows]):
         Args:
             n: rows.
             batch_size: rows a batch, over all processes.
-            shuffle: draw the order anew each epoch.
+            shuffle: draw another order each epoch.
             seed: draws it.
         """
         self.n, self.batch_size, self.shuffle, self.seed = n, batch_size, shuffle, seed
@@ -278,7 +278,7 @@ class BatchSampler(Sampler[Rows]):
 
 
 class RowLoader(DataLoader[Batch]):
-    """Batches of rows: every row once an epoch, in an order drawn anew from the seed where it shuffles.
+    """Batches of rows: every row once an epoch, in an order drawn again from the seed where it shuffles.
 
     Attributes:
         table: where the rows are.
@@ -304,7 +304,7 @@ class RowLoader(DataLoader[Batch]):
             batch_size: rows a batch.
             rows: which rows; None takes all.
             weights: of those rows; None takes the table's.
-            shuffle: in an order drawn anew each epoch.
+            shuffle: in another order each epoch.
             seed: draws the order.
             num_workers: processes that fetch; 0 fetches in this one.
 

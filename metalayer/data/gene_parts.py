@@ -38,7 +38,7 @@ def gene_loaders(
     folder: Path,
     variants: VariantWeights | None = None,
 ) -> tuple[CropLoader, CropLoader]:
-    """Crops of the training genes, drawn anew each epoch, and all crops of the validation genes.
+    """Crops of the training genes, drawn again each epoch, and all crops of the validation genes.
 
     Args:
         train: the training genes.

@@ -380,7 +380,10 @@ def _check(frame: pl.DataFrame, path: Path, gene_table: GeneNames, seen: set[str
     """Where the gene of `frame` lies, after checking its rows."""
     gene_id, chrom, strand = frame.row(0)[:3]
     if gene_id in seen:
-        raise ArtifactError(f"{path}: gene {gene_id} stands in two places; all its rows must follow each other, once")
+        raise ArtifactError(
+            f"{path}: the rows of gene {gene_id} are not contiguous, or it is there twice; give all its rows one after "
+            "the other, once"
+        )
     positions = frame["position"].to_numpy()
     steps = np.diff(positions)
     if (steps != 1).any():

@@ -1,6 +1,6 @@
 """Whether a training set can be trained on: every check a row of a table, and one verdict.
 
-A damaged data set does not raise, it is told in the report. The file is read once, in batches; what is
+A damaged data set does not raise, it is in the report. The file is read once, in batches; what is
 kept of a row is a few bytes (its key, a hash of its window), and the features of a sample.
 
 What a row cannot tell is not checked: whether the scores of sites are maxima over +-2 nt (trap 5 of the
@@ -57,7 +57,7 @@ BATCH_ROWS = 32_768
 AUC_ROWS = 200_000
 """Rows drawn to see how well a single column separates the classes."""
 FORMULA_ROWS = 20_000
-"""Rows drawn to compute features anew."""
+"""Rows drawn to compute features again."""
 FEATURE_TOLERANCE = 1e-4
 """Relative difference between a stored feature and its formula; both come from float32 scores."""
 FAILING_FORMULA_SHARE = 0.01
@@ -198,7 +198,7 @@ def _examine(path: Path, file: pq.ParquetFile, manifest: Mapping[str, Any] | Non
     schema = _check_schema(file.schema_arrow)
     yield schema
     if schema.status == "failed":
-        yield Check("all other checks", "not checked", "they rely on the schema", "mend the schema first")
+        yield Check("all other checks", "not checked", "they rely on the schema", "fix the schema first")
         return
     if not file.metadata.num_rows:
         yield Check("class balance", "failed", "no rows", _WRITE_AGAIN)
@@ -453,7 +453,7 @@ class _Scan:
 def _check_ranges(scan: _Scan) -> Check:
     found = [f"{text}: {count:,} rows" for text, count in scan.problems.items() if count]
     if found:
-        return Check("ranges", "failed", "; ".join(found), "drop or mend these rows, or " + _WRITE_AGAIN)
+        return Check("ranges", "failed", "; ".join(found), "drop or fix these rows, or " + _WRITE_AGAIN)
     return Check("ranges", "ok", f"scores in [0, 1] and adding up to 1, all {len(scan.features)} features finite")
 
 
@@ -474,11 +474,11 @@ def _check_formulas(scan: _Scan) -> Check:
     rows = f"{basis} {scan.formula_rows:,} rows"
     worst = [(feature, count) for feature, count in scan.mismatched.most_common() if count]
     if not worst:
-        return Check(name, "ok", f"computed anew in {rows}, agree")
+        return Check(name, "ok", f"computed again in {rows}, agree")
     listed = ", ".join(f"{feature} in {count:,}" for feature, count in worst[:5])
     found = f"{len(worst)} differ from their formula in {rows}: {listed}{', ...' if len(worst) > 5 else ''}"
     failed = worst[0][1] > FAILING_FORMULA_SHARE * scan.formula_rows
-    return Check(name, "failed" if failed else "warning", found, "compute them anew with features.feature_matrix")
+    return Check(name, "failed" if failed else "warning", found, "compute them again with features.feature_matrix")
 
 
 def _check_balance(rows: pl.DataFrame) -> Check:
@@ -516,7 +516,7 @@ def _check_identical_windows(rows: pl.DataFrame) -> Check:
         f"{', '.join(genes.drop_nulls())}"
     )
     advice = (
-        "expected for a few in overlapping genes (one's site is none of the other's) and paralogs; else mend labels"
+        "expected for a few in overlapping genes (one's site is none of the other's) and paralogs; else fix the labels"
     )
     return Check("identical windows", "warning", found, advice)
 
@@ -596,7 +596,7 @@ def _check_single_features(scan: _Scan, separation: _Separation) -> Check:
     bases = ", ".join(f"{score} {area:.4f} for {target}" for area, score, target in best)
     basis = f"best base scores in {separation.rows:,} rows: {bases}"
     if suspects:
-        advice = "the label has leaked into it: compute the features anew from the base model's scores"
+        advice = "the label has leaked into it: compute the features again from the base model's scores"
         return Check(name, "failed", f"{'; '.join(suspects)}; {basis}", advice)
     perfect = sorted({score for area, score, _ in best if area == 1.0})
     if perfect:

@@ -30,7 +30,7 @@ ECE_BINS = 15
 _BINNED_DECIMALS = 6
 TARGETS = ("splice", "donor", "acceptor")
 RECALL_PERCENTS = (90, 95)
-"""Recalls at which precision is told; whole percents, so that reaching one is decided in whole numbers."""
+"""Recalls at which precision is reported; whole percents, so that reaching one is decided in whole numbers."""
 _RESAMPLES_AT_ONCE = 4_000_000
 """Numbers held per array: resamples are worked off in chunks of this over the number of sites."""
 

@@ -156,7 +156,7 @@ def rows_table(evaluation: Mapping[str, Any]) -> list[str]:
     return [
         "\n".join(
             [
-                f"single rows, as of artifact tables: {evaluation['ways']['rows']['note']}",
+                f"single rows, as in artifact tables: {evaluation['ways']['rows']['note']}",
                 caption(report),
                 *aligned(comparison_rows(report)),
             ]

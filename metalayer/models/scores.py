@@ -38,7 +38,7 @@ class FeatureNormaliser(nn.Module):
 
     @torch.no_grad()
     def fit(self, features: NDArray[np.float32]) -> None:
-        """Take centre (median) and scale (5th to 95th percentile, as of a normal) from training rows (n, F)."""
+        """Take centre (median) and scale (5th to 95th percentile, as in a normal) from training rows (n, F)."""
         values = self._compress(torch.from_numpy(features).to(self.is_ratio.device)).cpu().numpy().astype(np.float64)
         low, middle, high = np.percentile(values, [5, 50, 95], axis=0)
         scale = (high - low) / 3.29

@@ -1,7 +1,7 @@
 """The C allocator of a server: memory that a request used is kept for the next one.
 
 By default glibc hands large blocks back to the system as soon as they are free, and every forward pass
-takes them anew, page fault by page fault; and each thread has an arena of its own, so that what one freed
+takes them again, page fault by page fault; and each thread has an arena of its own, so that what one freed
 another cannot use. Memory then stays at what the largest requests in hand took, and does not grow.
 """
 

@@ -131,7 +131,7 @@ def _genes_in_several(files: Sequence[ScoreFile]) -> list[str]:
                 if same_build(build, other_build) if named else gene == other.store.genes()[gene_id]:
                     cause = f"both of genome build {build}" if named else "at the same coordinates"
                     raise ArtifactError(
-                        f"gene {gene_id} stands in two places: {other.paths} and {file.paths}, {cause}; give each gene "
+                        f"gene {gene_id} is in two files: {other.paths} and {file.paths}, {cause}; give each gene "
                         "once. Files of several genome builds say so in their Parquet metadata, key genome_build"
                     )
             earlier[gene_id].append(file)

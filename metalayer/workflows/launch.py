@@ -193,7 +193,7 @@ def main(folder: Path) -> int:
             given["checkpoints"] and Path(given["checkpoints"]),
             given["variants"] and Path(given["variants"]),
         )
-    except Exception as error:  # noqa: BLE001  told by the process that started this one
+    except Exception as error:  # noqa: BLE001  reported by the process that started this one
         left = {"rank": rank, "type": type(error).__name__, "message": str(error), "time_ns": time.time_ns()}
         with publish_file(folder / _ERROR.format(rank=rank)) as draft:
             draft.write_text(json.dumps({**left, "traceback": traceback.format_exc()}), encoding="utf-8")

@@ -278,7 +278,7 @@ def score_shard(
             causes = ", ".join(f"{gene_id} ({found.genes_dropped.get(gene_id, 'absent')})" for gene_id in lacking[:5])
             raise ArtifactError(
                 f"shard {shard.number}: {len(lacking)} genes cannot be scored: {causes}. None is left out in silence: "
-                "mend or remove them in the per-nucleotide files"
+                "fix or remove them in the per-nucleotide files"
             )
         if not found.letters:
             raise ArtifactError(f"shard {shard.number}: per-nucleotide files without letters; write them again")

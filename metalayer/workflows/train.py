@@ -192,13 +192,13 @@ def weights_used(weights: VariantWeights | None, unit: TrainingUnit, training: p
 
 
 def resume(trainer: Trainer, checkpoint: Path) -> None:
-    """Go on from a checkpoint, if there is one; one that cannot be read is told and passed over."""
+    """Go on from a checkpoint, if there is one; one that cannot be read is logged and passed over."""
     if not checkpoint.is_file():
         return
     try:
         trainer.resume(checkpoint)
     except (ModelError, SchemaError) as error:
-        logger.warning("%s; training starts anew", error)
+        logger.warning("%s; training starts again", error)
     else:
         logger.info("going on after epoch %d, from the checkpoint of an earlier attempt", trainer.history[-1]["epoch"])
 

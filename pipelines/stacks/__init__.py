@@ -110,7 +110,7 @@ def read(name: str, places: Mapping[str, str]) -> Stack:
     if wrong := [
         f"{variable}: {mistake}" for variable, value in values.items() if (mistake := _mistake(variable, value))
     ]:
-        raise ConfigError("\n".join([f"--stack {name}: mend these environment variables", *wrong]))
+        raise ConfigError("\n".join([f"--stack {name}: fix these environment variables", *wrong]))
     filled = _filled({key: value for key, value in definition.items() if not key.endswith("environment")}, values)
     return Stack(
         name=name,
