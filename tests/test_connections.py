@@ -29,8 +29,7 @@ CONCURRENT = 2
 
 
 SOON_S = 10
-"""In which an honest client has its answer: 2 s on a machine that does nothing else; the bounds that others meet without
-the limits are those of settings, 30 s and more."""
+"""In which an honest client has its answer: 2 s on a machine that does nothing else, and here others may work too."""
 
 
 class Running:
