@@ -27,7 +27,7 @@ _KIND_OF_ROLE = {
     "pseudo-scaffold": SCAFFOLD,
 }
 """Sequence-Role of NCBI's assembly report; all others (alt-scaffold, fix-patch, novel-patch) are alternatives."""
-_CHROMOSOME_NAME = re.compile(r"\d+[LRABab]?|[XYWZM]|MT|[IVX]+", re.ASCII)
+_CHROMOSOME_NAME = re.compile(r"\d{1,3}[LRABab]?|[XYWZM]|MT|[IVX]+", re.ASCII)
 _ORGANELLE_NAME = re.compile(r"(?i)M|MT|PT|(MT|PT|CP)(DNA|GENOME)|MITO|.*(MITOCHONDRI|PLAST|CYANELLE).*", re.ASCII)
 """C is one too, unless other contigs are called by letters."""
 _CHROMOSOME_ACCESSION = re.compile(r"(NC_|CM|CP)\d+(\.\d+)?", re.ASCII)
@@ -161,12 +161,14 @@ class Contigs:
         """Lengths that the table has, in nt by key."""
         return {key: contig.length for key, contig in self.lines.items() if contig.length is not None}
 
-    def hint(self, names: Iterable[str]) -> str:
+    def hint(self, lacking: Collection[str], there: Iterable[str]) -> str:
         """What would let two files meet whose names do not: a sentence.
 
         Args:
-            names: of both files, as they stand there.
+            lacking: names of one file, as they stand there, that the other lacks.
+            there: names of the other.
         """
+        names = (*lacking, *there)
         named = dict.fromkeys(names)
         cut = next(
             (
@@ -186,6 +188,8 @@ class Contigs:
             for name in (name for contig in self.lines.values() for name in contig.names)
             if (match := _ACCESSION.fullmatch(name)) and match[2]
         }
+        if lacking and all(map(self.knows, lacking)):
+            return f"{self.path} has other names of them, but the FASTA has none of these"
         for name in named:
             match = _ACCESSION.fullmatch(name)
             if match and match[2] and match[1] in versions and not self.knows(name):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,15 @@ from metalayer.errors import InputError
 from metalayer.genome import decode
 from tests.test_annotation_forms import LENGTH, by_chrom, genome, many, write
 
-ALTERNATIVES = ["6_GL000250v2_alt", "CHR_HSCHR6_MHC_APD_CTG1", "HG1012_PATCH", "Un_GL000220v1", "KI270728.1", "MT"]
+ALTERNATIVES = [
+    "6_GL000250v2_alt",
+    "CHR_HSCHR6_MHC_APD_CTG1",
+    "HG1012_PATCH",
+    "211000022278279",
+    "Un_GL000220v1",
+    "KI270728.1",
+    "MT",
+]
 
 
 def lacking(folder: Path, genes: dict[str, int], there: str = "1") -> dict[str, int]:
@@ -203,3 +212,13 @@ def test_strands_of_another_kind_and_names_of_columns(tmp_path: Path) -> None:
     path = write(tmp_path, [*genes, *(line.replace("gene_id", "transcript_id 't'; gene_id") for line in genes)])
     with pytest.raises(InputError, match=r"19 of 19 genes .* column 7 is the strand, \+ or -"):
         read_annotation(path)
+
+
+def test_a_chromosome_that_lacks_though_the_table_has_it(tmp_path: Path) -> None:
+    (tmp_path / "aliases.tsv").write_text("chr1\tNC_000001.11\nchrY\tNC_000024.10\n")
+    contigs = Contigs.of(tmp_path / "aliases.tsv")
+    path = write(tmp_path, [*many(["NC_000001.11"], 8), *many(["NC_000024.10"], 2)])
+    annotation = read_annotation(path, contigs=contigs)
+    reference = replace(genome(tmp_path, read_annotation(write(tmp_path, many(["1"], 8), "1.gff"))), contigs=contigs)
+    with pytest.raises(InputError, match=r"aliases\.tsv has other names of them, but the FASTA has none of these"):
+        check_agreement(by_chrom(annotation), reference, path, names=annotation.names)

@@ -228,7 +228,7 @@ def _left_out(
         )
         + f". The FASTA has {listed(reference.names.values())}; the annotation {listed(theirs.values())}. "
         "Give the whole reference, or an annotation of what is there. "
-        + reference.contigs.hint([*lacking, *reference.names.values()])
+        + reference.contigs.hint(lacking, reference.names.values())
     )
 
 
