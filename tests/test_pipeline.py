@@ -406,7 +406,7 @@ def zenml_facts(state: Path) -> dict[str, object]:
             r"did you mean 'max_epochs'\?\n.*gate.margin: given 7",
         ),
         (["--config", "absent.yaml"], "configuration file absent.yaml: No such file"),
-        (["--data-root", "absent"], "absent, which has no folder data/"),
+        (["--data-root", "absent"], "absent, which is not there; expected"),
     ],
 )
 def test_bad_input_is_told_before_zenml_is_imported(tmp_path: Path, arguments: list[str], message: str) -> None:
