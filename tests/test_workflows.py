@@ -386,7 +386,7 @@ def test_a_model_of_tracks_passes_the_gate_on_whole_genes(simulation: Path, tmp_
     assert answers["meta"]["ece"] <= answers["base"]["ece"]
     assert answers["meta"]["log_loss"] <= answers["base"]["log_loss"]
     assert rows["meta"]["log_loss"] <= 1.01 * rows["base"]["log_loss"]
-    assert f"rows: {evaluation['ways']['rows']['note']}" in comparison_table(evaluation)
+    assert f"single rows, as in artifact tables: {evaluation['ways']['rows']['note']}" in comparison_table(evaluation)
     assert rows["uncalibrated"]["ap_donor"] == pytest.approx(rows["base"]["ap_donor"], abs=1e-3)
 
 
