@@ -151,8 +151,8 @@ def kind_of(head: bytes, *, by_columns: bool = True) -> str | None:
         return "FASTQ, reads"
     if not by_columns:
         return None
-    told = (line for line in lines if not line.startswith((b"#", b"track ", b"browser ")))
-    return _kind_of_line(next(told, b""))
+    said = (line for line in lines if not line.startswith((b"#", b"track ", b"browser ")))
+    return _kind_of_line(next(said, b""))
 
 
 def refuse_others(

@@ -297,7 +297,7 @@ def test_genes_without_sites_say_nothing(frame: pl.DataFrame, caplog: pytest.Log
 
 
 def other_introns(frame: pl.DataFrame) -> pl.DataFrame:
-    """A genome whose introns begin and end with anything: letters there are drawn anew."""
+    """A genome whose introns begin and end with anything: letters there are drawn again."""
     site = pl.col("label") != "neither"
     near = pl.any_horizontal(*(site.shift(n, fill_value=False) for n in (-2, -1, 1, 2)))
     drawn = pl.Series(np.random.default_rng(1).choice(list("ACGT"), len(frame)))

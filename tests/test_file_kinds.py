@@ -133,10 +133,10 @@ def test_other_files_are_named_at_every_door(tmp_path: Path, content: bytes) -> 
     path = tmp_path / "file.gtf"
     path.write_bytes(content)
     for reading in (read_annotation, lambda path: list(Reference(path).chromosomes(["1"])), read_gene_table):
-        with pytest.raises(InputError, match=OTHERS[content]) as told:
+        with pytest.raises(InputError, match=OTHERS[content]) as raised:
             reading(path)
-        assert str(path) in str(told.value)
-        assert "damaged" not in str(told.value)
+        assert str(path) in str(raised.value)
+        assert "damaged" not in str(raised.value)
 
 
 def test_each_file_in_the_place_of_another(tmp_path: Path) -> None:

@@ -138,11 +138,11 @@ def _refuse_ruins(path: Path, lines: Features, genes: int) -> None:
             + ("column 7 is the strand, + or -" if 2 * strandless > left_out else needs)
         )
     if not genes:
-        told = [f"{count:,} {REASONS[reason]}" for reason in WHY_NONE if (count := lines.handled[reason])]
+        parts = [f"{count:,} {REASONS[reason]}" for reason in WHY_NONE if (count := lines.handled[reason])]
         kinds = Counter(line.kind for line in read_lines(path, (), Counter(), but=True)).most_common(_NAMED_KINDS)
-        told += [f"its lines are of {', '.join(f'{kind} ({count:,})' for kind, count in kinds) or 'no feature'}"]
+        parts += [f"its lines are of {', '.join(f'{kind} ({count:,})' for kind, count in kinds) or 'no feature'}"]
         raise InputError(
-            f"annotation {path}: no gene with an exon ({'; '.join(told)}); it needs gene (optional) and exon or CDS "
+            f"annotation {path}: no gene with an exon ({'; '.join(parts)}); it needs gene (optional) and exon or CDS "
             "lines, GTF or GFF3"
         )
 
