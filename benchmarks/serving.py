@@ -76,7 +76,14 @@ def run(data: Path) -> list[Result]:
         tag, logged = _packaged(folder)
         (one, alone), (two, pid) = (servers.enter_context(_served(tag, folder, workers)) for workers in (1, 2))
         mlflow = servers.enter_context(_served_by_mlflow(logged, folder))
-        return [*_large(tag, one), *_loaded(one, two, mlflow), _latency(two), _memory(two, pid), *_beside(one, alone)]
+        return [
+            *_large(tag, one),
+            *_loaded(one, two, mlflow),
+            _latency(two),
+            _memory(two, pid),
+            *_beside(one, alone, clients=1),
+            *_beside(one, alone, clients=GREEDY),
+        ]
 
 
 def _packaged(folder: Path) -> tuple[str, str]:
@@ -361,16 +368,17 @@ def _memory(port: int, pid: int) -> Result:
     return Result(name, furthest, "MB", "at first", furthest / resident[0], note)
 
 
-def _beside(port: int, pid: int) -> list[Result]:
-    """One row of one client while another sends the largest bodies, gzip, by 32 connections to one worker."""
+def _beside(port: int, pid: int, clients: int) -> list[Result]:
+    """One row of one client while others, by 32 connections together, send the largest bodies, gzip, to one worker."""
     large = gzip.compress(_body(pl.DataFrame(_columns(GREEDY_ROWS)), JSON), 1)
     small = Call(port, "/v1/score", _body(pl.DataFrame(_columns(1)), JSON), JSON)
     worker = psutil.Process(pid)
     until, peak, answers = time.monotonic() + GREEDY_S, 0, Counter[int]()
 
-    def greedy() -> None:
+    def greedy(number: int) -> None:
+        address = f"127.0.0.{2 + number % clients}"
         while time.monotonic() < until:
-            connection = HTTPConnection("127.0.0.1", port, source_address=("127.0.0.2", 0))
+            connection = HTTPConnection("127.0.0.1", port, source_address=(address, 0))
             with contextlib.closing(connection), contextlib.suppress(OSError):  # refused before the body was read
                 connection.request("POST", "/v1/score", large, {"Content-Type": JSON, "Content-Encoding": "gzip"})
                 response = connection.getresponse()
@@ -392,8 +400,8 @@ def _beside(port: int, pid: int) -> list[Result]:
     quiet = honest(time.monotonic() + GREEDY_S / 6)
     until = time.monotonic() + GREEDY_S
     with ThreadPoolExecutor(GREEDY + 1) as pool:
-        for _ in range(GREEDY):
-            pool.submit(greedy)
+        for number in range(GREEDY):
+            pool.submit(greedy, number)
         taken = pool.submit(honest, until)
         while not taken.done():
             peak = max(peak, sum(one.memory_info().rss for one in [worker, *worker.children(recursive=True)]))
@@ -401,8 +409,8 @@ def _beside(port: int, pid: int) -> list[Result]:
     times = taken.result()
     answered = ", ".join(f"{count} times {status}" for status, count in sorted(answers.items()))
     middle, most = np.median(times) * 1e3, max(quiet) * 1e3
-    note = f"p50 {middle:.0f} ms of {len(times)}; alone at most {most:.0f} ms; the other: {answered}"
+    note = f"p50 {middle:.0f} ms of {len(times)}; alone at most {most:.0f} ms; the others: {answered}"
     return [
-        Result(f"slowest row beside {GREEDY} gzip bodies of {GREEDY_ROWS:,} rows", max(times) * 1e3, "ms", note=note),
-        Result("memory at most, one worker and supervisor", peak / 1e6, "MB"),
+        Result(f"slowest row beside {clients} clients with {GREEDY} gzip bodies", max(times) * 1e3, "ms", note=note),
+        Result(f"memory at most, one worker, {clients} clients", peak / 1e6, "MB"),
     ]

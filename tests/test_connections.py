@@ -28,10 +28,6 @@ POST = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\
 CONCURRENT = 2
 
 
-SOON_S = 10
-"""In which an honest client has its answer: 2 s on a machine that does nothing else, and here others may work too."""
-
-
 class Running:
     """A server in a thread."""
 
@@ -49,12 +45,14 @@ class Running:
             return b"".join(iter(lambda: raw.recv(65536), b""))
 
     def honest_is_served(self) -> None:
-        started = time.monotonic()
-        response = httpx.post(
-            f"http://127.0.0.1:{self.port}/v1/score", content=ONE, headers={"content-type": "application/json"}
-        )
+        with httpx.Client(timeout=30) as client:  # made before the clock runs: its certificates take a while to read
+            started = time.monotonic()
+            response = client.post(
+                f"http://127.0.0.1:{self.port}/v1/score", content=ONE, headers={"content-type": "application/json"}
+            )
+            took = time.monotonic() - started
         assert response.status_code == 200, response.text
-        assert time.monotonic() - started < SOON_S
+        assert took < 2
 
 
 @pytest.fixture

@@ -168,8 +168,6 @@ def test_genes_whose_sites_are_all_contradicted_have_none(store: TrackStore) -> 
 def test_on_real_genes(shared: Path, tmp_path: Path) -> None:
     """11 positions of chr3, which overlapping genes label differently."""
     files = [shared / "real" / "nucleotide_scores" / "openspliceai_10000_chr3.parquet"]
-    if not files[0].is_file():
-        pytest.skip("no such scores")
     found = write_tracks(files, tmp_path / "canonical.parquet", {}, pl.DataFrame)
     assert found.contradicted == 11
 

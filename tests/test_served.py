@@ -82,15 +82,18 @@ class Served:
             over.set()
             thread.join()
 
-    def is_well(self) -> None:
-        """It is the same process, and answers as the model does."""
+    def is_well(self) -> float:
+        """It is the same process, and answers as the model does; returns the seconds that the answer took."""
         rows = score_rows(3, seed=8)
         with self.client() as client:
+            asked = time.monotonic()
             response = client.post("/v1/score", json={"rows": rows})
+            took = time.monotonic() - asked
         assert response.status_code == 200, response.text
         given = np.array([[row[name] for name in CLASSES] for row in response.json()["rows"]], dtype=np.float32)
         assert np.abs(given - expected(self.bundle, rows)).max() <= 1e-6
         assert self.worker.is_running()
+        return took
 
 
 @pytest.fixture(scope="module")
@@ -227,9 +230,7 @@ def test_slow_uploads_are_408_and_hold_up_nobody(served: Served) -> None:
     with contextlib.ExitStack() as stack:
         slow = [stack.enter_context(uploading(served)) for _ in range(3 * CONCURRENT)]
         time.sleep(0.3)
-        asked = time.monotonic()
-        served.is_well()
-        assert time.monotonic() - asked < DEADLINE_S  # 2 s where nothing else is computed
+        assert served.is_well() < 2
         for raw in slow:
             while raw.recv(4096).split()[1] != b"408":
                 raw.sendall(b" ")
