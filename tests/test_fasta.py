@@ -99,6 +99,7 @@ def test_the_position_of_a_letter_that_is_none(tmp_path: Path, monkeypatch: pyte
         b"; a comment\r\n>x\r\nACGT\r\nacguN\r\n",
         gzip.compress(b"\xef\xbb\xbf>x\nACGTacguN"),
     ],
+    ids=["FASTA", "letters alone", "comment and CRLF", "gzip with a byte order mark"],
 )
 def test_one_sequence(tmp_path: Path, content: bytes) -> None:
     """A description is no sequence, also where it is of letters."""
