@@ -10,12 +10,12 @@ from metalayer.config import TrainConfig
 from metalayer.core import ArtifactLoader
 from metalayer.core.loader import TRACKS
 from metalayer.data.crops import UNKNOWN, CropLoader, GeneArrays, exon_states
-from metalayer.data.gene_parts import genes_with_tracks
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import ArtifactError, ConfigError, ModelError, TrainingError
 from metalayer.features import gene_feature_matrix, gene_row_scores, stretch_feature_matrix
 from metalayer.models import MetaSpliceModel
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER
+from metalayer.training.parts import Part
 from metalayer.training.trainer import Trainer, seed_everything
 from tests.processes import train_in_one_and_two
 
@@ -249,7 +249,7 @@ def test_bad_input(genes: GeneArrays, store: TrackStore, tmp_path: Path) -> None
         trainer(balance_classes=True)
     for there in (None, store):
         with pytest.raises(ArtifactError, match="none of the 1 genes of the train part"):
-            genes_with_tracks(there, ["nothing"], "train")
+            Part(["nothing"], there).arrays("train", None)
     trainer(tmp_path, max_epochs=1).train()
     with pytest.raises(ConfigError, match="other training or validation rows"):
         Trainer.from_checkpoint(tmp_path / "last_model.pt", crops(planted(30, 5), shuffle=True), pair()[1])

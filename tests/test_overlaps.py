@@ -176,7 +176,7 @@ def test_calibration_leaves_them_out(store: TrackStore) -> None:
     from metalayer.config import ModelConfig
     from metalayer.inference import Predictor
     from metalayer.models.build import build_model
-    from metalayer.workflows.train import calibrate_on_genes
+    from metalayer.workflows.calibrate import calibrate_on_genes
 
     track_encoder = {"stages": 1, "channels": 8, "distances": [1, 20, 100], "both_ways": False}
     options = {"sequence_encoder": "none", "score_encoder": False, "track_encoder": "stages"}

@@ -17,6 +17,7 @@ from metalayer.config import Range, RunConfig
 from metalayer.core import MetaLayerConfig
 from metalayer.data.dataset import RowLoader
 from metalayer.errors import ConfigError, TrainingError
+from metalayer.models import MetaSpliceModel
 from metalayer.training import hyperparameter_search
 from tests.test_training import planted
 
@@ -30,7 +31,7 @@ BASE = MetaLayerConfig(
 TRAIN, VALID = planted(300, 0), planted(200, 1)
 
 
-def loaders(config: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
+def loaders(model: MetaSpliceModel, config: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
     return RowLoader(TRAIN, config.batch_size, shuffle=True, seed=config.seed), RowLoader(VALID, 256)
 
 
@@ -82,11 +83,11 @@ def test_a_killed_search_comes_to_the_same_end(tmp_path: Path) -> None:
         from pathlib import Path
         from tests.test_search import loaders, search
         trained = []
-        def killed(config):
+        def killed(model, config):
             trained.append(config)
             if len(trained) == {n - 1}:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return loaders(config)
+            return loaders(model, config)
         options = dict(search_space={space}, n_trials={n}, resume=True, in_all=True, make_loaders=killed)
         search(Path(sys.argv[2]), **options)
         """
@@ -96,9 +97,9 @@ def test_a_killed_search_comes_to_the_same_end(tmp_path: Path) -> None:
     assert killed.returncode == -signal.SIGKILL
     trained = []
 
-    def counted(config: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
+    def counted(model: MetaSpliceModel, config: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
         trained.append(config)
-        return loaders(config)
+        return loaders(model, config)
 
     options = {"search_space": space, "n_trials": n, "resume": True, "in_all": True, "make_loaders": counted}
     for _ in range(2):  # the second time nothing is left to do
@@ -138,7 +139,7 @@ def test_no_trial_that_ends(tmp_path: Path) -> None:
     broken = planted(64, 0)
     broken.features[:] = float("nan")
 
-    def bad(config: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
+    def bad(model: MetaSpliceModel, config: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
         return RowLoader(broken, 64), RowLoader(VALID, 64)
 
     with pytest.raises(TrainingError, match="none of 1 trials"):

@@ -17,18 +17,20 @@ import torch
 from metalayer.config import DataConfig, ModelConfig, TrainConfig
 from metalayer.core import MetaLayerConfig
 from metalayer.data.crops import UNKNOWN, CropLoader, GeneArrays
-from metalayer.data.gene_parts import GenePart, gene_loaders
 from metalayer.data.labels import label_rows
+from metalayer.data.loaders import RowPart
 from metalayer.data.nucleotide_scores import write_tracks
 from metalayer.data.tracks import TrackStore
 from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE, VariantWeights
 from metalayer.errors import ArtifactError
 from metalayer.inference import Predictor
+from metalayer.models import MetaSpliceModel
 from metalayer.models.build import build_model
 from metalayer.models.bundle import load_model
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER, POSITIONS, ROWS
+from metalayer.training.parts import Part, TrainingParts
 from metalayer.workflows import train_meta_model
-from metalayer.workflows.train import Part, calibrate_on_genes, calibrate_on_rows
+from metalayer.workflows.calibrate import calibrate_on_genes, calibrate_on_rows
 from tests.test_workflows import Prepared, prepare
 
 # Both genes lie at 1001 to 1100 (1-based), a on + of chromosome 1, b on - of X. In both the donor's exon base has
@@ -242,8 +244,10 @@ def test_losses_are_scaled_to_one_a_weighed_site() -> None:
 def test_validation_counts_every_position_once(base: Path, tmp_path: Path) -> None:
     weights, _ = weigh(base, tmp_path, [("1-1022-G-C", "Splice-altering")])
     store = TrackStore(base / "tracks.parquet")
-    parts = (GenePart(store, ["a"]), GenePart(store, ["a"]))
-    train, valid = gene_loaders(*parts, TrainConfig(training_unit="genes"), 30, False, tmp_path, weights)
+    parts = TrainingParts(Part(["a"], store), Part(["a"], store), weights)
+    train, valid = parts.loaders(small_network(), TrainConfig(training_unit="genes"), tmp_path)
+    assert isinstance(train, CropLoader)
+    assert isinstance(valid, CropLoader)
     assert np.flatnonzero(train.weights == 2).tolist() == [20, 21]
     assert (valid.weights == 1).all()
     assert all(set(batch.weights.unique().tolist()) <= {0.0, 1.0} for batch in valid)
@@ -274,6 +278,12 @@ def planted(prepared: Prepared, site_class: int, path: Path) -> Path:
     return path
 
 
+def small_network() -> MetaSpliceModel:
+    options = {"sequence_encoder": "none", "score_encoder": False, "track_encoder": "stages"}
+    options["track_encoder_config"] = {"stages": 1, "channels": 8, "distances": [1, 20, 100], "both_ways": False}
+    return build_model(ModelConfig(**options))
+
+
 def at_sites(prepared: Prepared, bundle: Path) -> list[float]:
     """Mean log-probability of each class at its training sites, by the whole correction."""
     model, _ = load_model(bundle)
@@ -295,9 +305,7 @@ def test_what_is_doubtful_is_left_out_of_the_calibration(base: Path, tmp_path: P
     found = {gene_id: at.tolist() for gene_id, at in weights.doubtful("rows", list(PLACES)).items()}
     assert found == {"a": [DONOR_AT + 1]}
 
-    options = {"sequence_encoder": "none", "score_encoder": False, "track_encoder": "stages"}
-    options["track_encoder_config"] = {"stages": 1, "channels": 8, "distances": [1, 20, 100], "both_ways": False}
-    model = build_model(ModelConfig(**options))
+    model = small_network()
     store = TrackStore(base / "tracks.parquet")
     all_donors, _ = weigh(base, tmp_path, [("1-1021-A-C", "Conflicting"), ("X-1080-A-C", "Conflicting")])
     for given, left_out, lacks in ((None, 0, False), (weights, 3, False), (all_donors, 2, True)):
@@ -310,12 +318,12 @@ def test_what_is_doubtful_is_left_out_of_the_calibration(base: Path, tmp_path: P
 def test_planted_variants_change_the_fit_and_nothing_else(simulation: Path, tmp_path: Path) -> None:
     """Weighed donors are fitted closer, weighed acceptors are; calibration and validation know of no variant."""
     plain = prepare(simulation, tmp_path / "plain", *QUICK)
-    valid = Part.read(plain.rows, plain.tracks, plain.manifest["valid"]["genes"])
+    valid = RowPart.read(plain.rows, plain.tracks, plain.manifest["valid"]["genes"])
     donors = valid.table.frame.filter(pl.col("splice_type") == "donor").select("gene_id", "position")
     doubted = VariantWeights(donors.with_columns(unit=pl.lit("rows"), sample_weight=pl.lit(0.5)))
-    everything, untrained = np.arange(len(valid.table)), Predictor(build_model(plain.config.model), {}, "", "cpu")
+    untrained = Predictor(build_model(plain.config.model), {}, "", "cpu")
     for given, left_out in ((None, 0), (doubted, len(donors))):
-        calibration = calibrate_on_rows(untrained, valid.table, everything, valid.in_genes, given)[ROWS]
+        calibration = calibrate_on_rows(untrained, valid, given)[ROWS]
         assert calibration["left_out"] == left_out
         assert (calibration["reason"] == "no donor to fit on") is (left_out > 0)
 

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
 
 import numpy as np
+import polars as pl
+from numpy.typing import NDArray
 
-from metalayer.core.config import MetaLayerConfig
-from metalayer.data.dataset import MetaLayerDataset, RowLoader, Rows
+from metalayer.data.dataset import MetaLayerDataset, RowLoader, Rows, RowTable
 from metalayer.data.gene_table import load_genes
 from metalayer.data.prevalence import prevalence_weights
 from metalayer.data.splits import PARTS, random_split, split_genes
@@ -17,6 +21,38 @@ from metalayer.errors import ConfigError, SchemaError, SplitError
 from metalayer.schema import CLASSES, NEITHER
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RowPart:
+    """Rows of the genes of one part of a split.
+
+    Attributes:
+        table: where the rows are.
+        rows: their numbers there, int64 (n,).
+        in_genes: float32 (n,), positions of whole genes that each row stands for.
+    """
+
+    table: RowTable
+    rows: Rows
+    in_genes: NDArray[np.float32]
+
+    @classmethod
+    def read(cls, path: Path, tracks: Path | None, gene_ids: Sequence[str]) -> Self:
+        """Rows of these genes from labelled rows, weighed with per-nucleotide scores, if there are any."""
+        table = RowTable.read(path, gene_ids)
+        return cls(table, np.arange(len(table)), prevalence_weights(table, TrackStore(tracks) if tracks else None))
+
+    def training(self, batch_size: int, seed: int, num_workers: int = 0) -> RowLoader:
+        """Shuffled, weighted by variants too."""
+        weights = self.table.weights[self.rows] * self.in_genes
+        return RowLoader(
+            self.table, batch_size, rows=self.rows, weights=weights, shuffle=True, seed=seed, num_workers=num_workers
+        )
+
+    def validation(self, batch_size: int, num_workers: int = 0) -> RowLoader:
+        """In order, weighted as whole genes: variants weigh what is learned, not what is measured."""
+        return RowLoader(self.table, batch_size, rows=self.rows, weights=self.in_genes, num_workers=num_workers)
 
 
 def create_dataloaders(
@@ -53,6 +89,23 @@ def create_dataloaders(
         SchemaError: a training set without gene_id and chrom.
         SplitError: a part without a donor or an acceptor.
     """
+    parts = row_parts(dataset, train_split, val_split, test_split, seed, by)
+    return (
+        parts["train"].training(batch_size, seed, num_workers),
+        parts["valid"].validation(batch_size, num_workers),
+        parts["test"].validation(batch_size, num_workers),
+    )
+
+
+def row_parts(
+    dataset: MetaLayerDataset,
+    train_split: float,
+    val_split: float,
+    test_split: float,
+    seed: int,
+    by: Literal["gene", "random"] = "gene",
+) -> dict[str, RowPart]:
+    """The parts of `create_dataloaders` (train, valid, test), with its arguments and errors; test rows weigh 1."""
     check_shares(train_split, val_split, test_split)
     if by == "random":
         logger.warning("rows are split at random: windows of one gene land in several parts, and metrics are too good")
@@ -70,25 +123,10 @@ def create_dataloaders(
                 )
     tracks = dataset.beside("tracks.parquet")
     store = TrackStore(tracks) if tracks and by == "gene" else None
-    train = RowLoader(
-        dataset,
-        batch_size,
-        rows=parts["train"],
-        weights=dataset.weights[parts["train"]] * prevalence_weights(dataset, store, parts["train"]),
-        shuffle=True,
-        seed=seed,
-        num_workers=num_workers,
-    )
-    valid = RowLoader(
-        dataset,
-        batch_size,
-        rows=parts["valid"],
-        weights=prevalence_weights(dataset, store, parts["valid"]),
-        num_workers=num_workers,
-    )
-    ones = np.ones(len(parts["test"]), dtype=np.float32)
-    test = RowLoader(dataset, batch_size, rows=parts["test"], weights=ones, num_workers=num_workers)
-    return train, valid, test
+    return {
+        part: RowPart(dataset, rows, prevalence_weights(dataset, None if part == "test" else store, rows))
+        for part, rows in parts.items()
+    }
 
 
 def check_shares(train_split: float, val_split: float, test_split: float) -> None:
@@ -103,21 +141,6 @@ def check_shares(train_split: float, val_split: float, test_split: float) -> Non
             f"train_split {train_split:g}, val_split {val_split:g}, test_split {test_split:g}: each must be above 0, "
             f"and together 1, not {total:g}"
         )
-
-
-def configured_dataloaders(
-    dataset: MetaLayerDataset, config: MetaLayerConfig
-) -> tuple[RowLoader, RowLoader, RowLoader]:
-    """`create_dataloaders` with the shares, batch size, workers and seed of a configuration."""
-    return create_dataloaders(
-        dataset,
-        config.train_split,
-        config.val_split,
-        config.test_split,
-        batch_size=config.batch_size,
-        num_workers=config.num_workers,
-        seed=config.seed,
-    )
 
 
 def _by_gene(dataset: MetaLayerDataset, val_split: float, test_split: float, seed: int) -> dict[str, Rows]:
@@ -136,4 +159,12 @@ def _by_gene(dataset: MetaLayerDataset, val_split: float, test_split: float, see
             *(len(lacking), len(chrom_of)),
         )
     part_of = split_genes(chrom_of, table, {"test": test_split, "valid": val_split}, seed)
-    return {part: dataset.of_genes([g for g, p in part_of.items() if p == part]) for part in PARTS}
+    return {part: _in_order(dataset, [g for g, p in part_of.items() if p == part]) for part in PARTS}
+
+
+def _in_order(dataset: MetaLayerDataset, gene_ids: Sequence[str]) -> Rows:
+    """Numbers of the rows of these genes, in the order of `RowTable.read`: the order of files changes no weight."""
+    rows = dataset.of_genes(gene_ids)
+    keys = [name for name in ("chrom", "gene_id", "position") if name in dataset.frame.columns]
+    order = dataset.frame.select(keys)[rows].select(pl.arg_sort_by(keys, maintain_order=True)).to_series()
+    return rows[order.to_numpy()]

@@ -99,6 +99,14 @@ class TrackStore:
                 yield self.read(gene_id)
 
 
+def open_tracks(path: Path | None) -> TrackStore | None:
+    """Per-nucleotide scores that whole genes can be scored from: with letters; else None."""
+    if path is None:
+        return None
+    store = TrackStore(path)
+    return store if store.has_letters else None
+
+
 def _transcript_sense(gene: Gene, frame: pl.DataFrame, paralog: int) -> GeneTrack:
     """Canonical rows of one gene, ascending in genomic position, as a track."""
     letters = np.frombuffer("".join(frame["base"].cast(pl.String).to_list()).encode(), dtype=np.uint8)

@@ -17,12 +17,11 @@ import optuna
 
 from metalayer.config import space_mistakes
 from metalayer.core.config import MetaLayerConfig
-from metalayer.data.dataset import RowLoader
-from metalayer.data.loaders import configured_dataloaders
 from metalayer.errors import ConfigError, TrainingError
 from metalayer.files import publish_file, scratch_directory
-from metalayer.models.build import build_model
-from metalayer.training.trainer import Epoch, Loader, Trainer, best_epoch, seed_everything
+from metalayer.models.meta import MetaSpliceModel
+from metalayer.training.parts import Loaders, TrainingParts
+from metalayer.training.trainer import Epoch, Trainer, best_epoch, new_model
 
 logger = logging.getLogger(__name__)
 
@@ -42,8 +41,8 @@ _LOG_RANGE = 30.0
 """A range whose ends are further apart than this factor is searched by its logarithm."""
 
 
-MakeLoaders = Callable[[MetaLayerConfig], tuple[Loader, Loader]]
-"""From the configuration of a trial to its training and validation loader."""
+MakeLoaders = Callable[[MetaSpliceModel, MetaLayerConfig], Loaders]
+"""From the untrained network and the configuration of a trial to its training and validation loader."""
 
 
 def hyperparameter_search(
@@ -75,7 +74,7 @@ def hyperparameter_search(
         direction: `maximize`, or `minimize` for the loss.
         output_dir: folder to write.
         resume: go on with the study in `output_dir`; else a study that is there is replaced.
-        make_loaders: gives each trial its rows; None prepares the training set of `base_config` in
+        make_loaders: gives each trial its rows or genes; None prepares the training set of `base_config` in
             `output_dir`/data and splits it by gene.
 
     Returns:
@@ -123,12 +122,10 @@ def hyperparameter_search(
 def _of_dataset(base: MetaLayerConfig, folder: Path) -> MakeLoaders:
     from metalayer.data.prepare import prepare_training_dataset
 
-    dataset = prepare_training_dataset(base, output_dir=folder)
+    parts, _ = TrainingParts.of_dataset(prepare_training_dataset(base, output_dir=folder), base)  # judge all trials
 
-    def make(config: MetaLayerConfig) -> tuple[RowLoader, RowLoader]:
-        # One split judges all trials.
-        train, valid, _ = configured_dataloaders(dataset, _configured(base, {"batch_size": config.batch_size}))
-        return train, valid
+    def make(model: MetaSpliceModel, config: MetaLayerConfig) -> Loaders:
+        return parts.loaders(model, config, folder / "crops")
 
     return make
 
@@ -213,9 +210,8 @@ def _configured(base: MetaLayerConfig, settings: Mapping[str, Any]) -> MetaLayer
 
 
 def _train(config: MetaLayerConfig, loaders: MakeLoaders, metric: str, direction: str, trial: optuna.Trial) -> float:
-    train_loader, val_loader = loaders(config)
-    seed_everything(config.seed)
-    model = build_model(config)
+    model = new_model(config, config)
+    train_loader, val_loader = loaders(model, config)
     better = max if direction == "maximize" else min
     best: list[float] = []
 

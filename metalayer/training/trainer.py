@@ -18,19 +18,21 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, nll_loss
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from metalayer.config import TrainConfig
+from metalayer.config import ModelConfig, TrainConfig
 from metalayer.core.config import MetaLayerConfig
 from metalayer.data.crops import UNKNOWN, CropBatch, CropLoader
-from metalayer.data.dataset import Batch, RowLoader
+from metalayer.data.dataset import Batch
 from metalayer.device import resolve_device, use_threads
 from metalayer.errors import ConfigError, TrainingError
 from metalayer.evaluation.metrics import average_precision, splice_score
 from metalayer.files import publish_file
+from metalayer.models.build import build_model
 from metalayer.models.meta import MetaSpliceModel
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
 from metalayer.training import distributed
 from metalayer.training.checkpoint import BEST, LAST, load_checkpoint, restored_model, save_checkpoint
 from metalayer.training.frozen import read_frozen
+from metalayer.training.parts import Loader
 from metalayer.training.trackers import Tracker
 
 logger = logging.getLogger(__name__)
@@ -39,7 +41,6 @@ CONFIG, HISTORY, LOGS, CURVES = "config.yaml", "history.json", "logs", "history.
 _CHECK_STEPS = 50
 _AHEAD = 8
 """Batches that are made while a GPU computes."""
-Loader = RowLoader | CropLoader
 Epoch = dict[str, float]
 """One epoch: epoch, train_loss, val_loss, val_pr_auc_splice, val_ap_*, learning_rate, seconds."""
 
@@ -555,6 +556,17 @@ def seed_everything(seed: int) -> None:
     """Seed torch and numpy's global generators."""
     torch.manual_seed(seed)
     np.random.seed(seed)  # noqa: NPY002  a library below may draw from it
+
+
+def new_model(config: ModelConfig, train: TrainConfig) -> MetaSpliceModel:
+    """An untrained network, with the threads and the seed of a training: the seed decides its weights.
+
+    Raises:
+        ConfigError: parts that do not fit.
+    """
+    use_threads(train.threads)
+    seed_everything(train.seed)
+    return build_model(config)
 
 
 def best_epoch(history: Sequence[Epoch], metric: str = "pr_auc_splice") -> Epoch:

@@ -40,9 +40,9 @@ from metalayer.workflows.train_genes import (
     TRAIN_TRACKS,
     VALID_TRACKS,
     gene_names,
-    gene_parts,
     read_tracks,
     refuse_crossing,
+    score_parts,
     train_on_scores,
 )
 from metalayer.workflows.train_meta import MODEL
@@ -293,7 +293,7 @@ def _test_genes(
             part = TrackStore(data / name)
             refuse_crossing(known_genes(part, part.genes(), table), tested, option, "--test-scores")
     for config in variant.configs.values():
-        gene_parts(data, bool(valid_scores), config)
+        score_parts(data, bool(valid_scores), config)
     return store
 
 

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from metalayer.config import RunConfig
 from metalayer.data.dataset import RowTable
-from metalayer.data.tracks import TrackStore
+from metalayer.data.tracks import TrackStore, open_tracks
 from metalayer.device import use_threads
 from metalayer.evaluation.answers import test_set_digest, write_answers
 from metalayer.evaluation.looks import widened
@@ -28,7 +28,6 @@ from metalayer.models.bundle import content_of
 from metalayer.schema import CLASSES, POSITIONS, PROBABILITY_SUM_TOLERANCE, ROW_SCORES, ROWS
 from metalayer.serving import release
 from metalayer.workflows.champions import Champion, TestGenes, against_line
-from metalayer.workflows.train import open_tracks
 
 logger = logging.getLogger(__name__)
 

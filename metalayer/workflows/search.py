@@ -8,13 +8,10 @@ from typing import Any
 
 from metalayer.config import ModelConfig, RunConfig, TrainConfig
 from metalayer.core import MetaLayerConfig
-from metalayer.data.gene_parts import gene_loaders, genes_with_tracks
-from metalayer.data.variant_weights import VariantWeights
-from metalayer.device import use_threads
-from metalayer.models.build import build_model
+from metalayer.models.meta import MetaSpliceModel
+from metalayer.training.parts import Loaders
 from metalayer.training.search import hyperparameter_search
-from metalayer.training.trainer import Loader
-from metalayer.workflows.train import Part, open_tracks
+from metalayer.workflows.train import split_parts
 
 
 def search_bundle(
@@ -45,23 +42,10 @@ def search_bundle(
         ConfigError: settings that do not exist or fit.
         TrainingError: no trial that came to an end.
     """
-    use_threads(config.train.threads)
-    parts = ("train", "valid")
-    if config.train.training_unit == "genes":
-        store = open_tracks(tracks)
-        train_genes, valid_genes = (genes_with_tracks(store, manifest[part]["genes"], part) for part in parts)
+    parts = split_parts(rows, tracks, manifest, variants, config.train)
 
-        def loaders(trial: MetaLayerConfig) -> tuple[Loader, Loader]:
-            model = build_model(trial)  # how far it reads may be what is searched
-            place = scratch / "crops"
-            weights = VariantWeights.read(variants)
-            return gene_loaders(train_genes, valid_genes, trial, model.reach_bp, model.reads_features, place, weights)
-
-    else:
-        train, valid = (Part.read(rows, tracks, manifest[part]["genes"]) for part in parts)
-
-        def loaders(trial: MetaLayerConfig) -> tuple[Loader, Loader]:
-            return train.training(trial), valid.validation(trial)
+    def loaders(model: MetaSpliceModel, trial: MetaLayerConfig) -> Loaders:
+        return parts.loaders(model, trial, scratch / "crops")
 
     base = MetaLayerConfig(**dict(config.data), **dict(config.model), **dict(config.train))
     best, trials = hyperparameter_search(

@@ -11,22 +11,18 @@ from typing import Any
 from metalayer.contigs import Contigs
 from metalayer.core import MetaLayerConfig
 from metalayer.data.gene_names import GeneNames
-from metalayer.data.gene_parts import GenePart, gene_loaders
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
-from metalayer.data.same_genes import SEEN_KEY, KnownGene, alike, described, known_genes, same_as
+from metalayer.data.same_genes import KnownGene, alike, known_genes, same_as
 from metalayer.data.score_files import ScoreFile
 from metalayer.data.splits import split_genes
 from metalayer.data.tracks import TrackStore
-from metalayer.device import use_threads
 from metalayer.errors import SplitError
 from metalayer.files import sha256
-from metalayer.inference import Predictor
-from metalayer.models.build import build_model
-from metalayer.models.bundle import save_model
 from metalayer.training import distributed
 from metalayer.training.checkpoint import LAST
-from metalayer.training.trainer import Trainer, best_epoch, seed_everything
-from metalayer.workflows.train import calibrate_on_genes
+from metalayer.training.parts import Part, TrainingParts
+from metalayer.training.trainer import new_model
+from metalayer.workflows.fit import fit
 from metalayer.workflows.train_meta import MODEL, resumed_config
 
 logger = logging.getLogger(__name__)
@@ -72,60 +68,47 @@ def train_on_scores(
     if resumed:
         config = resumed_config(folder / LAST, config)
     world = distributed.join(config.get_device())
-    use_threads(config.threads)
-    seed_everything(config.seed)
-    model = build_model(config)
+    model = new_model(config, config)
     data = folder / "data"
     if world.is_first:
         read_tracks(scores, valid_scores, data, config)
     world.wait()
-    train, valid = gene_parts(data, bool(valid_scores), config)
-    logger.info("training on %d genes, validating on %d", len(train.gene_ids), len(valid.gene_ids))
+    parts = score_parts(data, bool(valid_scores), config)
+    genes = {"train": list(parts.train.gene_ids), "valid": list(parts.valid.gene_ids)}
+    logger.info("training on %d genes, validating on %d", *map(len, genes.values()))
+    files = [path for path in (*scores, *valid_scores, config.gene_table, config.aliases) if path]
     arrays = data / f"process-{world.rank}"
-    loaders = gene_loaders(train, valid, config, model.reach_bp, model.reads_features, arrays)
-    if resumed:
-        trainer = Trainer.from_checkpoint(
-            folder / LAST, *loaders, use_wandb=use_wandb, max_epochs=config.max_epochs, device=config.device
-        )
-    else:
-        trainer = Trainer(model, *loaders, config, folder, use_wandb)
-    history = trainer.train()
-    shutil.rmtree(arrays, ignore_errors=True)  # they stay mapped while they are used
-    best = best_epoch(history, config.early_stopping_metric)
-    result: dict[str, Any] = {
-        "history": history,
-        "best_epoch": int(best["epoch"]),
-        "genes": {"train": sorted(train.gene_ids), "valid": sorted(valid.gene_ids)},
-        "paths": {"model": folder / MODEL},
-    }
-    if not world.is_first:
-        return result
-    trainer.plot_history()
-    predictor = Predictor(trainer.model, {}, "", str(trainer.device))
-    result["calibration"] = calibrate_on_genes(predictor, valid.store, valid.gene_ids)
-    save_model(
-        trainer.model,
+    fitted = fit(
+        model,
+        parts,
+        config,
         folder / MODEL,
         {
             "base_model": config.base_model,
-            "data_hash": {
-                path.name: sha256(path) for path in (*scores, *valid_scores, config.gene_table, config.aliases) if path
-            },
+            "data_hash": {path.name: sha256(path) for path in files},
             "config": config.model_dump(mode="json"),
-            "seed": config.seed,
-            "split": {**result["genes"], "test": []},
-            SEEN_KEY: described([one for part in (train, valid) for one in known_genes(part.store, part.gene_ids)]),
-            "calibration": result["calibration"],
-            "best_epoch": result["best_epoch"],
-            "trained_on": "genes",
-            "sample_weights": None,
+            "split": {**genes, "test": []},
         },
+        arrays=arrays,
+        checkpoints=folder,
+        resume=resumed,
+        use_wandb=use_wandb,
     )
-    return result
+    shutil.rmtree(arrays, ignore_errors=True)
+    result: dict[str, Any] = {
+        "history": fitted.history,
+        "best_epoch": fitted.best_epoch,
+        "genes": genes,
+        "paths": {"model": folder / MODEL},
+    }
+    if not fitted.is_written:
+        return result
+    fitted.trainer.plot_history()
+    return {**result, "calibration": fitted.calibration}
 
 
 def read_tracks(scores: Sequence[Path], valid_scores: Sequence[Path], data: Path, config: MetaLayerConfig) -> None:
-    """Read the files to train and to validate on into the folder `data`, for `gene_parts`.
+    """Read the files to train and to validate on into the folder `data`, for `score_parts`.
 
     Args:
         scores: files to train on.
@@ -151,7 +134,7 @@ def gene_names(config: MetaLayerConfig) -> tuple[GeneNames, Contigs]:
     return GeneNames(table), contigs
 
 
-def gene_parts(data: Path, separate: bool, config: MetaLayerConfig) -> tuple[GenePart, GenePart]:
+def score_parts(data: Path, separate: bool, config: MetaLayerConfig) -> TrainingParts:
     """The genes to train and to validate on.
 
     Args:
@@ -169,17 +152,17 @@ def gene_parts(data: Path, separate: bool, config: MetaLayerConfig) -> tuple[Gen
         other = TrackStore(data / VALID_TRACKS)
         validated = known_genes(other, other.genes(), table)
         refuse_crossing(known, validated, "--scores", "--valid-scores")
-        return GenePart(store, list(genes)), GenePart(other, list(other.genes()))
+        return TrainingParts(Part(sorted(genes), store), Part(sorted(other.genes()), other))
     chrom_of = {gene_id: gene.interval.chrom for gene_id, gene in genes.items()}
     part_of = split_genes(chrom_of, genes, {"valid": config.val_split}, config.seed, alike(known))
-    parts = {part: [gene_id for gene_id in genes if part_of[gene_id] == part] for part in ("train", "valid")}
+    parts = {part: sorted(gene_id for gene_id in genes if part_of[gene_id] == part) for part in ("train", "valid")}
     for part, there in parts.items():
         if not there:
             raise SplitError(
                 f"{len(genes)} genes to train on leave none for the {part} part at val_split {config.val_split:g}; "
                 "give more genes, another share, or --valid-scores"
             )
-    return GenePart(store, parts["train"]), GenePart(store, parts["valid"])
+    return TrainingParts(Part(parts["train"], store), Part(parts["valid"], store))
 
 
 def refuse_crossing(genes: Sequence[KnownGene], others: Sequence[KnownGene], option: str, other_option: str) -> None:

@@ -8,33 +8,21 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-
 from metalayer.core import ArtifactLoader, MetaLayerConfig
 from metalayer.data.dataset import MetaLayerDataset
-from metalayer.data.gene_parts import gene_loaders, genes_with_tracks
-from metalayer.data.loaders import check_shares, configured_dataloaders
+from metalayer.data.loaders import check_shares
 from metalayer.data.prepare import MANIFEST, TRAINING_DATA, prepare_training_dataset
-from metalayer.data.same_genes import SEEN_KEY, described, known_genes
-from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE, VariantWeights
-from metalayer.device import use_threads
+from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE
 from metalayer.errors import ArtifactError, ConfigError
 from metalayer.files import publish_file
-from metalayer.inference import Predictor
 from metalayer.integrity import FILES, check_files, read_json, unsealed
-from metalayer.models.build import build_model
-from metalayer.models.bundle import save_model
 from metalayer.provenance import code_hash
 from metalayer.training import distributed
 from metalayer.training.checkpoint import BEST, LAST, load_checkpoint
 from metalayer.training.evaluator import MetaLayerEvaluator
-from metalayer.training.trainer import CONFIG, HISTORY, LOGS, Loader, Trainer, best_epoch, seed_everything
-from metalayer.workflows.train import (
-    calibrate_on_genes,
-    calibrate_on_rows,
-    open_tracks,
-    weights_used,
-)
+from metalayer.training.parts import TrainingParts
+from metalayer.training.trainer import CONFIG, HISTORY, LOGS, new_model
+from metalayer.workflows.fit import fit
 
 logger = logging.getLogger(__name__)
 
@@ -76,43 +64,33 @@ def train_meta_model(
         config = resumed_config(folder / LAST, config)
     check_shares(config.train_split, config.val_split, config.test_split)
     world = distributed.join(config.get_device())
-    use_threads(config.threads)
-    seed_everything(config.seed)
-    model = build_model(config)
+    model = new_model(config, config)
     if world.is_first:
         _prepared(config, folder / DATA)
         _ = MetaLayerDataset(folder / DATA / TRAINING_DATA).labels  # maps it, once for all processes
     world.wait()
     dataset = MetaLayerDataset(folder / DATA / TRAINING_DATA)
-    train_loader, val_loader, test_loader = configured_dataloaders(dataset, config)
-    genes = {
-        part: sorted(dataset.frame["gene_id"].gather(loader.rows).unique().to_list())
-        for part, loader in (("train", train_loader), ("valid", val_loader), ("test", test_loader))
-    }
-    store = open_tracks(dataset.beside("tracks.parquet"))
-    weights = VariantWeights.read(dataset.beside(VARIANT_WEIGHTS_FILE))
-    loaders: tuple[Loader, Loader] = train_loader, val_loader
-    if config.training_unit == "genes":
-        train, valid = (genes_with_tracks(store, genes[part], part) for part in ("train", "valid"))
-        place = folder / DATA / f"process-{world.rank}"
-        loaders = gene_loaders(train, valid, config, model.reach_bp, model.reads_features, place, weights)
-        learned = pl.DataFrame({"gene_id": list(train.gene_ids)})
-    else:
-        learned = dataset.frame.select("gene_id", "position")[train_loader.rows]
-        logger.info("training on %d rows, validating on %d", len(train_loader.rows), len(val_loader.rows))
-    used = weights_used(weights, config.training_unit, learned)
-    if resumed:
-        trainer = Trainer.from_checkpoint(
-            folder / LAST,
-            *loaders,
-            use_wandb=use_wandb,
-            max_epochs=config.max_epochs,
-            device=config.device,
-        )
-    else:
-        trainer = Trainer(model, *loaders, config, folder, use_wandb)
-    history = trainer.train()
-    shutil.rmtree(folder / DATA / f"process-{world.rank}", ignore_errors=True)  # stays mapped while it is used
+    parts, test = TrainingParts.of_dataset(dataset, config)
+    genes = {"train": parts.train.gene_ids, "valid": parts.valid.gene_ids, "test": test.gene_ids}
+    arrays = folder / DATA / f"process-{world.rank}"
+    manifest = read_json(folder / DATA / MANIFEST, ArtifactError, f"remove {folder / DATA} and run again")
+    fitted = fit(
+        model,
+        parts,
+        config,
+        folder / MODEL,
+        {
+            "base_model": config.base_model,
+            "data_hash": manifest["data_hash"],
+            "config": config.model_dump(mode="json"),
+            "split": genes,
+        },
+        arrays=arrays,
+        checkpoints=folder,
+        resume=resumed,
+        use_wandb=use_wandb,
+    )
+    shutil.rmtree(arrays, ignore_errors=True)
     paths = {
         "best_model": folder / BEST,
         "last_model": folder / LAST,
@@ -123,44 +101,16 @@ def train_meta_model(
         "training_data": folder / DATA / TRAINING_DATA,
         "metrics": folder / METRICS,
     }
-    best = best_epoch(history, config.early_stopping_metric)
-    if not world.is_first:
-        return {"history": history, "best_epoch": int(best["epoch"]), "paths": paths}
-    paths["curves"] = trainer.plot_history()
-    model = trainer.model
-    predictor = Predictor(model, {}, "", str(trainer.device))
-    tracked = [gene_id for gene_id in genes["valid"] if store and gene_id in store]
-    if store and tracked:
-        calibration = calibrate_on_genes(predictor, store, tracked, weights)
-    else:
-        calibration = calibrate_on_rows(predictor, dataset, val_loader.rows, val_loader.weights, weights)
-    metrics = MetaLayerEvaluator(config.top_k_values).evaluate_dataloader(model, test_loader, trainer.device)
-    manifest = read_json(folder / DATA / MANIFEST, ArtifactError, f"remove {folder / DATA} and run again")
-    save_model(
-        model,
-        folder / MODEL,
-        {
-            "base_model": config.base_model,
-            "data_hash": manifest["data_hash"],
-            "config": config.model_dump(mode="json"),
-            "seed": config.seed,
-            "split": genes,
-            SEEN_KEY: described(known_genes(store, [*genes["train"], *genes["valid"]])) if store else [],
-            "calibration": calibration,
-            "best_epoch": int(best["epoch"]),
-            "trained_on": config.training_unit,
-            "sample_weights": used,
-        },
-    )
+    result: dict[str, Any] = {"history": fitted.history, "best_epoch": fitted.best_epoch, "paths": paths}
+    if not fitted.is_written:
+        return result
+    paths["curves"] = fitted.trainer.plot_history()
+    assert test.rows is not None
+    test_loader = test.rows.validation(config.batch_size, config.num_workers)
+    metrics = MetaLayerEvaluator(config.top_k_values).evaluate_dataloader(model, test_loader, fitted.trainer.device)
     with publish_file(paths["metrics"]) as draft:
         draft.write_text(json.dumps(metrics, indent=1), encoding="utf-8")
-    return {
-        "metrics": metrics,
-        "history": history,
-        "best_epoch": int(best["epoch"]),
-        "calibration": calibration,
-        "paths": paths,
-    }
+    return {"metrics": metrics, "calibration": fitted.calibration, **result}
 
 
 def resumed_config(path: Path, asked: MetaLayerConfig) -> MetaLayerConfig:
