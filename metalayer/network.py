@@ -163,7 +163,17 @@ def port(given: str | int, name: str) -> int:
 
 
 def check_listening(host: str, port: int, names: Sequence[str] = ("--host", "--port")) -> None:
-    """See that this machine can listen on an address.
+    """See that this machine can listen on an address; errors as in `listen`."""
+    listen(host, port, names).close()
+
+
+def listen(host: str, port: int, names: Sequence[str]) -> socket.socket:
+    """Listen on an address of this machine.
+
+    Args:
+        host: address, no name.
+        port: to listen on.
+        names: what messages call host and port.
 
     Raises:
         ConfigError: a host that is no address of this machine, or a port that is in use or not allowed.
@@ -174,16 +184,18 @@ def check_listening(host: str, port: int, names: Sequence[str] = ("--host", "--p
         raise ConfigError(
             f"{names[0]}: given {host!r}; needed is an address of this machine, as in 127.0.0.1, or 0.0.0.0 for all"
         ) from None
-    with socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-            probe.listen()
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                why, fix = "something listens on it already", f"end it, or give another {names[1]} from 1 to 65535"
-            elif error.errno == errno.EACCES:
-                why, fix = "this user may not listen on it", f"give {names[1]} a number from 1024 to 65535"
-            else:
-                why, fix = error.strerror or str(error), f"give {names[0]} an address of this machine"
-            raise ConfigError(f"{names[1]} {port} of {host}: {why}; {fix}") from None
+    listening = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((host, port))
+        listening.listen()
+    except OSError as error:
+        listening.close()
+        if error.errno == errno.EADDRINUSE:
+            why, fix = "something listens on it already", f"end it, or give another {names[1]} from 1 to 65535"
+        elif error.errno == errno.EACCES:
+            why, fix = "this user may not listen on it", f"give {names[1]} a number from 1024 to 65535"
+        else:
+            why, fix = error.strerror or str(error), f"give {names[0]} an address of this machine"
+        raise ConfigError(f"{names[1]} {port} of {host}: {why}; {fix}") from None
+    return listening

@@ -218,9 +218,8 @@ def answers(url: str) -> bool:
 
 
 def rows_answered(pod: str) -> float:
-    found = re.search(
-        r"^metalayer_rows_total (\S+)$", httpx.get(f"{pod}/metrics", headers=KEY, timeout=30).text, re.MULTILINE
-    )
+    counts = httpx.get(f"{pod.replace(':3000', ':3001')}/metrics", headers=KEY, timeout=30).text
+    found = re.search(r"^metalayer_rows_total (\S+)$", counts, re.MULTILINE)
     return float(found[1]) if found else 0.0
 
 

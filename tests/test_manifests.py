@@ -106,6 +106,13 @@ def test_every_pod_asks_only_whom_it_needs(overlay: list[dict[str, Any]]) -> Non
     assert asked_by["podSelector"]["matchExpressions"] == [
         {"key": "app.kubernetes.io/name", "operator": "In", "values": ["metalayer-serving", "metalayer-pipeline"]}
     ]
+    assert policies["metalayer-serving"]["ingress"] == [
+        {
+            "from": [{"namespaceSelector": {"matchLabels": {label: "true"}}}],
+            "ports": [{"protocol": "TCP", "port": port}],
+        }
+        for label, port in (("metalayer-client", 3000), ("metalayer-metrics", 3001))
+    ]
     to = [peer for rule in policies["metalayer-serving"]["egress"] for peer in rule["to"]]
     assert [peer["podSelector"]["matchLabels"] for peer in to] == [
         {"app.kubernetes.io/name": "metalayer-mlflow"},
@@ -167,7 +174,11 @@ def test_serving_settings_and_drain(overlay: list[dict[str, Any]]) -> None:
         "liveness": "/livez",
         "readiness": "/readyz",
     }
-    assert container["ports"] == [{"name": "http", "containerPort": 3000}]
+    assert container["ports"] == [
+        {"name": "http", "containerPort": 3000},
+        {"name": "metrics", "containerPort": settings.metrics_port},
+    ]
+    assert settings.metrics_host == "0.0.0.0"  # of the pod's own network
 
 
 @pytest.mark.parametrize("name", ["local", "production"])
@@ -234,4 +245,4 @@ def test_optional_components(tmp_path: Path) -> None:
     # A kind of an operator: no schema ships with Kubernetes.
     monitor = of_kind(documents, "ServiceMonitor")["metalayer-serving"]["spec"]
     assert monitor["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
-    assert {endpoint["port"] for endpoint in monitor["endpoints"]} <= ports
+    assert {endpoint["port"] for endpoint in monitor["endpoints"]} == {"metrics"} < ports

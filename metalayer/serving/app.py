@@ -9,8 +9,6 @@ answer meanwhile and the deadline is kept between blocks; what takes a few milli
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import hmac
 import json
 import logging
 import re
@@ -37,6 +35,7 @@ from metalayer.serving import arrow
 from metalayer.serving.admission import SHORT_S, Claim, Room, busy, client_name
 from metalayer.serving.bodies import read_body
 from metalayer.serving.engine import SEQUENCE_COLUMNS, Engine
+from metalayer.serving.keys import Keys
 from metalayer.serving.media import JSON, answer_form, body_coding, body_form, decode
 from metalayer.serving.metrics import (
     IN_HAND,
@@ -48,9 +47,10 @@ from metalayer.serving.metrics import (
     REQUESTS,
     SCORED_ROWS,
     SECONDS,
+    counts_folder,
     exposition,
 )
-from metalayer.serving.openapi import document, page
+from metalayer.serving.openapi import METRICS_PATH, document, page
 from metalayer.serving.schemas import SEQUENCE, RequestError, parse_rows, parse_sequence
 from metalayer.serving.settings import ServingSettings
 
@@ -84,7 +84,6 @@ class Part:
 Work = Callable[[Asked, bytes], tuple[float, Iterator[Part | None]]]
 """Request and its decoded body: the seconds that it takes; None for each block done, then the parts of the answer."""
 
-METRICS_PATH = "/metrics"
 INLINE_BYTES = 32 * 2**10
 """Rows in JSON up to this are scored without a thread: handing over takes as long as scoring them."""
 _JSON_ROWS = 8192
@@ -116,11 +115,8 @@ class Serving:
         self.draining = False
         self.room = Room(self.settings)
         self.log = _request_log(self.settings)
-        self._keys = [_digest(key) for key in self.settings.all_keys()]
-        self._metrics_keys = [_digest(self.settings.metrics_key)] if self.settings.metrics_key else []
-        self.document = document(
-            self.settings, keys=bool(self._keys), metrics_key=bool(self._keys + self._metrics_keys)
-        )
+        self.keys, self.metrics_keys = Keys(self.settings.all_keys()), Keys(self.settings.metrics_keys())
+        self.document = document(self.settings)
 
     def swap(self, engine: Engine) -> None:
         """Answer with another engine from the next request on; the one before stays loaded."""
@@ -131,18 +127,14 @@ class Serving:
         if self.log is not None:
             self.log.close()
 
-    def admits(self, authorization: str, path: str) -> bool:
-        """Whether a request with this header may enter; the time it takes says nothing about the keys."""
-        keys = self._keys
-        if path == METRICS_PATH:
-            keys = keys + self._metrics_keys
-        scheme, _, key = authorization.partition(" ")
-        given = _digest(key.strip() if scheme.lower() == "bearer" else "")
-        return not keys or any([hmac.compare_digest(given, known) for known in keys])
+    def admit(self, authorization: str, path: str) -> bool:
+        """Whether a request with this header may enter."""
+        keys = self.metrics_keys if path == METRICS_PATH in self.document["paths"] else self.keys
+        return keys.admit(authorization)
 
     def client(self, address: str | None, authorization: str) -> str:
         """Who sent a request that is admitted: the owner of its key, where there are several, else its address."""
-        return authorization.partition(" ")[2].strip() if len(self._keys) > 1 else client_name(address)
+        return authorization.partition(" ")[2].strip() if len(self.keys) > 1 else client_name(address)
 
 
 def _request_log(settings: ServingSettings) -> RequestLog | None:
@@ -162,10 +154,6 @@ def _request_log(settings: ServingSettings) -> RequestLog | None:
     )
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "replace")).digest()
-
-
 def create_app(serving: Serving) -> AsgiApp:
     """The application; `serving.engine` may be set after this and before the first request.
 
@@ -178,16 +166,18 @@ def create_app(serving: Serving) -> AsgiApp:
         yield
         serving.close()
 
+    routes = [
+        Route("/v1/score", _score, methods=["POST"]),
+        Route("/v1/score_sequence", _score_sequence, methods=["POST"]),
+        Route("/v1/model", _model, methods=["GET"]),
+        Route("/openapi.json", _openapi, methods=["GET"]),
+        Route("/docs", _docs, methods=["GET"]),
+    ]
+    if serving.settings.metrics_port is None:
+        routes.append(Route(METRICS_PATH, _metrics, methods=["GET"]))
     app = Starlette(
         lifespan=lifespan,
-        routes=[
-            Route("/v1/score", _score, methods=["POST"]),
-            Route("/v1/score_sequence", _score_sequence, methods=["POST"]),
-            Route("/v1/model", _model, methods=["GET"]),
-            Route("/openapi.json", _openapi, methods=["GET"]),
-            Route("/docs", _docs, methods=["GET"]),
-            Route(METRICS_PATH, _metrics, methods=["GET"]),
-        ],
+        routes=routes,
         exception_handlers={RequestError: _refuse, HTTPException: _http_error, Exception: _failure},
     )
     app.router.redirect_slashes = False  # which sends clients to whatever address their Host header names
@@ -230,14 +220,16 @@ def create_app(serving: Serving) -> AsgiApp:
                 SECONDS.labels(path).observe(time.monotonic() - arrived)
 
     async def answer(scope: Message, receive: Receive, send: Send) -> None:
-        if serving.admits(Request(scope).headers.get("authorization", ""), scope["path"]):
-            await app(scope, receive, send)
-            return
-        error = {"error": "an API key is needed: Authorization: Bearer KEY", "details": []}
-        refusal = JSONResponse(error, status_code=401, headers={"WWW-Authenticate": "Bearer"})
-        await refusal(scope, receive, send)
+        admitted = serving.admit(Request(scope).headers.get("authorization", ""), scope["path"])
+        await (app if admitted else key_needed())(scope, receive, send)
 
     return identified
+
+
+def key_needed() -> Response:
+    """The answer to who has no key."""
+    error = {"error": "an API key is needed: Authorization: Bearer KEY", "details": []}
+    return JSONResponse(error, status_code=401, headers={"WWW-Authenticate": "Bearer"})
 
 
 def _request_id(scope: Message) -> str:
@@ -276,7 +268,7 @@ async def _openapi(request: Request) -> Response:
 
 
 async def _metrics(_: Request) -> Response:
-    return Response(await anyio.to_thread.run_sync(exposition), media_type=MEDIA_TYPE)
+    return Response(await anyio.to_thread.run_sync(exposition, counts_folder()), media_type=MEDIA_TYPE)
 
 
 async def _docs(request: Request) -> Response:

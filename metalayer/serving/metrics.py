@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from prometheus_client import (
@@ -51,14 +52,19 @@ OTHER = "other"
 _LIVE = re.compile(r"^gauge_live\w+_(\d+)\.db$")
 
 
-def exposition() -> bytes:
-    """The counts of all workers, as Prometheus reads them."""
-    folder = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+def counts_folder(environment: Mapping[str, str] = os.environ) -> Path | None:
+    """Where workers with this environment write their counts; None where a process keeps its own."""
+    folder = environment.get("PROMETHEUS_MULTIPROC_DIR")
+    return None if folder is None else Path(folder)
+
+
+def exposition(folder: Path | None) -> bytes:
+    """The counts of all workers that write to a folder, or of this process, as Prometheus reads them."""
     if folder is None:
         return bytes(generate_latest(DEFAULT))
-    for one in Path(folder).iterdir():
+    for one in folder.iterdir():
         if (live := _LIVE.match(one.name)) and not alive(int(live[1])):  # what a killed worker had in hand is no longer
             one.unlink(missing_ok=True)  # another worker may do the same
     gathered = CollectorRegistry()
-    multiprocess.MultiProcessCollector(gathered)  # type: ignore[no-untyped-call]
+    multiprocess.MultiProcessCollector(gathered, path=str(folder))  # type: ignore[no-untyped-call]
     return bytes(generate_latest(gathered))

@@ -13,6 +13,7 @@ from metalayer.serving.media import ARROW, CODINGS, JSON
 from metalayer.serving.schemas import FIELDS, INDEX, NOTE, REQUIRED, SEQUENCE, SEQUENCE_FIELDS, WAY
 from metalayer.serving.settings import ServingSettings
 
+METRICS_PATH = "/metrics"
 _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 _LETTERS = {"type": "string", "pattern": "^[ACGTNacgtn]+$", "minLength": 1}
 _BINARY = {"type": "string", "format": "binary"}
@@ -33,8 +34,16 @@ _REASONS = {
 _HEADERS = ("X-Model-Name", "X-Model-Version", "X-Model-Digest", "X-Request-Id")
 
 
-def document(settings: ServingSettings, *, keys: bool, metrics_key: bool) -> dict[str, Any]:
+def document(settings: ServingSettings) -> dict[str, Any]:
     """OpenAPI 3.1 of all paths, with the limits of this server, and where it asks for keys."""
+    metrics = {
+        METRICS_PATH: {
+            "get": {
+                **_get("metrics", "Counts for Prometheus", "text/plain", {"type": "string"}, (401,)),
+                "security": [{"key": []}] if settings.metrics_keys() else [],
+            }
+        }
+    }
     return {
         "openapi": "3.1.0",
         "info": {
@@ -68,18 +77,13 @@ def document(settings: ServingSettings, *, keys: bool, metrics_key: bool) -> dic
                     ("readyz", "Whether requests are welcome", (503,)),
                 )
             },
-            "/metrics": {
-                "get": {
-                    **_get("metrics", "Counts for Prometheus", "text/plain", {"type": "string"}, (401,)),
-                    "security": [{"key": []}] if metrics_key else [],
-                }
-            },
+            **(metrics if settings.metrics_port is None else {}),
         },
         "components": {
             "schemas": _schemas(settings),
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
-        "security": [{"key": []}] if keys else [],
+        "security": [{"key": []}] if settings.all_keys() else [],
     }
 
 

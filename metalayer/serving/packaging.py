@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from metalayer import environment, network, storage, yaml12
 from metalayer.config import state_dir
-from metalayer.errors import InputError, MetalayerError, RegistryError
+from metalayer.errors import ConfigError, InputError, MetalayerError, RegistryError
 from metalayer.files import flush, scratch_directory
 from metalayer.serving import onnx_rows, release
 from metalayer.serving.engine import Engine
@@ -249,6 +249,15 @@ def _listening(settings: ServingSettings, host: str | None, port: str | int | No
     number = network.port(3000 if given is None else given, port_name)
     address = host or environment.get("BENTOML_HOST") or settings.default_host
     network.check_listening(address, number, (host_name, "--port"))
+    if settings.metrics_port is not None:
+        if settings.metrics_port == number:
+            raise ConfigError(
+                f"{PREFIX}METRICS_PORT {number}: is the port of requests too; give another, or leave it empty, and "
+                "/metrics is served at the port of requests"
+            )
+        network.check_listening(
+            settings.metrics_host, settings.metrics_port, (f"{PREFIX}METRICS_HOST", f"{PREFIX}METRICS_PORT")
+        )
     return number
 
 

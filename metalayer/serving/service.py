@@ -21,14 +21,14 @@ from metalayer.serving.engine import Engine
 from metalayer.serving.follow import Follower
 from metalayer.serving.kept import FOLDER, Kept
 from metalayer.serving.release import read_facts
-from metalayer.serving.settings import ServingSettings
+from metalayer.serving.settings import CIPHERS, ServingSettings
 
 RELEASE = Path(__file__).resolve().parents[2] / "release"
 
 logging.getLogger("metalayer").setLevel(logging.INFO)  # BentoML shows warnings only
 keep_memory()
-supervisor.set_up()
 _settings = ServingSettings.from_environment()
+supervisor.set_up(_settings)
 _serving = Serving(settings=_settings)
 _app = create_app(_serving)
 bound_connections(_app)
@@ -38,7 +38,7 @@ _tls = (
         "enabled": True,
         "certfile": str(_certificate[0]),
         "keyfile": str(_certificate[1]),
-        "ciphers": "ECDHE+AESGCM:ECDHE+CHACHA20",  # BentoML's default leaves TLS 1.2 its oldest ones only
+        "ciphers": CIPHERS,
     }
     if _certificate
     else {"enabled": False}

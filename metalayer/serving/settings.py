@@ -26,6 +26,8 @@ READING = 6
 """Times the bytes of the largest body that reading one takes beside it: text, its values, and columns of them."""
 SUPERVISOR_BYTES, WORKER_BYTES = 350 * 2**20, 500 * 2**20
 """Of processes that answer nothing, with the libraries and models that they hold."""
+CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+"""Of TLS 1.2: by default BentoML and uvicorn leave its oldest ones only."""
 BODY_GRACE_S = 5.0
 """Seconds in which a body may come as slowly as it likes."""
 
@@ -80,6 +82,10 @@ class ServingSettings(Section):
     """File with further keys, one a line."""
     metrics_key: str = _SECRET
     """Key for /metrics and nothing else; with API keys, those open it too. None of either: no key is asked for."""
+    metrics_port: int | None = Field(None, ge=1, le=65535)
+    """Port for /metrics alone, which the port of requests then does not have; None serves it there."""
+    metrics_host: str = "127.0.0.1"
+    """Address to listen on at that port; 0.0.0.0 is all of this machine."""
     min_body_rate: float = Field(1024.0, gt=0)
     """Bytes a second at which a body has to come, on average, after its first `BODY_GRACE_S`."""
     ssl_certfile: Path | None = None
@@ -182,6 +188,10 @@ class ServingSettings(Section):
                 raise ConfigError(f"{where}: {odd}")
             keys += found
         return tuple(keys)
+
+    def metrics_keys(self) -> tuple[str, ...]:
+        """Keys that open /metrics; errors as in `all_keys`."""
+        return (*self.all_keys(), self.metrics_key) if self.metrics_key else self.all_keys()
 
     @field_validator("api_keys")
     @classmethod

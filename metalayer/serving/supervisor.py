@@ -15,13 +15,18 @@ import signal
 import socket
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from bentoml._internal.configuration.containers import BentoMLContainer
 from bentoml._internal.utils import circus
+from bentoml.exceptions import BentoMLException
 from circus.sighandler import SysHandler
 
+from metalayer.errors import ConfigError
 from metalayer.files import alive
+from metalayer.serving.metrics import counts_folder
+from metalayer.serving.metrics_port import serve_metrics
+from metalayer.serving.settings import ServingSettings
 
 _COUNTS = "metalayer-counts-{host}-"
 
@@ -29,15 +34,29 @@ _COUNTS = "metalayer-counts-{host}-"
 class _Alone(circus.Arbiter):  # type: ignore[misc]
     """A supervisor that signals order about, and nobody else: nothing outside its process reaches these addresses."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    settings: ClassVar[ServingSettings]
+
+    def __init__(self, watchers: list[Any], **options: Any) -> None:
         addresses = {"endpoint": "inproc://commands", "pubsub_endpoint": "inproc://events"}
-        super().__init__(*arguments, **(options | addresses))
+        super().__init__(watchers, **(options | addresses))
+        (self._counts,) = {counts_folder(watcher.env) for watcher in watchers}
+
+    def initialize(self) -> None:
+        """Listen on all ports; no worker runs yet."""
+        super().initialize()
+        port = self.settings.metrics_port
+        if port is not None and self._counts is not None:
+            try:
+                serve_metrics(self.settings, port, self._counts)
+            except ConfigError as error:
+                raise BentoMLException(str(error)) from None  # which its command line shows as it is
 
 
-def set_up() -> None:
+def set_up(settings: ServingSettings) -> None:
     """To be called when the service is loaded, which the supervisor does before it starts."""
     _own_counts()
     _end_on_hangup()
+    _Alone.settings = settings
     circus.Arbiter = _Alone
 
 
