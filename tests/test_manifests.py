@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import shutil
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +210,39 @@ def test_role_is_worked_out(overlay: list[dict[str, Any]]) -> None:
     assert {verb for resource, verb in allowed if resource == "secrets"} == {"create", "delete"}
     assert ("pods", "create") not in allowed
     assert {(resource, verb) for _, resource, verbs in stack_check._RIGHTS for verb in verbs} <= allowed
+
+
+@pytest.mark.parametrize("version", ["1.33", "1.37"])
+def test_admission_schema(version: str) -> None:
+    for document in kustomize(K8S / "admission"):
+        validate(document, version)
+
+
+def test_runs_may_touch_the_secrets_of_zenml_alone(overlay: list[dict[str, Any]]) -> None:
+    """The pattern is tried here; its CEL, which no cluster of ours evaluates, was once, with cel-python."""
+    from zenml.integrations.kubernetes.orchestrators import KubernetesOrchestrator
+
+    documents = kustomize(K8S / "admission")
+    assert all("namespace" not in document["metadata"] for document in documents)  # they are of the cluster
+    policy = of_kind(documents, "ValidatingAdmissionPolicy")["metalayer-pipeline-secrets"]["spec"]
+    binding = of_kind(documents, "ValidatingAdmissionPolicyBinding")["metalayer-pipeline-secrets"]["spec"]
+    assert (binding["policyName"], binding["validationActions"]) == ("metalayer-pipeline-secrets", ["Deny"])
+    (subject,) = next(iter(of_kind(overlay, "RoleBinding").values()))["subjects"]
+    user = f"system:serviceaccount:{subject['namespace']}:{subject['name']}"
+    assert [one["expression"] for one in policy["matchConditions"]] == [f"request.userInfo.username == '{user}'"]
+    assert binding["matchResources"]["namespaceSelector"]["matchLabels"] == {
+        "kubernetes.io/metadata.name": subject["namespace"]
+    }
+    (rule,) = policy["matchConstraints"]["resourceRules"]
+    assert (policy["failurePolicy"], rule["resources"]) == ("Fail", ["secrets"])
+    assert set(rule["operations"]) == {"CREATE", "UPDATE", "DELETE"}
+    named, typed = (one["expression"] for one in policy["validations"])
+    assert typed == "variables.secret.type == 'Opaque'"
+    (pattern,) = re.fullmatch(r"variables\.secret\.metadata\.name\.matches\('(\^.+\$)'\)", named).groups()
+    made = KubernetesOrchestrator.get_token_secret_name(None, uuid.uuid4())
+    assert re.search(pattern, made)
+    for name in (*itertools.chain(*SECRETS.values()), "metalayer-zenml", f"x{made}", f"{made}x", "zenml-token-"):
+        assert not re.search(pattern, name)
 
 
 def test_local_has_a_database_and_production_scales() -> None:
