@@ -56,9 +56,10 @@ def training(done: Done) -> int:
     from metalayer.evaluation.tables import comparison_table
 
     report = done.state / "reports" / done.run.name / "report.html"
-    for name, path in (("html_report", report), ("drift_report", report.with_name("drift.html"))):
+    pages = {report: ("report", "html_report"), report.with_name("drift.html"): ("split", "drift_report")}
+    for path, output in pages.items():
         with publish_file(path) as draft:
-            draft.write_text(done.output("report", name), encoding="utf-8")
+            draft.write_text(done.output(*output), encoding="utf-8")
     decision, registration = done.output("gate", "decision"), done.output("register", "registration")
     code = 0 if decision["promoted"] else REJECTED
     if code == 0:

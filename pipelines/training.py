@@ -40,7 +40,7 @@ def training(config: RunConfig, data_hash: str, code_hash: str) -> None:
     rows, tracks, genes, load_report = load_artifacts(data=config.data, **versions)
     weighed = tracks if config.data.variant_source else None
     labelled, variants, label_report = label(rows, genes, load_report, data=config.data, **versions, tracks=weighed)
-    manifest = split(labelled, genes, config=config.split, **versions)
+    manifest, _, drift = split(labelled, genes, config=config.split, **versions)
     model, history = train_step(config.model)(
         labelled,
         tracks,
@@ -57,4 +57,4 @@ def training(config: RunConfig, data_hash: str, code_hash: str) -> None:
     registration = register(model, golden, answers, evaluation, decision, base_model=config.data.base_model)
     bento = package(registration, decision)
     promote(registration, bento, evaluation, config=config)
-    report(evaluation, decision, manifest, load_report, label_report, history, labelled, config=config)
+    report(evaluation, decision, manifest, load_report, label_report, history, drift, config=config)

@@ -1,4 +1,4 @@
-"""report: the run as one HTML page, with data summary and drift between training and test rows."""
+"""report: the run as one HTML page."""
 
 from typing import Annotated, Any
 
@@ -8,8 +8,6 @@ from zenml.types import HTMLString
 from metalayer.config import RunConfig
 from metalayer.evaluation.gate import Decision
 from metalayer.evaluation.html import write_report
-from metalayer.monitoring.drift import row_drift
-from steps.materializers import TableRef
 from steps.policy import NEVER_CACHED
 from steps.tracking import run_facts
 from steps.workspace import step_dir
@@ -23,16 +21,15 @@ def report(
     load_report: dict[str, Any],
     label_report: dict[str, Any],
     training: dict[str, Any],
-    rows: TableRef,
+    drift: dict[str, Any],
     config: RunConfig,
-) -> tuple[
-    Annotated[HTMLString, "html_report"], Annotated[HTMLString, "drift_report"], Annotated[dict[str, Any], "drift"]
-]:
-    """Write the page; it is kept in the artifact store and shown in the dashboard."""
-    folder = step_dir("report")
-    drift = row_drift(rows.file, manifest, folder / "drift.html", seed=config.split.seed)
+) -> Annotated[HTMLString, "html_report"]:
+    """Write the page; it is kept in the artifact store and shown in the dashboard.
+
+    It links to `drift.html` beside it, the page of the `split` step.
+    """
     page = write_report(
-        folder / "report.html",
+        step_dir("report") / "report.html",
         evaluation=evaluation,
         decision=Decision.from_dict(decision),
         manifest=manifest,
@@ -43,6 +40,6 @@ def report(
             "training": training,
             "drift": {name: value for name, value in drift.items() if name != "columns"},
         },
-        drift_html=(folder / "drift.html").name,
+        drift_html="drift.html",
     )
-    return HTMLString(page.read_text("utf-8")), HTMLString((folder / "drift.html").read_text("utf-8")), drift
+    return HTMLString(page.read_text("utf-8"))

@@ -1,17 +1,27 @@
-"""split: which genes train, validate and test."""
+"""split: which genes train, validate and test, and how far test rows differ from training rows."""
 
 from typing import Annotated, Any
 
 from zenml import step
+from zenml.types import HTMLString
 
 from metalayer.config import SplitConfig
 from metalayer.data.splits import make_split
+from metalayer.monitoring.drift import row_drift
 from steps.materializers import TableRef
+from steps.workspace import step_dir
 
 
 @step(enable_cache=True)
 def split(
     rows: TableRef, genes: TableRef, config: SplitConfig, data_hash: str, code_hash: str
-) -> Annotated[dict[str, Any], "split_manifest"]:
-    """Assign whole genes to parts and prove that nothing crosses."""
-    return make_split(rows.file, genes.path, config)
+) -> tuple[
+    Annotated[dict[str, Any], "split_manifest"],
+    Annotated[HTMLString, "drift_report"],
+    Annotated[dict[str, Any], "drift"],
+]:
+    """Assign whole genes to parts, prove that nothing crosses, and compare the parts; the cache keeps all of it."""
+    manifest = make_split(rows.file, genes.path, config)
+    page = step_dir("split") / "drift.html"
+    drift = row_drift(rows.file, manifest, page, seed=config.seed)
+    return manifest, HTMLString(page.read_text("utf-8")), drift

@@ -167,4 +167,5 @@ def _in_order(dataset: MetaLayerDataset, gene_ids: Sequence[str]) -> Rows:
     rows = dataset.of_genes(gene_ids)
     keys = [name for name in ("chrom", "gene_id", "position") if name in dataset.frame.columns]
     order = dataset.frame.select(keys)[rows].select(pl.arg_sort_by(keys, maintain_order=True)).to_series()
-    return rows[order.to_numpy()]
+    ordered: Rows = rows[order.to_numpy()]
+    return ordered
