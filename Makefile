@@ -1,4 +1,5 @@
 # The two commands: `make run` and `make test`. Everything else is below them.
+SHELL := bash
 PYTHON ?= python3
 # Passed to pip as it stands, for example to choose an index with CPU builds of torch.
 PIP_ARGS ?=
@@ -61,7 +62,11 @@ install: $(INSTALLED)
 # One call from one file of pinned versions: installing extras later would move what is installed.
 $(INSTALLED): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS) -c constraints.txt -e '.[language,training,pipeline,kubeflow,serving,dev]'
+	@echo "installing into $(VENV), some minutes the first time"
+	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS) \
+		-c constraints.txt -e '.[language,training,pipeline,kubeflow,serving,dev]' | awk ' \
+		/^Collecting/ && ++found % 25 == 0 {print "  " found " packages found"; fflush()} \
+		/^Installing collected/ {print "  installing them"; fflush()}'
 	touch $@
 
 clean:  ## remove the environment, the wheels and all runs, models and packages

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,9 @@ from metalayer.errors import MetalayerError
 
 BEFORE = "before the first step"
 """Where a run fails that has none behind it."""
+
+WIDTH = 100
+"""Columns of what a run ends with; paths and commands are not broken."""
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +44,7 @@ _STARTED = re.compile(r"^Step `(\w+)` has started\.$")
 _FINISHED = re.compile(r"^Step `(\w+)` has finished in `(.+)`\.$")
 _CACHED = re.compile(r"^Using cached version of step `(\w+)`\.$")
 _FAILED = re.compile(r"^Failed to run step `(\w+)`: (.*)$", re.DOTALL)
+_FIGURES = re.compile(r"[:,] difference ")
 _RETRY = re.compile(r"^Sleeping for \d+ seconds before retrying step `(\w+)`\.$")
 
 
@@ -161,6 +166,7 @@ def say(text: str = "") -> None:
 
 def result(
     *,
+    summary: str,
     table: str,
     decision: Mapping[str, Any],
     registration: Mapping[str, Any],
@@ -171,13 +177,15 @@ def result(
     cached: Sequence[str],
     log_file: Path,
 ) -> None:
-    """Print what the run ends with."""
-    say()
-    say(table)
+    """Print what the run ends with, on one screen: decision, summary, places; the rest goes to the log file."""
     say()
     say(f"gate: {'promoted' if decision['promoted'] else 'rejected'}")
-    for reason in decision["reasons"]:
-        say(f"  {'passed' if reason['passed'] else 'FAILED'}  {reason['text']}")
+    for reason in sorted(decision["reasons"], key=lambda reason: bool(reason["passed"])):
+        say(_wrapped(f"  {'passed' if reason['passed'] else 'FAILED'}  {_reason(reason)}", "          "))
+    say()
+    say(summary)
+    for line in (*table.split("\n"), *(reason["text"] for reason in decision["reasons"])):
+        _RESULT.info("%s", line)
     say()
     say(f"model   {registration['name']} version {registration['version']}, alias {promotion['alias']}")
     if registration["champion_again"]:
@@ -185,9 +193,19 @@ def result(
     say(f"Bento   {bento['tag'] or bento['reason']}")
     say(f"report  {shown(report)}")
     say(f"log     {shown(log_file)}")
-    say(f"cached  {', '.join(cached) or 'no step'}")
+    say(_wrapped(f"cached  {', '.join(cached) or 'no step'}", "        "))
     for number, line in enumerate(query):
         say(f"{'query' if not number else '':<7} {line}")
+
+
+def _reason(reason: Mapping[str, Any]) -> str:
+    """A rule of the gate; where it is passed as it should be, without the figures of the log and the report."""
+    text: str = reason["text"]
+    return _FIGURES.split(text)[0] if reason["passed"] and "not required" not in text else text
+
+
+def _wrapped(line: str, indent: str) -> str:
+    return textwrap.fill(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def compiled(package: Path) -> None:

@@ -53,13 +53,14 @@ class Done:
 
 def training(done: Done) -> int:
     """Publish report and query, print the result; returns the exit status."""
-    from metalayer.evaluation.tables import comparison_table
+    from metalayer.evaluation.tables import comparison_table, summary_table
 
     report = done.state / "reports" / done.run.name / "report.html"
     pages = {report: ("report", "html_report"), report.with_name("drift.html"): ("split", "drift_report")}
     for path, output in pages.items():
         with publish_file(path) as draft:
             draft.write_text(done.output(*output), encoding="utf-8")
+    evaluation = done.output("evaluate", "evaluation")
     decision, registration = done.output("gate", "decision"), done.output("register", "registration")
     code = 0 if decision["promoted"] else REJECTED
     if code == 0:
@@ -67,7 +68,8 @@ def training(done: Done) -> int:
     else:
         query = _no_query(registration["name"], done.tracking_uri, done.state)
     console.result(
-        table=comparison_table(done.output("evaluate", "evaluation")),
+        summary=summary_table(evaluation),
+        table=comparison_table(evaluation),
         decision=decision,
         registration=registration,
         promotion=done.output("promote", "promotion"),

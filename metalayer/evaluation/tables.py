@@ -23,18 +23,42 @@ METRICS = (
     ("ece", "ECE"),
     ("log_loss", "log loss"),
 )
+SUMMARY = ("pr_auc_splice", "ap_donor", "ap_acceptor", "topk_donor", "topk_acceptor", "ece", "log_loss")
+"""The metrics of `summary_table`."""
 PARALOG_TITLES = {"1": "with paralogs", "0": "without paralogs", "-1": "not known"}
 _SYSTEMS = ("base", "meta")
 
 Rows = list[list[str]]
 
 
+def summary_table(evaluation: Mapping[str, Any]) -> str:
+    """What a person needs of an evaluation, no wider than 100 columns: what it is of, base, meta and difference."""
+    report = evaluation[evaluation["primary"]]
+    sites, unit = report["sites"], "positions" if report["unit"] == "positions" else "artifact rows, a sample"
+    of = (
+        f"{report['genes']} held-out genes, {report['positions']:,} {unit}, {sites['donor']:,} donors, "
+        f"{sites['acceptor']:,} acceptors"
+    )
+    rows = [["metric", *_SYSTEMS, f"meta - base, {100 * report['confidence']:g} % interval over genes"]]
+    for metric, title in METRICS:
+        if metric in SUMMARY:
+            form, gap = _form(metric), report["difference"][metric]
+            values = [f"{report[who][metric]:{form}}" for who in _SYSTEMS]
+            rows.append([title, *values, with_interval(gap["value"], (gap["low"], gap["high"]), f"+{form}")])
+    lacking = lacking_clusters(report)
+    return "\n".join([of, *([lacking] if lacking else []), "", *aligned(rows)])
+
+
+def _form(metric: str) -> str:
+    """Nearly all positions are no site, so errors of probabilities over whole genes are small."""
+    return ".6f" if metric in LOWER_IS_BETTER else ".4f"
+
+
 def comparison_rows(report: Mapping[str, Any]) -> Rows:
     """Metric, base, meta and paired difference of each metric, each with its interval; first the header."""
     rows = [list(HEADER)]
     for metric, title in METRICS:
-        # Nearly all positions are no site, so errors of probabilities over whole genes are small.
-        form = ".6f" if metric in LOWER_IS_BETTER else ".4f"
+        form = _form(metric)
         both = [with_interval(report[who][metric], report["intervals"][who][metric], form) for who in _SYSTEMS]
         gap = report["difference"][metric]
         rows.append([title, *both, with_interval(gap["value"], (gap["low"], gap["high"]), f"+{form}")])
