@@ -24,12 +24,19 @@ from metalayer.data.convention_counts import ConventionCounts
 from metalayer.data.conventions import facts, log_facts, refuse_mistakes
 from metalayer.data.gene_names import GeneNames
 from metalayer.data.gene_table import normalised_chrom, normalised_gene_id, with_keys
-from metalayer.data.tracks import CONTRADICTED_KEY, GENE_INDEX_KEY, LETTERS_KEY, PARALOGS_KEY
+from metalayer.data.tracks import (
+    CONTRADICTED_KEY,
+    GENE_INDEX_KEY,
+    LETTER_HASHES_KEY,
+    LETTERS_KEY,
+    PARALOGS_KEY,
+    tokens_of,
+)
 from metalayer.errors import ArtifactError
 from metalayer.file_kinds import PARQUET, TEXT, head_of, kind_of, refuse_others
 from metalayer.files import publish_file
-from metalayer.genome import Gene, builds_once, exon_base, normalise_build, same_chrom
-from metalayer.integrity import PAGE_CHECKSUMS, PARQUET_ERRORS, open_parquet, seal_metadata
+from metalayer.genome import N_TOKEN, Gene, builds_once, exon_base, normalise_build, same_chrom
+from metalayer.integrity import PAGE_CHECKSUMS, PARQUET_ERRORS, content_hash, open_parquet, seal_metadata
 from metalayer.overlaps import PlacedSites, contradicted
 from metalayer.schema import (
     ACCEPTOR,
@@ -105,6 +112,7 @@ def write_tracks(
     seen: set[str] = set()
     placed: list[PlacedSites] = []
     paralogs: dict[str, int] = {}
+    letter_hashes: dict[str, str] = {}
     group_sizes = Counter(gene.paralog_group for gene in gene_table.values())
     schema = pa.schema(
         [
@@ -158,6 +166,8 @@ def write_tracks(
                     (gene.gene_id, gene.interval.chrom, gene.strand, gene.interval.start + 1, gene.interval.end)
                 )
                 placed.append(_placed_sites(gene, labels, build))
+                tokens = tokens_of(gene, frame["base"])
+                letter_hashes[gene.gene_id] = content_hash(tokens) if (tokens != N_TOKEN).any() else ""
                 paralogs[gene.gene_id] = _paralog(frame, names.get(gene.gene_id), group_sizes)
                 report.genes += 1
                 report.positions += len(frame)
@@ -178,6 +188,7 @@ def write_tracks(
         metadata = {
             GENE_INDEX_KEY.decode(): json.dumps(index),
             LETTERS_KEY.decode(): "true" if report.letters else "false",
+            LETTER_HASHES_KEY.decode(): json.dumps(letter_hashes),
             PARALOGS_KEY.decode(): json.dumps(paralogs),
             CONTRADICTED_KEY.decode(): json.dumps(odd),
         }

@@ -14,8 +14,7 @@ from typing import Any
 
 from metalayer.data.gene_names import GeneNames
 from metalayer.data.tracks import TrackStore
-from metalayer.genome import N_TOKEN, Gene, normalise_build, one_based, unversioned
-from metalayer.integrity import content_hash
+from metalayer.genome import Gene, normalise_build, one_based, unversioned
 
 SEEN_KEY = "seen_genes"
 """Of a model directory's description: what `described` gives of its training and validation genes."""
@@ -67,11 +66,9 @@ def known_genes(store: TrackStore, gene_ids: Iterable[str], table: GeneNames | N
     places, out = store.genes(), []
     for gene_id in gene_ids:
         if gene_id in store:
-            tokens = store.read(gene_id).tokens
-            letters = content_hash(tokens) if (tokens != N_TOKEN).any() else ""
             of_table = table.find(gene_id, places[gene_id].interval.chrom) if table else None
             group = of_table.paralog_group if of_table else None
-            out.append(KnownGene(gene_id, places[gene_id], store.genome_build, letters, group))
+            out.append(KnownGene(gene_id, places[gene_id], store.genome_build, store.letters_of(gene_id), group))
     return out
 
 

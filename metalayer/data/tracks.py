@@ -25,6 +25,8 @@ GENE_INDEX_KEY = b"metalayer.genes"
 LETTERS_KEY = b"metalayer.letters"
 """Parquet metadata: whether `base` holds letters in every gene."""
 _AGAIN = "write it again: run again with --no-cache, or with an empty output folder"
+LETTER_HASHES_KEY = b"metalayer.letter_hashes"
+"""Parquet metadata: JSON object, gene_id to `content_hash` of its tokens in transcript sense; empty where all are N."""
 PARALOGS_KEY = b"metalayer.paralogs"
 """Parquet metadata: JSON object, gene_id to paralog flag."""
 CONTRADICTED_KEY = b"metalayer.contradicted"
@@ -47,6 +49,10 @@ class TrackStore:
         self._group: dict[str, int] = {}
         self._paralogs: dict[str, int] = json.loads(self._metadata.get(PARALOGS_KEY, b"{}"))
         self._contradicted: dict[str, list[int]] = json.loads(self._metadata.get(CONTRADICTED_KEY, b"{}"))
+        hashes = self._metadata.get(LETTER_HASHES_KEY)
+        if hashes is None:
+            raise ArtifactError(f"{self.path}: written by an earlier metalayer, without hashes of letters; {_AGAIN}")
+        self._letter_hashes: dict[str, str] = json.loads(hashes)
         for group, (gene_id, chrom, strand, start, end) in enumerate(json.loads(listed)):
             self._genes[gene_id] = Gene.from_table(gene_id, chrom, strand, start, end)
             self._group[gene_id] = group
@@ -76,6 +82,10 @@ class TrackStore:
         """Exon bases of a gene, ascending, that an overlapping gene of its strand labels otherwise: ignored."""
         return np.array(self._contradicted.get(gene_id, ()), dtype=np.int64)
 
+    def letters_of(self, gene_id: str) -> str:
+        """Hash of a gene's letters in transcript sense; empty where there are none, or all are N."""
+        return self._letter_hashes[gene_id]
+
     def __contains__(self, gene_id: str) -> bool:
         return gene_id in self._group
 
@@ -99,6 +109,13 @@ class TrackStore:
                 yield self.read(gene_id)
 
 
+def tokens_of(gene: Gene, letters: pl.Series) -> NDArray[np.uint8]:
+    """Tokens of a gene in transcript sense, uint8 (L,), from plus-strand letters in ascending genomic position."""
+    tokens = token_table()[np.frombuffer("".join(letters.cast(pl.String).to_list()).encode(), dtype=np.uint8)]
+    tokens[tokens > N_TOKEN] = N_TOKEN  # a file without letters; `has_letters` says so
+    return reverse_complement(tokens) if gene.strand == "-" else tokens
+
+
 def open_tracks(path: Path | None) -> TrackStore | None:
     """Per-nucleotide scores that whole genes can be scored from: with letters; else None."""
     if path is None:
@@ -109,11 +126,9 @@ def open_tracks(path: Path | None) -> TrackStore | None:
 
 def _transcript_sense(gene: Gene, frame: pl.DataFrame, paralog: int) -> GeneTrack:
     """Canonical rows of one gene, ascending in genomic position, as a track."""
-    letters = np.frombuffer("".join(frame["base"].cast(pl.String).to_list()).encode(), dtype=np.uint8)
-    tokens = token_table()[letters]
-    tokens[tokens > N_TOKEN] = N_TOKEN  # a file without letters; `has_letters` says so
+    tokens = tokens_of(gene, frame["base"])
     scores = frame.select(BASE_SCORES).to_numpy().astype(np.float32)
     labels = frame["label"].to_numpy().astype(np.uint8)
     if gene.strand == "-":
-        tokens, scores, labels = reverse_complement(tokens), scores[::-1], labels[::-1]
+        scores, labels = scores[::-1], labels[::-1]
     return GeneTrack(gene, tokens, np.ascontiguousarray(scores), np.ascontiguousarray(labels), paralog)
