@@ -14,7 +14,7 @@ from metalayer.data.crops import CropLoader, GeneArrays
 from metalayer.data.dataset import RowLoader
 from metalayer.data.prepare import prepare_training_dataset
 from metalayer.data.tracks import TrackStore
-from metalayer.models.build import build_model
+from metalayer.models.meta import build_model
 from metalayer.training.frozen import read_frozen
 from metalayer.training.trainer import Loader, Trainer
 

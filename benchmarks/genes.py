@@ -20,12 +20,12 @@ from typing import Any
 
 import numpy as np
 
-from metalayer.config import EvaluateConfig
 from metalayer.data.score_files import ScoreFile
 from metalayer.evaluation.calibration import mixed, shrinkage_factors
 from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import evaluate
 from metalayer.inference.predictor import base_probabilities
+from metalayer.settings.sections import EvaluateConfig
 
 SEEDS = (1, 2, 3)
 METRICS = ("ap_donor", "ap_acceptor", "pr_auc_splice", "ece")

@@ -21,10 +21,10 @@ import torch
 
 from benchmarks.plain_spliceai import PlainSpliceAI
 from metalayer.base.openspliceai import OpenSpliceAI
-from metalayer.config import DataConfig
 from metalayer.core import MetaLayerConfig
-from metalayer.models.build import build_model
 from metalayer.models.bundle import digest, save_model
+from metalayer.models.meta import build_model
+from metalayer.settings.sections import DataConfig
 from metalayer.workflows.score_genome import ScoringModel, merge_shards, plan_shards, score_shard
 
 FLANKS = {10_000: 40_000, 80: 200_000}

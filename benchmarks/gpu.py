@@ -17,7 +17,6 @@ from benchmarks.inference import made_up
 from benchmarks.measure import Result, seconds
 from benchmarks.plain_spliceai import PlainSpliceAI
 from metalayer.base.openspliceai import OpenSpliceAI
-from metalayer.config import DataConfig
 from metalayer.core import ArtifactLoader, MetaLayerConfig
 from metalayer.core.loader import TRACKS
 from metalayer.data.crops import CropLoader, GeneArrays
@@ -26,7 +25,8 @@ from metalayer.data.prepare import prepare_training_dataset
 from metalayer.data.tracks import TrackStore
 from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
-from metalayer.models.build import build_model
+from metalayer.models.meta import build_model
+from metalayer.settings.sections import DataConfig
 from metalayer.training.trainer import Trainer
 
 FLANK, BASE_NT, DENSE_BP = 10_000, 200_000, 2_000_000

@@ -15,7 +15,7 @@ from metalayer.core import MetaLayerConfig
 from metalayer.features import feature_matrix, gene_row_scores
 from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
-from metalayer.models.build import build_model
+from metalayer.models.meta import build_model
 from metalayer.schema import POSITIONS
 
 LENGTH, WINDOWED, CHUNK, LONG = 50_000, 2_048, 32, 2_000_000

@@ -15,7 +15,7 @@ from metalayer.core import MetaLayerConfig
 from metalayer.data.dataset import Batch, MetaLayerDataset, RowLoader
 from metalayer.data.prepare import prepare_training_dataset
 from metalayer.models import MetaSpliceModel
-from metalayer.models.build import build_model
+from metalayer.models.meta import build_model
 from metalayer.schema import DERIVED_FEATURES
 from metalayer.training.trainer import Trainer
 

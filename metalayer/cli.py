@@ -114,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     train.add_argument(
         "--config",
-        help="flat YAML file, or a preset that comes with metalayer: lightweight, hyenadna, genes (that of --scores)",
+        help="YAML file, or a preset that comes with metalayer: lightweight, hyenadna, genes (that of --scores)",
     )
     train.add_argument(
         "--scores",
@@ -137,7 +137,14 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--gene-table", type=Path, help="genes.tsv: where genes lie, and which are paralogs")
     train.add_argument("--aliases", type=Path, help="names of contigs, where files have different ones")
     train.add_argument("--output-dir", type=Path, default=Path("models/meta_layer_v1"), help="folder to write")
-    train.add_argument("--set", dest="overrides", action="append", default=[], metavar="KEY=VALUE", help="one setting")
+    train.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one setting: max_epochs=3, or with its section train.max_epochs=3",
+    )
     train.add_argument("--seed", type=int, help="same seed and threads, same model")
     train.add_argument("--use-wandb", action="store_true", help="log to Weights & Biases")
     train.add_argument("--resume", action="store_true", help="go on from last_model.pt of a run that was cut off")
@@ -293,7 +300,7 @@ def _simulate(options: argparse.Namespace) -> int:
 
 
 def _base_run(options: argparse.Namespace) -> int:
-    from metalayer.config import BaseConfig
+    from metalayer.settings.sections import BaseConfig
     from metalayer.workflows.base_run import base_run
 
     manifest = base_run(BaseConfig(**{name: getattr(options, name) for name in BaseConfig.model_fields}))
@@ -304,9 +311,9 @@ def _base_run(options: argparse.Namespace) -> int:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from metalayer import yaml12
-    from metalayer.core.config import MetaLayerConfig
     from metalayer.errors import ConfigError
+    from metalayer.settings import door
+    from metalayer.settings.flat import MetaLayerConfig
 
     preset = options.config or ("genes" if options.scores else None)
     written = MetaLayerConfig.from_yaml(preset).model_dump(exclude_unset=True) if preset else {}
@@ -319,9 +326,9 @@ def _train(options: argparse.Namespace) -> int:
         "seed": options.seed,
     }
     values = {name: value for name, value in asked.items() if value is not None}
-    for override in options.overrides:
-        key, value = yaml12.setting(override, "key=value, as in max_epochs=3")
-        values[key] = value
+    for text in options.overrides:
+        section, key, value = door.override(text)
+        values[door.flat_name(section, key) if section else key] = value
     if options.scores and "training_unit" not in written:
         values.setdefault("training_unit", "genes")
     values = MetaLayerConfig.overridden(written, values)
@@ -352,7 +359,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _train_on_scores(options: argparse.Namespace, values: dict[str, Any]) -> int:
-    from metalayer.core.config import MetaLayerConfig
+    from metalayer.settings.flat import MetaLayerConfig
     from metalayer.workflows.train_genes import train_on_scores
 
     results = train_on_scores(
@@ -431,8 +438,8 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _ablate(options: argparse.Namespace) -> int:
-    from metalayer.core.config import MetaLayerConfig
     from metalayer.evaluation.ablation import ablation_table
+    from metalayer.settings.flat import MetaLayerConfig
     from metalayer.workflows.ablate import ablate, chosen_variants
 
     variants = chosen_variants(options.variants, options.variants_file)

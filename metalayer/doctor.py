@@ -8,7 +8,7 @@ import sys
 from dataclasses import dataclass
 from importlib import metadata
 
-from metalayer.config import state_dir
+from metalayer.environment import state_dir
 from metalayer.errors import ConfigError
 from metalayer.extras import PROMISES, install, requirements
 

@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import string
+import unicodedata
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -49,6 +50,10 @@ _ZENML_KEPT = ("ZENML_STORE_", "ZENML_ACTIVE_PROJECT_ID", "ZENML_CONTAINER", "ZE
 """Of a run on a ZenML server."""
 
 
+_PATH_MARKS = " /._-+=@,~()"
+"""MLflow and ZenML write the state folder into addresses, where others mean something, as `%2F` and `?` do."""
+
+
 def get(name: str, environment: Mapping[str, str] | None = None) -> str | None:
     """A variable without line ends and blanks around it; None where it is not set, or empty.
 
@@ -66,6 +71,26 @@ def path(name: str, environment: Mapping[str, str] | None = None) -> Path | None
     """
     given = get(name, environment)
     return None if given is None else absolute(given, name)
+
+
+def state_dir() -> Path:
+    """Where metalayer keeps runs, registry and packages: `$METALAYER_HOME`, else `./.metalayer`.
+
+    Raises:
+        ConfigError: a path with characters that the programs which use it take for something else, or of a file.
+    """
+    folder = path("METALAYER_HOME") or Path(".metalayer").resolve()
+    wrong = {one for one in str(folder) if one not in _PATH_MARKS and unicodedata.category(one)[0] not in "LMN"}
+    if wrong:
+        raise ConfigError(
+            f"state folder: given {str(folder)!r}, which holds {' '.join(sorted(map(repr, wrong)))}; set "
+            f"METALAYER_HOME to a path of letters, digits, blanks and {' '.join(_PATH_MARKS.strip())}"
+        )
+    if file := next((part for part in (folder, *folder.parents) if os.path.isfile(part)), None):  # noqa: PTH113
+        raise ConfigError(
+            f"state folder {folder}: {file} is a file; set METALAYER_HOME to a folder that can be written"
+        )
+    return folder
 
 
 def absolute(given: str | Path, name: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zenml import pipeline
 
-from metalayer.config import BaseConfig
+from metalayer.settings.sections import BaseConfig
 from steps.base_layer import base_layer as base_layer_step
 
 CACHED = ("base_layer",)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from metalayer import environment as door
 from metalayer import provenance
-from metalayer.config import state_dir
+from metalayer.environment import state_dir
 from metalayer.errors import ConfigError
 from metalayer.files import publish_file
 from metalayer.migrations import check_version

@@ -30,7 +30,7 @@ from zenml.integrations.kubernetes.pod_settings import KubernetesPodSettings
 from zenml.orchestrators import SubmissionResult
 from zenml.stack import StackValidator
 
-from metalayer.config import state_dir
+from metalayer.environment import state_dir
 from metalayer.errors import ConfigError, MetalayerError
 from metalayer.files import publish_file
 

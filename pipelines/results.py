@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from metalayer import yaml12
-from metalayer.config import RunConfig
 from metalayer.errors import MetalayerError
 from metalayer.files import publish_file
 from metalayer.integrity import unsealed
 from metalayer.schema import ROW_SCORES
+from metalayer.settings.run import RunConfig
 from pipelines import console, environment
 
 REJECTED = 3

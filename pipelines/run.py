@@ -28,11 +28,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 sys.path[: 0 if sys.flags.safe_path else 1] = [str(Path(__file__).resolve().parents[1])]
 
 from metalayer import interrupt, moved, output, provenance, storage
-from metalayer.config import BaseConfig, RunConfig, ScoreConfig, Section
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ConfigError, MetalayerError
 from metalayer.files import only_one, publish_file
-from metalayer.model_options import LANGUAGE_MODELS
+from metalayer.settings.encoders import LANGUAGE_MODELS
+from metalayer.settings.run import RunConfig
+from metalayer.settings.section import Section
+from metalayer.settings.sections import BaseConfig, ScoreConfig
 from pipelines import (
     checkout,
     commands,
@@ -166,7 +168,7 @@ def _config(options: argparse.Namespace, state: Path) -> RunConfig:
             raise ConfigError(f"--data-root: given {options.data_root}; --pipeline base_layer writes to base.output")
         config.base = _absolute(config.base)
     if options.pipeline in ("training", "search") and config.model.sequence_encoder not in LANGUAGE_MODELS:
-        from metalayer.models.build import build_model
+        from metalayer.models.meta import build_model
 
         build_model(config.model)  # parts that do not fit are found now, not after the data are read
     if options.stack == "local":

@@ -11,8 +11,8 @@ import zenml
 from zenml import pipeline
 from zenml.client import Client
 
-from metalayer.config import ScoreConfig
 from metalayer.models.bundle import DESCRIPTION, WEIGHTS
+from metalayer.settings.sections import ScoreConfig
 from metalayer.workflows.score_genome import ScoringModel, ScoringPlan, Shard
 from steps.materializers import ModelMaterializer, ModelRef
 from steps.merge_shards import merge_shards

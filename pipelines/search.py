@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from zenml import pipeline
 
-from metalayer.config import RunConfig
+from metalayer.settings.run import RunConfig
 from steps.label import label
 from steps.load_artifacts import load_artifacts
 from steps.search import search as search_step

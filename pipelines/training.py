@@ -5,8 +5,9 @@ from __future__ import annotations
 from zenml import pipeline
 from zenml.steps import BaseStep
 
-from metalayer.config import ModelConfig, RunConfig
-from metalayer.model_options import LANGUAGE_MODELS
+from metalayer.settings.encoders import LANGUAGE_MODELS
+from metalayer.settings.network import ModelConfig
+from metalayer.settings.run import RunConfig
 from steps.evaluate import evaluate
 from steps.gate import gate
 from steps.label import label

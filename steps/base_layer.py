@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from zenml import step
 
-from metalayer.config import BaseConfig
+from metalayer.settings.sections import BaseConfig
 from metalayer.workflows.base_run import base_run
 from steps.materializers import JsonMaterializer
 

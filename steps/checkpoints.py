@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from metalayer.config import RunConfig
+from metalayer.settings.run import RunConfig
 from metalayer.training.checkpoint import LAST
 from steps import transfer
 

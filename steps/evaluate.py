@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from zenml import step
 
-from metalayer.config import RunConfig
+from metalayer.settings.run import RunConfig
 from metalayer.workflows.champions import line_of_champions
 from metalayer.workflows.evaluate import ANSWERS, GOLDEN, evaluate_bundle
 from steps.materializers import ModelRef, TableRef

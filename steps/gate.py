@@ -4,8 +4,8 @@ from typing import Annotated, Any
 
 from zenml import step
 
-from metalayer.config import GateConfig
 from metalayer.evaluation.gate import decide
+from metalayer.settings.sections import GateConfig
 from steps.policy import NEVER_CACHED, SERVICE_RETRY
 from steps.tracking import log_decision
 

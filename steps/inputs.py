@@ -13,10 +13,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metalayer.config import DataConfig
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ArtifactError
 from metalayer.integrity import sealed, unsealed
+from metalayer.settings.sections import DataConfig
 from steps import transfer
 
 _LIST = "files.json"

@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 from zenml import step
 
-from metalayer.config import DataConfig
 from metalayer.core import ArtifactLoader
 from metalayer.core.loader import GENES, ROWS, TRACKS
+from metalayer.settings.sections import DataConfig
 from steps.inputs import local_inputs
 from steps.materializers import TableRef
 from steps.workspace import step_dir

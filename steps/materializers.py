@@ -24,7 +24,7 @@ from zenml.enums import ArtifactType, VisualizationType
 from zenml.materializers.base_materializer import BaseMaterializer
 from zenml.materializers.materializer_registry import materializer_registry
 
-from metalayer.config import state_dir
+from metalayer.environment import state_dir
 from metalayer.errors import MetalayerError
 from metalayer.files import sha256
 from metalayer.integrity import content_digest, sealed, unsealed

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from zenml import step
 from zenml.client import Client
 
-from metalayer.config import RunConfig
+from metalayer.settings.run import RunConfig
 from steps import checkpoints
 from steps.policy import NEVER_CACHED, SERVICE_RETRY
 from steps.tracking import log_promotion, run_facts, tracking_uri

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from zenml import step
 from zenml.types import HTMLString
 
-from metalayer.config import RunConfig
+from metalayer.settings.run import RunConfig
 from metalayer.evaluation.gate import Decision
 from metalayer.evaluation.html import write_report
 from steps.policy import NEVER_CACHED

@@ -5,7 +5,10 @@ from typing import Annotated, Any
 from zenml import step
 from zenml.client import Client
 
-from metalayer.config import DataConfig, ModelConfig, RunConfig, SearchConfig, SplitConfig, TrainConfig
+from metalayer.settings.network import ModelConfig
+from metalayer.settings.run import RunConfig
+from metalayer.settings.search import SearchConfig
+from metalayer.settings.sections import DataConfig, SplitConfig, TrainConfig
 from metalayer.training.search import STORAGE
 from metalayer.workflows.search import search_bundle
 from steps import checkpoints

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 from zenml import step
 from zenml.types import HTMLString
 
-from metalayer.config import SplitConfig
+from metalayer.settings.sections import SplitConfig
 from metalayer.data.splits import make_split
 from metalayer.monitoring.drift import row_drift
 from steps.materializers import TableRef

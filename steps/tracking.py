@@ -11,7 +11,7 @@ from zenml import get_step_context, log_metadata
 from zenml.client import Client
 from zenml.enums import ModelStages
 
-from metalayer.config import RunConfig
+from metalayer.settings.run import RunConfig
 
 _PARAMETER_LENGTH = 500
 _TAG_LENGTH = 5000

@@ -8,7 +8,9 @@ from typing import Annotated, Any
 from zenml import step
 from zenml.client import Client
 
-from metalayer.config import DataConfig, ModelConfig, RunConfig, SplitConfig, TrainConfig
+from metalayer.settings.network import ModelConfig
+from metalayer.settings.run import RunConfig
+from metalayer.settings.sections import DataConfig, SplitConfig, TrainConfig
 from metalayer.workflows.launch import train_on_machine
 from steps import checkpoints
 from steps.materializers import ModelRef, TableRef

@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from metalayer.config import state_dir
+from metalayer.environment import state_dir
 
 
 def step_dir(step: str) -> Path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from metalayer.config import DataConfig
+from metalayer.settings.sections import DataConfig
 
 if TYPE_CHECKING:
     from metalayer.serving.engine import Engine

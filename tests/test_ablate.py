@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from metalayer import cli
-from metalayer.config import EvaluateConfig
 from metalayer.core import MetaLayerConfig
 from metalayer.errors import ConfigError, SplitError, TrainingError
 from metalayer.evaluation.ablation import COMPARED, ablation_table, compare_variants, resampled
 from metalayer.evaluation.plots import ablation_png
 from metalayer.evaluation.report import evaluate
 from metalayer.models.bundle import read_description
+from metalayer.settings.sections import EvaluateConfig
 from metalayer.training.checkpoint import LAST, load_checkpoint
 from metalayer.training.trainer import Trainer
 from metalayer.workflows import ablate as module

@@ -6,10 +6,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from metalayer.config import DataConfig
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ArtifactError
 from metalayer.schema import CLASSES
+from metalayer.settings.sections import DataConfig
 from tests.conftest import artifact_files
 from tests.test_loader import edit
 

@@ -9,9 +9,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from metalayer.config import BaseConfig, DataConfig, RunConfig
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ConfigError, InputError, MetalayerError
+from metalayer.settings.run import RunConfig
+from metalayer.settings.sections import BaseConfig, DataConfig
 from metalayer.workflows.base_run import base_run, changed_files, fingerprint, is_written
 from pipelines import results
 from tests.test_pipeline import ROOT, RUN, Ended, execute, found

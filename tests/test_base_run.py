@@ -24,7 +24,6 @@ from metalayer import cli
 from metalayer.base.annotation import read_annotation
 from metalayer.base.protocol import BASE_MODELS
 from metalayer.base.pwm import PwmModel
-from metalayer.config import BaseConfig, DataConfig
 from metalayer.core import ArtifactLoader
 from metalayer.data.gene_table import load_genes, read_gene_table
 from metalayer.data.tracks import TrackStore
@@ -33,6 +32,7 @@ from metalayer.files import sha256
 from metalayer.genome import decode, encode, normalise_chrom, reverse_complement
 from metalayer.integrity import unsealed
 from metalayer.schema import BASE_SCORES
+from metalayer.settings.sections import BaseConfig, DataConfig
 from metalayer.workflows import base_run as base_run_module
 from metalayer.workflows.base_run import base_run, fingerprint, is_written
 from tests.test_openspliceai import member
@@ -130,7 +130,7 @@ SLOW = """
 import sys, time
 from pathlib import Path
 from metalayer.base.pwm import PwmModel
-from metalayer.config import BaseConfig
+from metalayer.settings.sections import BaseConfig
 from metalayer.workflows.base_run import base_run
 
 score = PwmModel.score

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from scored_genes import make_genes
 
-from metalayer.config import EvaluateConfig
 from metalayer.evaluation import calls as module
 from metalayer.evaluation.breakdown import SCORE_BIN_EDGES
 from metalayer.evaluation.calls import call_sites
@@ -15,6 +14,7 @@ from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import evaluate
 from metalayer.genome import Gene
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER
+from metalayer.settings.sections import EvaluateConfig
 
 QUICK = EvaluateConfig(n_bootstrap=100, top_k_values=(3,))
 LENGTH = 50

@@ -11,8 +11,8 @@ import pytest
 
 from metalayer.core import MetaLayerConfig
 from metalayer.files import sha256
-from metalayer.models.build import build_model
 from metalayer.models.bundle import save_model
+from metalayer.models.meta import build_model
 from tests.bed import NAMESPACE, kubectl, objects, wait_for
 from tests.test_cluster import ON_THE_BED, environment, here, log_of, on_the_bed, process_of, untainted  # noqa: F401
 from tests.test_pipeline import found

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from metalayer.config import DataConfig, RunConfig, TrainConfig
 from metalayer.core import MetaLayerConfig
 from metalayer.errors import ConfigError
+from metalayer.settings.run import RunConfig
+from metalayer.settings.sections import DataConfig, TrainConfig
 
 CONFIGS = sorted((Path(__file__).parent.parent / "pipelines" / "configs").glob("*.yaml"))
 

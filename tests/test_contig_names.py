@@ -17,7 +17,6 @@ from metalayer import cli
 from metalayer.base.annotation import read_annotation
 from metalayer.base.artifacts import artifact_directory
 from metalayer.base.fasta import Reference
-from metalayer.config import BaseConfig, DataConfig, ScoreConfig, SplitConfig
 from metalayer.contigs import ALTERNATIVE, CHROMOSOME, SCAFFOLD, Contigs
 from metalayer.core import ArtifactLoader
 from metalayer.data.discovery import find_files
@@ -31,6 +30,7 @@ from metalayer.errors import ArtifactError, EvaluationError, InputError, SplitEr
 from metalayer.evaluation.metrics import Pooled
 from metalayer.genome import Gene, Interval, builds_once, normalise_build, normalise_gene_id, same_build, unversioned
 from metalayer.integrity import unsealed
+from metalayer.settings.sections import BaseConfig, DataConfig, ScoreConfig, SplitConfig
 from metalayer.workflows.base_run import base_run, fingerprint, is_written
 from metalayer.workflows.score_genome import plan_shards
 from metalayer.workflows.train_genes import refuse_crossing

@@ -18,7 +18,6 @@ from metalayer import cli
 from metalayer.base import load_base_model
 from metalayer.base.agreement import begins_intron, ends_intron
 from metalayer.base.simulator import SimulationParameters, simulate_genes
-from metalayer.config import DataConfig
 from metalayer.core import ArtifactLoader, MetaLayerConfig
 from metalayer.data.convention_counts import ConventionCounts
 from metalayer.data.conventions import MIN_SITES, facts, log_facts, refuse_mistakes
@@ -26,6 +25,7 @@ from metalayer.data.nucleotide_scores import write_tracks
 from metalayer.errors import ArtifactError
 from metalayer.genome import decode, intron_base, reverse_complement
 from metalayer.schema import BASE_SCORES, CLASSES, DONOR
+from metalayer.settings.sections import DataConfig
 from metalayer.workflows.ablate import ablate
 from metalayer.workflows.score_genome import plan_shards
 from tests.conftest import artifact_files

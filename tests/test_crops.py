@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from metalayer.config import TrainConfig
 from metalayer.core import ArtifactLoader
 from metalayer.core.loader import TRACKS
 from metalayer.data.crops import UNKNOWN, CropLoader, GeneArrays, exon_states
@@ -15,6 +14,7 @@ from metalayer.errors import ArtifactError, ConfigError, ModelError, TrainingErr
 from metalayer.features import gene_feature_matrix, gene_row_scores, stretch_feature_matrix
 from metalayer.models import MetaSpliceModel
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER
+from metalayer.settings.sections import TrainConfig
 from metalayer.training.parts import Part
 from metalayer.training.trainer import Trainer, seed_everything
 from tests.processes import train_in_one_and_two
@@ -30,7 +30,7 @@ NEAR = {
 
 @pytest.fixture(scope="module")
 def store(simulation: Path, tmp_path_factory: pytest.TempPathFactory) -> TrackStore:
-    from metalayer.config import DataConfig
+    from metalayer.settings.sections import DataConfig
 
     folder = tmp_path_factory.mktemp("tracks")
     ArtifactLoader(DataConfig(base_model="pwm", data_root=simulation)).load(folder)

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 from metalayer import cli, doctor, environment, network
-from metalayer.config import DataConfig, state_dir
+from metalayer.environment import state_dir
 from metalayer.errors import ConfigError, InputError
 from metalayer.migrations import check_version
 from metalayer.serving import packaging, registry
 from metalayer.serving.client import MetaLayerClient
 from metalayer.serving.settings import ServingSettings
+from metalayer.settings.sections import DataConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "pipelines" / "run.py"

@@ -13,7 +13,6 @@ import polars as pl
 import pytest
 
 from metalayer import cli
-from metalayer.config import EvaluateConfig
 from metalayer.data.nucleotide_scores import write_tracks
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import ArtifactError
@@ -21,6 +20,7 @@ from metalayer.genome import Gene
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import save_model
 from metalayer.schema import GENOME_BUILD_KEY
+from metalayer.settings.sections import EvaluateConfig
 from metalayer.workflows.evaluate_scores import evaluate_scores
 from tests.releases import make_bundle
 

@@ -17,7 +17,6 @@ from sklearn.metrics import (
 )
 from test_metrics import expected_ece, precision_at_recall, top_k
 
-from metalayer.config import EvaluateConfig
 from metalayer.data.dataset import RowLoader, RowTable
 from metalayer.errors import ConfigError, EvaluationError
 from metalayer.evaluation import row_metrics as module
@@ -27,6 +26,7 @@ from metalayer.evaluation.row_metrics import row_metrics
 from metalayer.features import feature_matrix
 from metalayer.models import MetaSpliceModel
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
+from metalayer.settings.sections import EvaluateConfig
 from metalayer.training.evaluator import MetaLayerEvaluator
 
 KS = (1, 3, 50)

@@ -18,7 +18,6 @@ import pytest
 from metalayer import cli
 from metalayer.base.annotation import read_annotation
 from metalayer.base.fasta import Reference
-from metalayer.config import DataConfig
 from metalayer.core import ArtifactLoader
 from metalayer.data.gene_table import read_gene_table
 from metalayer.data.nucleotide_scores import genes_in
@@ -26,6 +25,7 @@ from metalayer.data.verify import verify_dataset
 from metalayer.errors import ArtifactError, InputError
 from metalayer.file_kinds import FASTA, GFF, head_of, kind_of, unpacked
 from metalayer.genome import decode
+from metalayer.settings.sections import DataConfig
 from metalayer.yaml12 import read
 from tests.conftest import artifact_files
 

@@ -11,7 +11,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from metalayer.config import TrainConfig
 from metalayer.data.crops import CropLoader
 from metalayer.data.dataset import RowLoader
 from metalayer.data.states import StateStore, state_key
@@ -19,6 +18,7 @@ from metalayer.errors import ConfigError, TrainingError
 from metalayer.genome import N_TOKEN
 from metalayer.models import MetaSpliceModel
 from metalayer.models.language import LanguageEncoder
+from metalayer.settings.sections import TrainConfig
 from metalayer.training import frozen
 from metalayer.training.distributed import World
 from metalayer.training.trainer import Trainer, seed_everything

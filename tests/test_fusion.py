@@ -14,14 +14,15 @@ from metalayer.features import feature_matrix, gene_row_scores
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import N_TOKEN, Gene
 from metalayer.inference import Predictor
-from metalayer.model_options import ENCODER_OPTIONS, FUSION_NAMES, check_encoder_options, check_fusion
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import load_model, save_model
-from metalayer.models.encoders import ENCODERS, build_encoder
+from metalayer.models.encoders import ENCODERS
 from metalayer.models.fusion import FUSIONS, REACH_BP
 from metalayer.models.meta import recalibrate
 from metalayer.schema import FEATURES
+from metalayer.settings.encoders import FUSION_NAMES, KINDS
 from tests.dense import dense_rows
+from tests.options import build_encoder, check_encoder_options, check_fusion
 from tests.releases import rewrite
 
 LIGHTWEIGHT = {"kernel_sizes": [3, 5, 7], "num_filters": 32, "output_dim": 128}
@@ -269,7 +270,7 @@ def test_a_neighbourhood_just_fits_its_window() -> None:
 
 def test_the_registries_build_what_is_declared() -> None:
     assert tuple(FUSIONS) == FUSION_NAMES
-    assert set(ENCODERS) == set(ENCODER_OPTIONS)
+    assert set(ENCODERS) == set(KINDS["sequence_encoder"].values())
 
 
 @pytest.mark.parametrize(
@@ -330,5 +331,5 @@ def test_all_mistakes_are_told_at_once() -> None:
 
 
 def test_options_are_checked_without_torch() -> None:
-    code = "import sys, metalayer.model_options; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
+    code = "import sys, metalayer.settings.encoders; sys.exit('torch' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

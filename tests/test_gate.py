@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scored_genes import make_genes
 
-from metalayer.config import EvaluateConfig, GateConfig
 from metalayer.evaluation.calibration import Calibration
 from metalayer.evaluation.gate import Decision, decide
 from metalayer.evaluation.looks import widened
 from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import evaluate
+from metalayer.settings.sections import EvaluateConfig, GateConfig
 
 FLOOR, BETTER = "absolute_floor", "better_than_base:pr_auc_splice"
 DONOR, ACCEPTOR = "not_worse_than_base:ap_donor", "not_worse_than_base:ap_acceptor"

@@ -10,7 +10,6 @@ import torch
 
 from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
-from metalayer.models.encoders import build_encoder
 from metalayer.models.hyenadna import load_hyenadna
 from metalayer.serving import onnx_rows
 from metalayer.serving.engine import Engine

@@ -9,10 +9,10 @@ from typing import IO, Any
 
 import pytest
 
-from metalayer.config import DataConfig
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ArtifactError
 from metalayer.files import sha256
+from metalayer.settings.sections import DataConfig
 from steps.inputs import fetch, local_files, local_inputs, put_files, stage
 
 

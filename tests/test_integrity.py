@@ -18,7 +18,6 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from metalayer.config import DataConfig
 from metalayer.core import ArtifactLoader, MetaLayerConfig
 from metalayer.data.mapped import Columns, map_parquet
 from metalayer.data.nucleotide_scores import genes_in, write_tracks
@@ -36,6 +35,7 @@ from metalayer.models.bundle import content_of, digest, load_model, save_model
 from metalayer.serving.engine import Engine
 from metalayer.serving.kept import Kept
 from metalayer.serving.release import check_release, read_facts, seal
+from metalayer.settings.sections import DataConfig
 from metalayer.training.checkpoint import load_checkpoint, save_checkpoint
 from metalayer.workflows import base_run, score, train_meta
 from tests.releases import make_bundle

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from scored_genes import make_genes
 
-from metalayer.config import EvaluateConfig, GateConfig
 from metalayer.evaluation.gate import decide
 from metalayer.evaluation.intervals import MIN_CLUSTERS, Resamples
 from metalayer.evaluation.metrics import TARGETS, GeneScores, Pooled, RankCounts, metric_values
@@ -13,6 +12,7 @@ from metalayer.evaluation.tables import report_table, resolution_note
 from metalayer.gene_groups import related, united
 from metalayer.genome import Gene
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER
+from metalayer.settings.sections import EvaluateConfig, GateConfig
 
 DRAWS = EvaluateConfig(n_bootstrap=100)
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from metalayer.config import DataConfig
 from metalayer.data.labels import label_rows
 from metalayer.errors import ArtifactError
+from metalayer.settings.sections import DataConfig
 
 # Gene a: 1-based 1001..2000 on +; gene b: the same on - of chromosome X.
 GENES = pl.DataFrame(

@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 import torch
 
-from metalayer.config import TrainConfig
 from metalayer.data.dataset import RowLoader
 from metalayer.errors import ConfigError, MetalayerError, ModelError
 from metalayer.genome import N_TOKEN, encode
 from metalayer.inference import Predictor
-from metalayer.model_options import HYENADNA_SIZES, check_encoder_options
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import load_model, save_model
-from metalayer.models.encoders import build_encoder
 from metalayer.models.hyenadna import load_hyenadna
 from metalayer.models.hyenadna_encoder import _SHORT, PUBLISHED
 from metalayer.models.language import LanguageEncoder
+from metalayer.settings.encoders import HYENADNA_SIZES
+from metalayer.settings.sections import TrainConfig
 from metalayer.training.trainer import Trainer
 from tests import checkpoints
 from tests.dense import dense_rows
+from tests.options import build_encoder, check_encoder_options
 from tests.test_models import gene_track, perturbed
 from tests.test_training import planted
 

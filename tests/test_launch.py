@@ -11,8 +11,8 @@ import mlflow
 import psutil
 import pytest
 
-from metalayer.config import TrainConfig
 from metalayer.errors import ConfigError, TrainingError
+from metalayer.settings.sections import TrainConfig
 from metalayer.workflows.launch import PROCESSES, processes, train_on_machine
 from tests.test_pipeline import PASSING, QUICK, RUN, command, execute
 from tests.test_workflows import Prepared, prepare

@@ -7,13 +7,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from metalayer.config import DataConfig
 from metalayer.core import ArtifactLoader
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import ArtifactError
 from metalayer.features import gene_row_scores
 from metalayer.genome import exon_base
 from metalayer.schema import ACCEPTOR, DONOR, FEATURES, ROW_SCORES
+from metalayer.settings.sections import DataConfig
 from tests.conftest import artifact_files
 
 Make = Callable[..., DataConfig]

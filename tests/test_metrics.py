@@ -7,13 +7,13 @@ import pytest
 from scored_genes import make_genes
 from sklearn.metrics import average_precision_score
 
-from metalayer.config import EvaluateConfig
 from metalayer.errors import EvaluationError
 from metalayer.evaluation.intervals import Resamples
 from metalayer.evaluation.metrics import GeneScores, Pooled, average_precision, metric_values
 from metalayer.evaluation.report import compare_champion, evaluate
 from metalayer.evaluation.tables import comparison_table
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER
+from metalayer.settings.sections import EvaluateConfig
 
 QUICK = EvaluateConfig(n_bootstrap=200, top_k_values=(3, 50))
 

@@ -14,11 +14,11 @@ from metalayer.inference import Predictor
 from metalayer.integrity import unsealed, write_json
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import load_model, save_model
-from metalayer.models.encoders import build_encoder
 from metalayer.models.meta import to_exon_bases
 from metalayer.models.scores import FeatureNormaliser
 from metalayer.schema import FEATURES
 from tests.dense import dense_rows
+from tests.options import build_encoder
 
 
 def perturbed(model: MetaSpliceModel, seed: int = 0) -> MetaSpliceModel:

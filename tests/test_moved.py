@@ -9,7 +9,7 @@ import pytest
 from releases import make_bundle, make_champion, make_golden
 
 from metalayer import cli, moved
-from metalayer.config import state_dir
+from metalayer.environment import state_dir
 from metalayer.errors import ConfigError, MetalayerError, RegistryError
 from metalayer.files import only_one
 from metalayer.serving import registry

@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from metalayer import cli
-from metalayer.config import RunConfig, TrainConfig
 from metalayer.core import MetaLayerConfig
 from metalayer.errors import ConfigError
-from metalayer.no_effect import NEEDS
+from metalayer.settings.no_effect import NEEDS
+from metalayer.settings.run import RunConfig
+from metalayer.settings.sections import TrainConfig
 from metalayer.workflows.train_genes import train_on_scores
 
 ROWS: dict[str, Any] = {}

@@ -8,7 +8,6 @@ import pytest
 from releases import make_release
 from scored_genes import make_genes
 
-from metalayer.config import EvaluateConfig
 from metalayer.data.score_files import ScoreFile
 from metalayer.evaluation.calibration import fit
 from metalayer.evaluation.metrics import ECE_BINS, CalibrationCounts, GeneScores
@@ -22,6 +21,7 @@ from metalayer.schema import BASE_SCORES, NEITHER, ROWS
 from metalayer.serving import onnx_rows
 from metalayer.serving.onnx_rows import OnnxRows
 from metalayer.serving.release import ONNX
+from metalayer.settings.sections import EvaluateConfig
 
 DOCS = (Path(__file__).resolve().parents[1] / "docs" / "serving.md").read_text("utf-8")
 QUICK = EvaluateConfig(n_bootstrap=100, top_k_values=(3, 50))

@@ -7,7 +7,6 @@ import numpy as np
 import polars as pl
 import pytest
 
-from metalayer.config import EvaluateConfig
 from metalayer.data.crops import CropLoader, GeneArrays
 from metalayer.data.nucleotide_scores import write_tracks
 from metalayer.data.tracks import TrackStore
@@ -16,6 +15,7 @@ from metalayer.evaluation.report import evaluate
 from metalayer.genome import Gene
 from metalayer.overlaps import PlacedSites, contradicted, repeated
 from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER, POSITIONS
+from metalayer.settings.sections import EvaluateConfig
 
 ONE = Gene.from_table("ONE", "1", "+", 101, 200)
 TWO = Gene.from_table("TWO", "1", "+", 151, 250)
@@ -173,9 +173,9 @@ def test_on_real_genes(shared: Path, tmp_path: Path) -> None:
 
 
 def test_calibration_leaves_them_out(store: TrackStore) -> None:
-    from metalayer.config import ModelConfig
     from metalayer.inference import Predictor
-    from metalayer.models.build import build_model
+    from metalayer.models.meta import build_model
+    from metalayer.settings.network import ModelConfig
     from metalayer.workflows.calibrate import calibrate_on_genes
 
     track_encoder = {"stages": 1, "channels": 8, "distances": [1, 20, 100], "both_ways": False}

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from metalayer.config import RunConfig
 from metalayer.serving.schemas import parse_rows
+from metalayer.settings.run import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "pipelines" / "run.py"

@@ -6,12 +6,13 @@ from html.parser import HTMLParser
 import pytest
 from scored_genes import make_genes
 
-from metalayer.config import EvaluateConfig, GateConfig, RunConfig
 from metalayer.evaluation.gate import decide
 from metalayer.evaluation.html import write_report
 from metalayer.evaluation.report import compare_champion, evaluate
 from metalayer.evaluation.tables import comparison_rows, comparison_table
 from metalayer.genome import Gene
+from metalayer.settings.run import RunConfig
+from metalayer.settings.sections import EvaluateConfig, GateConfig
 
 EVIL = '<script>alert("x")</script>&'
 VOID = {"meta", "br", "hr", "img", "link", "input"}

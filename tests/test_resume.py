@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 import torch
 
-from metalayer.config import TrainConfig
 from metalayer.data.dataset import BatchSampler, RowLoader
 from metalayer.errors import ConfigError, ModelError, SchemaError, TrainingError
 from metalayer.integrity import seal_archive
 from metalayer.models import MetaSpliceModel
+from metalayer.settings.sections import TrainConfig
 from metalayer.training.trainer import Trainer, best_epoch, seed_everything
 from tests.processes import assert_same, train_in_one_and_two
 from tests.test_training import SMALL, planted

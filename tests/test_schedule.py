@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
-from metalayer.config import RunConfig
 from metalayer.errors import ConfigError
+from metalayer.settings.run import RunConfig
 from pipelines import commands, schedule, stacks
 from pipelines.cluster import ClusterError
 from tests.fakes import FakeServer
@@ -316,7 +316,7 @@ environment.prepare()
 os.environ["ZENML_CUSTOM_SOURCE_ROOT"] = os.path.dirname(__file__)
 from zenml import pipeline, step
 
-from metalayer.config import RunConfig
+from metalayer.settings.run import RunConfig
 
 GIVEN = RunConfig.load(run.DEMO, [], None)
 OTHER = RunConfig.load(run.DEMO, ["train.max_epochs=3"], None)

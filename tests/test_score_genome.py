@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from metalayer.config import DataConfig, RunConfig, ScoreConfig
 from metalayer.data.nucleotide_scores import write_tracks
 from metalayer.data.scored import ScoredGenome, ScoredGenomeWriter, genome_order
 from metalayer.data.tracks import TrackStore
@@ -22,6 +21,8 @@ from metalayer.files import sha256
 from metalayer.genome import Interval
 from metalayer.inference import Predictor
 from metalayer.schema import CLASSES, GENOME_BUILD_KEY, SCORED_COLUMNS
+from metalayer.settings.run import RunConfig
+from metalayer.settings.sections import DataConfig, ScoreConfig
 from metalayer.workflows.score_genome import (
     ScoringModel,
     ScoringPlan,

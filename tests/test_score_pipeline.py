@@ -12,10 +12,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from metalayer.config import DataConfig
 from metalayer.data.scored import ScoredGenome
 from metalayer.files import sha256
 from metalayer.models.bundle import digest
+from metalayer.settings.sections import DataConfig
 from metalayer.workflows.score_genome import merge_shards, plan_shards, score_shard
 from tests.releases import make_bundle, make_golden
 from tests.test_pipeline import ROOT, RUN, Ended, execute, found

@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 
 from metalayer import yaml12
-from metalayer.config import Range, RunConfig
 from metalayer.core import MetaLayerConfig
 from metalayer.data.dataset import RowLoader
 from metalayer.errors import ConfigError, TrainingError
 from metalayer.models import MetaSpliceModel
+from metalayer.settings.run import RunConfig
+from metalayer.settings.search import Range
 from metalayer.training import hyperparameter_search
 from tests.test_training import planted
 

@@ -17,12 +17,12 @@ from metalayer.base.simulator import (
     simulate_genes,
     simulate_variants,
 )
-from metalayer.config import DataConfig
 from metalayer.core import ArtifactLoader
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import InputError
 from metalayer.genome import decode, intron_base, parse_variant, reverse_complement
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
+from metalayer.settings.sections import DataConfig
 from metalayer.workflows.simulate import simulate
 
 N_GENES = 40

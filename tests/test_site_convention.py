@@ -15,7 +15,6 @@ import pytest
 
 from metalayer.base.annotation import read_annotation
 from metalayer.base.genome_files import write_gff3
-from metalayer.config import BaseConfig, DataConfig
 from metalayer.core import ArtifactLoader
 from metalayer.data.labels import label_rows
 from metalayer.data.prevalence import row_labels
@@ -23,6 +22,7 @@ from metalayer.data.tracks import TrackStore
 from metalayer.features import gene_row_scores
 from metalayer.genome import Gene, decode, encode, parse_variant, reverse_complement
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER
+from metalayer.settings.sections import BaseConfig, DataConfig
 from metalayer.workflows.base_run import base_run
 
 # Transcript sense, 0-based: exon [0, 30), intron [30, 70), exon [70, 100).

@@ -4,10 +4,10 @@ from typing import Any
 import polars as pl
 import pytest
 
-from metalayer.config import SplitConfig
 from metalayer.data.gene_table import load_genes
 from metalayer.data.splits import NOT_CHECKED_PARALOGS, check_split, make_split, random_split
 from metalayer.errors import ConfigError, SplitError
+from metalayer.settings.sections import SplitConfig
 
 
 def write(

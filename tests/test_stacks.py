@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 import yaml
 
-from metalayer.config import ScoreConfig
 from metalayer.errors import ConfigError, MetalayerError
+from metalayer.settings.sections import ScoreConfig
 from pipelines import stack_check, stacks
 from pipelines.stack_check import Finding
 from tests.fakes import FakeServer, fake_server
@@ -245,7 +245,7 @@ stacks.apply(stack, {{"experiment_tracker": {{"tracking_token": "none"}}}})
 from zenml.client import Client
 from zenml.config.compiler import Compiler
 from zenml.config.pipeline_run_configuration import PipelineRunConfiguration
-from metalayer.config import RunConfig
+from metalayer.settings.run import RunConfig
 from pipelines.training import GPU_STEPS, training
 pipeline = training.with_options(settings=stack.settings)
 pipeline.prepare(config=RunConfig(data={{"base_model": "pwm"}}), data_hash="d", code_hash="c")

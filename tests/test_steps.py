@@ -233,7 +233,7 @@ def test_caching_and_retries(name: str) -> None:
 
 
 def test_a_checkpoint_that_changes_in_its_place_is_trained_on() -> None:
-    from metalayer.config import ModelConfig
+    from metalayer.settings.network import ModelConfig
     from pipelines.training import train_step
 
     plain, language = (train_step(ModelConfig(sequence_encoder=name)).configuration for name in ("cnn", "hyenadna"))
@@ -261,7 +261,8 @@ def test_pipeline_names_its_steps() -> None:
 
 def test_checkpoints_outlive_the_attempt(stores: tuple[str, Any], tmp_path: Path) -> None:
     """As training writes them: an attempt that is cut off, one that goes on from it, and the end."""
-    from metalayer.config import RunConfig, TrainConfig
+    from metalayer.settings.run import RunConfig
+    from metalayer.settings.sections import TrainConfig
     from metalayer.training.checkpoint import LAST
     from steps import checkpoints
 
@@ -331,8 +332,8 @@ def test_step_folder_starts_empty() -> None:
 def test_every_metric_of_a_report_has_a_name_that_mlflow_takes() -> None:
     from mlflow.utils.validation import _validate_metric_name
 
-    from metalayer.config import EvaluateConfig
     from metalayer.evaluation.report import evaluate
+    from metalayer.settings.sections import EvaluateConfig
     from steps import tracking
 
     report = evaluate(make_genes(), EvaluateConfig(n_bootstrap=100))

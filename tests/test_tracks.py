@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 import torch
 
-from metalayer.config import ModelConfig
 from metalayer.errors import ConfigError
 from metalayer.features import feature_matrix, gene_row_scores
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import N_TOKEN, Gene
 from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
-from metalayer.models.build import build_model
 from metalayer.models.bundle import load_model, save_model
+from metalayer.models.meta import build_model
 from metalayer.models.tracks import TrackEncoder, maxima
+from metalayer.settings.encoders import StageOptions
+from metalayer.settings.network import ModelConfig
 from tests.dense import dense_rows, windowed_rows
 
 NEAR = {"stages": 2, "channels": 8, "local_channels": 4, "distances": [1, 3, 10, 40]}
@@ -110,7 +111,7 @@ def test_real_genes_by_window_and_whole(shared: Path, tmp_path: Path, name: str)
 
 
 def test_it_sees_its_radius_and_no_further() -> None:
-    encoder = TrackEncoder(**NEAR, both_ways=False)
+    encoder = TrackEncoder(StageOptions(**NEAR, both_ways=False))
     with torch.no_grad():
         for name, parameter in encoder.named_parameters():
             parameter.copy_(parameter.abs() + (20.0 if parameter.ndim == 1 else 0.0))  # no ReLU cuts anything off

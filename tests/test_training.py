@@ -8,7 +8,6 @@ import polars as pl
 import pytest
 import torch
 
-from metalayer.config import TrainConfig
 from metalayer.data.dataset import Batch, RowLoader, RowTable
 from metalayer.data.prevalence import _positions_per_row, prevalence_weights, row_labels
 from metalayer.errors import TrainingError
@@ -16,6 +15,7 @@ from metalayer.features import feature_matrix
 from metalayer.genome import encode
 from metalayer.models import MetaSpliceModel
 from metalayer.schema import NEITHER
+from metalayer.settings.sections import TrainConfig
 from metalayer.training.trainer import Trainer, _ahead, _warmup_cosine, seed_everything
 
 SMALL = {"kernel_sizes": [5], "num_filters": 16, "output_dim": 16, "levels": 5}

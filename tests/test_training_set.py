@@ -23,7 +23,7 @@ from metalayer.data.tracks import TrackStore
 from metalayer.data.windows import encode_windows
 from metalayer.errors import ArtifactError, ConfigError, SchemaError, SplitError
 from metalayer.files import sha256
-from metalayer.models.build import build_model
+from metalayer.models.meta import build_model
 from metalayer.schema import DERIVED_FEATURES, FEATURES, ROW_FEATURES, SCORE_FEATURES
 from tests.conftest import artifact_files
 from tests.test_loader import edit

@@ -14,7 +14,6 @@ import polars as pl
 import pytest
 import torch
 
-from metalayer.config import DataConfig, ModelConfig, TrainConfig
 from metalayer.core import MetaLayerConfig
 from metalayer.data.crops import UNKNOWN, CropLoader, GeneArrays
 from metalayer.data.labels import label_rows
@@ -25,9 +24,11 @@ from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE, VariantWeights
 from metalayer.errors import ArtifactError
 from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
-from metalayer.models.build import build_model
 from metalayer.models.bundle import load_model
+from metalayer.models.meta import build_model
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER, POSITIONS, ROWS
+from metalayer.settings.network import ModelConfig
+from metalayer.settings.sections import DataConfig, TrainConfig
 from metalayer.training.parts import Part, TrainingParts
 from metalayer.workflows import train_meta_model
 from metalayer.workflows.calibrate import calibrate_on_genes, calibrate_on_rows

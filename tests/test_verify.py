@@ -12,7 +12,6 @@ import pyarrow.parquet as pq
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from metalayer.config import DataConfig, SplitConfig
 from metalayer.core import ArtifactLoader
 from metalayer.data.labels import label_rows
 from metalayer.data.splits import make_split
@@ -22,6 +21,7 @@ from metalayer.errors import ArtifactError
 from metalayer.features import derived_features, feature_matrix
 from metalayer.genome import decode, encode, reverse_complement
 from metalayer.schema import ARTIFACT_WINDOW_BP, FEATURES, ROW_FEATURES, ROW_SCORES
+from metalayer.settings.sections import DataConfig, SplitConfig
 
 Change = Callable[[pl.DataFrame], pl.DataFrame]
 SITE = pl.col("label") < 2

@@ -14,7 +14,6 @@ import polars as pl
 import pytest
 import torch
 
-from metalayer.config import DataConfig, RunConfig
 from metalayer.core import ArtifactLoader
 from metalayer.data.gene_table import load_genes
 from metalayer.data.labels import label_rows
@@ -32,6 +31,8 @@ from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import digest, save_model
 from metalayer.schema import CLASSES, ROW_SCORES
 from metalayer.serving.engine import read_golden
+from metalayer.settings.run import RunConfig
+from metalayer.settings.sections import DataConfig
 from metalayer.training.checkpoint import LAST
 from metalayer.training.trainer import Trainer
 from metalayer.workflows.champions import Champion

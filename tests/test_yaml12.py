@@ -8,9 +8,11 @@ import pytest
 import yaml
 
 from metalayer import yaml12
-from metalayer.config import GateConfig, Range, RunConfig, SearchConfig, SplitConfig, TrainConfig
 from metalayer.core.config import PRESETS, MetaLayerConfig
 from metalayer.errors import ConfigError
+from metalayer.settings.run import RunConfig
+from metalayer.settings.search import Range, SearchConfig
+from metalayer.settings.sections import GateConfig, SplitConfig, TrainConfig
 from metalayer.workflows.ablate import chosen_variants
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -3,9 +3,9 @@
 import numpy as np
 from scipy.special import stdtrit
 
-from metalayer.config import GateConfig
 from metalayer.evaluation.gate import decide
 from metalayer.evaluation.looks import widened
+from metalayer.settings.sections import GateConfig
 from tests.test_gate import good
 
 YEARS, WEEKS, CLUSTERS = 60, 52, 70

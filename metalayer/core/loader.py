@@ -22,7 +22,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from metalayer.config import DataConfig
 from metalayer.contigs import Contigs
 from metalayer.data.artifacts import ReadReport, count_rows, read_artifacts, read_header, read_sites, with_features
 from metalayer.data.class_label import with_label
@@ -39,6 +38,7 @@ from metalayer.files import publish_file, sha256
 from metalayer.genome import Gene, decode, exon_base, one_based, same_chrom
 from metalayer.integrity import PAGE_CHECKSUMS
 from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER, ROW_SCORES
+from metalayer.settings.sections import DataConfig
 
 logger = logging.getLogger(__name__)
 

@@ -8,11 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from metalayer.config import DataConfig
 from metalayer.errors import ArtifactError
 from metalayer.files import sha256
 from metalayer.genome import chrom_in_file_names, chrom_of_file_name, normalise_chrom, same_build
 from metalayer.integrity import FILES, PARQUET_ERRORS, SEAL, open_parquet, unsealed
+from metalayer.settings.sections import DataConfig
 
 MANIFESTS = ("manifest.json", "base_layer_*.json")
 """Of a data root: a simulation, and the passes of base models. Other files of these names list no files of ours."""

@@ -11,11 +11,11 @@ from typing import Any
 
 import polars as pl
 
-from metalayer.config import DataConfig
 from metalayer.data.class_label import class_code
 from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE, variant_weights
 from metalayer.files import publish_file
 from metalayer.schema import CLASSES
+from metalayer.settings.sections import DataConfig
 
 
 def label_rows(

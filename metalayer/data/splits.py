@@ -17,13 +17,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from metalayer.config import SplitConfig
 from metalayer.contigs import own_names
 from metalayer.data.gene_table import contigs_of, genes_from_frame
 from metalayer.errors import SplitError
 from metalayer.gene_groups import related, united
 from metalayer.genome import Gene, chrom_order
 from metalayer.schema import CLASSES
+from metalayer.settings.sections import SplitConfig
 
 logger = logging.getLogger(__name__)
 

@@ -17,13 +17,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from metalayer.config import DataConfig
 from metalayer.data.discovery import find_files
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import ArtifactError, InputError
 from metalayer.file_kinds import read_table
 from metalayer.genome import Gene, intron_base, normalise_build, parse_variant
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
+from metalayer.settings.sections import DataConfig
 
 VARIANT_WEIGHTS_FILE = "variant_weights.parquet"
 """Lies beside the labelled rows, where there are variants."""

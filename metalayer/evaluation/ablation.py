@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from metalayer.config import EvaluateConfig
 from metalayer.evaluation.intervals import Resamples
 from metalayer.evaluation.metrics import Floats, GeneScores, Pooled, metric_values
 from metalayer.evaluation.tables import METRICS, Rows, caption, with_interval
+from metalayer.settings.sections import EvaluateConfig
 
 COMPARED = ("pr_auc_splice", "ap_donor", "ap_acceptor")
 TITLES = {metric: title for metric, title in METRICS if metric in COMPARED}

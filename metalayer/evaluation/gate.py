@@ -17,9 +17,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from metalayer.config import GateConfig
 from metalayer.evaluation.tables import lacking_clusters, resolution_note
 from metalayer.schema import POSITIONS, ROWS
+from metalayer.settings.sections import GateConfig
 
 CALIBRATION = "calibration"
 RETIRE = "`metalayer registry retire --reason TEXT` takes that champion out of the line"

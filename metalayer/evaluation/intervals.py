@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from metalayer.config import EvaluateConfig
 from metalayer.errors import EvaluationError
 from metalayer.evaluation.metrics import Floats, Pooled
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR
+from metalayer.settings.sections import EvaluateConfig
 
 MIN_CLUSTERS = 5
 """Clusters with donors, and clusters with acceptors, that an interval needs: of 2 or 3, average precision is so far

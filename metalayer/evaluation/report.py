@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from metalayer.config import EvaluateConfig
 from metalayer.errors import EvaluationError
 from metalayer.evaluation.breakdown import by_base_score, by_chromosome, by_paralog
 from metalayer.evaluation.calls import SiteCalls, error_report, overlap_report
 from metalayer.evaluation.intervals import POWER, STATED_GAIN, Resamples
 from metalayer.evaluation.metrics import TARGETS, CalibrationCounts, Floats, GeneScores, Pooled, metric_values
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR
+from metalayer.settings.sections import EvaluateConfig
 
 CURVE_POINTS = 300
 CHAMPION_METRICS = ("pr_auc_splice", "ap_donor", "ap_acceptor")

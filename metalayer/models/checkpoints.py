@@ -13,7 +13,7 @@ from pathlib import Path
 
 from metalayer.errors import ConfigError, ModelError
 from metalayer.files import sha256
-from metalayer.model_options import is_hub_id
+from metalayer.settings.encoders import is_hub_id
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metalayer.errors import ConfigError
 from metalayer.genome import N_TOKEN
-from metalayer.model_options import LANGUAGE_MODELS, check_encoder_options
+from metalayer.settings.encoders import (
+    CnnOptions,
+    HuggingFaceOptions,
+    HyenaDnaOptions,
+    NoSequenceOptions,
+    SequenceEncoderOptions,
+    SequenceOptions,
+)
 
 
 def one_hot(tokens: Tensor) -> Tensor:
@@ -113,30 +119,16 @@ class CnnEncoder(SequenceEncoder):
     neighbourhood is what the motif detectors found, before the pyramid, which reads it anyway.
     """
 
-    def __init__(
-        self,
-        kernel_sizes: tuple[int, ...] | list[int] = (7, 11),
-        num_filters: int = 32,
-        output_dim: int = 64,
-        levels: int = 6,
-    ) -> None:
-        """Build the encoder.
-
-        Args:
-            kernel_sizes: odd widths in bp of the motif detectors.
-            num_filters: detectors of each width.
-            output_dim: channels E.
-            levels: pyramid levels; the pyramid sees 2^(levels + 1) - 1 detector positions.
-        """
+    def __init__(self, options: CnnOptions) -> None:
+        """Build the encoder."""
         super().__init__()
-        kernels = tuple(kernel_sizes)
-        self.output_dim = output_dim
-        self.neighbour_dim = output_dim
+        kernels, channels = options.kernel_sizes, options.output_dim
+        self.output_dim = self.neighbour_dim = channels
         self.neighbour_radius_bp = max(kernels) // 2
-        self.radius_bp = self.neighbour_radius_bp + 2**levels - 1
-        self.motifs = nn.ModuleList(nn.Conv1d(4, num_filters, k) for k in kernels)
-        self.mix = nn.Conv1d(num_filters * len(kernels), output_dim, 1)
-        self.pyramid = nn.ModuleList(nn.Conv1d(output_dim, output_dim, 3) for _ in range(levels))
+        self.radius_bp = self.neighbour_radius_bp + 2**options.levels - 1
+        self.motifs = nn.ModuleList(nn.Conv1d(4, options.num_filters, k) for k in kernels)
+        self.mix = nn.Conv1d(options.num_filters * len(kernels), channels, 1)
+        self.pyramid = nn.ModuleList(nn.Conv1d(channels, channels, 3) for _ in range(options.levels))
 
     @staticmethod
     def _convolutions(modules: nn.ModuleList) -> Iterator[nn.Conv1d]:
@@ -204,48 +196,51 @@ class NoEncoder(SequenceEncoder):
         return torch.zeros((*tokens.shape, 0), device=tokens.device)
 
 
-def _hyenadna(**options: Any) -> SequenceEncoder:
+Checkpoint = Mapping[str, Any]
+"""`SequenceEncoder.checkpoint` of a model that is built again."""
+
+
+def _cnn(options: CnnOptions, _: Checkpoint | None) -> SequenceEncoder:
+    return CnnEncoder(options)
+
+
+def _hyenadna(options: HyenaDnaOptions, checkpoint: Checkpoint | None) -> SequenceEncoder:
     from metalayer.models.hyenadna_encoder import HyenaDnaEncoder
 
-    return HyenaDnaEncoder(**options)
+    return HyenaDnaEncoder(options, checkpoint)
 
 
-def _huggingface(**options: Any) -> SequenceEncoder:
+def _huggingface(options: HuggingFaceOptions, checkpoint: Checkpoint | None) -> SequenceEncoder:
     from metalayer.models.huggingface import HuggingFaceEncoder
 
-    return HuggingFaceEncoder(**options)
+    return HuggingFaceEncoder(options, checkpoint)
 
 
-ENCODERS: dict[str, Callable[..., SequenceEncoder]] = {
-    "cnn": CnnEncoder,
-    "hyenadna": _hyenadna,
-    "huggingface": _huggingface,
-    "none": NoEncoder,
+def _none(_: NoSequenceOptions, __: Checkpoint | None) -> SequenceEncoder:
+    return NoEncoder()
+
+
+ENCODERS: dict[type[SequenceOptions], Callable[[Any, Checkpoint | None], SequenceEncoder]] = {
+    CnnOptions: _cnn,
+    HyenaDnaOptions: _hyenadna,
+    HuggingFaceOptions: _huggingface,
+    NoSequenceOptions: _none,
 }
-"""Name to class; a new encoder registers here, and its options in `model_options.py`."""
+"""Type of the options (`settings/encoders.py`) to what builds the encoder; a new encoder registers here."""
 
 
-def build_encoder(
-    name: str, options: Mapping[str, Any], checkpoint: Mapping[str, Any] | None = None
-) -> SequenceEncoder:
-    """The encoder `name` with its options; `freeze` leaves its weights as they are.
+def build_encoder(options: SequenceEncoderOptions, checkpoint: Checkpoint | None = None) -> SequenceEncoder:
+    """The encoder that has these options; `freeze` leaves its weights as they are.
 
     Args:
-        name: in the registry.
         options: of the encoder.
-        checkpoint: `SequenceEncoder.checkpoint` of a model that is built again; None of a new one.
+        checkpoint: of a model that is built again; None of a new one.
 
     Raises:
-        ConfigError: an unknown name, all unknown or impossible options, or a checkpoint that is not there.
+        ConfigError: a checkpoint that is not there, or options that it cannot have.
         ModelError: a checkpoint that is damaged, or another than that of the model.
     """
-    mistakes = check_encoder_options(name, options)
-    if mistakes:
-        raise ConfigError("\n".join(f"model.{mistake}" for mistake in mistakes))
-    given = {option: value for option, value in options.items() if option != "freeze"}
-    if name in LANGUAGE_MODELS:
-        given["checkpoint"] = checkpoint
-    encoder = ENCODERS[name](**given)
-    if options.get("freeze", False):
+    encoder = ENCODERS[type(options)](options, checkpoint)
+    if options.freeze:
         encoder.freeze()
     return encoder

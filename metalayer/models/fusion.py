@@ -13,8 +13,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from metalayer.errors import ConfigError
-from metalayer.model_options import check_fusion, fusion_name
 from metalayer.models.encoders import SequenceEncoder
 
 REACH_BP = 16
@@ -149,16 +147,4 @@ FUSIONS: dict[str, Callable[[int, SequenceEncoder], Fusion]] = {
     "gated": GatedFusion,
     "cross_attention": CrossAttentionFusion,
 }
-"""Name to class; a new fusion registers here, and its name in `model_options.py`."""
-
-
-def build_fusion(name: str, hidden_dim: int, encoder_name: str, encoder: SequenceEncoder) -> Fusion:
-    """The fusion `name` of score features of width `hidden_dim` with what `encoder` reads.
-
-    Raises:
-        ConfigError: an unknown name, or a fusion that asks the encoder for what it does not offer.
-    """
-    mistakes = check_fusion(name, encoder_name, with_scores=hidden_dim > 0)
-    if mistakes:
-        raise ConfigError("\n".join(f"model.{mistake}" for mistake in mistakes))
-    return FUSIONS[fusion_name(name)](hidden_dim, encoder)
+"""Name to class; a new fusion registers here, and its name in `settings/encoders.py`."""

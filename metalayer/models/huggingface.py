@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 from metalayer.errors import ConfigError, ModelError
 from metalayer.models.checkpoints import find_checkpoint
-from metalayer.models.language import LanguageEncoder, LanguageOptions
+from metalayer.models.language import LanguageEncoder
 from metalayer.models.tokens import NucleotideTokens
+from metalayer.settings.encoders import HuggingFaceOptions
 
 CONFIG = "config.json"
 _FILES = ("*.safetensors", "*.json", "vocab*.txt", "merges.txt")
@@ -29,42 +30,33 @@ _POOLER = "pooler."
 class HuggingFaceEncoder(LanguageEncoder):
     """The last hidden state of the token that covers each letter."""
 
-    def __init__(
-        self,
-        model: str | None = None,
-        revision: str | None = None,
-        checkpoint: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, options: HuggingFaceOptions, checkpoint: Mapping[str, Any] | None = None) -> None:
         """Load a checkpoint.
 
         Args:
-            model: directory or hub id.
-            revision: commit of a hub id.
+            options: of the encoder, which name the checkpoint.
             checkpoint: of a saved model, whose weights come later, or are those of this very checkpoint.
-            options: see `LanguageOptions`.
 
         Raises:
             ConfigError: no model named, one that is not there, or longer chunks than it takes.
             ModelError: one that needs code of its own, has no DNA vocabulary, is damaged, or is another than that of
                 the saved model.
         """
-        common = LanguageOptions(**options)
-        if model is None:
+        if options.model is None:
             raise ConfigError("model.sequence_encoder_config.model: missing; needs a directory, or a hub id")
-        if checkpoint is not None and common.bundle_encoder:
+        if checkpoint is not None and options.bundle_encoder:
             backbone, tokenizer = _built(checkpoint["architecture"])
         else:
-            given = checkpoint or {"source": model, "revision": revision, "sha256": None}
+            given = checkpoint or {"source": options.model, "revision": options.revision, "sha256": None}
             found = find_checkpoint(given["source"], given["revision"], (CONFIG,), _FILES, given["sha256"])
             backbone, tokenizer = _loaded(found.directory)
             checkpoint = {"source": found.source, "revision": found.revision, "sha256": found.sha256}
         tokens = NucleotideTokens(tokenizer)
-        _check_length(backbone.config, tokens, common)
-        if common.gradient_checkpointing:
+        _check_length(backbone.config, tokens, options)
+        if options.gradient_checkpointing:
             backbone.activation_checkpointing_enable({"use_reentrant": False})
         record = {**checkpoint, "pretrained": True, "architecture": _architecture(backbone, tokenizer)}
-        super().__init__(backbone, backbone.config.hidden_size, record, common)
+        super().__init__(backbone, backbone.config.hidden_size, record, options)
         self.tokens = tokens
         self.pads = tokens.table is None and not tokens.k
 
@@ -152,7 +144,7 @@ def _architecture(model: Any, tokenizer: Any) -> dict[str, Any]:
     return {"config": json.loads(model.config.to_json_string(use_diff=False)), "tokenizer": texts}
 
 
-def _check_length(config: Any, tokens: NucleotideTokens, options: LanguageOptions) -> None:
+def _check_length(config: Any, tokens: NucleotideTokens, options: HuggingFaceOptions) -> None:
     limit = getattr(config, "max_position_embeddings", None)
     longest = options.chunk_bp + tokens.special  # each letter a token of its own
     if limit is not None and longest > limit:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from metalayer.errors import ConfigError
-from metalayer.model_options import is_hub_id
 from metalayer.models.checkpoints import find_checkpoint
 from metalayer.models.hyenadna import CONFIG, NUCLEOTIDE_IDS, WEIGHTS, HyenaConfig, HyenaDna, load_hyenadna
-from metalayer.models.language import LanguageEncoder, LanguageOptions
+from metalayer.models.language import LanguageEncoder
+from metalayer.settings.encoders import HyenaDnaOptions, is_hub_id
 
 logger = logging.getLogger(__name__)
 
@@ -58,47 +58,37 @@ class HyenaDnaEncoder(LanguageEncoder):
     ids: Tensor
     complement: Tensor
 
-    def __init__(
-        self,
-        model_size: str = "small",
-        pretrained: bool = True,
-        revision: str | None = None,
-        checkpoint: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> None:
+    def __init__(self, options: HyenaDnaOptions, checkpoint: Mapping[str, Any] | None = None) -> None:
         """Load a checkpoint, or draw random weights.
 
         Args:
-            model_size: size, directory or hub id.
-            pretrained: False draws random weights for the architecture of the size or directory.
-            revision: commit of a hub id.
+            options: of the encoder, which name the checkpoint.
             checkpoint: of a saved model, whose weights come later, or are those of this very checkpoint.
-            options: see `LanguageOptions`.
 
         Raises:
             ConfigError: a checkpoint that is not there, or longer chunks than the model takes.
             ModelError: one that is damaged, or another than that of the saved model.
         """
-        common = LanguageOptions(**options)
-        if checkpoint is not None and common.bundle_encoder:
-            backbone = HyenaDna(_fitting(HyenaConfig(**checkpoint["architecture"]), common), common.chunk_bp)
+        size, pretrained = options.model_size, options.pretrained
+        if checkpoint is not None and options.bundle_encoder:
+            backbone = HyenaDna(_fitting(HyenaConfig(**checkpoint["architecture"]), options), options.chunk_bp)
         elif pretrained:
-            published = PUBLISHED.get(_SHORT.get(model_size, model_size))
-            name, commit = (published.hub_id, published.revision) if published else (model_size, None)
-            given = checkpoint or {"source": name, "revision": revision or commit, "sha256": None}
+            published = PUBLISHED.get(_SHORT.get(size, size))
+            name, commit = (published.hub_id, published.revision) if published else (size, None)
+            given = checkpoint or {"source": name, "revision": options.revision or commit, "sha256": None}
             found = find_checkpoint(given["source"], given["revision"], (CONFIG, WEIGHTS), expected=given["sha256"])
-            _fitting(HyenaConfig.read(found.directory), common)
-            backbone = load_hyenadna(found.directory, common.chunk_bp)
+            _fitting(HyenaConfig.read(found.directory), options)
+            backbone = load_hyenadna(found.directory, options.chunk_bp)
             checkpoint = {"source": found.source, "revision": found.revision, "sha256": found.sha256}
         else:
-            config, name = _architecture(model_size)
-            backbone = HyenaDna(_fitting(config, common), common.chunk_bp)
+            config, name = _architecture(size)
+            backbone = HyenaDna(_fitting(config, options), options.chunk_bp)
             logger.warning("%s with random weights: no checkpoint is read, it knows nothing of DNA", name)
             checkpoint = {"source": f"random {name}", "revision": None, "sha256": None}
         architecture = asdict(backbone.config)
-        backbone.gradient_checkpointing = common.gradient_checkpointing
+        backbone.gradient_checkpointing = options.gradient_checkpointing
         record = {"pretrained": pretrained, **checkpoint, "architecture": architecture}
-        super().__init__(backbone, 2 * backbone.config.d_model, record, common)
+        super().__init__(backbone, 2 * backbone.config.d_model, record, options)
         self.register_buffer("ids", torch.tensor(NUCLEOTIDE_IDS), persistent=False)
         self.register_buffer("complement", torch.tensor([3, 2, 1, 0, 4]), persistent=False)
 
@@ -114,7 +104,7 @@ class HyenaDnaEncoder(LanguageEncoder):
         return list(self.backbone.layers)
 
 
-def _fitting(config: HyenaConfig, options: LanguageOptions) -> HyenaConfig:
+def _fitting(config: HyenaConfig, options: HyenaDnaOptions) -> HyenaConfig:
     if options.chunk_bp > config.max_seq_len:
         raise ConfigError(f"chunk_bp: given {options.chunk_bp}; this HyenaDNA takes {config.max_seq_len} at most")
     return config

@@ -13,43 +13,18 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from metalayer.errors import ConfigError
-from metalayer.model_options import CHUNK_BP, STRIDE_BP
 from metalayer.models.encoders import SequenceEncoder
+from metalayer.settings.encoders import LanguageOptions
 
 _LETTERS_AT_ONCE = 65_536
 """Letters that the backbone is given at a time: memory does not grow with the stretch."""
 _PRETRAINED_SHARE = 0.1
-
-
-@dataclass(frozen=True)
-class LanguageOptions:
-    """What all language models take.
-
-    Attributes:
-        output_dim: channels E that the states are projected to.
-        chunk_bp: letters C of a chunk.
-        stride_bp: bases S read from a chunk.
-        unfreeze_layers: how many of the last blocks learn; None: all that is not frozen.
-        learning_rate_share: share of the learning rate at which the backbone learns; None: 0.1 of a checkpoint,
-            1 of random weights.
-        gradient_checkpointing: compute blocks again in the backward pass instead of keeping what is in them.
-        bundle_encoder: whether a saved model holds the backbone's weights, or names the checkpoint.
-    """
-
-    output_dim: int = 256
-    chunk_bp: int = CHUNK_BP
-    stride_bp: int = STRIDE_BP
-    unfreeze_layers: int | None = None
-    learning_rate_share: float | None = None
-    gradient_checkpointing: bool = False
-    bundle_encoder: bool = True
 
 
 class LanguageEncoder(SequenceEncoder):

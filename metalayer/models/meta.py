@@ -19,13 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from metalayer.errors import ConfigError, InputError
-from metalayer.model_options import check_letters, check_track_options, fusion_name
 from metalayer.models.calibrator import Calibrator
 from metalayer.models.encoders import build_encoder
-from metalayer.models.fusion import build_fusion
+from metalayer.models.fusion import FUSIONS
 from metalayer.models.scores import FeatureNormaliser, NoScores, ScoreEncoder
 from metalayer.models.tracks import TrackEncoder
-from metalayer.schema import ACCEPTOR, ARTIFACT_WINDOW_BP, CLASSES, DONOR, FEATURES, NEITHER, POSITIONS, ROWS, WAYS
+from metalayer.schema import ACCEPTOR, CLASSES, DONOR, FEATURES, NEITHER, POSITIONS, ROWS, WAYS
+from metalayer.settings.encoders import StageOptions
+from metalayer.settings.network import ModelConfig, Network
 
 PROBABILITY_FLOOR = 1e-10
 """Base probabilities below this count as this before the logarithm."""
@@ -54,43 +55,23 @@ class MetaSpliceModel(nn.Module):
 
     def __init__(
         self,
-        sequence_encoder: str = "cnn",
+        sequence_encoder: str = Network.model_fields["sequence_encoder"].default,
         num_score_features: int = len(FEATURES),
-        hidden_dim: int = 256,
         num_classes: int = len(CLASSES),
-        dropout: float = 0.1,
-        sequence_encoder_config: dict[str, Any] | None = None,
-        window_bp: int = ARTIFACT_WINDOW_BP,
-        fusion: str = "concat",
-        score_encoder: bool = True,
-        track_encoder: str = "none",
-        track_encoder_config: dict[str, Any] | None = None,
-        track_dropout: float = 0.0,
-        context_bp: int | None = None,
-        encoder_checkpoint: dict[str, Any] | None = None,
+        **options: Any,
     ) -> None:
         """Build the model.
 
         Args:
-            sequence_encoder: name in the encoder registry.
+            sequence_encoder: name of the sequence encoder.
             num_score_features: must be the schema's count.
-            hidden_dim: width H.
             num_classes: must be 3.
-            dropout: share of activations dropped in training.
-            sequence_encoder_config: options of the encoder.
-            window_bp: width of the windows.
-            fusion: name in the fusion registry: `concat`, `gated` or `cross_attention`.
-            score_encoder: whether the score features are read.
-            track_encoder: `stages` or `none`.
-            track_encoder_config: options of the track encoder.
-            track_dropout: share of crops whose tracks are masked in training, so that rows without tracks
-                are answered too.
-            context_bp: width of a window of tracks; None: as wide as the track encoder sees.
-            encoder_checkpoint: what the encoder of a saved model was built from, see `SequenceEncoder.checkpoint`.
+            options: the other fields of `Network`: hidden_dim, dropout, sequence_encoder_config, fusion,
+                track_encoder ...
 
         Raises:
-            ConfigError: counts that the schema does not have, unknown encoder, options or fusion, a
-                fusion that the encoder cannot serve, parts that see further than their window, or no part.
+            ConfigError: counts that the schema does not have, all impossible options, parts that see further than
+                their window, or a checkpoint that is not there.
         """
         super().__init__()
         if num_score_features != len(FEATURES) or num_classes != len(CLASSES):
@@ -98,60 +79,46 @@ class MetaSpliceModel(nn.Module):
                 f"num_score_features={num_score_features}, num_classes={num_classes}: the feature schema has "
                 f"{len(FEATURES)} features and {len(CLASSES)} classes"
             )
-        self.options: dict[str, Any] = {
-            "sequence_encoder": sequence_encoder,
-            "sequence_encoder_config": dict(sequence_encoder_config or {}),
-            "hidden_dim": hidden_dim,
-            "dropout": dropout,
-            "window_bp": window_bp,
-            "fusion": fusion_name(fusion),
-            "score_encoder": score_encoder,
-            "track_encoder": track_encoder,
-            "track_encoder_config": dict(track_encoder_config or {}),
-            "track_dropout": track_dropout,
-            "context_bp": context_bp,
-        }
-        self.window_bp = window_bp
-        self.encoder = build_encoder(sequence_encoder, self.options["sequence_encoder_config"], encoder_checkpoint)
-        self.options["encoder_checkpoint"] = self.encoder.checkpoint
+        network = Network(sequence_encoder=sequence_encoder, **options)
+        self.window_bp, hidden_dim = network.window_bp, network.hidden_dim
+        self.encoder = build_encoder(network.sequence_encoder_config, network.encoder_checkpoint)
+        self.options: dict[str, Any] = {**network.model_dump(), "encoder_checkpoint": self.encoder.checkpoint}
         self.normaliser = FeatureNormaliser()
-        self.score_encoder = ScoreEncoder(num_score_features, hidden_dim, dropout) if score_encoder else NoScores()
-        self.fusion = build_fusion(fusion, self.score_encoder.output_dim, sequence_encoder, self.encoder)
+        scores = network.score_encoder
+        self.score_encoder = ScoreEncoder(len(FEATURES), hidden_dim, network.dropout) if scores else NoScores()
+        self.fusion = FUSIONS[network.fusion](self.score_encoder.output_dim, self.encoder)
         reach = self.fusion.reach_bp
         self.radius_bp = self.encoder.radius_bp if reach is None else self.encoder.radius_with(reach)
-        if self.radius_bp > window_bp // 2 - 1:
+        if self.radius_bp > self.window_bp // 2 - 1:
             raise ConfigError(
-                f"encoder {sequence_encoder!r} with fusion {fusion!r} sees {self.radius_bp} bp on either side; a "
-                f"window of {window_bp} bp holds {window_bp // 2 - 1}. Lower `levels` or the kernel sizes, or "
-                "`chunk_bp`"
+                f"encoder {network.sequence_encoder!r} with fusion {network.fusion!r} sees {self.radius_bp} bp on "
+                f"either side; a window of {self.window_bp} bp holds {self.window_bp // 2 - 1}. Lower `levels` or the "
+                "kernel sizes, or `chunk_bp`"
             )
-        self.tracks = _track_encoder(track_encoder, self.options["track_encoder_config"])
-        self.reads_features = score_encoder
+        tracks = network.track_encoder_config
+        self.tracks = TrackEncoder(tracks) if isinstance(tracks, StageOptions) else None
+        self.reads_features = scores
         joined = self.fusion.output_dim
-        if self.tracks is None and not joined:
-            raise ConfigError("the model reads nothing: give it a score, sequence or track encoder")
         # A row reads the correction of the exon bases on either side of it.
         self.track_reach_bp = 0 if self.tracks is None else self.tracks.radius_bp + 1
         self.track_letters_bp = self.tracks.letters_bp + 1 if self.tracks and self.tracks.letters_bp else 0
-        if mistakes := check_letters(sequence_encoder, self.options["track_encoder_config"]):
-            raise ConfigError("\n".join(mistakes))
         wide = max(self.track_reach_bp, self.track_letters_bp)
-        self.context_bp = 0 if self.tracks is None else context_bp or 2 * wide + 1
+        self.context_bp = 0 if self.tracks is None else network.context_bp or 2 * wide + 1
         if self.tracks is not None and 2 * wide + 1 > self.context_bp:
             raise ConfigError(
-                f"context_bp: given {context_bp}; the track encoder reads {wide} bp on either side, so {2 * wide + 1} "
-                "at least. Give more, or fewer stages or shorter distances"
+                f"context_bp: given {self.context_bp}; the track encoder reads {wide} bp on either side, so "
+                f"{2 * wide + 1} at least. Give more, or fewer stages or shorter distances"
             )
         self.reach_bp = max(self.radius_bp, wide)
-        self.track_dropout = track_dropout
+        self.track_dropout = network.track_dropout
         self.fuse: nn.Sequential | None = None
         if joined:
             if self.tracks is not None:
                 joined += self.tracks.output_dim
                 # Stands for the features of tracks that are masked.
                 self.no_tracks = nn.Parameter(torch.zeros(self.tracks.output_dim))
-            self.fuse = nn.Sequential(nn.Linear(joined, hidden_dim), nn.GELU(), nn.Dropout(dropout))
-            self.head = nn.Linear(hidden_dim, num_classes)
+            self.fuse = nn.Sequential(nn.Linear(joined, hidden_dim), nn.GELU(), nn.Dropout(network.dropout))
+            self.head = nn.Linear(hidden_dim, len(CLASSES))
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
         self.calibrators = nn.ModuleDict({way: Calibrator() for way in (WAYS if self.masks_rows else WAYS[:1])})
@@ -324,11 +291,13 @@ def _cropped(values: Tensor, spare: int) -> Tensor:
     return values[:, spare : values.shape[1] - spare]
 
 
-def _track_encoder(name: str, options: dict[str, Any]) -> TrackEncoder | None:
-    mistakes = check_track_options(name, options)
-    if mistakes:
-        raise ConfigError("\n".join(f"model.{mistake}" for mistake in mistakes))
-    return TrackEncoder(**options) if name == "stages" else None
+def build_model(config: ModelConfig) -> MetaSpliceModel:
+    """The network that a configuration describes, untrained: its weights are drawn from torch's generator.
+
+    Raises:
+        ConfigError: as of `MetaSpliceModel`.
+    """
+    return MetaSpliceModel(**{name: getattr(config, name) for name in ModelConfig.model_fields})
 
 
 def recalibrate(base: Tensor, correction: Tensor) -> Tensor:

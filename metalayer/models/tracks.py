@@ -22,6 +22,7 @@ from torch.nn import functional
 from metalayer.models.coding import CodingSignals
 from metalayer.models.encoders import crop
 from metalayer.schema import NEITHER
+from metalayer.settings.encoders import StageOptions
 
 PROBABILITY_SCALE = 4.0
 LOG_ODDS_SHIFT, LOG_ODDS_LIMIT, LOG_ODDS_SCALE = 8.0, 16.0, 0.25
@@ -90,17 +91,16 @@ def _last_layer(channels: int) -> nn.Conv1d:
 class TrackStage(nn.Module):
     """One reading of the tracks: features of each position, and what corrects its log-odds."""
 
-    def __init__(
-        self, channels: int, local_channels: int, distances: Sequence[int], dropout: float, signals: int, first: bool
-    ) -> None:
+    def __init__(self, options: StageOptions, signals: int, first: bool) -> None:
         super().__init__()
-        self.distances = tuple(distances)
+        channels, local_channels = options.channels, options.local_channels
+        self.distances = tuple(options.distances)
         self.spare = max(self.distances[-1] - 1, WIDTH_BP // 2)
         self.local = nn.Conv1d(4 if first else 5, local_channels, WIDTH_BP)
         read = local_channels + 4 + 4 * (len(self.distances) - 1) + signals
         layers: list[nn.Module] = []
         for width in (read, channels):
-            layers += [nn.Conv1d(width, channels, 1), nn.ReLU(), nn.Dropout1d(dropout)]
+            layers += [nn.Conv1d(width, channels, 1), nn.ReLU(), nn.Dropout1d(options.dropout)]
         self.mix = nn.Sequential(*layers)
         self.out = _last_layer(channels)
 
@@ -133,35 +133,13 @@ class TrackEncoder(nn.Module):
         output_dim: channels T.
     """
 
-    def __init__(
-        self,
-        stages: int = 2,
-        channels: int = 40,
-        local_channels: int = 20,
-        distances: Sequence[int] = (1, 4, 10, 20, 35, 55, 80, 110, 150, 200, 300, 500, 800, 1200),
-        dropout: float = 0.0,
-        letters: bool = False,
-        both_ways: bool = True,
-    ) -> None:
-        """Build the encoder.
-
-        Args:
-            stages: readings, every one as far as the last distance.
-            channels: T.
-            local_channels: of a stage's convolution over the bases next to one.
-            distances: edges in bp of the ranges whose maxima are read, on either side.
-            dropout: share of channels dropped in training.
-            letters: read also what the letters say of coding, see `coding.py`.
-            both_ways: read mirrored too.
-        """
+    def __init__(self, options: StageOptions) -> None:
+        """Build the encoder."""
         super().__init__()
-        self.output_dim, self.both_ways = channels, both_ways
-        self.coding = CodingSignals() if letters else None
+        self.output_dim, self.both_ways = options.channels, options.both_ways
+        self.coding = CodingSignals() if options.letters else None
         signals = 0 if self.coding is None else self.coding.channels
-        self.stages = nn.ModuleList(
-            TrackStage(channels, local_channels, distances, dropout, signals, first=number == 0)
-            for number in range(stages)
-        )
+        self.stages = nn.ModuleList(TrackStage(options, signals, first=number == 0) for number in range(options.stages))
         self.radius_bp = sum(stage.spare for stage in self._each())
         self.letters_bp = 0 if self.coding is None else self.radius_bp + self.coding.reach_bp
 

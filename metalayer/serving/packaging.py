@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from metalayer import environment, network, storage, yaml12
-from metalayer.config import state_dir
+from metalayer.environment import state_dir
 from metalayer.errors import ConfigError, InputError, MetalayerError, RegistryError
 from metalayer.files import flush, scratch_directory
 from metalayer.serving import onnx_rows, release

@@ -39,8 +39,7 @@ from mlflow.protos.databricks_pb2 import (
 )
 
 from metalayer import environment, moved, network, storage, yaml12
-from metalayer.config import state_dir
-from metalayer.environment import without_password
+from metalayer.environment import state_dir, without_password
 from metalayer.errors import ConfigError, InputError, ModelError, RegistryError
 from metalayer.files import publish_directory, sha256
 from metalayer.migrations import check_version

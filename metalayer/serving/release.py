@@ -23,8 +23,8 @@ import metalayer
 from metalayer.errors import ModelError, RegistryError
 from metalayer.files import sha256
 from metalayer.integrity import FILES, check_files, content_digest, listed, read_json, write_json
-from metalayer.model_options import is_hub_id
 from metalayer.models.bundle import DESCRIPTION, WEIGHTS, read_description
+from metalayer.settings.encoders import is_hub_id
 
 MADE_WITH = "made_with"
 """Key of the metadata of golden rows: JSON of `made_with`."""

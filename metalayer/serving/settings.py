@@ -15,9 +15,9 @@ from typing import ClassVar
 from pydantic import Field, ValidationInfo, field_validator
 
 from metalayer import environment as door
-from metalayer.config import Section
 from metalayer.errors import ConfigError
 from metalayer.serving.schemas import Limits
+from metalayer.settings.section import Section
 
 PREFIX = "METALAYER_SERVE_"
 LARGEST_AT_ONCE = 4

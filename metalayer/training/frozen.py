@@ -15,10 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from metalayer.config import state_dir
 from metalayer.data.crops import CropLoader
 from metalayer.data.dataset import RowLoader
 from metalayer.data.states import GeneStates, MappedStates, StateStore, state_key
+from metalayer.environment import state_dir
 from metalayer.genome import N_TOKEN
 from metalayer.models.encoders import SequenceEncoder
 from metalayer.models.language import LanguageEncoder

@@ -13,8 +13,6 @@ from typing import Self
 
 import polars as pl
 
-from metalayer.config import TrainConfig
-from metalayer.core.config import MetaLayerConfig
 from metalayer.data.crops import CropLoader, GeneArrays
 from metalayer.data.dataset import MetaLayerDataset, RowLoader
 from metalayer.data.loaders import RowPart, row_parts
@@ -23,6 +21,8 @@ from metalayer.data.tracks import TrackStore, open_tracks
 from metalayer.data.variant_weights import VARIANT_WEIGHTS_FILE, VariantWeights
 from metalayer.errors import ArtifactError, ConfigError
 from metalayer.models.meta import MetaSpliceModel
+from metalayer.settings.flat import MetaLayerConfig
+from metalayer.settings.sections import TrainConfig
 
 logger = logging.getLogger(__name__)
 

@@ -15,11 +15,11 @@ from typing import Any, Literal
 
 import optuna
 
-from metalayer.config import space_mistakes
-from metalayer.core.config import MetaLayerConfig
 from metalayer.errors import ConfigError, TrainingError
 from metalayer.files import publish_file, scratch_directory
 from metalayer.models.meta import MetaSpliceModel
+from metalayer.settings.flat import MetaLayerConfig
+from metalayer.settings.search import space_mistakes
 from metalayer.training.parts import Loaders, TrainingParts
 from metalayer.training.trainer import Epoch, Trainer, best_epoch, new_model
 

@@ -18,17 +18,17 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, nll_loss
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from metalayer.config import ModelConfig, TrainConfig
-from metalayer.core.config import MetaLayerConfig
 from metalayer.data.crops import UNKNOWN, CropBatch, CropLoader
 from metalayer.data.dataset import Batch
 from metalayer.device import resolve_device, use_threads
 from metalayer.errors import ConfigError, TrainingError
 from metalayer.evaluation.metrics import average_precision, splice_score
 from metalayer.files import publish_file
-from metalayer.models.build import build_model
-from metalayer.models.meta import MetaSpliceModel
+from metalayer.models.meta import MetaSpliceModel, build_model
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
+from metalayer.settings.flat import MetaLayerConfig
+from metalayer.settings.network import ModelConfig
+from metalayer.settings.sections import TrainConfig
 from metalayer.training import distributed
 from metalayer.training.checkpoint import BEST, LAST, load_checkpoint, restored_model, save_checkpoint
 from metalayer.training.frozen import read_frozen

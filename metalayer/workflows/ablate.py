@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from metalayer.config import EvaluateConfig, ModelConfig, TrainConfig
 from metalayer.core import MetaLayerConfig
 from metalayer.data.same_genes import known_genes
 from metalayer.data.score_files import ScoreFile
@@ -30,10 +29,12 @@ from metalayer.files import only_one, publish_file, sha256
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
 from metalayer.integrity import unsealed, write_json
-from metalayer.models.build import build_model
 from metalayer.models.bundle import DESCRIPTION, read_description
+from metalayer.models.meta import build_model
 from metalayer.provenance import code_hash
 from metalayer.schema import CLASSES, POSITIONS
+from metalayer.settings.network import ModelConfig
+from metalayer.settings.sections import EvaluateConfig, TrainConfig
 from metalayer.training.trainer import HISTORY, seed_everything
 from metalayer.workflows.evaluate import score_positions
 from metalayer.workflows.train_genes import (
@@ -263,7 +264,7 @@ def _plan(name: str, settings: Settings, base: MetaLayerConfig, seeds: Sequence[
     return _Variant(
         name,
         _title(name, config),
-        {key: getattr(config, key) for key in (*_SCORES_ALONE, *settings)},
+        config.model_dump(include={*_SCORES_ALONE, *settings}),
         configs,
         sum(p.numel() for p in parameters),
         sum(p.numel() for p in parameters if p.requires_grad),

@@ -33,7 +33,6 @@ from metalayer.base.artifacts import artifact_directory, write_artifacts
 from metalayer.base.fasta import Reference
 from metalayer.base.genome_files import write_gene_table
 from metalayer.base.protocol import BaseModel, load_base_model
-from metalayer.config import BaseConfig
 from metalayer.contigs import Contigs, listed
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
 from metalayer.device import use_threads
@@ -44,6 +43,7 @@ from metalayer.genome import LARGEST_32_BIT, Gene, decode, reverse_complement, s
 from metalayer.integrity import content_digest, unsealed, write_json
 from metalayer.provenance import code_hash
 from metalayer.schema import CLASSES, SITE_CONVENTION
+from metalayer.settings.sections import BaseConfig
 from metalayer.workflows.progress import Progress
 
 logger = logging.getLogger(__name__)

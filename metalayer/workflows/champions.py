@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from metalayer.config import RunConfig
 from metalayer.data.dataset import RowTable
 from metalayer.data.same_genes import KnownGene, same_as, seen_by
 from metalayer.data.tracks import TrackStore
@@ -23,6 +22,7 @@ from metalayer.evaluation.metrics import GeneScores, Pooled, average_precision
 from metalayer.evaluation.report import compare_champion
 from metalayer.inference import Predictor
 from metalayer.schema import ROWS
+from metalayer.settings.run import RunConfig
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,6 @@ import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
 
-from metalayer.config import RunConfig
 from metalayer.data.dataset import RowTable
 from metalayer.data.tracks import TrackStore, open_tracks
 from metalayer.device import use_threads
@@ -27,6 +26,7 @@ from metalayer.integrity import content_hash
 from metalayer.models.bundle import content_of
 from metalayer.schema import CLASSES, POSITIONS, PROBABILITY_SUM_TOLERANCE, ROW_SCORES, ROWS
 from metalayer.serving import release
+from metalayer.settings.run import RunConfig
 from metalayer.workflows.champions import Champion, TestGenes, against_line
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from metalayer.config import EvaluateConfig
 from metalayer.contigs import Contigs
 from metalayer.data.gene_names import GeneNames
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
@@ -23,6 +22,7 @@ from metalayer.gene_groups import related
 from metalayer.genome import builds_once, same_build
 from metalayer.inference import Predictor
 from metalayer.schema import POSITIONS, ROWS, WAYS
+from metalayer.settings.sections import EvaluateConfig
 from metalayer.workflows.evaluate import score_positions
 
 logger = logging.getLogger(__name__)

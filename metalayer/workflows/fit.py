@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metalayer.config import TrainConfig
 from metalayer.data.same_genes import SEEN_KEY, described, known_genes
 from metalayer.data.variant_weights import Unit
 from metalayer.inference import Predictor
 from metalayer.models.bundle import save_model
 from metalayer.models.meta import MetaSpliceModel
+from metalayer.settings.sections import TrainConfig
 from metalayer.training.checkpoint import LAST
 from metalayer.training.parts import TrainingParts
 from metalayer.training.trainer import Epoch, Trainer, best_epoch

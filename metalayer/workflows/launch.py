@@ -25,9 +25,10 @@ from types import FrameType
 from typing import Any
 
 from metalayer import environment, errors
-from metalayer.config import RunConfig, TrainConfig
 from metalayer.errors import ConfigError, MetalayerError, TrainingError
 from metalayer.files import publish_file
+from metalayer.settings.run import RunConfig
+from metalayer.settings.sections import TrainConfig
 from metalayer.training.distributed import forget_launcher
 from metalayer.workflows.train import train_bundle
 

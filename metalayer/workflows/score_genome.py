@@ -22,7 +22,6 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict
 
 import metalayer
-from metalayer.config import DataConfig, ScoreConfig
 from metalayer.data.discovery import check_written, find_score_files
 from metalayer.data.nucleotide_scores import contigs_in, genes_in, genome_build_of, write_tracks
 from metalayer.data.scored import ScoredGenome, ScoredGenomeWriter, genome_order
@@ -35,6 +34,7 @@ from metalayer.inference import Predictor
 from metalayer.integrity import sealed
 from metalayer.models.bundle import digest, read_description
 from metalayer.schema import SITE_CONVENTION
+from metalayer.settings.sections import DataConfig, ScoreConfig
 from metalayer.workflows.progress import Progress
 
 logger = logging.getLogger(__name__)

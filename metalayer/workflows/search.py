@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metalayer.config import ModelConfig, RunConfig, TrainConfig
 from metalayer.core import MetaLayerConfig
 from metalayer.models.meta import MetaSpliceModel
+from metalayer.settings.network import ModelConfig
+from metalayer.settings.run import RunConfig
+from metalayer.settings.sections import TrainConfig
 from metalayer.training.parts import Loaders
 from metalayer.training.search import hyperparameter_search
 from metalayer.workflows.train import split_parts

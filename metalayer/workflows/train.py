@@ -7,12 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from metalayer.config import RunConfig, TrainConfig
 from metalayer.data.loaders import RowPart
 from metalayer.data.tracks import open_tracks
 from metalayer.data.variant_weights import VariantWeights
 from metalayer.errors import ModelError, SchemaError
 from metalayer.files import scratch_directory
+from metalayer.settings.run import RunConfig
+from metalayer.settings.sections import TrainConfig
 from metalayer.training.checkpoint import LAST, load_checkpoint
 from metalayer.training.parts import Part, TrainingParts
 from metalayer.training.trainer import new_model

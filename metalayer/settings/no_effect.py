@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from metalayer.model_options import LANGUAGE_MODELS
+from metalayer.settings.encoders import LANGUAGE_MODELS
 
 PIPELINE = "pipeline"
 """Stands among the values of a pipeline run, as settings do."""

@@ -1,0 +1,256 @@
+"""The sections of a run beside the network and its search, each field with its unit, range and default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
+
+from metalayer.genome import normalise_chrom
+from metalayer.settings.mistakes import refuse
+from metalayer.settings.section import Section
+
+_FOLDER_NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+
+
+def _chrom_names(value: Any) -> Any:
+    """`[1, chrX]` is `["1", "X"]`: chromosomes are text, and YAML reads `1` as a number."""
+    if isinstance(value, list | tuple):
+        named = [isinstance(item, int | str) and not isinstance(item, bool) for item in value]
+        return tuple(
+            normalise_chrom(str(item)) if is_name else item for item, is_name in zip(value, named, strict=True)
+        )
+    return value
+
+
+Chromosomes = Annotated[tuple[str, ...], BeforeValidator(_chrom_names)]
+
+
+class DataConfig(Section):
+    """Which base-layer files to read."""
+
+    section: ClassVar[str] = "data"
+
+    base_model: str = Field("openspliceai", max_length=48, pattern=_FOLDER_NAME)
+    """Name of the base model, as in `<base_model>_eval`; the registered model and the Bento are named after it."""
+    data_root: Path = Path()
+    """Folder that holds `data/`, `genes.tsv` and `nucleotide_scores/`."""
+    annotation_source: str | None = None
+    """Annotation folder (`mane`, `ensembl`, `gencode` ...); None finds it."""
+    genome_build: str | None = None
+    """Build folder (`GRCh38`, `GRCh37`; `hg38` and `hg19` are the same); None finds it, and several are an error."""
+    artifacts_dir: Path | None = None
+    """Folder with `analysis_sequences_*.tsv`, instead of the one found under `data_root`."""
+    gene_table: Path | None = None
+    """Gene table (TSV), instead of `<data_root>/genes.tsv`."""
+    aliases: Path | None = None
+    """Names of contigs, where rows, scores and gene table have different ones; like `base.aliases`."""
+    nucleotide_scores: Path | None = None
+    """Folder with per-nucleotide scores, instead of `<data_root>/nucleotide_scores`."""
+    variant_source: Literal["splicevardb"] | None = None
+    """Where sample weights come from; None weighs all rows alike."""
+    splicevardb_path: Path | None = None
+    """SpliceVarDB download (TSV), instead of `<data_root>/splicevardb.download.tsv`."""
+    variant_radius_bp: int | None = Field(None, ge=0, le=1000)
+    """A variant touches a row within this many bp of its labelled base; None: the labelled base
+    and the two intron bases of its dinucleotide."""
+    max_bad_share: float = Field(0.01, ge=0.0, le=1.0)
+    """Rows with a null or NaN score or no sequence (and genes with such per-nucleotide scores) are
+    dropped and counted; a larger share stops the run."""
+    allow_introns: bool = False
+    """Whether introns of per-nucleotide files may begin and end with anything, as in some genomes; else nearly all do
+    with GT or GC and AG."""
+
+
+class SplitConfig(Section):
+    """Which genes train, validate and test."""
+
+    section: ClassVar[str] = "split"
+
+    by: Literal["chromosome", "gene"] = "chromosome"
+    """`chromosome`: by the lists below; `gene`: whole genes at the fractions below."""
+    test_chroms: Chromosomes = ("1", "3", "5", "7", "9")
+    """Chromosomes to test on (SpliceAI-family base models never trained on the default ones)."""
+    valid_chroms: Chromosomes | None = None
+    """Chromosomes to validate on; None: `valid_fraction` of the genes of the training chromosomes."""
+    train_chroms: Chromosomes | None = None
+    """Chromosomes to train on; None: all others."""
+    valid_fraction: float = Field(0.15, gt=0.0, lt=1.0)
+    """Share of genes to validate on, where no `valid_chroms` are given."""
+    test_fraction: float = Field(0.2, gt=0.0, lt=1.0)
+    """Share of genes to test on, with `by: gene`."""
+    seed: int = Field(42, ge=0)
+    """Draws the genes."""
+
+    @model_validator(mode="after")
+    def _parts_are_apart(self) -> Self:
+        if self.by == "gene":
+            total = self.valid_fraction + self.test_fraction
+            refuse([f"test_fraction: {total:g} with valid_fraction; less than 1"] if total >= 1 else [])
+            return self
+        listed: dict[str, str] = {}
+        mistakes = []
+        for key in ("test_chroms", "valid_chroms", "train_chroms"):
+            for chrom in getattr(self, key) or ():
+                if listed.setdefault(chrom, key) != key:
+                    mistakes.append(f"{key}: chromosome {chrom} is in {listed[chrom]} too; a chromosome is of one part")
+        refuse(mistakes)
+        return self
+
+
+class TrainConfig(Section):
+    """The training run."""
+
+    section: ClassVar[str] = "train"
+
+    training_unit: Literal["rows", "genes"] = "rows"
+    """`rows`: artifact rows; `genes`: every position of genes with per-nucleotide scores, in crops."""
+    crop_bp: int = Field(2048, ge=16, le=1_000_000)
+    """Positions a crop of a gene."""
+    batch_crops: int = Field(8, ge=1, le=65536)
+    """Crops a batch, over all processes."""
+    easy_share: float = Field(0.25, gt=0.0, le=1.0)
+    """Share of the crops without site or hard negative that an epoch takes; they weigh as much more."""
+    augment_tracks: bool = False
+    """Show augmented copies of the genes each epoch, see `data/augment.py`: joined inside introns in another order, the
+    base's scores shaken. Only training on genes has it, of a model without score encoder and frozen language model."""
+    exon_loss: float = Field(0.5, ge=0.0, le=100.0)
+    """Weight of telling exon from intron positions beside the sites, which shows crops where sites are wanted; only
+    training on genes with a track encoder has it."""
+    weight_average: float = Field(0.0, ge=0.0, lt=1.0)
+    """Decay a step of the running mean of the weights, which is validated and kept; 0 keeps the last weights."""
+
+    learning_rate: float = Field(1e-4, gt=0.0, le=1.0)
+    """Peak learning rate of AdamW."""
+    additional_rate_share: float = Field(0.1, gt=0.0, le=1.0)
+    """Share of `learning_rate` at which `train(additional_epochs=N)` goes on where the schedule has ended."""
+    weight_decay: float = Field(0.01, ge=0.0, le=1.0)
+    """Decoupled weight decay of AdamW."""
+    batch_size: int = Field(64, ge=1, le=65536)
+    """Rows a batch, over all processes."""
+    gradient_accumulation_steps: int = Field(1, ge=1, le=4096)
+    """Batches an optimizer step."""
+    balance_classes: bool = False
+    """Draw training rows, with replacement, so that the three classes come equally often; validation and test
+    rows stay as they are."""
+    max_epochs: int = Field(100, ge=1, le=100_000)
+    """Passes over the training rows, at most."""
+    patience: int = Field(10, ge=1)
+    """Epochs without a better `early_stopping_metric` after which training stops."""
+    early_stopping_metric: Literal["pr_auc_splice", "ap_splice", "ap_donor", "ap_acceptor", "loss"] = "pr_auc_splice"
+    """Which validation figure picks the best epoch: average precision of splice sites, of a class, the
+    mean of both, or the loss."""
+    warmup_fraction: float = Field(0.05, ge=0.0, lt=1.0)
+    """Share of the optimizer steps in which the learning rate rises to its peak."""
+    max_grad_norm: float = Field(1.0, gt=0.0)
+    """Gradient norm above which gradients are scaled down."""
+    mixed_precision: bool = False
+    """On a GPU: bfloat16 where it has it, else float16 with a gradient scaler. Elsewhere float32 as ever."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    """`auto` takes cuda, then mps, then cpu."""
+    threads: int | None = Field(None, ge=1, le=1024)
+    """CPU threads of the network; None: as many as cores. Results repeat bit for bit at equal seed and
+    threads. Where other programs want the cores too, 1 is faster than 2: threads wait for each other."""
+    embedding_cache: Path | None = None
+    """Folder for the states of frozen language models, which are computed once for each sequence and read from there
+    in each epoch, also of later runs; None: `embeddings` in the state directory (`$METALAYER_HOME`, else
+    `.metalayer`). It may be deleted when no run uses it."""
+    seed: int = Field(42, ge=0, lt=2**32)
+    """Seeds weights, order of rows and dropout."""
+
+
+class EvaluateConfig(Section):
+    """How the model is compared with its base."""
+
+    section: ClassVar[str] = "evaluate"
+
+    n_bootstrap: int = Field(1000, ge=100, le=100_000)
+    """Bootstrap resamples of gene clusters behind each interval."""
+    confidence: float = Field(0.95, gt=0.5, lt=1.0)
+    """Coverage of the intervals."""
+    top_k_values: tuple[PositiveInt, ...] = (10, 50, 100, 500)
+    """k of the top-k accuracies, beside k = number of true sites."""
+    seed: int = Field(42, ge=0)
+    """Draws the bootstrap resamples."""
+
+
+class GateConfig(Section):
+    """What a model must show before it is promoted."""
+
+    section: ClassVar[str] = "gate"
+
+    min_pr_auc_splice: float = Field(0.3, ge=0.0, le=1.0)
+    """Absolute floor of the splice-site PR-AUC."""
+    margin: float = Field(0.003, ge=0.0, le=1.0)
+    """Not worse than base on donor and acceptor AP, nor than the champion on any of the three, nor than the best
+    champion of the line on splice PR-AUC: the lower bound of the paired interval must lie above -margin."""
+    log_loss_margin: float = Field(0.01, ge=0.0, le=1.0)
+    """Calibration: the upper bound of the paired interval of log loss against the base may lie this share of the
+    base's log loss above 0, and no higher."""
+    require_better_than_base: bool = True
+    """The paired interval of splice PR-AUC against the base must lie above `min_gain`."""
+    min_gain: float = Field(1e-4, ge=0.0, le=1.0)
+    """Smallest lower bound that counts as better; above numerical noise."""
+
+
+class ScoreConfig(Section):
+    """Scores of every position of all genes (`--pipeline score`)."""
+
+    section: ClassVar[str] = "score"
+
+    shards: int = Field(8, ge=1, le=10_000)
+    """Steps that the genes are divided over, by positions; one on a cluster is a Job."""
+    model: int | Path | None = None
+    """A registered version, or a model directory; None: the champion of `data.base_model`."""
+    output: Path | None = None
+    """Parquet to write, with a manifest of the same name in JSON beside it; None: `scores/<base model>.parquet` in the
+    state directory (`$METALAYER_HOME`, else `.metalayer`)."""
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    """Where the network runs. `cuda` sends the shards to the stack's step operator, where it has one."""
+    threads: int | None = Field(None, ge=1, le=1024)
+    """CPU threads of the network; None: as many as cores. Scores repeat bit for bit at equal threads and device."""
+
+    @field_validator("output")
+    @classmethod
+    def _is_parquet(cls, path: Path | None) -> Path | None:
+        refuse([f"output: given {path}; the name must end in .parquet"] if path and path.suffix != ".parquet" else [])
+        return path
+
+
+class BaseConfig(Section):
+    """A base-layer pass (`--pipeline base_layer`, `metalayer base run`)."""
+
+    section: ClassVar[str] = "base"
+
+    model: str
+    """Name of the base model: `pwm` (built in), or `openspliceai` with `weights`."""
+    fasta: Path
+    """Reference: FASTA, plain or packed."""
+    annotation: Path
+    """Genes with their exons: GTF or GFF3, plain or packed."""
+    aliases: Path | None = None
+    """Names of contigs, where FASTA and annotation have different ones: NCBI's assembly report, UCSC's chromAlias, or a
+    table with the names of one contig a line."""
+    output: Path
+    """Data root to write: `data/`, `genes.tsv`, `nucleotide_scores/` and the manifest."""
+    weights: Path | None = None
+    """Folder with the model's `model_<flank>nt_rs<seed>.pt` state dicts."""
+    flank: int | None = Field(None, ge=0)
+    """Which networks of `weights`, by the nt that they see around a position, both sides together; None where
+    the folder holds those of one flank."""
+    device: str | None = Field(None, pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    """Where the networks run; None leaves it to the model."""
+    flanks: Literal["real", "N"] = "real"
+    """Letters around a gene: those of the reference, or N, which tells a network where the annotated transcript
+    ends."""
+    annotation_source: str = Field("annotation", pattern=_FOLDER_NAME)
+    """Folder name of the annotation (`mane`, `ensembl`, `gencode` ...)."""
+    build: str = Field("unknown", pattern=_FOLDER_NAME)
+    """Folder name of the genome build (`GRCh38`, `GRCh37`)."""
+    min_intron_bp: int = Field(20, ge=1)
+    """Least length of an intron; shorter gaps between exons are within one."""
+    allow_introns: bool = False
+    """Whether introns may begin and end with anything, as in some genomes; else nearly all do with GT or GC and AG."""
+    workers: int = Field(1, ge=1, le=1024)
+    """Processes that score genes, one CPU thread each; 1 scores in this process with all threads."""
