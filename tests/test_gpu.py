@@ -15,6 +15,7 @@ from metalayer.serving import onnx_rows
 from metalayer.serving.engine import Engine
 from metalayer.training.trainer import Trainer
 from tests import checkpoints, test_crops, test_frozen
+from tests.options import build_encoder
 from tests.releases import make_release
 from tests.test_resume import Stop, loaders, stop_after, trainer
 from tests.test_workflows import prepare
