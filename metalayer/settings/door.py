@@ -25,6 +25,14 @@ SECTION_OF = {name: kind.section for kind in (DataConfig, ModelConfig, TrainConf
 }
 """Flat name to its section."""
 _SECTIONS = ("data", "model", "train", "evaluate")
+LIBRARY_ALONE = {
+    "max_samples": "a pipeline trains on all rows",
+    **dict.fromkeys(
+        ("train_split", "val_split", "test_split"), "a pipeline divides the genes as its section split says"
+    ),
+    "num_workers": "a pipeline reads its batches from mapped memory",
+}
+"""Flat names that pipelines have not, with the reason."""
 _PIPELINES_ALONE = ("gate", "search", "score", "base")
 """Sections of steps that training from the command line does not have."""
 

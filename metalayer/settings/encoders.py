@@ -147,7 +147,7 @@ class Options(BaseModel, MutableMapping[str, Any]):
         self._become({key: value for key, value in self.items() if key != name})
 
     def update(self, *given: Any, **named: Any) -> None:
-        """As of a dictionary.
+        """As in a dictionary.
 
         Raises:
             ConfigError: all options that the encoder does not have or take; nothing is changed.

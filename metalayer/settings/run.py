@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from metalayer import yaml12
 from metalayer.errors import ConfigError
-from metalayer.settings.door import FORM, override, sectioned
+from metalayer.settings.door import FORM, LIBRARY_ALONE, SECTION_OF, override, sectioned
 from metalayer.settings.mistakes import closest, joined, listed, refuse
 from metalayer.settings.network import ModelConfig
 from metalayer.settings.no_effect import PIPELINE
@@ -65,8 +65,10 @@ class RunConfig(Section):
         values, mistakes = sectioned(values)
         built: dict[str, Any] = {}
         for name, given in values.items():
-            if name not in sections:
-                close = closest(name, sections)
+            if name in LIBRARY_ALONE:
+                mistakes.append(f"{name}: given {given!r}; {LIBRARY_ALONE[name]}; leave it out")
+            elif name not in sections:
+                close = closest(name, [*sections, *SECTION_OF])
                 hint = f"did you mean {close!r}?" if close else f"known sections: {', '.join(sections)}"
                 mistakes.append(f"{name}: unknown section; {hint}")
             elif given is None and cls.model_fields[name].default is None:

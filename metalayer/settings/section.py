@@ -191,7 +191,7 @@ def mistakes_in(error: ValidationError, section: type[Section]) -> list[str]:
             continue
         key = ".".join(str(part) for part in item["loc"])
         if item["type"] in ("extra_forbidden", "no_such_attribute"):
-            close = closest(key, section.model_fields)
+            close = closest(key.rpartition(".")[2], section.model_fields)
             hint = f"did you mean {close!r}?" if close else f"known keys: {', '.join(section.model_fields)}"
             lines.append(f"{prefix}{key}: unknown key; {hint}")
         elif item["type"] == "missing":
