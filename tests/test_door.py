@@ -13,6 +13,7 @@ from metalayer.errors import ConfigError
 from metalayer.settings.door import LIBRARY_ALONE, SECTION_OF
 from metalayer.settings.flat import PRESETS
 from metalayer.settings.run import RunConfig
+from metalayer.workflows.ablate import chosen_variants
 
 FLAT: dict[str, Any] = {
     "base_model": "pwm",
@@ -108,6 +109,21 @@ def test_a_preset_configures_a_pipeline(preset: Path, tmp_path: Path) -> None:
     run, config = RunConfig.load(written(tmp_path, values)), MetaLayerConfig.from_yaml(preset)
     for name in values:
         assert getattr(getattr(run, SECTION_OF[name]), name) == getattr(config, name)
+
+
+def test_variants_of_an_ablation_have_the_same_kind(tmp_path: Path) -> None:
+    path = written(
+        tmp_path, {"flat": {"hidden_dim": 64}, "deep": {"model": {"sequence_encoder_config": {"levels": 7}}}}
+    )
+    expected = {"flat": {"hidden_dim": 64}, "deep": {"sequence_encoder_config": {"levels": 7}}}
+    assert chosen_variants([], path) == expected
+    with pytest.raises(ConfigError, match=r"variant deep: .*train: given 3; a section holds keys and values"):
+        chosen_variants([], written(tmp_path, {"deep": {"train": 3}}))
+
+
+def test_a_pipeline_names_the_section_of_a_flat_name() -> None:
+    with pytest.raises(ConfigError, match=r"expected section\.key=value, .*; here train\.max_epochs=4"):
+        RunConfig.load(None, ["max_epochs=4"])
 
 
 def test_one_kind_of_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -249,6 +251,14 @@ def test_another_encoder_takes_the_options_that_it_has(caplog: pytest.LogCapture
         config.sequence_encoder = "cnnn"
     assert (config.sequence_encoder, config.fusion) == ("hyenadna", "concat")
     assert config.sequence_encoder_config == {"model_size": "tiny", "output_dim": 32, "freeze": True}
+
+
+def test_help_needs_no_settings() -> None:
+    code = (
+        "import sys, metalayer.cli; metalayer.cli._parser(); "
+        "sys.exit(bool({'torch', 'numpy', 'polars', 'pydantic', 'metalayer.settings'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_types_stand_for_themselves() -> None:

@@ -109,7 +109,7 @@ class Options(BaseModel, MutableMapping[str, Any]):
     @classmethod
     def names(cls) -> list[str]:
         """All options, those of this encoder alone first."""
-        declared = (name for kind in cls.__mro__ for name in inspect.get_annotations(kind))
+        declared = dict.fromkeys(name for kind in cls.__mro__ for name in inspect.get_annotations(kind))
         return [name for name in declared if name in cls.model_fields]
 
     @classmethod

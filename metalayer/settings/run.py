@@ -121,7 +121,8 @@ class RunConfig(Section):
         for text in overrides:
             name, key, value = override(text)
             if not name:
-                raise ConfigError(f"--set {text}: expected {FORM}")
+                home = f"; here {SECTION_OF[key]}.{text}" if key in SECTION_OF else ""
+                raise ConfigError(f"--set {text}: expected {FORM}{home}")
             section = values.setdefault(name, {})
             if not isinstance(section, dict):
                 raise ConfigError(f"--set {text}: {name} is not a section")

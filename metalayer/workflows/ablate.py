@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from metalayer.core import MetaLayerConfig
 from metalayer.data.same_genes import known_genes
 from metalayer.data.score_files import ScoreFile
 from metalayer.data.tracks import TrackStore
@@ -33,6 +32,9 @@ from metalayer.models.bundle import DESCRIPTION, read_description
 from metalayer.models.meta import build_model
 from metalayer.provenance import code_hash
 from metalayer.schema import CLASSES, POSITIONS
+from metalayer.settings.door import flattened
+from metalayer.settings.encoders import HyenaDnaOptions
+from metalayer.settings.flat import MetaLayerConfig
 from metalayer.settings.network import ModelConfig
 from metalayer.settings.sections import EvaluateConfig, TrainConfig
 from metalayer.training.trainer import HISTORY, seed_everything
@@ -106,7 +108,8 @@ def chosen_variants(names: Sequence[str], path: Path | None) -> dict[str, Settin
 
     Args:
         names: which ones; empty for all of the file, or `DEFAULT_VARIANTS` without one.
-        path: YAML of further variants, name to settings, which replace built-in ones of the same name.
+        path: YAML of further variants, name to settings, flat or in sections, which replace built-in ones of the same
+            name.
 
     Raises:
         ConfigError: a file that cannot be read, or all names that are unknown or none and variants without settings.
@@ -120,6 +123,11 @@ def chosen_variants(names: Sequence[str], path: Path | None) -> dict[str, Settin
             mistakes.append(f"variant {name!r}: a name is letters, digits and . _ + -, and not base")
         elif not isinstance(settings, dict) or not all(isinstance(key, str) for key in settings):
             mistakes.append(f"variant {name}: given {settings!r}; a variant is settings by name")
+        else:
+            try:
+                known[name] = flattened(settings)
+            except ConfigError as error:
+                mistakes.append(f"variant {name}: {error}")
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return {name: known[name] for name in chosen}
@@ -274,9 +282,9 @@ def _plan(name: str, settings: Settings, base: MetaLayerConfig, seeds: Sequence[
 def _title(name: str, config: MetaLayerConfig) -> str:
     """The name, and that an encoder which could have been pretrained was not."""
     options = config.sequence_encoder_config
-    if options.get("pretrained", True):
-        return name
-    return f"{name} (random-initialised {Path(options.get('model_size', 'small')).name})"
+    if isinstance(options, HyenaDnaOptions) and not options.pretrained:
+        return f"{name} (random-initialised {Path(options.model_size).name})"
+    return name
 
 
 def _test_genes(
