@@ -5,9 +5,9 @@ from typing import Annotated, Any
 from zenml import step
 from zenml.types import HTMLString
 
-from metalayer.settings.run import RunConfig
 from metalayer.evaluation.gate import Decision
 from metalayer.evaluation.html import write_report
+from metalayer.settings.run import RunConfig
 from steps.policy import NEVER_CACHED
 from steps.tracking import run_facts
 from steps.workspace import step_dir

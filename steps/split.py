@@ -5,9 +5,9 @@ from typing import Annotated, Any
 from zenml import step
 from zenml.types import HTMLString
 
-from metalayer.settings.sections import SplitConfig
 from metalayer.data.splits import make_split
 from metalayer.monitoring.drift import row_drift
+from metalayer.settings.sections import SplitConfig
 from steps.materializers import TableRef
 from steps.workspace import step_dir
 
