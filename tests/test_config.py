@@ -42,9 +42,12 @@ def test_overrides_and_data_root() -> None:
     assert config.train.max_epochs == 3
     assert config.split.valid_chroms == ("2", "4")
     assert config.data.data_root == Path("there")
+    flat = RunConfig.load(None, ["max_epochs=3", "sequence_encoder_config={levels: 2}", "top_k_values=[7]"])
+    assert (flat.train.max_epochs, flat.evaluate.top_k_values) == (3, (7,))
+    assert flat.model.sequence_encoder_config["levels"] == 2
 
 
-@pytest.mark.parametrize("override", ["train.max_epochs", "max_epochs=3", "train.=3", "train.a.b=3"])
+@pytest.mark.parametrize("override", ["train.max_epochs", "margin=3", "train.=3", "train.a.b=3"])
 def test_override_of_another_form_is_refused(override: str) -> None:
     with pytest.raises(ConfigError, match=r"section\.key=value"):
         RunConfig.load(None, [override])

@@ -121,11 +121,6 @@ def test_variants_of_an_ablation_have_the_same_kind(tmp_path: Path) -> None:
         chosen_variants([], written(tmp_path, {"deep": {"train": 3}}))
 
 
-def test_a_pipeline_names_the_section_of_a_flat_name() -> None:
-    with pytest.raises(ConfigError, match=r"expected section\.key=value, .*; here train\.max_epochs=4"):
-        RunConfig.load(None, ["max_epochs=4"])
-
-
 def test_one_kind_of_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ["train.max_epochs=0", "model.dropout=7", "weight_decay=-1", "gate.margin=0.1", "train.max_epoch=3"]
     wrong = [part for setting in settings for part in ("--set", setting)]

@@ -110,7 +110,7 @@ class RunConfig(Section):
 
     @classmethod
     def load(cls, path: Path | None, overrides: Sequence[str] = (), data_root: Path | None = None) -> Self:
-        """Read a YAML file, then apply `section.key=value` overrides and `data_root`.
+        """Read a YAML file, then apply overrides, `section.key=value` or with a flat name, and `data_root`.
 
         Raises:
             ConfigError: a file that cannot be read, or mistakes in it or in the overrides.
@@ -120,9 +120,9 @@ class RunConfig(Section):
             raise ConfigError(joined(mistakes))
         for text in overrides:
             name, key, value = override(text)
+            name = name or SECTION_OF.get(key, "")
             if not name:
-                home = f"; here {SECTION_OF[key]}.{text}" if key in SECTION_OF else ""
-                raise ConfigError(f"--set {text}: expected {FORM}{home}")
+                raise ConfigError(f"--set {text}: expected {FORM}")
             section = values.setdefault(name, {})
             if not isinstance(section, dict):
                 raise ConfigError(f"--set {text}: {name} is not a section")
