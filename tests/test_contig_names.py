@@ -27,7 +27,7 @@ from metalayer.data.same_genes import KnownGene
 from metalayer.data.scored import ScoredGenome, ScoredGenomeWriter
 from metalayer.data.splits import make_split
 from metalayer.errors import ArtifactError, EvaluationError, InputError, SplitError
-from metalayer.evaluation.metrics import Pooled
+from metalayer.evaluation.sample import Sample
 from metalayer.genome import Gene, Interval, builds_once, normalise_build, normalise_gene_id, same_build, unversioned
 from metalayer.integrity import unsealed
 from metalayer.settings.sections import BaseConfig, DataConfig, ScoreConfig, SplitConfig
@@ -574,11 +574,11 @@ def test_genes_of_one_build_by_two_names_are_clustered_by_place() -> None:
         replace(gene, genome_build=build, gene=Gene.from_table(gene.gene_id, "1", "+", at, at + 299))
         for gene, build, at in zip(make_genes(3), ("hg38", "GRCh38", "hg19"), (1, 200, 100), strict=True)
     ]
-    sizes = Pooled.of(genes, ["base"]).sizes
+    sizes = Sample.of(genes, ["base"]).sizes
     assert len(sizes) == 2  # the third lies elsewhere
     assert sizes.max() < 500  # what the two share counts once
     with pytest.raises(EvaluationError, match="there more than once"):
-        Pooled.of([genes[0], replace(genes[0], genome_build="GRCh38")], ["base"])
+        Sample.of([genes[0], replace(genes[0], genome_build="GRCh38")], ["base"])
 
 
 def test_m_and_mt_of_scores_and_gene_table_are_one(

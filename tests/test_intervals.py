@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 from scored_genes import make_genes
 
+from metalayer.evaluation.counts import SiteScores, counted
 from metalayer.evaluation.gate import decide
 from metalayer.evaluation.intervals import MIN_CLUSTERS, Resamples
-from metalayer.evaluation.metrics import TARGETS, GeneScores, Pooled, RankCounts, metric_values
+from metalayer.evaluation.metrics import TARGETS, GeneScores, ranking
+from metalayer.evaluation.ranks import ClusterRanks, Reached
 from metalayer.evaluation.report import compare_champion, evaluate
+from metalayer.evaluation.sample import Sample
 from metalayer.evaluation.tables import report_table, resolution_note
 from metalayer.gene_groups import related, united
 from metalayer.genome import Gene
@@ -40,13 +43,18 @@ def paired_genes(rng, n_genes):
     return genes
 
 
-def swapped_differences(pooled, target, weights, swaps):
+def swapped_differences(genes, target, weights, swaps):
     """AP of meta less that of base, (S, R), where base and meta of the genes of a swap (S, C) have changed places."""
-    positive, base = pooled.ranking("base", target)
-    meta = pooled.ranking("meta", target)[1]
-    n = len(pooled.sizes)
-    both = np.concatenate([pooled.cluster, pooled.cluster + n])
-    counts = RankCounts.by_gene(np.tile(positive, 2), np.concatenate([base, meta]), both, 2 * n)
+    sites, n = SiteScores.read(genes, Sample.of(genes, ["base", "meta"]), ["base", "meta"]), len(genes)
+    thresholds = np.unique(np.concatenate([sites.thresholds(system, target) for system in ("base", "meta")]))
+    ranks = ClusterRanks(len(thresholds), 2 * n, 2 * n)
+    order = sorted(range(n), key=lambda i: genes[i].gene_id)  # as clusters are numbered
+    for first, system in ((0, "base"), (n, "meta")):
+        for cluster, i in enumerate(order):
+            ranks.add(
+                first + cluster, Reached.of(thresholds, *ranking(genes[i].labels, genes[i].scores[system], target))
+            )
+    counts = ranks.counts()
 
     def ap(of_base, of_meta):
         chosen = np.concatenate([part[:, None] * weights for part in (of_base, of_meta)], axis=2)
@@ -59,11 +67,11 @@ def equals(n_genes, n_datasets, n_swaps, seed):
     """Resamples and differences (S, 1 + B) of systems that are equal: which is base and which meta, a coin decides."""
     rng = np.random.default_rng([seed, n_genes])
     for _ in range(n_datasets):
-        pooled = Pooled.of(paired_genes(rng, n_genes), ["base", "meta"])
-        resamples = Resamples.of(pooled, DRAWS)
+        genes = paired_genes(rng, n_genes)
+        resamples = Resamples.of(Sample.of(genes, ["base", "meta"]), DRAWS)
         half = rng.integers(0, 2, (n_swaps // 2, n_genes)).astype(float)
         for target in TARGETS:
-            yield resamples, swapped_differences(pooled, target, resamples.weights, np.concatenate([half, 1 - half]))
+            yield resamples, swapped_differences(genes, target, resamples.weights, np.concatenate([half, 1 - half]))
 
 
 def passes(resamples, difference):
@@ -111,9 +119,9 @@ def test_a_real_gain_passes_with_few_clusters():
 @pytest.mark.parametrize(("n_genes", "confidence", "t"), [(5, 0.95, 2.7764), (12, 0.95, 2.2010), (12, 0.99, 3.1058)])
 def test_an_interval_is_students_around_the_value(n_genes, confidence, t):
     genes = make_genes(n_genes=n_genes)
-    pooled = Pooled.of(genes, ["base", "meta"])
-    resamples = Resamples.of(pooled, DRAWS)
-    drawn = [metric_values(pooled, who, resamples.weights, ())["ap_donor"] for who in ("meta", "base")]
+    sample, counts = counted(genes, ["base", "meta"])
+    resamples = Resamples.of(sample, DRAWS)
+    drawn = [counts[who].metric_values(resamples.weights, ())["ap_donor"] for who in ("meta", "base")]
     error = np.std((drawn[0] - drawn[1])[1:]) * np.sqrt(n_genes / (n_genes - 1))
     config = EvaluateConfig(n_bootstrap=100, confidence=confidence)
     found = evaluate(genes, config)["difference"]["ap_donor"]
@@ -137,7 +145,7 @@ def test_a_wider_confidence_may_be_asked_of_the_champion():
 
 
 def test_what_is_not_defined_in_a_resample_has_no_interval():
-    resamples = Resamples.of(Pooled.of(make_genes(), ["base"]), DRAWS)
+    resamples = Resamples.of(Sample.of(make_genes(), ["base"]), DRAWS)
     values = np.full(101, 0.5)
     values[7] = np.nan
     assert resamples.estimate(values, 0.95, 0.0) == {"value": 0.5, "low": None, "high": None}
@@ -197,9 +205,9 @@ def test_genes_that_overlap_or_are_paralogs_are_drawn_as_one():
         (600, 899, "-", None),  # beside G3
         (601, 900, "+", "A"),
     )
-    pooled = Pooled.of(genes, ["base", "meta"])
-    assert (pooled.genes, len(pooled.sizes)) == (8, 5)
-    numbers = pooled.cluster[::300].tolist()
+    sample = Sample.of(genes, ["base", "meta"])
+    assert (sample.genes, len(sample.sizes)) == (8, 5)
+    numbers = sample.clusters
     assert numbers[0] == numbers[3]
     assert numbers[1] == numbers[2] == numbers[7]
     assert len(set(numbers)) == 5
@@ -216,8 +224,8 @@ def test_places_of_other_genome_builds_are_not_compared():
     first, second = placed(make_genes(n_genes=2), (1, 300, "+", None), (100, 399, "+", None))
     second = GeneScores(second.gene_id, "1", second.labels, second.scores, second.gene, genome_build="hg38")
     same = GeneScores(second.gene_id, "1", second.labels, second.scores, Gene("G1", first.gene.interval, "-"))
-    assert len(Pooled.of([first, second], ["base"]).sizes) == 2
-    assert len(Pooled.of([first, same], ["base"]).sizes) == 1
+    assert len(Sample.of([first, second], ["base"]).sizes) == 2
+    assert len(Sample.of([first, same], ["base"]).sizes) == 1
 
 
 def test_groups_are_those_of_chains_in_any_order():

@@ -8,9 +8,11 @@ from scored_genes import make_genes
 from sklearn.metrics import average_precision_score
 
 from metalayer.errors import EvaluationError
+from metalayer.evaluation.counts import counted
 from metalayer.evaluation.intervals import Resamples
-from metalayer.evaluation.metrics import GeneScores, Pooled, average_precision, metric_values
+from metalayer.evaluation.metrics import GeneScores, average_precision
 from metalayer.evaluation.report import compare_champion, evaluate
+from metalayer.evaluation.sample import Sample
 from metalayer.evaluation.tables import comparison_table
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER
 from metalayer.settings.sections import EvaluateConfig
@@ -90,11 +92,11 @@ def test_average_precision_ignores_the_highest_scores_where_they_weigh_nothing()
 @pytest.mark.parametrize("decimals", [None, 1])
 def test_a_resample_equals_the_same_genes_literally_repeated(decimals):
     genes = make_genes(n_genes=6, length=120, sites=3, decimals=decimals)
-    pooled = Pooled.of(genes, ["base", "meta"])
-    weights = Resamples.of(pooled, EvaluateConfig(n_bootstrap=100, seed=5)).weights[1:16]
+    sample, counts = counted(genes, ["base", "meta"])
+    weights = Resamples.of(sample, EvaluateConfig(n_bootstrap=100, seed=5)).weights[1:16]
     assert weights.max() > 1
     assert (weights == 0).any()
-    found = metric_values(pooled, "meta", weights, (3, 50))
+    found = counts["meta"].metric_values(weights, (3, 50))
     for b, row in enumerate(weights.astype(int)):
         repeated = [gene for gene, times in zip(genes, row, strict=True) for _ in range(times)]
         expected = brute_force(repeated, "meta", (3, 50))
@@ -140,11 +142,11 @@ def test_resamples_always_hold_both_site_classes():
         GeneScores(g.gene_id, g.chrom, np.full_like(g.labels, NEITHER) if i > 4 else g.labels, g.scores)
         for i, g in enumerate(genes)
     ]
-    pooled = Pooled.of(quiet, ["base"])
-    weights = Resamples.of(pooled, EvaluateConfig(n_bootstrap=2000)).weights
+    sample = Sample.of(quiet, ["base"])
+    weights = Resamples.of(sample, EvaluateConfig(n_bootstrap=2000)).weights
     assert len(weights) == 2001
     assert (weights.sum(axis=1) == 40).all()
-    assert (pooled.sites_by_cluster() @ weights.T > 0).all()
+    assert (sample.sites_by_cluster() @ weights.T > 0).all()
 
 
 def test_sites_in_a_single_gene_give_no_interval_rather_than_one_without_width():

@@ -57,7 +57,9 @@ def test_a_sum_of_decimals_is_in_the_bin_of_its_decimal(kind: type) -> None:
     hundredths = np.array([(d, a) for d in range(101) for a in range(101 - d)])
     probabilities = (hundredths / 100).astype(kind)
     scores = probabilities[:, 0].astype(np.float64) + probabilities[:, 1]
-    counts = CalibrationCounts(np.zeros(len(scores), bool), scores, np.arange(len(scores)), len(scores))
+    counts = CalibrationCounts(len(scores))
+    for number in range(len(scores)):
+        counts.add(number, np.zeros(1, bool), scores[number : number + 1])
     expected = np.minimum(hundredths.sum(axis=1) * ECE_BINS // 100, ECE_BINS - 1)
     assert np.array_equal(counts.items.argmax(axis=1), expected)
 

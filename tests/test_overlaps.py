@@ -10,8 +10,9 @@ import pytest
 from metalayer.data.crops import CropLoader, GeneArrays
 from metalayer.data.nucleotide_scores import write_tracks
 from metalayer.data.tracks import TrackStore
-from metalayer.evaluation.metrics import GeneScores, Pooled
+from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import evaluate
+from metalayer.evaluation.sample import Sample
 from metalayer.genome import Gene
 from metalayer.overlaps import PlacedSites, contradicted, repeated
 from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER, POSITIONS
@@ -39,18 +40,18 @@ def scored(gene: Gene, sites: dict[int, int], build: str | None = None, seed: in
 def test_a_site_of_one_gene_and_not_of_the_other_is_ignored_in_both() -> None:
     sites = [{120: DONOR, 160: ACCEPTOR, 170: DONOR}, {160: ACCEPTOR, 190: DONOR, 240: ACCEPTOR}]
     genes = [scored(ONE, sites[0]), scored(TWO, sites[1])]
-    pooled = Pooled.of(genes, ["base", "meta"])
-    assert [at.tolist() for at in pooled.contradicted] == [[69, 89], [19, 39]]  # 170 and 190
-    assert pooled.sizes.tolist() == [150 - 2]  # one cluster, each base once
-    assert [int((pooled.labels == c).sum()) for c in (DONOR, ACCEPTOR)] == [1, 2]
+    sample = Sample.of(genes, ["base", "meta"])
+    assert [at.tolist() for at in sample.contradicted] == [[69, 89], [19, 39]]  # 170 and 190
+    assert sample.sizes.tolist() == [150 - 2]  # one cluster, each base once
+    assert sample.sites.sum(axis=0).tolist() == [1, 2]
 
 
 def test_shared_positions_are_those_of_the_gene_that_begins_first() -> None:
     one, two = scored(ONE, {120: DONOR, 160: ACCEPTOR}), scored(TWO, {160: ACCEPTOR, 240: DONOR})
     for genes in ([one, two], [two, one]):
-        pooled = Pooled.of(genes, ["base"])
+        parts = Sample.of(genes, ["base"]).parts(genes, ["base"])
         expected = np.concatenate([g.scores["base"] if g is one else g.scores["base"][50:] for g in genes])
-        np.testing.assert_array_equal(pooled.scores["base"], expected)
+        np.testing.assert_array_equal(np.concatenate([part.scores["base"] for part in parts]), expected)
     minus = [Gene.from_table(g.gene_id, "1", "-", g.interval.start + 1, g.interval.end) for g in (ONE, TWO)]
     assert repeated([PlacedSites.of(g, labels_of(g, {})) for g in minus]) == [slice(100, None), slice(50, None)]
 
@@ -58,14 +59,14 @@ def test_shared_positions_are_those_of_the_gene_that_begins_first() -> None:
 @pytest.mark.parametrize("other", [OTHER_STRAND, Gene.from_table("FAR", "2", "+", 151, 250)])
 def test_other_strands_and_chromosomes_share_nothing(other: Gene) -> None:
     genes = [scored(ONE, {160: DONOR}), scored(other, {170: ACCEPTOR})]
-    pooled = Pooled.of(genes, ["base"])
-    assert pooled.lengths == [100, 100]
-    assert not any(len(at) for at in pooled.contradicted)
+    sample = Sample.of(genes, ["base"])
+    assert sample.lengths.tolist() == [100, 100]
+    assert not any(len(at) for at in sample.contradicted)
 
 
 def test_other_builds_share_nothing() -> None:
-    pooled = Pooled.of([scored(ONE, {160: DONOR}, "GRCh38"), scored(TWO, {170: ACCEPTOR}, "GRCh37")], ["base"])
-    assert pooled.lengths == [100, 100]
+    sample = Sample.of([scored(ONE, {160: DONOR}, "GRCh38"), scored(TWO, {170: ACCEPTOR}, "GRCh37")], ["base"])
+    assert sample.lengths.tolist() == [100, 100]
 
 
 @pytest.mark.parametrize("seed", range(30))

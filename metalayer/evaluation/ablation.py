@@ -6,13 +6,14 @@ says what other genes would give, and the seeds' own values beside it what anoth
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from metalayer.evaluation.counts import counted
 from metalayer.evaluation.intervals import Resamples
-from metalayer.evaluation.metrics import Floats, GeneScores, Pooled, metric_values
+from metalayer.evaluation.metrics import Floats, GeneScores
 from metalayer.evaluation.tables import METRICS, Rows, caption, with_interval
 from metalayer.settings.sections import EvaluateConfig
 
@@ -22,15 +23,15 @@ Resampled = dict[str, Floats]
 """Metric to its values in the sample and its resamples, (1 + B,)."""
 
 
-def resampled(genes: Sequence[GeneScores], system: str, config: EvaluateConfig) -> tuple[Resamples, Resampled]:
+def resampled(genes: Collection[GeneScores], system: str, config: EvaluateConfig) -> tuple[Resamples, Resampled]:
     """The resamples, which are the same for the same genes and configuration, and the compared metrics of one system.
 
     Raises:
         EvaluationError: no gene, no donor or acceptor, or probabilities that are none.
     """
-    pooled = Pooled.of(genes, [system])
-    resamples = Resamples.of(pooled, config)
-    values = metric_values(pooled, system, resamples.weights, ())
+    sample, counts = counted(genes, [system])
+    resamples = Resamples.of(sample, config)
+    values = counts[system].metric_values(resamples.weights, ())
     return resamples, {metric: values[metric] for metric in COMPARED}
 
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from metalayer.errors import ModelError
-from metalayer.evaluation.metrics import TARGETS, GeneScores, Pooled, ap_name
-from metalayer.files import publish_file
+from metalayer.evaluation.metrics import TARGETS, GeneScores, ap_name, ranking
+from metalayer.evaluation.sample import Sample
+from metalayer.evaluation.scored_genes import MadeOf
+from metalayer.files import publish_file, sha256
 from metalayer.genome import normalise_build
 from metalayer.integrity import content_hash
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
@@ -84,7 +87,7 @@ class Clipped:
         bound: what a paired difference may differ by from that of the full scores, at most, by average precision.
     """
 
-    genes: list[GeneScores]
+    genes: Collection[GeneScores]
     bound: dict[str, float]
 
 
@@ -110,7 +113,7 @@ def _identity(gene: GeneScores) -> list[str]:
     return [gene.gene_id, gene.chrom, place, normalise_build(gene.genome_build or ""), content_hash(gene.labels)]
 
 
-def write_answers(genes: Sequence[GeneScores], path: Path, system: str = "meta") -> float:
+def write_answers(genes: Collection[GeneScores], path: Path, system: str = "meta") -> float:
     """Keep the answers of a system on genes; returns the floor."""
     floor = _floor(genes, system)
     with publish_file(path) as draft, pq.ParquetWriter(draft, _SCHEMA.with_metadata(_facts(floor))) as writer:
@@ -133,48 +136,72 @@ def read_answers(path: Path, expected: str) -> Answers:
     Raises:
         ModelError: not the file that was written, or of a later format.
     """
-    content = path.read_bytes()
-    if hashlib.sha256(content).hexdigest() != expected:
+    if sha256(path) != expected:
         raise ModelError(
             f"{path.name}: the kept answers are not those that were registered; restore the artifact store"
         )
-    table = pq.ParquetFile(pa.BufferReader(content))
+    table = pq.ParquetFile(path)
     facts = table.schema_arrow.metadata or {}
     if facts.get(b"format") != _FORMAT.encode():
         raise ModelError(f"{path.name}: kept answers of format {facts.get(b'format')!r}, this version reads {_FORMAT}")
-    genes, lengths = {}, {}
-    for row in table.read().to_batches(1):
-        key = row["key"][0].as_py()
-        position, donor, acceptor = (row[name].flatten().to_numpy() for name in ("position", "donor", "acceptor"))
-        genes[key] = position, np.stack([donor, acceptor], axis=1)
-        lengths[key] = row["length"][0].as_py()
-    return Answers(float(facts[b"floor"]), genes, lengths)
+    index = table.read(["key", "length"]).to_pydict()
+    return Answers(
+        float(facts[b"floor"]), _KeptGenes(table, index["key"]), dict(zip(index["key"], index["length"], strict=True))
+    )
 
 
-def clipped(genes: Sequence[GeneScores], systems: Sequence[str], floor: float) -> Clipped:
+class _KeptGenes(Mapping[str, tuple[NDArray[np.int32], Probabilities]]):
+    """`Answers.genes`, read from the file a gene at a time."""
+
+    def __init__(self, table: pq.ParquetFile, keys: Sequence[str]) -> None:
+        self._table, self._group = table, {key: group for group, key in enumerate(keys)}
+
+    def __getitem__(self, key: str) -> tuple[NDArray[np.int32], Probabilities]:
+        row = self._table.read_row_group(self._group[key], ["position", "donor", "acceptor"])
+        position, donor, acceptor = (column.combine_chunks().flatten().to_numpy() for column in row.columns)
+        return position, np.stack([donor, acceptor], axis=1)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._group)
+
+    def __len__(self) -> int:
+        return len(self._group)
+
+
+def clipped(genes: Collection[GeneScores], systems: Sequence[str], floor: float) -> Clipped:
     """Bring the scores of systems to one floor, so that they can be compared with kept answers."""
-    out = []
-    for gene in genes:
-        scores = {}
-        for name in systems:
-            kept = np.flatnonzero(_reaches(gene.scores[name], floor))
-            scores[name] = _filled(len(gene.labels), kept, gene.scores[name][kept][:, [DONOR, ACCEPTOR]])
-        out.append(replace(gene, scores=scores))
-    pooled, bound = Pooled.of(genes, systems), {}
-    for target in TARGETS:
-        bound[ap_name(target)] = 0.0
-        for name in systems:
-            positive, score = pooled.ranking(name, target)
-            low = float((score[positive] < 2 * floor).mean())
-            above = max(1, int((score >= 2 * floor).sum()))
-            bound[ap_name(target)] += low * min(1.0, int(positive.sum()) / above)
-    return Clipped(out, bound)
+
+    def bring(_number: int, gene: GeneScores) -> dict[str, Callable[[], Probabilities]]:
+        return {name: partial(_floored, gene, name, floor) for name in systems}
+
+    brought = MadeOf(genes, bring)
+    sample = Sample.of(brought, systems)
+    low, above = (dict.fromkeys(((name, target) for name in systems for target in TARGETS), 0) for _ in range(2))
+    for part in sample.parts(brought, systems):
+        for name, target in low:
+            positive, score = ranking(part.labels, part.scores[name], target)
+            reaching = score >= 2 * floor
+            low[name, target] += int(np.count_nonzero(positive & ~reaching))
+            above[name, target] += int(np.count_nonzero(reaching))
+    donors, acceptors = (int(n) for n in sample.sites.sum(axis=0))
+    positives = {"splice": donors + acceptors, "donor": donors, "acceptor": acceptors}
+    bound = {
+        ap_name(target): sum(low[name, target] / n * min(1.0, n / max(1, above[name, target])) for name in systems)
+        for target, n in positives.items()
+    }
+    return Clipped(brought, bound)
 
 
 def _reaches(scores: Probabilities, floor: float) -> NDArray[np.bool_]:
     """Positions (n,) whose donor or acceptor reaches the floor."""
     reached: NDArray[np.bool_] = np.maximum(scores[:, DONOR], scores[:, ACCEPTOR]) >= floor
     return reached
+
+
+def _floored(gene: GeneScores, system: str, floor: float) -> Probabilities:
+    scores = gene.scores[system]
+    kept = np.flatnonzero(_reaches(scores, floor))
+    return _filled(len(gene.labels), kept, scores[kept][:, [DONOR, ACCEPTOR]])
 
 
 def _filled(length: int, position: NDArray[np.integer], kept: Probabilities) -> Probabilities:
@@ -185,13 +212,17 @@ def _filled(length: int, position: NDArray[np.integer], kept: Probabilities) -> 
     return out
 
 
-def _floor(genes: Sequence[GeneScores], system: str) -> float:
-    floor, positions = FLOOR, sum(len(gene.labels) for gene in genes)
-    while sum(int(_reaches(gene.scores[system], floor).sum()) for gene in genes) > max(
-        ALWAYS_KEPT, KEPT_SHARE * positions
-    ):
-        floor *= 10
-    return floor
+def _floor(genes: Collection[GeneScores], system: str) -> float:
+    floors = [FLOOR]
+    while floors[-1] <= 1.0:
+        floors.append(10 * floors[-1])
+    positions, reaching = 0, [0] * len(floors)
+    for gene in genes:
+        scores = gene.scores[system]
+        positions += len(scores)
+        reaching = [n + int(_reaches(scores, floor).sum()) for n, floor in zip(reaching, floors, strict=True)]
+    most = max(ALWAYS_KEPT, KEPT_SHARE * positions)
+    return next(floor for n, floor in zip(reaching, floors, strict=True) if n <= most)
 
 
 def _facts(floor: float) -> dict[str, str]:

@@ -2,100 +2,146 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metalayer.evaluation.calls import SITE_CLASSES, SiteCalls
-from metalayer.evaluation.metrics import TARGETS, GeneScores, Pooled, RankCounts, ap_name, ranking, splice_score
+from metalayer.evaluation.counts import SiteScores, SystemCounts
+from metalayer.evaluation.metrics import TARGETS, Floats, ap_name, splice_score, summed
+from metalayer.evaluation.ranks import GroupRanks, Reached
+from metalayer.evaluation.sample import Part
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR
 
 SCORE_BIN_EDGES = (0.001, 0.01, 0.1, 0.5, 0.9)
 """Inner edges of the bins of the reference's larger score, donor or acceptor; each belongs to the bin above it."""
-_PARALOG_FLAGS = (1, 0, -1)
+_PARALOG_FLAGS = ("1", "0", "-1")
 
 
-def by_chromosome(pooled: Pooled, genes: Sequence[GeneScores]) -> dict[str, Any]:
-    """`_by_group` of each chromosome: numbers first, in their order."""
-    chroms = sorted({gene.chrom for gene in genes}, key=lambda c: (not c.isdigit(), int(c) if c.isdigit() else 0, c))
-    return _by_group(pooled, genes, [gene.chrom for gene in genes], chroms)
+class ByGroup:
+    """Genes, positions, sites and average precisions of groups of genes, added up gene by gene."""
+
+    def __init__(
+        self, group_of: Sequence[str], sites: SiteScores, counts: Mapping[str, SystemCounts], order: Sequence[str]
+    ) -> None:
+        """Begin with the true sites.
+
+        Args:
+            group_of: of each gene.
+            sites: true ones.
+            counts: by system.
+            order: of the groups.
+        """
+        self._group_of = group_of
+        number = np.array([order.index(group) for group in group_of])[sites.gene]
+        self._groups = {group: _Group(sites, counts, number == i) for i, group in enumerate(order)}
+
+    @classmethod
+    def chromosomes(cls, chroms: Sequence[str], sites: SiteScores, counts: Mapping[str, SystemCounts]) -> ByGroup:
+        """Chromosomes of the genes: numbers first, in their order."""
+        order = sorted(set(chroms), key=lambda c: (not c.isdigit(), int(c) if c.isdigit() else 0, c))
+        return cls(chroms, sites, counts, order)
+
+    @classmethod
+    def paralogs(cls, flags: Sequence[int], sites: SiteScores, counts: Mapping[str, SystemCounts]) -> ByGroup:
+        """Paralog flags of the genes, those that occur: `1` genes with paralogs, `0` without, `-1` unknown."""
+        names = [str(flag) for flag in flags]
+        return cls(names, sites, counts, [flag for flag in _PARALOG_FLAGS if flag in names])
+
+    def add(self, part: Part, reached: Mapping[str, Mapping[str, Reached]]) -> None:
+        """Count a gene, of which the counts by system and target are there."""
+        self._groups[self._group_of[part.number]].add(part, reached)
+
+    def report(self) -> dict[str, Any]:
+        """By group: genes, positions, sites, and average precisions by system where there are both kinds of site."""
+        return {group: one.report() for group, one in self._groups.items()}
 
 
-def by_paralog(pooled: Pooled, genes: Sequence[GeneScores]) -> dict[str, Any]:
-    """`_by_group` of the paralog flags that occur: `1` genes with paralogs, `0` without, `-1` unknown."""
-    there = {gene.paralog for gene in genes}
-    flags = [str(flag) for flag in _PARALOG_FLAGS if flag in there]
-    return _by_group(pooled, genes, [str(gene.paralog) for gene in genes], flags)
-
-
-def _by_group(pooled: Pooled, genes: Sequence[GeneScores], of: Sequence[str], groups: Sequence[str]) -> dict[str, Any]:
-    """Genes, positions, sites and average precisions of each group of genes that has both kinds of site."""
-    number = np.array([groups.index(group) for group in of])
-    group_of = np.repeat(number, pooled.lengths)
-    out: dict[str, Any] = {}
-    for i, group in enumerate(groups):
-        here = group_of == i
-        labels = pooled.labels[here]
-        entry: dict[str, Any] = {
-            "genes": len({gene.gene_id for gene, name in zip(genes, of, strict=True) if name == group}),
-            "positions": len(labels),
-            "sites": {CLASSES[c]: int((labels == c).sum()) for c in (DONOR, ACCEPTOR)},
-        }
-        if all(entry["sites"].values()):
-            whole, one, n = np.zeros(len(labels), np.intp), np.ones((1, 1)), np.array([float(len(labels))])
-            for system, scores in pooled.scores.items():
-                there = scores[here]
-                entry[system] = {
-                    ap_name(target): float(
-                        RankCounts.by_gene(*ranking(labels, there, target), whole, 1).evaluate(one, n)["ap"][0]
-                    )
-                    for target in TARGETS
-                }
-        out[group] = entry
-    return out
-
-
-def by_base_score(pooled: Pooled, calls: SiteCalls, reference: str, candidate: str) -> list[dict[str, Any]]:
-    """What becomes of positions that the reference scores alike.
-
-    Args:
-        pooled: all positions.
-        calls: of both systems.
-        reference: its larger score, donor or acceptor, decides the bin.
-        candidate: the other system.
-
-    Returns:
-        For each bin [low, high), the last one closed: low, high, positions, sites (by class), and by system
-        expected_sites (sum of P(donor) + P(acceptor)), calibration_gap (expected less true sites, over
-        positions; None in an empty bin), missed and false_calls (donors and acceptors, see `calls`).
-    """
-    n_bins = len(SCORE_BIN_EDGES) + 1
-    larger = pooled.scores[reference][:, [DONOR, ACCEPTOR]].max(axis=1)
-    bins = np.digitize(larger, np.array(SCORE_BIN_EDGES, dtype=larger.dtype))  # a float32 0.01 is below a float64 one
-
-    def count(*masks: NDArray[np.bool_]) -> NDArray[np.intp]:
-        return np.bincount(np.concatenate([bins[mask] for mask in masks]), minlength=n_bins)
-
-    positions = np.bincount(bins, minlength=n_bins)
-    sites = {name: count(calls.sites[name]) for name in SITE_CLASSES}
-    counts = {}
-    for system in (reference, candidate):
-        expected = np.bincount(bins, weights=splice_score(pooled.scores[system]), minlength=n_bins)
-        missed = count(*(calls.missed(system, name) for name in SITE_CLASSES))
-        false_calls = count(*(calls.false_calls(system, name) for name in SITE_CLASSES))
-        counts[system] = (expected, missed, false_calls)
-    out: list[dict[str, Any]] = []
-    for i, (low, high) in enumerate(zip((0.0, *SCORE_BIN_EDGES), (*SCORE_BIN_EDGES, 1.0), strict=True)):
-        n, true = int(positions[i]), {name: int(numbers[i]) for name, numbers in sites.items()}
-        entry: dict[str, Any] = {"low": low, "high": high, "positions": n, "sites": true}
-        for system, (expected, missed, false_calls) in counts.items():
-            entry[system] = {
-                "expected_sites": float(expected[i]),
-                "calibration_gap": float((expected[i] - sum(true.values())) / n) if n else None,
-                "missed": int(missed[i]),
-                "false_calls": int(false_calls[i]),
+class _Group:
+    def __init__(self, sites: SiteScores, counts: Mapping[str, SystemCounts], chosen: NDArray[np.bool_]) -> None:
+        self._genes: set[str] = set()
+        self._positions = 0
+        self._sites = {CLASSES[c]: int((sites.labels[chosen] == c).sum()) for c in (DONOR, ACCEPTOR)}
+        self._ranks: dict[str, dict[str, GroupRanks]] = {}
+        if all(self._sites.values()):
+            self._ranks = {
+                system: {target: GroupRanks(one.hits(sites, target, chosen)) for target in TARGETS}
+                for system, one in counts.items()
             }
-        out.append(entry)
-    return out
+
+    def add(self, part: Part, reached: Mapping[str, Mapping[str, Reached]]) -> None:
+        self._genes.add(part.gene.gene_id)
+        self._positions += len(part.labels)
+        for system, targets in self._ranks.items():
+            for target, ranks in targets.items():
+                ranks.add(reached[system][target])
+
+    def report(self) -> dict[str, Any]:
+        entry: dict[str, Any] = {"genes": len(self._genes), "positions": self._positions, "sites": self._sites}
+        for system, targets in self._ranks.items():
+            entry[system] = {ap_name(target): ranks.average_precision() for target, ranks in targets.items()}
+        return entry
+
+
+class ByBaseScore:
+    """What becomes of positions that the reference scores alike, added up gene by gene."""
+
+    def __init__(self, reference: str, candidate: str) -> None:
+        """Begin with none.
+
+        Args:
+            reference: its larger score, donor or acceptor, decides the bin.
+            candidate: the other system.
+        """
+        self._reference, self._systems = reference, (reference, candidate)
+        n_bins = len(SCORE_BIN_EDGES) + 1
+
+        def zeros(names: Sequence[str]) -> dict[str, NDArray[np.int64]]:
+            return {name: np.zeros(n_bins, np.int64) for name in names}
+
+        self._positions = np.zeros(n_bins, np.int64)
+        self._sites = zeros(SITE_CLASSES)
+        self._expected: dict[str, Floats] = {system: np.zeros(n_bins) for system in self._systems}
+        self._missed, self._false_calls = zeros(self._systems), zeros(self._systems)
+
+    def add(self, part: Part, calls: SiteCalls) -> None:
+        """Count a gene, of which both systems' calls are there."""
+        larger = part.scores[self._reference][:, [DONOR, ACCEPTOR]].max(axis=1)
+        # A float32 0.01 is below a float64 one.
+        bins = np.digitize(larger, np.array(SCORE_BIN_EDGES, dtype=larger.dtype))
+        n_bins = len(self._positions)
+        self._positions += np.bincount(bins, minlength=n_bins)
+        for name in SITE_CLASSES:
+            self._sites[name] += np.bincount(bins[calls.sites[name]], minlength=n_bins)
+        kinds: tuple[tuple[dict[str, NDArray[np.int64]], Callable[[str, str], NDArray[np.bool_]]], ...]
+        kinds = (self._missed, calls.missed), (self._false_calls, calls.false_calls)
+        for system in self._systems:
+            self._expected[system] = summed(self._expected[system], bins, splice_score(part.scores[system]))
+            for found, which in kinds:
+                for name in SITE_CLASSES:
+                    found[system] += np.bincount(bins[which(system, name)], minlength=n_bins)
+
+    def report(self) -> list[dict[str, Any]]:
+        """What was counted.
+
+        Returns:
+            For each bin [low, high), the last one closed: low, high, positions, sites (by class), and by system
+            expected_sites (sum of P(donor) + P(acceptor)), calibration_gap (expected less true sites, over
+            positions; None in an empty bin), missed and false_calls (donors and acceptors, see `calls`).
+        """
+        out: list[dict[str, Any]] = []
+        for i, (low, high) in enumerate(zip((0.0, *SCORE_BIN_EDGES), (*SCORE_BIN_EDGES, 1.0), strict=True)):
+            n, true = int(self._positions[i]), {name: int(numbers[i]) for name, numbers in self._sites.items()}
+            entry: dict[str, Any] = {"low": low, "high": high, "positions": n, "sites": true}
+            for system in self._systems:
+                expected = float(self._expected[system][i])
+                entry[system] = {
+                    "expected_sites": expected,
+                    "calibration_gap": (expected - sum(true.values())) / n if n else None,
+                    "missed": int(self._missed[system][i]),
+                    "false_calls": int(self._false_calls[system][i]),
+                }
+            out.append(entry)
+        return out

@@ -8,14 +8,16 @@ not at all, whichever brings the number of calls nearer to the number of sites (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metalayer.evaluation.metrics import Floats, GeneScores, Pooled, splice_score
+from metalayer.evaluation.metrics import Floats, ranking, splice_score
+from metalayer.evaluation.sample import Part, Sample
+from metalayer.genome import Gene
 from metalayer.schema import CLASSES, NEITHER
 
 SITE_CLASSES = CLASSES[:NEITHER]
@@ -23,33 +25,33 @@ LISTED = 500
 """Errors that a report lists at most, of those fixed and of those made."""
 _PROBABILITY_FLOOR = 1e-7
 """Changes in log-odds are between probabilities kept this far from 0 and 1 (float32 ends there)."""
+_KINDS = [(name, error) for error in ("missed", "false call") for name in SITE_CLASSES]
 
 Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class SiteCalls:
-    """What each system calls.
+    """What each system calls in a gene.
 
     Attributes:
         sites: class name to (n,), the truth.
         called: system and class name to (n,).
-        thresholds: system and class name to the lowest score that is called; None where nothing is.
     """
 
-    sites: dict[str, Mask]
-    called: dict[str, dict[str, Mask]]
-    thresholds: dict[str, dict[str, float | None]]
+    sites: Mapping[str, Mask]
+    called: Mapping[str, Mapping[str, Mask]]
 
     @classmethod
-    def of(cls, pooled: Pooled, systems: Sequence[str]) -> SiteCalls:
-        """Call donors and acceptors, each as often as there are true ones."""
-        calls = cls({name: pooled.labels == CLASSES.index(name) for name in SITE_CLASSES}, {}, {})
-        for system in systems:
-            found = {name: call_sites(*pooled.ranking(system, name)) for name in SITE_CLASSES}
-            calls.called[system] = {name: called for name, (_, called) in found.items()}
-            calls.thresholds[system] = {name: threshold for name, (threshold, _) in found.items()}
-        return calls
+    def of(cls, part: Part, thresholds: Mapping[str, Mapping[str, float | None]]) -> SiteCalls:
+        """Call donors and acceptors that reach the threshold of their system and class (None: nothing does)."""
+        called = {}
+        for system, classes in thresholds.items():
+            called[system] = {
+                name: _reaches(ranking(part.labels, part.scores[system], name)[1], threshold)
+                for name, threshold in classes.items()
+            }
+        return cls({name: part.labels == CLASSES.index(name) for name in SITE_CLASSES}, called)
 
     def missed(self, system: str, name: str) -> Mask:
         """True sites that are not called, (n,)."""
@@ -60,138 +62,171 @@ class SiteCalls:
         return ~self.sites[name] & self.called[system][name]
 
 
-def call_sites(site: Mask, score: Floats) -> tuple[float | None, Mask]:
-    """Call as many positions as there are sites.
-
-    Args:
-        site: (n,), at least one.
-        score: (n,).
-
-    Returns:
-        The lowest score that is called (None where nothing is), and what is called, (n,).
-    """
-    n_sites = int(site.sum())
-    cut = np.partition(score, -n_sites)[-n_sites]
-    reaching, above = score >= cut, score > cut
-    if reaching.sum() - n_sites < n_sites - above.sum():
-        return float(cut), reaching
-    return (float(score[above].min()) if above.any() else None), above
+def _reaches(score: NDArray[np.floating], threshold: float | None) -> Mask:
+    return np.zeros(len(score), dtype=bool) if threshold is None else score >= threshold
 
 
-def error_report(
-    pooled: Pooled, genes: Sequence[GeneScores], calls: SiteCalls, reference: str, candidate: str
-) -> dict[str, Any]:
-    """Errors of each system, those that the candidate fixes and those that it makes.
+class Errors:
+    """Errors of each system, those that the candidate fixes and those that it makes, added up gene by gene.
 
-    Args:
-        pooled: all positions of `genes`.
-        genes: with their places, or none of them with it (rows).
-        calls: of both systems.
+    Attributes:
         reference: whose errors are fixed.
         candidate: who makes others.
-
-    Returns:
-        JSON-ready:
-            <system>: donor and acceptor, each with threshold, calls, missed and false_calls (numbers).
-            fixed: errors of the reference where the candidate is right: total, donor and acceptor with missed and
-                false_calls, and `list`.
-            made: errors of the candidate where the reference is right, likewise.
-            listed_at_most: length of the longest list; totals count all.
-        A list holds the errors of the largest change in log-odds first, each with gene_id, chrom, strand,
-        position (1-based genomic), class, error (`missed`, `false call`), the probability of the class by each system,
-        and genome_build where it is known. Without places there are no lists.
     """
-    report: dict[str, Any] = {"listed_at_most": LISTED}
-    for system in (reference, candidate):
-        report[system] = {
-            name: {
-                "threshold": calls.thresholds[system][name],
-                "calls": int(calls.called[system][name].sum()),
-                "missed": int(calls.missed(system, name).sum()),
-                "false_calls": int(calls.false_calls(system, name).sum()),
+
+    def __init__(
+        self, reference: str, candidate: str, thresholds: Mapping[str, Mapping[str, float | None]], *, listed: bool
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            reference: whose errors are fixed.
+            candidate: who makes others.
+            thresholds: of the calls, by system and class.
+            listed: whether genes have places, so that errors can be listed.
+        """
+        self.reference, self.candidate, self._thresholds = reference, candidate, thresholds
+        self._counts = {
+            system: {name: dict.fromkeys(("calls", "missed", "false_calls"), 0) for name in SITE_CLASSES}
+            for system in (reference, candidate)
+        }
+        self._changes = {"fixed": _Changes((reference, candidate)), "made": _Changes((reference, candidate))}
+        self._listed = listed
+
+    def add(self, part: Part, calls: SiteCalls) -> None:
+        """Count a gene."""
+        for system, classes in self._counts.items():
+            for name, counts in classes.items():
+                counts["calls"] += int(np.count_nonzero(calls.called[system][name]))
+                counts["missed"] += int(np.count_nonzero(calls.missed(system, name)))
+                counts["false_calls"] += int(np.count_nonzero(calls.false_calls(system, name)))
+        sides = ((self.reference, self.candidate), (self.candidate, self.reference))
+        for changes, (wrong, right) in zip(self._changes.values(), sides, strict=True):
+            for kind, (name, error) in enumerate(_KINDS):
+                called = calls.called[right][name]
+                odd = (
+                    calls.missed(wrong, name) & called
+                    if error == "missed"
+                    else calls.false_calls(wrong, name) & ~called
+                )
+                changes.add(part, kind, np.flatnonzero(odd))
+
+    def report(self) -> dict[str, Any]:
+        """What was counted.
+
+        Returns:
+            JSON-ready:
+                <system>: donor and acceptor, each with threshold, calls, missed and false_calls (numbers).
+                fixed: errors of the reference where the candidate is right: total, donor and acceptor with missed and
+                    false_calls, and `list`.
+                made: errors of the candidate where the reference is right, likewise.
+                listed_at_most: length of the longest list; totals count all.
+            A list holds the errors of the largest change in log-odds first, each with gene_id, chrom, strand, position
+            (1-based genomic), class, error (`missed`, `false call`), the probability of the class by each system, and
+            genome_build where it is known. Without places there are no lists.
+        """
+        report: dict[str, Any] = {"listed_at_most": LISTED}
+        for system, classes in self._counts.items():
+            report[system] = {
+                name: {"threshold": self._thresholds[system][name], **counts} for name, counts in classes.items()
             }
-            for name in SITE_CLASSES
-        }
-    for key, wrong, right in (("fixed", reference, candidate), ("made", candidate, reference)):
-        found = {
-            (name, "missed"): np.flatnonzero(calls.missed(wrong, name) & calls.called[right][name])
-            for name in SITE_CLASSES
-        } | {
-            (name, "false call"): np.flatnonzero(calls.false_calls(wrong, name) & ~calls.called[right][name])
-            for name in SITE_CLASSES
-        }
-        report[key] = {"total": sum(map(len, found.values()))} | {
-            name: {"missed": len(found[name, "missed"]), "false_calls": len(found[name, "false call"])}
-            for name in SITE_CLASSES
-        }
-        if all(gene.gene for gene in genes):
-            report[key]["list"] = _listed(found, pooled, genes, (reference, candidate))
-    return report
+        for key, changes in self._changes.items():
+            found = changes.totals
+            report[key] = {"total": sum(found.values())} | {
+                name: {"missed": found[name, "missed"], "false_calls": found[name, "false call"]}
+                for name in SITE_CLASSES
+            }
+            if self._listed:
+                report[key]["list"] = changes.listed()
+        return report
 
 
-def overlap_report(pooled: Pooled, genes: Sequence[GeneScores]) -> dict[str, Any]:
-    """Positions that genes of one strand share.
+class _Changes:
+    """Errors of one system that the other does not make: how many of each kind, and those of the largest changes."""
 
-    Args:
-        pooled: all positions of `genes`.
-        genes: with their places; those without share none.
+    def __init__(self, systems: tuple[str, str]) -> None:
+        self._systems = systems
+        self.totals = dict.fromkeys(_KINDS, 0)
+        self._found = np.empty((0, 6))  # change, kind, gene, position in the gene, both probabilities
+        self._waiting: list[Floats] = []
+        self._places: dict[int, tuple[str, str, Gene, str | None]] = {}
 
-    Returns:
-        JSON-ready: `shared`, how many positions were there once more and do not count again; `contradicted`, positions
-        that do not count at all, because one gene has a site where another has none or one of the other class; `list`
-        of these, at most `LISTED` entries: gene_id, chrom, strand, position (1-based genomic), class and the
-        probability of a site by each system, and genome_build where it is known.
-    """
-    listed: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    left_out = 0
-    for scored, mask, odd in zip(genes, pooled.kept, pooled.contradicted, strict=True):
-        left_out += len(mask) - int(mask.sum()) - len(odd)
+    def add(self, part: Part, kind: int, at: NDArray[np.intp]) -> None:
+        """Positions (k,) of a gene's `Part`."""
+        self.totals[_KINDS[kind]] += len(at)
+        gene = part.gene
+        if not len(at) or gene.gene is None:
+            return
+        column = CLASSES.index(_KINDS[kind][0])
+        before, after = (part.scores[system][at, column].astype(np.float64) for system in self._systems)
+        change = np.abs(_log_odds(after) - _log_odds(before))
+        same = (np.full(len(at), number) for number in (kind, part.number))
+        index = at if part.kept is None else part.kept[at]
+        self._waiting.append(np.column_stack([change, *same, index, before, after]))
+        self._places[part.number] = (gene.gene_id, gene.chrom, gene.gene, gene.genome_build)
+        if sum(map(len, self._waiting)) > 10 * LISTED:
+            self._cut()
+
+    def _cut(self) -> None:
+        found = np.concatenate([self._found, *self._waiting])
+        order = np.lexsort((found[:, 3], found[:, 2], found[:, 1], -found[:, 0]))[:LISTED]
+        self._found, self._waiting = found[order], []
+
+    def listed(self) -> list[dict[str, Any]]:
+        """With their places, the largest change in log-odds first."""
+        self._cut()
+        out = []
+        for _, kind, number, index, before, after in self._found.tolist():
+            gene_id, chrom, gene, build = self._places[int(number)]
+            name, error = _KINDS[int(kind)]
+            entry: dict[str, Any] = {
+                "gene_id": gene_id,
+                "chrom": chrom,
+                "strand": gene.strand,
+                "position": gene.genomic(int(index)) + 1,
+                "class": name,
+                "error": error,
+                self._systems[0]: before,
+                self._systems[1]: after,
+            }
+            if build:
+                entry["genome_build"] = build
+            out.append(entry)
+        return out
+
+
+class Overlaps:
+    """Positions that genes of one strand share, added up gene by gene."""
+
+    def __init__(self, sample: Sample, systems: Sequence[str]) -> None:
+        self._sample, self._systems = sample, systems
+        self._shared = 0
+        self._listed: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+
+    def add(self, part: Part) -> None:
+        """Count a gene."""
+        scored, odd = part.gene, self._sample.contradicted[part.number]
+        self._shared += len(scored.labels) - len(part.labels) - len(odd)
         for index in odd.tolist():
             assert scored.gene is not None
             place = {"chrom": scored.chrom, "strand": scored.gene.strand, "position": scored.gene.genomic(index) + 1}
             if scored.genome_build:
                 place["genome_build"] = scored.genome_build
             entry: dict[str, Any] = {"gene_id": scored.gene_id, **place, "class": CLASSES[scored.labels[index]]}
-            entry |= {name: float(splice_score(scored.scores[name][index][None])[0]) for name in pooled.scores}
-            listed.setdefault(tuple(place.values()), []).append(entry)
-    entries = [entry for entries in listed.values() for entry in entries]
-    return {"shared": left_out, "contradicted": len(listed), "list": entries[:LISTED]}
+            entry |= {name: float(splice_score(scored.scores[name][index][None])[0]) for name in self._systems}
+            self._listed.setdefault(tuple(place.values()), []).append(entry)
 
+    def report(self) -> dict[str, Any]:
+        """What was counted.
 
-def _listed(
-    found: dict[tuple[str, str], NDArray[np.intp]],
-    pooled: Pooled,
-    genes: Sequence[GeneScores],
-    systems: tuple[str, str],
-) -> list[dict[str, Any]]:
-    """Errors with their places, the largest change in log-odds first."""
-    at = np.concatenate(list(found.values()))
-    kinds = [kind for kind, where in found.items() for _ in range(len(where))]
-    column = np.array([CLASSES.index(name) for name, _ in kinds], dtype=np.intp)
-    before, after = (pooled.scores[system][at, column].astype(np.float64) for system in systems)
-    order = np.argsort(-np.abs(_log_odds(after) - _log_odds(before)), kind="stable")[:LISTED]
-    ends = np.cumsum(pooled.lengths)
-    out = []
-    for i in order:
-        owner = int(np.searchsorted(ends, at[i], side="right"))
-        scored = genes[owner]
-        index = np.flatnonzero(pooled.kept[owner])[at[i] - (ends[owner] - pooled.lengths[owner])]
-        assert scored.gene is not None
-        name, error = kinds[i]
-        entry: dict[str, Any] = {
-            "gene_id": scored.gene_id,
-            "chrom": scored.chrom,
-            "strand": scored.gene.strand,
-            "position": scored.gene.genomic(int(index)) + 1,
-            "class": name,
-            "error": error,
-            systems[0]: float(before[i]),
-            systems[1]: float(after[i]),
-        }
-        if scored.genome_build:
-            entry["genome_build"] = scored.genome_build
-        out.append(entry)
-    return out
+        Returns:
+            JSON-ready: `shared`, how many positions were there once more and do not count again; `contradicted`,
+            positions that do not count at all, because one gene has a site where another has none or one of the other
+            class; `list` of these, at most `LISTED` entries: gene_id, chrom, strand, position (1-based genomic), class
+            and the probability of a site by each system, and genome_build where it is known.
+        """
+        entries = [entry for entries in self._listed.values() for entry in entries]
+        return {"shared": self._shared, "contradicted": len(self._listed), "list": entries[:LISTED]}
 
 
 def _log_odds(probability: Floats) -> Floats:

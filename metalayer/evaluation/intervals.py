@@ -18,7 +18,8 @@ import numpy as np
 from scipy.special import stdtrit
 
 from metalayer.errors import EvaluationError
-from metalayer.evaluation.metrics import Floats, Pooled
+from metalayer.evaluation.metrics import Floats
+from metalayer.evaluation.sample import Sample
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR
 from metalayer.settings.sections import EvaluateConfig
 
@@ -29,6 +30,9 @@ POWER = 0.8
 """Chance with which a gain is to be found, where a report says which gains could be found."""
 STATED_GAIN = 0.005
 """The gain for which a report says how many clusters would find it: one that real retrainings differ by."""
+
+_DRAWN_AT_ONCE = 100
+"""Resamples."""
 
 Estimate = dict[str, float | None]
 
@@ -47,26 +51,30 @@ class Resamples:
     carriers: Mapping[str, int]
 
     @classmethod
-    def of(cls, pooled: Pooled, config: EvaluateConfig) -> Resamples:
+    def of(cls, sample: Sample, config: EvaluateConfig) -> Resamples:
         """Draw clusters with replacement.
 
         A resample without a donor or an acceptor, on which average precision is not defined, is drawn again:
         intervals are conditional on both being there.
         """
-        sites = pooled.sites_by_cluster()
+        sites = sample.sites_by_cluster()
         carriers = {CLASSES[c]: int(np.count_nonzero(n)) for c, n in zip((DONOR, ACCEPTOR), sites, strict=True)}
-        n_clusters = len(pooled.sizes)
-        sample = np.ones((1, n_clusters))
+        n_clusters = len(sample.sizes)
         if min(carriers.values()) < MIN_CLUSTERS:
-            return cls(sample, carriers)
+            return cls(np.ones((1, n_clusters)), carriers)
         rng = np.random.default_rng(config.seed)
-        drawn = np.empty((config.n_bootstrap, n_clusters))
-        todo = np.arange(len(drawn))
+        weights = np.ones((1 + config.n_bootstrap, n_clusters))
+        todo = np.arange(1, len(weights))
         for _ in range(1000):
-            drawn[todo] = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=len(todo))
-            todo = todo[np.any([drawn[todo] @ counts == 0 for counts in sites], axis=0)]
+            again = []
+            for start in range(0, len(todo), _DRAWN_AT_ONCE):
+                rows = todo[start : start + _DRAWN_AT_ONCE]
+                drawn = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=len(rows))
+                weights[rows] = drawn
+                again.append(rows[np.any([drawn @ counts == 0 for counts in sites], axis=0)])
+            todo = np.concatenate(again)
             if not len(todo):
-                return cls(np.concatenate([sample, drawn]), carriers)
+                return cls(weights, carriers)
         raise EvaluationError(f"resamples of {n_clusters} gene clusters: too few of them have a donor and an acceptor")
 
     @property

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 
 from metalayer.errors import EvaluationError
-from metalayer.evaluation.breakdown import by_base_score, by_chromosome, by_paralog
-from metalayer.evaluation.calls import SiteCalls, error_report, overlap_report
+from metalayer.evaluation.breakdown import ByBaseScore, ByGroup
+from metalayer.evaluation.calls import Errors, Overlaps, SiteCalls
+from metalayer.evaluation.counts import SiteScores, SystemCounts, counted
 from metalayer.evaluation.intervals import POWER, STATED_GAIN, Resamples
-from metalayer.evaluation.metrics import TARGETS, CalibrationCounts, Floats, GeneScores, Pooled, metric_values
+from metalayer.evaluation.metrics import TARGETS, GeneScores
+from metalayer.evaluation.ranks import GroupRanks
+from metalayer.evaluation.sample import Sample
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR
 from metalayer.settings.sections import EvaluateConfig
 
@@ -20,7 +23,7 @@ CHAMPION_METRICS = ("pr_auc_splice", "ap_donor", "ap_acceptor")
 
 
 def evaluate(
-    genes: Sequence[GeneScores],
+    genes: Collection[GeneScores],
     config: EvaluateConfig,
     reference: str = "base",
     candidate: str = "meta",
@@ -30,7 +33,7 @@ def evaluate(
     """Compare systems on the same genes.
 
     Args:
-        genes: each with scores of `reference`, `candidate` and perhaps others.
+        genes: each with scores of `reference`, `candidate` and perhaps others; read several times, one at a time.
         config: bootstrap resamples, coverage, k.
         reference: what the candidate is compared with.
         candidate: what is judged.
@@ -38,27 +41,52 @@ def evaluate(
         related_genes: ids of genes that belong together beyond what their places say, as in a split's manifest.
 
     Returns:
-        unit, genes, clusters (of genes, see `Pooled`), clusters_with (sites, by class), clusters_needed, positions,
+        unit, genes, clusters (of genes, see `Sample`), clusters_with (sites, by class), clusters_needed, positions,
         sites, metrics by system, `intervals` by system, `difference` (candidate minus reference, paired),
         `resolution` (what gain could be shown, see `Resamples`), `overlaps` (positions of several genes, see
-        `calls.overlap_report`), `errors` (fixed and made, see
-        `calls.error_report`), `confusion`, `by_chromosome`, `by_paralog`, `by_base_score` (see `breakdown`),
+        `calls.Overlaps`), `errors` (fixed and made, see
+        `calls.Errors`), `confusion`, `by_chromosome`, `by_paralog`, `by_base_score` (see `breakdown`),
         `curves`; JSON-ready. Bounds of intervals are None where fewer than `clusters_needed` clusters carry donors,
         or acceptors.
 
     Raises:
         EvaluationError: no gene, no donor or acceptor, or probabilities that are none.
     """
-    systems = list(dict.fromkeys([reference, candidate, *(genes[0].scores if genes else ())]))
-    pooled = Pooled.of(genes, systems, related_genes)
-    resamples, confidence = Resamples.of(pooled, config), config.confidence
-    values = {name: metric_values(pooled, name, resamples.weights, config.top_k_values) for name in systems}
+    first = next(iter(genes), None)
+    systems = list(dict.fromkeys([reference, candidate, *(first.scores if first else ())]))
+    sample = Sample.of(genes, systems, related_genes)
+    resamples, confidence = Resamples.of(sample, config), config.confidence
+    sites = SiteScores.read(genes, sample, systems, (reference, candidate))
+    counts = {name: SystemCounts(sites, name, sample) for name in systems}
+    facts = [(gene.chrom, gene.paralog, gene.gene is not None) for gene in genes]
+    everywhere = np.ones(len(sites.labels), dtype=bool)
+    curves = {
+        name: {target: GroupRanks(one.hits(sites, target, everywhere)) for target in TARGETS}
+        for name, one in counts.items()
+    }
+    by_chromosome = ByGroup.chromosomes([chrom for chrom, *_ in facts], sites, counts)
+    by_paralog = ByGroup.paralogs([paralog for _, paralog, _ in facts], sites, counts)
+    by_base_score = ByBaseScore(reference, candidate)
+    overlaps = Overlaps(sample, systems)
+    errors = Errors(reference, candidate, sites.calls, listed=all(placed for *_, placed in facts))
+    for part in sample.parts(genes, systems):
+        reached = {name: one.add(part) for name, one in counts.items()}
+        for name, targets in curves.items():
+            for target, ranks in targets.items():
+                ranks.add(reached[name][target])
+        for groups in (by_chromosome, by_paralog):
+            groups.add(part, reached)
+        calls = SiteCalls.of(part, sites.calls)
+        errors.add(part, calls)
+        by_base_score.add(part, calls)
+        overlaps.add(part)
+    values = {name: one.metric_values(resamples.weights, config.top_k_values) for name, one in counts.items()}
     report: dict[str, Any] = {
         "unit": unit,
-        "genes": pooled.genes,
+        "genes": sample.genes,
         **resamples.facts(),
-        "positions": len(pooled.labels),
-        "sites": {CLASSES[c]: int((pooled.labels == c).sum()) for c in (DONOR, ACCEPTOR)},
+        "positions": int(sample.lengths.sum()),
+        "sites": {CLASSES[c]: int(n) for c, n in zip((DONOR, ACCEPTOR), sample.sites.sum(axis=0), strict=True)},
         "confidence": config.confidence,
         "resamples": config.n_bootstrap,
     }
@@ -73,19 +101,22 @@ def evaluate(
         metric: resamples.resolution(values[candidate][metric] - values[reference][metric], confidence)
         for metric in CHAMPION_METRICS
     }
-    calls = SiteCalls.of(pooled, [reference, candidate])
-    report["overlaps"] = overlap_report(pooled, genes)
-    report["errors"] = error_report(pooled, genes, calls, reference, candidate)
-    report["confusion"] = {name: pooled.confusion(name) for name in systems}
-    report["by_chromosome"] = by_chromosome(pooled, genes)
-    report["by_paralog"] = by_paralog(pooled, genes)
-    report["by_base_score"] = by_base_score(pooled, calls, reference, candidate)
-    report["curves"] = {name: _curves(pooled, name) for name in systems}
+    report["overlaps"] = overlaps.report()
+    report["errors"] = errors.report()
+    report["confusion"] = {name: one.confusion.tolist() for name, one in counts.items()}
+    report["by_chromosome"] = by_chromosome.report()
+    report["by_paralog"] = by_paralog.report()
+    report["by_base_score"] = by_base_score.report()
+    report["curves"] = {
+        name: {target: ranks.curve(CURVE_POINTS) for target, ranks in curves[name].items()}
+        | {"reliability": one.calibration.reliability()}
+        for name, one in counts.items()
+    }
     return report
 
 
 def compare_champion(
-    genes: Sequence[GeneScores],
+    genes: Collection[GeneScores],
     config: EvaluateConfig,
     related_genes: Sequence[Sequence[str]] = (),
     confidence: float | None = None,
@@ -110,33 +141,14 @@ def compare_champion(
             "the champion was trained or validated on every test gene, so it cannot be compared with; test on other "
             "genes (split.test_chroms)"
         )
-    pooled = Pooled.of(genes, ["meta", "champion"], related_genes)
-    resamples = Resamples.of(pooled, config)
+    sample, counts = counted(genes, ["meta", "champion"], related_genes)
+    resamples = Resamples.of(sample, config)
     values = {}
-    for name in ("meta", "champion"):
-        found = metric_values(pooled, name, resamples.weights, ())
+    for name, one in counts.items():
+        found = one.metric_values(resamples.weights, ())
         values[name] = {metric: found[metric] for metric in CHAMPION_METRICS}
     return {
         **resamples.facts(),
         **{name: {metric: float(drawn[0]) for metric, drawn in found.items()} for name, found in values.items()},
         "difference": resamples.of_differences(values["meta"], values["champion"], confidence or config.confidence),
     }
-
-
-def _curves(pooled: Pooled, system: str) -> dict[str, Any]:
-    """Precision-recall curves of each target and the reliability bins."""
-    curves: dict[str, Any] = {target: _pr_curve(*pooled.ranking(system, target)) for target in TARGETS}
-    positive, score = pooled.ranking(system, "splice")
-    curves["reliability"] = CalibrationCounts(positive, score, pooled.cluster, len(pooled.sizes)).reliability()
-    return curves
-
-
-def _pr_curve(positive: np.ndarray, score: Floats) -> dict[str, list[float]]:
-    """Recall and precision at the scores of positives, thinned to `CURVE_POINTS`."""
-    thresholds = np.unique(score[positive])[::-1]
-    if len(thresholds) > CURVE_POINTS:
-        thresholds = thresholds[np.linspace(0, len(thresholds) - 1, CURVE_POINTS).astype(int)]
-    true_scores, all_scores = np.sort(score[positive]), np.sort(score)
-    hits = len(true_scores) - np.searchsorted(true_scores, thresholds, side="left")
-    called = len(all_scores) - np.searchsorted(all_scores, thresholds, side="left")
-    return {"recall": (hits / len(true_scores)).tolist(), "precision": (hits / called).tolist()}

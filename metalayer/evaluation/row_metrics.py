@@ -16,13 +16,13 @@ from metalayer.errors import ConfigError, EvaluationError
 from metalayer.evaluation.metrics import (
     TARGETS,
     CalibrationCounts,
-    RankCounts,
     ap_name,
     check_probabilities,
     confusion_counts,
     log_losses,
     ranking,
 )
+from metalayer.evaluation.ranks import RankCounts
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
 
 _CHUNK_ROWS = 1 << 18
@@ -169,13 +169,12 @@ def _counts(
 ) -> tuple[NDArray[np.intp], CalibrationCounts, float]:
     """Confusion (C, C), calibration of P(donor) + P(acceptor) and log losses, added up chunk by chunk."""
     confusion = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.intp)
-    calibration = CalibrationCounts(np.empty(0, bool), np.empty(0), np.empty(0, np.intp), 1)
+    calibration = CalibrationCounts(1)
     loss = 0.0
     for rows in _chunks(len(labels)):
         loss += float(log_losses(labels[rows], probabilities[rows]).sum())
         confusion += confusion_counts(labels[rows], probabilities[rows])
-        site, score = ranking(labels[rows], probabilities[rows], "splice")
-        calibration.add(CalibrationCounts(site, score, np.zeros(len(score), np.intp), 1))
+        calibration.add(0, *ranking(labels[rows], probabilities[rows], "splice"))
     return confusion, calibration, loss
 
 

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metalayer.evaluation.calls import SITE_CLASSES
-from metalayer.evaluation.metrics import LOWER_IS_BETTER, RECALL_PERCENTS, TARGETS, ap_name
+from metalayer.evaluation.metrics import LOWER_IS_BETTER, TARGETS, ap_name
+from metalayer.evaluation.ranks import RECALL_PERCENTS
 
 HEADER = ("metric", "base", "meta", "meta - base")
 METRICS = (

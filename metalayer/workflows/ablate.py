@@ -24,6 +24,7 @@ from metalayer.evaluation.ablation import Resampled, ablation_table, compare_var
 from metalayer.evaluation.calls import SITE_CLASSES
 from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.plots import ablation_png
+from metalayer.evaluation.scored_genes import ScoresOnDisk
 from metalayer.files import only_one, publish_file, sha256
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
@@ -189,13 +190,13 @@ def ablate(
                 _run(folder / RUNS / variant.name / f"seed-{seed}", variant, seed, store, files, judged_by)
         outcomes = {variant.name: None if variant.errors else variant.outcomes for variant in planned}
         compared = compare_variants(base, outcomes, resamples, judged_by.confidence)
-        labels = np.concatenate([gene.labels for gene in genes])
+        classes = np.sum([np.bincount(gene.labels, minlength=len(CLASSES)) for gene in genes], axis=0)
         report: dict[str, Any] = {
             "unit": "positions",
             "genes": len(genes),
             **resamples.facts(),
-            "positions": len(labels),
-            "sites": {name: int((labels == CLASSES.index(name)).sum()) for name in SITE_CLASSES},
+            "positions": int(np.sum(classes)),
+            "sites": {name: int(n) for name, n in zip(SITE_CLASSES, classes, strict=False)},
             "confidence": judged_by.confidence,
             "resamples": judged_by.n_bootstrap,
             "seeds": seeds,
@@ -306,19 +307,22 @@ def _test_genes(
     return store
 
 
-def _base_genes(store: TrackStore) -> list[GeneScores]:
-    return [
-        GeneScores(
-            track.gene.gene_id,
-            track.gene.interval.chrom,
-            track.labels,
-            {"base": base_probabilities(track.scores)},
-            track.gene,
-            track.paralog,
-            store.genome_build,
-        )
-        for track in store.read_many(list(store.genes()))
-    ]
+def _base_genes(store: TrackStore) -> ScoresOnDisk:
+    return ScoresOnDisk(
+        (
+            GeneScores(
+                track.gene.gene_id,
+                track.gene.interval.chrom,
+                track.labels,
+                {"base": base_probabilities(track.scores)},
+                track.gene,
+                track.paralog,
+                store.genome_build,
+            )
+            for track in store.read_many(list(store.genes()))
+        ),
+        ["base"],
+    )
 
 
 def _run(

@@ -7,21 +7,27 @@ feature schema, the answers that were kept with it are looked up (`evaluation.an
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from metalayer.data.dataset import RowTable
 from metalayer.data.same_genes import KnownGene, same_as, seen_by
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import EvaluationError, MetalayerError, ModelError
 from metalayer.evaluation.answers import Answers, clipped, gene_key
-from metalayer.evaluation.metrics import GeneScores, Pooled, average_precision
+from metalayer.evaluation.columns import GeneColumns
+from metalayer.evaluation.counts import counted
+from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import compare_champion
+from metalayer.evaluation.scored_genes import MadeOf
 from metalayer.inference import Predictor
-from metalayer.schema import ROWS
+from metalayer.schema import CLASSES, ROWS
 from metalayer.settings.run import RunConfig
 
 logger = logging.getLogger(__name__)
@@ -151,7 +157,7 @@ def _compared(champion: Champion, genes: TestGenes, config: RunConfig, *, kept_f
 
 def _answers(
     champion: Champion, genes: TestGenes, config: RunConfig, *, kept_first: bool
-) -> tuple[list[GeneScores], dict[str, Any]]:
+) -> tuple[Collection[GeneScores], dict[str, Any]]:
     """Candidate and champion on the genes that the champion never saw, and what is to be said of that.
 
     Raises:
@@ -167,51 +173,60 @@ def _answers(
     raise EvaluationError("; ".join(errors))
 
 
-def _by_files(champion: Champion, genes: TestGenes, config: RunConfig) -> tuple[list[GeneScores], dict[str, Any]]:
+def _by_files(champion: Champion, genes: TestGenes, config: RunConfig) -> tuple[Collection[GeneScores], dict[str, Any]]:
     predictor = Predictor.load(champion.bundle(), config.train.device)
     trained = seen_by(predictor.info)
     if not trained:
         raise ModelError("its model.json does not say which genes it was trained on")
     test = [KnownGene(one.gene_id, one.gene, one.genome_build, one.letters) for one in genes.scored]
     seen = same_as(test, trained)
-    unseen = [gene for gene in genes.scored if gene.gene_id not in seen]
+    unseen = [number for number, gene in enumerate(test) if gene.gene_id not in seen]
     if not unseen:
         raise EvaluationError("it was trained or validated on every test gene; test on other genes (split.test_chroms)")
+    theirs: Callable[[int], NDArray[np.float32]]
     if genes.store is not None:
-        theirs = {
-            track.gene.gene_id: predictor.predict_gene_track(track)
-            for track in genes.store.read_many([gene.gene_id for gene in unseen])
-        }
+        answers = GeneColumns({CHAMPION: (np.float32, (len(CLASSES),))})
+        for track in genes.store.read_many([test[number].gene_id for number in unseen]):
+            answers.append(**{CHAMPION: predictor.predict_gene_track(track)})
+        place = {number: i for i, number in enumerate(unseen)}
+
+        def theirs(number: int) -> NDArray[np.float32]:
+            return answers.read(CHAMPION, place[number])
     else:
-        answers = predictor.calibrated(predictor.row_log_probabilities(genes.table.features, genes.table.windows), ROWS)
-        theirs = {gene_id: answers[at] for gene_id, _, at in genes.table.by_gene()}
-    both = [
-        replace(gene, scores={CANDIDATE: gene.scores[CANDIDATE], CHAMPION: theirs[gene.gene_id]}) for gene in unseen
-    ]
+        rows = predictor.calibrated(predictor.row_log_probabilities(genes.table.features, genes.table.windows), ROWS)
+        at = {gene_id: at for gene_id, _, at in genes.table.by_gene()}
+
+        def theirs(number: int) -> NDArray[np.float32]:
+            return rows[at[test[number].gene_id]]
+
+    both = MadeOf(genes.scored, lambda number, gene: _both(gene, partial(theirs, number)), set(unseen))
     return both, {"by": "its files", "genes_it_was_trained_on": len(genes.scored) - len(unseen)}
 
 
 def _by_kept_answers(
     champion: Champion, genes: TestGenes, _config: RunConfig
-) -> tuple[list[GeneScores], dict[str, Any]]:
+) -> tuple[Collection[GeneScores], dict[str, Any]]:
     kept = champion.answers()
-    keys = {gene_key(gene): gene for gene in genes.scored}
-    common = {key: gene for key, gene in keys.items() if key in kept.genes}
+    keys = [gene_key(gene) for gene in genes.scored]
+    common = {number for number, key in enumerate(keys) if key in kept.genes}
     if not common:
         raise EvaluationError(
             "none of the answers kept with it are on the test genes: it was evaluated on other genes, or these "
             "have other letters, labels or base scores now"
         )
-    both = [
-        replace(gene, scores={CANDIDATE: gene.scores[CANDIDATE], CHAMPION: kept.of(key)})
-        for key, gene in common.items()
-    ]
+    both = MadeOf(genes.scored, lambda number, gene: _both(gene, partial(kept.of, keys[number])), common)
     found = clipped(both, [CANDIDATE, CHAMPION], kept.floor)
     return found.genes, {"by": "answers kept with it", "floor": kept.floor, "exact_to": found.bound}
 
 
-def _lead(both: Sequence[GeneScores]) -> float:
+def _both(gene: GeneScores, theirs: Callable[[], NDArray[np.float32]]) -> dict[str, Callable[[], NDArray[np.float32]]]:
+    """Answers of candidate and champion on a gene, when they are asked for."""
+    return {CANDIDATE: lambda: gene.scores[CANDIDATE], CHAMPION: theirs}
+
+
+def _lead(both: Collection[GeneScores]) -> float:
     """PR-AUC of splice sites of the champion above that of the candidate."""
-    pooled = Pooled.of(both, [CANDIDATE, CHAMPION])
-    theirs, ours = (average_precision(*pooled.ranking(name, "splice")) for name in (CHAMPION, CANDIDATE))
+    sample, counts = counted(both, [CANDIDATE, CHAMPION])
+    alike = np.ones((1, len(sample.sizes)))
+    ours, theirs = (float(counts[name].metric_values(alike, ())["pr_auc_splice"][0]) for name in (CANDIDATE, CHAMPION))
     return theirs - ours

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from metalayer.evaluation.answers import test_set_digest, write_answers
 from metalayer.evaluation.looks import widened
 from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import evaluate
+from metalayer.evaluation.scored_genes import ScoresOnDisk
 from metalayer.files import publish_file
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 GOLDEN, ANSWERS, EVALUATION = "golden.parquet", "answers.parquet", "evaluation.json"
 GOLDEN_ROWS = 64
+SYSTEMS = ("base", "meta", "uncalibrated")
 
 
 def evaluate_bundle(
@@ -74,8 +76,8 @@ def evaluate_bundle(
     store = open_tracks(tracks)
     tracked = [gene_id for gene_id in test_genes if store and gene_id in store]
     untracked = [gene_id for gene_id in test_genes if gene_id not in set(tracked)]
-    position_genes = score_positions(predictor, store, tracked) if store else []
-    row_answers: list[GeneScores] = []
+    position_genes: Sequence[GeneScores] = score_positions(predictor, store, tracked) if store else []
+    row_answers: Sequence[GeneScores] = []
     if predictor.masks_rows:
         logger.info("rows: %s", predictor.note(ROWS))
         row_answers = score_positions(predictor, store, tracked, ROWS) if store else []
@@ -129,7 +131,7 @@ def _score_rows(predictor: Predictor, table: RowTable) -> list[GeneScores]:
     base = base_probabilities(table.features[:, : len(CLASSES)])
     out = []
     for gene_id, chrom, at in table.by_gene():
-        scores = {"base": base[at], "meta": meta[at], "uncalibrated": np.exp(log_p[at])}
+        scores = dict(zip(SYSTEMS, (base[at], meta[at], np.exp(log_p[at])), strict=True))
         letters = content_hash(table.windows[at])
         out.append(GeneScores(gene_id, chrom, table.labels[at].astype(np.uint8), scores, letters=letters))
     return out
@@ -137,23 +139,22 @@ def _score_rows(predictor: Predictor, table: RowTable) -> list[GeneScores]:
 
 def score_positions(
     predictor: Predictor, store: TrackStore, gene_ids: Sequence[str], way: str = POSITIONS
-) -> list[GeneScores]:
+) -> ScoresOnDisk:
     """Base, meta and uncalibrated meta at every exon base of each gene, answered in a way of asking."""
-    out = []
+    return ScoresOnDisk(_scored(predictor, store, gene_ids, way), SYSTEMS)
+
+
+def _scored(predictor: Predictor, store: TrackStore, gene_ids: Sequence[str], way: str) -> Iterator[GeneScores]:
     for number, track in enumerate(store.read_many(list(gene_ids)), start=1):
         log_p = predictor.log_probabilities(track, way)
-        scores = {
-            "base": base_probabilities(track.scores),
-            "meta": predictor.calibrated(log_p, way),
-            "uncalibrated": np.exp(log_p),
-        }
+        answers = (base_probabilities(track.scores), predictor.calibrated(log_p, way), np.exp(log_p))
         gene = track.gene
         place = (gene, track.paralog, store.genome_build)
         letters = content_hash(track.tokens)
-        out.append(GeneScores(gene.gene_id, gene.interval.chrom, track.labels, scores, *place, letters))
+        scores = dict(zip(SYSTEMS, answers, strict=True))
+        yield GeneScores(gene.gene_id, gene.interval.chrom, track.labels, scores, *place, letters)
         if number % 10 == 0 or number == len(gene_ids):
             logger.info("scored %d of %d test genes", number, len(gene_ids))
-    return out
 
 
 def _write_golden(bundle: Path, table: RowTable, path: Path) -> None:

@@ -16,6 +16,7 @@ from metalayer.data.same_genes import Same, known_genes, same_as, seen_by
 from metalayer.data.score_files import ScoreFile
 from metalayer.errors import ArtifactError
 from metalayer.evaluation.report import evaluate
+from metalayer.evaluation.scored_genes import Chained
 from metalayer.evaluation.tables import builds_note
 from metalayer.files import publish_file
 from metalayer.gene_groups import related
@@ -91,9 +92,7 @@ def evaluate_scores(
         together = related(table.values())
         by_way: dict[str, dict[str, Any]] = {}
         for way in WAYS if predictor.masks_rows else (POSITIONS,):
-            scored = [
-                one for file in files for one in score_positions(predictor, file.store, list(file.store.genes()), way)
-            ]
+            scored = Chained([score_positions(predictor, file.store, list(file.store.genes()), way) for file in files])
             by_way[way] = evaluate(scored, config or EvaluateConfig(), unit="positions", related_genes=together)
     report = by_way[POSITIONS]
     report |= builds | {
