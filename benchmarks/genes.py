@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from metalayer.data.score_files import ScoreFile
-from metalayer.evaluation.calibration import mixed, shrinkage_factors
+from metalayer.evaluation.calibration import Corrections, mixed
 from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import evaluate
 from metalayer.inference.predictor import base_probabilities
@@ -78,13 +78,10 @@ def stack(scores: Path, weak: str, strong: str, folder: Path) -> None:
             for a, b in zip(*tracks, strict=True)
         ]
 
-    train = both("chr1")
-    factors = shrinkage_factors(
-        np.log(np.concatenate([gene[2] for gene in train])),
-        np.log(np.concatenate([gene[3] for gene in train])),
-        np.concatenate([gene[1] for gene in train]),
-        np.repeat(np.arange(len(train)), [len(gene[1]) for gene in train]),
-    )
+    corrections = Corrections()
+    for _, labels, a, b in both("chr1"):
+        corrections.add(np.log(a), np.log(b), labels)
+    factors = corrections.shrinkage_factors()
     genes = [
         GeneScores(
             name, "3", labels, {"base": a, "meta": np.exp(mixed(np.log(a), np.log(b), factors)).astype(np.float32)}

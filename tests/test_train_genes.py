@@ -12,7 +12,7 @@ import pytest
 
 from metalayer import cli
 from metalayer.core import MetaLayerConfig
-from metalayer.evaluation.calibration import mixed, shrinkage_factors
+from metalayer.evaluation.calibration import Corrections, mixed
 from metalayer.inference import Predictor
 from metalayer.models.bundle import load_model
 from metalayer.schema import ACCEPTOR, BASE_SCORES, NEITHER
@@ -163,6 +163,15 @@ def test_genes_on_both_sides_are_refused(simulation: Path, tmp_path: Path, capsy
     renamed.write_parquet(tmp_path / "renamed.parquet")
     assert train(files[:2], tmp_path / "m", "--valid-scores", str(tmp_path / "renamed.parquet")) == 2
     assert "overlaps" in capsys.readouterr().err
+
+
+def shrinkage_factors(
+    log_base: np.ndarray, log_p: np.ndarray, labels: np.ndarray, genes: np.ndarray
+) -> tuple[float, float]:
+    found = Corrections()
+    for gene in np.unique(genes):
+        found.add(log_base[genes == gene], log_p[genes == gene], labels[genes == gene])
+    return found.shrinkage_factors()
 
 
 def test_the_shrinkage_factor_of_a_correction_is_what_genes_support() -> None:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from metalayer import cli
-from metalayer.evaluation.calibration import Calibration, beyond_chance, fit, shrinkage_factors
+from metalayer.evaluation.calibration import Calibration, Corrections, beyond_chance, fit
 from metalayer.gene_track import GeneTrack
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
@@ -186,13 +186,17 @@ def made_up(n_genes: int, seed: int, scale: float) -> tuple[np.ndarray, np.ndarr
     return sure, labels, np.repeat(np.arange(n_genes), 2000)
 
 
+def by_gene(p: np.ndarray, labels: np.ndarray, genes: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, None]]:
+    return [(p[genes == gene], labels[genes == gene], None) for gene in np.unique(genes)]
+
+
 def test_a_calibration_is_beyond_chance_where_other_genes_would_gain() -> None:
     off, labels, genes = made_up(10, 0, 2.0)
-    assert beyond_chance(fit(off, labels), off, labels, genes)
-    assert not beyond_chance(fit(off, labels), off, labels, np.zeros_like(genes))  # one gene shows nothing
-    assert not beyond_chance(Calibration(), off, labels, genes)
+    assert beyond_chance(fit(off, labels), by_gene(off, labels, genes))
+    assert not beyond_chance(fit(off, labels), [(off, labels, None)])  # one gene shows nothing
+    assert not beyond_chance(Calibration(), by_gene(off, labels, genes))
     found = [
-        beyond_chance(fit(right, labels), right, labels, genes)
+        beyond_chance(fit(right, labels), by_gene(right, labels, genes))
         for right, labels, genes in (made_up(6, seed, 1.0) for seed in range(20))
     ]
     assert sum(found) <= 1
@@ -202,7 +206,7 @@ def test_a_calibration_is_beyond_chance_where_other_genes_would_gain() -> None:
     labels[extra] = right[extra, :2].argmax(axis=1)
     calibration = fit(right, labels)
     assert calibration.bias != (0.0, 0.0, 0.0)
-    assert not beyond_chance(calibration, right, labels, genes)
+    assert not beyond_chance(calibration, by_gene(right, labels, genes))
 
 
 def test_where_a_model_corrects_nothing_no_factor_is_drawn_from_rounding() -> None:
@@ -210,4 +214,8 @@ def test_where_a_model_corrects_nothing_no_factor_is_drawn_from_rounding() -> No
     rounded = base + np.random.default_rng(1).normal(scale=1e-7, size=base.shape)
     labels = np.full(5000, NEITHER)
     labels[:50] = 0
-    assert shrinkage_factors(base, rounded, labels, np.arange(5000) // 500) == (0.0, 0.0)
+    found = Corrections()
+    for start in range(0, 5000, 500):
+        at = slice(start, start + 500)
+        found.add(base[at], rounded[at], labels[at])
+    assert found.shrinkage_factors() == (0.0, 0.0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,24 @@ from metalayer.data.loaders import RowPart
 from metalayer.data.tracks import TrackStore
 from metalayer.data.variant_weights import VariantWeights
 from metalayer.errors import SplitError
-from metalayer.evaluation.calibration import Calibration, beyond_chance, fit, mixed, shrinkage_factors
+from metalayer.evaluation.calibration import (
+    Calibration,
+    Corrections,
+    Labelled,
+    beyond_chance,
+    fit,
+    fit_parts,
+    mixed,
+)
+from metalayer.evaluation.columns import GeneColumns
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
-from metalayer.schema import POSITIONS, ROWS, WAYS
+from metalayer.schema import CLASSES, POSITIONS, ROWS, WAYS
 from metalayer.training.parts import Part
 
 logger = logging.getLogger(__name__)
+
+_BASE, _MODEL, _LABELS = "base", "model", "labels"
 
 
 def calibrate(predictor: Predictor, valid: Part, weights: VariantWeights | None = None) -> dict[str, dict[str, Any]]:
@@ -78,21 +89,29 @@ def _fitted_on_genes(
     doubtful: Mapping[str, NDArray[np.int64]],
 ) -> dict[str, Any]:
     logger.info("calibrating answers for %s on all positions of %d validation genes", way, len(gene_ids))
-    answers, bases, labels, left_out = [], [], [], 0
+    corrections, left_out = Corrections(), 0
+    scores = (np.float32, (len(CLASSES),))
+    genes = GeneColumns({_BASE: scores, _MODEL: scores, _LABELS: (np.uint8, ())})
     for track in store.read_many(list(gene_ids)):
         gene_id = track.gene.gene_id
         out = np.union1d(doubtful.get(gene_id, []), store.contradicted(gene_id)).astype(np.int64)
-        answers.append(np.delete(predictor.log_probabilities(track, way), out, axis=0))
-        bases.append(np.delete(np.log(base_probabilities(track.scores)), out, axis=0))
-        labels.append(np.delete(track.labels, out))
+        log_p = np.delete(predictor.log_probabilities(track, way), out, axis=0)
+        log_base = np.delete(np.log(base_probabilities(track.scores)), out, axis=0)
+        labels = np.delete(track.labels, out)
+        corrections.add(log_base, log_p, labels)
+        genes.append(**{_BASE: log_base, _MODEL: log_p, _LABELS: labels})
         left_out += len(out)
-    log_p, log_base, truth = np.concatenate(answers), np.concatenate(bases), np.concatenate(labels)
-    genes = np.repeat(np.arange(len(answers)), [len(answer) for answer in answers])
-    shrinkage = shrinkage_factors(log_base, log_p, truth, genes)
+    shrinkage = corrections.shrinkage_factors()
     predictor.model.calibrator(way).set_shrinkage(*shrinkage)
-    probabilities = np.exp(mixed(log_base, log_p, shrinkage))
-    calibration = fit(probabilities, truth)
-    if not calibration.reason and not any(shrinkage) and not beyond_chance(calibration, probabilities, truth, genes):
+    for number in range(len(genes)):
+        shrunk = mixed(genes.read(_BASE, number), genes.read(_MODEL, number), shrinkage)
+        genes.replace(_MODEL, number, np.exp(shrunk))
+
+    def probabilities() -> Iterator[Labelled]:
+        return ((genes.read(_MODEL, number), genes.read(_LABELS, number), None) for number in range(len(genes)))
+
+    calibration = fit_parts(probabilities)
+    if not calibration.reason and not any(shrinkage) and not beyond_chance(calibration, probabilities()):
         calibration = Calibration(reason="answers are the base's, which the validation genes do not show to be off")
     return _put(predictor, way, calibration, "positions", left_out, shrinkage)
 
