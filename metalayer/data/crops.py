@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -38,6 +38,7 @@ HARD_SCORE = 0.1
 """A position that is no site is a hard negative if the base says donor or acceptor with this or more."""
 _FEATURE_SAMPLE = 200_000
 """Positions from which a model's normalisation is fitted, beside the sites and hard negatives."""
+_STRETCH = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,22 @@ class GeneArrays:
                 arrays["weights"][start:end][store.contradicted(track.gene.gene_id)] = 0.0
         return cls(tuple(there), starts, **arrays)  # type: ignore[arg-type]
 
+    def sites(self) -> NDArray[np.int64]:
+        """Positions that are a donor or an acceptor, ascending."""
+        return self._where(lambda at: self.labels[at] != NEITHER)
+
     def hard_positions(self) -> NDArray[np.int64]:
         """Sites and hard negatives, ascending."""
-        return np.flatnonzero((self.labels != NEITHER) | (self.scores[:, :NEITHER].max(axis=1) >= HARD_SCORE))
+        return self._where(
+            lambda at: (self.labels[at] != NEITHER) | (self.scores[at, :NEITHER].max(axis=1) >= HARD_SCORE)
+        )
+
+    def _where(self, chosen: Callable[[slice], NDArray[np.bool_]]) -> NDArray[np.int64]:
+        """Positions that are chosen, a stretch at a time."""
+        found = [np.empty(0, np.int64)]
+        for start in range(0, len(self), _STRETCH):
+            found.append(start + np.flatnonzero(chosen(slice(start, start + _STRETCH))))
+        return np.concatenate(found)
 
 
 @dataclass(frozen=True)
@@ -232,8 +246,9 @@ class CropLoader:
             )
         self.weights = np.broadcast_to(np.float32(1.0), len(genes)) if genes.weights is None else genes.weights
         """Of all positions, float32 (N,), beside what they stand for in an epoch."""
-        is_site = (genes.labels != NEITHER) & (self.weights > 0)
-        if not is_site.any():
+        sites = genes.sites()
+        weight = float(self.weights[sites].sum(dtype=np.float64))
+        if not weight > 0:
             raise TrainingError(
                 f"{len(genes.gene_ids)} genes with per-nucleotide scores and letters have no site among them; check "
                 "labels and split"
@@ -251,8 +266,7 @@ class CropLoader:
         drawn = min(len(easy), max(1, round(share * len(easy))))
         taken = np.concatenate([self._in_order.hard, easy[:drawn]])
         self._taken = len(taken)
-        sites = float(self.weights[is_site].sum(dtype=np.float64))
-        self.loss_scale = float((self._in_order.end - self._in_order.start)[taken].sum()) / sites
+        self.loss_scale = float((self._in_order.end - self._in_order.start)[taken].sum()) / weight
         """Positions of an epoch a weighed site: losses are scaled to about one a site, whatever prevalence and
         weights."""
 
@@ -308,12 +322,12 @@ class CropLoader:
         rng = np.random.default_rng([self.seed, 0])
         chosen = []
         share = min(1.0, _FEATURE_SAMPLE / len(self.genes))
-        hard = np.zeros(len(self.genes), dtype=bool)
-        hard[self.genes.hard_positions()] = True
         for start, end in pairwise(self.genes.starts.tolist()):
             at = slice(int(start), int(end))
             found = gene_feature_matrix(gene_row_scores(self.genes.scores[at]), self.genes.tokens[at])
-            chosen.append(found[hard[at] | (rng.random(len(found)) < share)])
+            taken = rng.random(len(found)) < share
+            taken[self._hard_positions[slice(*np.searchsorted(self._hard_positions, [start, end]))] - start] = True
+            chosen.append(found[taken])
         return np.concatenate(chosen)
 
     def __iter__(self) -> Iterator[CropBatch]:

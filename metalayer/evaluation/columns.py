@@ -1,4 +1,4 @@
-"""Arrays of genes on disk, for what is made once, is read several times and would not fit into memory."""
+"""Arrays on disk, for what is made once, is read several times and would not fit into memory."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 
-class GeneColumns:
-    """Arrays of genes in a file without a name each, written once and read a gene at a time.
+class Columns:
+    """Arrays that come in parts (those of a gene, of a batch): a file without a name each, read a part at a time.
 
     Reading is no mapping: memory holds what was asked for, and the file system keeps of the rest what it has room for.
     The files lie where `TMPDIR` says and go with the object, or the process.
     """
 
     def __init__(self, columns: Mapping[str, tuple[type[np.generic], tuple[int, ...]]]) -> None:
-        """Begin with no gene.
+        """Begin with no part.
 
         Args:
             columns: name to type and shape of a position.
@@ -32,7 +32,7 @@ class GeneColumns:
         return len(self._starts) - 1
 
     def append(self, **arrays: NDArray[np.generic]) -> None:
-        """A gene, with an array (L, ...) for each column."""
+        """A part, with an array (n, ...) for each column."""
         lengths = {len(array) for array in arrays.values()}
         assert lengths and arrays.keys() == self._columns.keys() and len(lengths) == 1
         for name, array in arrays.items():
@@ -42,11 +42,11 @@ class GeneColumns:
         self._starts.append(self._starts[-1] + lengths.pop())
 
     def replace(self, name: str, number: int, array: NDArray[np.generic]) -> None:
-        """Another array for a column of a gene."""
+        """Another array for a column of a part."""
         self._write(name, self._starts[number], np.ascontiguousarray(array, self._columns[name][0]))
 
     def read(self, name: str, number: int) -> NDArray[Any]:
-        """A column of a gene."""
+        """A column of a part."""
         kind, shape = self._columns[name]
         start, end = self._starts[number : number + 2]
         array = np.empty((end - start, *shape), kind)

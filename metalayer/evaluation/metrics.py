@@ -73,9 +73,7 @@ def average_precision(positive: NDArray[np.bool_], score: Floats, weights: Float
     if not np.isfinite(score).all():
         raise EvaluationError("scores that are NaN or infinite cannot be ranked")
     weights = np.ones(len(score)) if weights is None else weights
-    if not weights[positive].sum() > 0:
-        raise EvaluationError("average precision needs at least one positive; there is none")
-    ranks = WeightedRanks(np.unique(score[positive]))
+    ranks = WeightedRanks.of(score[positive & (weights > 0)])
     ranks.add(positive, score, weights)
     return ranks.average_precision()
 

@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from metalayer.errors import EvaluationError
+
 RECALL_PERCENTS = (90, 95)
 """Recalls at which precision is reported; whole percents, so that reaching one is decided in whole numbers."""
 _NUMBERS_AT_ONCE = 4_000_000
@@ -304,6 +306,17 @@ class WeightedRanks:
         """
         self._thresholds = thresholds
         self._hits, self._seen = np.zeros(len(thresholds)), np.zeros(len(thresholds))
+
+    @classmethod
+    def of(cls, positives: Floats) -> WeightedRanks:
+        """Begin with the scores of the positives, (p,).
+
+        Raises:
+            EvaluationError: none.
+        """
+        if not len(positives):
+            raise EvaluationError("average precision needs at least one positive; there is none")
+        return cls(np.unique(positives))
 
     def add(self, positive: NDArray[np.bool_], score: Floats, weights: Floats) -> None:
         """Count items, (n,) each."""

@@ -11,7 +11,7 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from metalayer.evaluation.columns import GeneColumns
+from metalayer.evaluation.columns import Columns
 from metalayer.evaluation.metrics import GeneScores
 from metalayer.schema import CLASSES
 
@@ -49,7 +49,7 @@ class ScoresOnDisk(Sequence[GeneScores]):
             systems: whose scores to keep.
         """
         kinds: dict[str, tuple[type[np.generic], tuple[int, ...]]] = {_LABELS: (np.uint8, ())}
-        self._arrays = GeneColumns(kinds | {name: (np.float32, (len(CLASSES),)) for name in systems})
+        self._arrays = Columns(kinds | {name: (np.float32, (len(CLASSES),)) for name in systems})
         self._systems = tuple(systems)
         self._genes: list[GeneScores] = []
         for gene in genes:

@@ -22,18 +22,19 @@ from metalayer.data.crops import UNKNOWN, CropBatch, CropLoader
 from metalayer.data.dataset import Batch
 from metalayer.device import resolve_device, use_threads
 from metalayer.errors import ConfigError, TrainingError
-from metalayer.evaluation.metrics import average_precision, splice_score
 from metalayer.files import publish_file
 from metalayer.models.meta import MetaSpliceModel, build_model
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
 from metalayer.settings.flat import MetaLayerConfig
 from metalayer.settings.network import ModelConfig
 from metalayer.settings.sections import TrainConfig
+from metalayer.models.build import build_model
 from metalayer.training import distributed
 from metalayer.training.checkpoint import BEST, LAST, load_checkpoint, restored_model, save_checkpoint
 from metalayer.training.frozen import read_frozen
 from metalayer.training.parts import Loader
 from metalayer.training.trackers import Tracker
+from metalayer.training.validation import Validation
 
 logger = logging.getLogger(__name__)
 
@@ -351,34 +352,13 @@ class Trainer:
 
     @torch.inference_mode()
     def _validate(self) -> dict[str, float]:
-        model = self.kept.eval()
-        losses: list[Tensor] = []
-        answers: list[Tensor] = []
-        truth: list[Tensor] = []
-        weighed: list[Tensor] = []
+        model, validation = self.kept.eval(), Validation()
         for batch in self.val_loader:
             log_p = model(*batch.to(self.device).inputs).cpu()
             counts = batch.weights > 0  # a crop may reach beyond its gene
-            losses.append(_nll(log_p, batch.labels)[counts])
-            answers.append(log_p[counts].double().exp())
-            truth.append(batch.labels[counts])
-            weighed.append(batch.weights[counts])
-        probabilities, labels = torch.cat(answers).numpy(), torch.cat(truth).numpy()
-        if not np.isfinite(probabilities).all():
-            raise TrainingError(
-                "the model gives probabilities that are no numbers; check the features, or lower train.learning_rate"
-            )
-        weights = torch.cat(weighed).double().numpy()
-        figures = {
-            "val_loss": float((torch.cat(losses).double().numpy() * weights).sum() / weights.sum()),
-            "val_pr_auc_splice": average_precision(labels != NEITHER, splice_score(probabilities), weights),
-        }
-        for site_class in (DONOR, ACCEPTOR):
-            figures[f"val_ap_{CLASSES[site_class]}"] = average_precision(
-                labels == site_class, probabilities[:, site_class], weights
-            )
-        figures["val_ap_splice"] = (figures["val_ap_donor"] + figures["val_ap_acceptor"]) / 2
-        return self.world.agree(figures)
+            losses = _nll(log_p, batch.labels)[counts]
+            validation.add(log_p[counts], batch.labels[counts], losses, batch.weights[counts])
+        return self.world.agree(validation.figures())
 
     def _open_outputs(self) -> None:
         self._opened: list[Tracker] = list(self.trackers) if self.world.is_first else []

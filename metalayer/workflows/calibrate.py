@@ -23,7 +23,7 @@ from metalayer.evaluation.calibration import (
     fit_parts,
     mixed,
 )
-from metalayer.evaluation.columns import GeneColumns
+from metalayer.evaluation.columns import Columns
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
 from metalayer.schema import CLASSES, POSITIONS, ROWS, WAYS
@@ -91,7 +91,7 @@ def _fitted_on_genes(
     logger.info("calibrating answers for %s on all positions of %d validation genes", way, len(gene_ids))
     corrections, left_out = Corrections(), 0
     scores = (np.float32, (len(CLASSES),))
-    genes = GeneColumns({_BASE: scores, _MODEL: scores, _LABELS: (np.uint8, ())})
+    genes = Columns({_BASE: scores, _MODEL: scores, _LABELS: (np.uint8, ())})
     for track in store.read_many(list(gene_ids)):
         gene_id = track.gene.gene_id
         out = np.union1d(doubtful.get(gene_id, []), store.contradicted(gene_id)).astype(np.int64)

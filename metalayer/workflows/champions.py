@@ -21,7 +21,7 @@ from metalayer.data.same_genes import KnownGene, same_as, seen_by
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import EvaluationError, MetalayerError, ModelError
 from metalayer.evaluation.answers import Answers, clipped, gene_key
-from metalayer.evaluation.columns import GeneColumns
+from metalayer.evaluation.columns import Columns
 from metalayer.evaluation.counts import counted
 from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import compare_champion
@@ -185,7 +185,7 @@ def _by_files(champion: Champion, genes: TestGenes, config: RunConfig) -> tuple[
         raise EvaluationError("it was trained or validated on every test gene; test on other genes (split.test_chroms)")
     theirs: Callable[[int], NDArray[np.float32]]
     if genes.store is not None:
-        answers = GeneColumns({CHAMPION: (np.float32, (len(CLASSES),))})
+        answers = Columns({CHAMPION: (np.float32, (len(CLASSES),))})
         for track in genes.store.read_many([test[number].gene_id for number in unseen]):
             answers.append(**{CHAMPION: predictor.predict_gene_track(track)})
         place = {number: i for i, number in enumerate(unseen)}
