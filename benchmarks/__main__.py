@@ -14,7 +14,18 @@ import torch
 from benchmarks.measure import Result
 from metalayer.workflows.simulate import simulate
 
-BENCHMARKS = ("reading", "training", "frozen", "hyenadna", "gpu", "inference", "metrics", "streaming", "base_layer", "serving")
+BENCHMARKS = (
+    "reading",
+    "training",
+    "frozen",
+    "hyenadna",
+    "gpu",
+    "inference",
+    "metrics",
+    "streaming",
+    "base_layer",
+    "serving",
+)
 
 
 def main() -> int:

@@ -34,9 +34,9 @@ def compared(log_loss=(-0.001, -0.002, 0.0)):
     """A report of a model whose log loss differs from the base's by value, low, high."""
     gap = dict(zip(("value", "low", "high"), log_loss, strict=True))
     return {
-        "base": {"log_loss": 0.004},
-        "meta": dict.fromkeys(METRICS, 0.8) | {"log_loss": 0.004 + log_loss[0]},
-        "difference": difference() | {"log_loss": gap},
+        "base": {"log_loss_per_site": 0.004},
+        "meta": dict.fromkeys(METRICS, 0.8) | {"log_loss_per_site": 0.004 + log_loss[0]},
+        "difference": difference() | {"log_loss_per_site": gap},
     }
 
 
@@ -103,8 +103,8 @@ def test_each_rule_fails_alone_and_says_the_number(path, value, rule):
         ("positions.difference.ap_donor.low", DONOR),
         ("positions.difference.ap_acceptor.value", ACCEPTOR),
         ("positions.difference.pr_auc_splice.high", BETTER),
-        ("positions.base.log_loss", CALIBRATION),
-        ("positions.difference.log_loss.high", CALIBRATION),
+        ("positions.base.log_loss_per_site", CALIBRATION),
+        ("positions.difference.log_loss_per_site.high", CALIBRATION),
     ],
 )
 def test_a_number_that_is_missing_or_none_fails_its_rule(path, rule, value):

@@ -63,7 +63,8 @@ def brute_force(genes, system, top_k_values):
             out[f"top{k}_acc_{name}"] = top_k(true, score, k)
     out["ap_splice"] = (out["ap_donor"] + out["ap_acceptor"]) / 2
     out["ece"] = expected_ece(labels != NEITHER, splice)
-    out["log_loss"] = -np.log(np.maximum(p[np.arange(len(p)), labels].astype(np.float64), 1e-10)).mean()
+    losses = -np.log(np.maximum(p[np.arange(len(p)), labels].astype(np.float64), 1e-10))
+    out |= {"log_loss": losses.mean(), "log_loss_per_site": losses.sum() / (labels != NEITHER).sum()}
     return out
 
 

@@ -114,13 +114,15 @@ def test_the_page_says_verdict_reasons_and_both_tables(evaluation, tmp_path):
         "Base against meta",
         "Artifact rows",
         "Answers to rows",
+        "Calibration",
+        "slope of log-odds",
         "Errors fixed and made",
         "Split",
         "Against the champion",
         "The run",
     ):
         assert title in page.text
-    assert text.count("<svg") == 2
+    assert text.count("<svg") == 3
 
 
 def test_the_page_shows_ten_errors_of_each_list_with_their_places(evaluation, tmp_path):
@@ -140,9 +142,17 @@ def test_the_page_and_the_table_show_the_comparison_in_parts(evaluation, tmp_pat
     report = evaluation["positions"]
     shown = (Page(write(tmp_path / "report.html", evaluation)[0]).text, comparison_table(evaluation))
     for text in shown:
-        for group in ("with paralogs", "without paralogs", "0.001 to 0.01", "0.9 to 1", "donors called falsely"):
+        for group in (
+            "with paralogs",
+            "without paralogs",
+            "0.001 to 0.01",
+            "0.9 to 1",
+            "donors called falsely",
+            "intercept of log-odds",
+        ):
             assert group in text
-    assert shown[1].count("\n\n") == 5
+        assert "intercept of log-odds" in text
+    assert shown[1].count("\n\n") == 6
     unknown = {**evaluation, "positions": report | {"by_paralog": {"-1": report["by_paralog"]["1"]}}}
     assert "not known" not in Page(write(tmp_path / "report.html", unknown)[0]).text + comparison_table(unknown)
 
@@ -176,7 +186,7 @@ def test_the_table_has_every_metric_with_its_interval(evaluation):
     assert [row[0] for row in rows] == [
         *("metric", "PR-AUC splice", "donor AP", "acceptor AP", "top-k donor", "top-k acceptor"),
         *(f"{target} P at recall 0.{r}" for r in (90, 95) for target in ("splice", "donor", "acceptor")),
-        *("ECE", "ECE before calibration", "log loss"),
+        *("ECE", "ECE before calibration", "log loss", "log loss per site"),
     ]
     text = comparison_table(evaluation)
     difference = evaluation["positions"]["difference"]["ap_donor"]

@@ -146,6 +146,7 @@ class SystemCounts:
             for target, found in self._thresholds.items()
         }
         self._sizes = sample.sizes
+        self._n_sites = sample.sites_by_cluster().sum(axis=0)
         self.calibration = CalibrationCounts(n_clusters)
         self.log_losses = np.zeros(n_clusters)
         """Sum of -log P(true class) over the positions of each cluster, in nats."""
@@ -183,6 +184,7 @@ class SystemCounts:
         out["ap_splice"] = (out["ap_donor"] + out["ap_acceptor"]) / 2
         out["ece"] = self.calibration.ece(weights)
         out["log_loss"] = (weights @ self.log_losses) / (weights @ self._sizes)
+        out["log_loss_per_site"] = (weights @ self.log_losses) / (weights @ self._n_sites)
         return out
 
 

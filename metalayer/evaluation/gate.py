@@ -6,8 +6,8 @@ What is served is judged: where a model answers rows otherwise than positions (`
 `rows:...` judge those answers too, on all positions of the test genes. Calibration is judged by log loss, not by ECE:
 resampling can only widen the gaps in ECE's bins, so that its resamples lie above its value, and near 0 nothing but
 noise decides. Log loss is a sum over positions, which resampling leaves unbiased, and being honest minimises it. Its
-rule is relative to the base's, so that it holds for any share of sites; a model that equals its base, with a
-difference of 0 in every resample, passes.
+rule is relative to the base's and per true site, so that it holds for any share of sites; a model that equals its
+base, with a difference of 0 in every resample, passes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from metalayer.evaluation.tables import lacking_clusters, resolution_note
 from metalayer.schema import POSITIONS, ROWS
 from metalayer.settings.sections import GateConfig
 
-CALIBRATION = "calibration"
+CALIBRATION, PER_SITE = "calibration", "log_loss_per_site"
 RETIRE = "`metalayer registry retire --reason TEXT` takes that champion out of the line"
 _NAMES = {"pr_auc_splice": "PR-AUC splice", "ap_donor": "donor AP", "ap_acceptor": "acceptor AP"}
 
@@ -117,19 +117,20 @@ def _no_interval(report: Mapping[str, Any]) -> str:
 
 
 def _calibration(report: Mapping[str, Any], policy: GateConfig, rule: str, what: str) -> Reason:
-    """The upper end of the paired interval of log loss lies at most `log_loss_margin` of the base's above it."""
-    base, meta = _number(report, "base", "log_loss"), _number(report, "meta", "log_loss")
-    low, value, high = (_number(report, "difference", "log_loss", end) for end in ("low", "value", "high"))
+    """The upper end of the paired interval of log loss per site is at most `log_loss_margin` of the base's."""
+    base, meta = (_number(report, system, PER_SITE) for system in ("base", "meta"))
+    low, value, high = (_number(report, "difference", PER_SITE, end) for end in ("low", "value", "high"))
+    name = f"log loss per site of {what}"
     if base is None or meta is None or value is None:
-        return Reason(rule, passed=False, text=f"log loss of {what}, or of the base, is missing or no number")
+        return Reason(rule, passed=False, text=f"{name}, or of the base, is missing or no number")
     if low is None or high is None:
-        text = f"log loss of {what}: difference to the base {value:+.6f}, but no interval: {_no_interval(report)}"
+        text = f"{name}: difference to the base {value:+.4f}, but no interval: {_no_interval(report)}"
         return Reason(rule, passed=False, text=text)
     allowed = policy.log_loss_margin * base
     passed = high <= allowed
     text = (
-        f"log loss of {what}: {'' if passed else 'non-inferiority to the base not shown; '}{meta:.6f} against "
-        f"{base:.6f}, difference {value:+.6f} ({low:+.6f} to {high:+.6f}), upper end must be at most {allowed:.6f}, "
+        f"{name}: {'' if passed else 'non-inferiority to the base not shown; '}{meta:.4f} against "
+        f"{base:.4f}, difference {value:+.4f} ({low:+.4f} to {high:+.4f}), upper end must be at most {allowed:.4f}, "
         f"{100 * policy.log_loss_margin:g} % of the base's"
     )
     return Reason(rule, passed, text)

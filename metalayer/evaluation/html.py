@@ -13,10 +13,12 @@ from metalayer.evaluation.metrics import LOWER_IS_BETTER
 from metalayer.evaluation.tables import (
     METRICS,
     base_score_rows,
+    calibration_rows,
     caption,
     comparison_rows,
     error_rows,
     group_rows,
+    log_bin_rows,
     resolution_note,
     untracked_note,
     with_interval,
@@ -109,6 +111,7 @@ def render(
         _verdict(decision, evaluation, load_report, run),
         _section("Base against meta", _comparison(report)),
         _section("Curves", _plots(report)),
+        _section("Calibration", _calibration(report)),
         _section("Errors fixed and made", _errors(report)),
         _section("By base score, paralogs and chromosome", _parts(report)),
         _section("Most probable classes", _confusion(report)),
@@ -222,6 +225,24 @@ def _plots(report: Mapping[str, Any]) -> str:
     from metalayer.evaluation.plots import precision_recall_svg, reliability_svg
 
     return precision_recall_svg(report) + reliability_svg(report)
+
+
+def _calibration(report: Mapping[str, Any]) -> str:
+    from metalayer.evaluation.plots import log_reliability_svg
+
+    near = report["calibration"]["near"]
+    note = (
+        "Slope: of the log-odds of sites over those given; 1 where a system is neither too sure (below 1) nor too "
+        "timid. Intercept: with the slope at 1; 0 where it expects as many sites as there are. Brier score: of the "
+        f"{near['positions']:,} {report['unit']} where base or meta give {near['threshold']:g} or more. The share of "
+        "sites has its interval over gene clusters."
+    )
+    heading, *rows = calibration_rows(report)
+    bin_heading, *bins = log_bin_rows(report)
+    return (
+        f'<p class="quiet">{note}</p>{_table(heading, rows)}{log_reliability_svg(report)}'
+        f"<details><summary>the bins</summary>{_table(bin_heading, bins)}</details>"
+    )
 
 
 def _confusion(report: Mapping[str, Any]) -> str:

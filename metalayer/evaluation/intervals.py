@@ -3,8 +3,10 @@
 Genes that belong together (see `gene_groups`) are drawn as one. An interval is the value and, on either side, the
 standard error over resamples times Student's t of one less than the clusters that carry sites. Percentiles of the
 resamples are too narrow with few clusters: by swapping base and meta at random within genes they exclude 0 from
-above, where 2.5 % is meant, in 10 % of cases at 5 clusters and in 6 % at 10; these in at most 4 %. They know
-no more than the test genes show: a loss in a rare kind of gene that is not among them is not seen.
+above, where 2.5 % is meant, in 10 % of cases at 5 clusters and in 6 % at 10; these in at most 4 %. Of ECE,
+which noise can only raise, resamples lie above the value, and their percentiles may leave it out; around the value they
+do not. Intervals know no more than the test genes show: a loss in a rare kind of gene that is not among them is not
+seen.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from metalayer.errors import EvaluationError
-from metalayer.evaluation.metrics import Floats
+from metalayer.evaluation.metrics import UNBOUNDED, Floats
 from metalayer.evaluation.sample import Sample
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR
 from metalayer.settings.sections import EvaluateConfig
@@ -92,25 +94,30 @@ class Resamples:
         n = self.informative
         return float(np.std(drawn[1:]) * math.sqrt(n / (n - 1)))
 
-    def estimate(self, drawn: Floats, confidence: float, lowest: float) -> Estimate:
-        """Value, low and high from the values (1 + B,), bounds no further out than `lowest` and 1."""
+    def estimate(self, drawn: Floats, confidence: float, lowest: float, highest: float = 1.0) -> Estimate:
+        """Value, low and high from the values (1 + B,), bounds no further out than `lowest` and `highest`."""
         value, error = float(drawn[0]), self.standard_error(drawn)
         if error is None:
             return {"value": value, "low": None, "high": None}
         reach = error * _quantile(self.informative, (1.0 + confidence) / 2)
-        return {"value": value, "low": max(lowest, value - reach), "high": min(1.0, value + reach)}
+        return {"value": value, "low": max(lowest, value - reach), "high": min(highest, value + reach)}
 
     def of_metrics(self, values: Mapping[str, Floats], confidence: float) -> dict[str, Estimate]:
-        """Estimates of metrics, which lie from 0 to 1, by name."""
-        return {metric: self.estimate(drawn, confidence, 0.0) for metric, drawn in values.items()}
+        """Estimates of metrics, which lie from 0 to 1 (but for those that are `UNBOUNDED`), by name."""
+        return {
+            metric: self.estimate(drawn, confidence, 0.0, math.inf if metric in UNBOUNDED else 1.0)
+            for metric, drawn in values.items()
+        }
 
     def of_differences(
         self, candidate: Mapping[str, Floats], reference: Mapping[str, Floats], confidence: float
     ) -> dict[str, Estimate]:
         """Estimates of candidate minus reference in the same resamples, by metric."""
-        return {
-            metric: self.estimate(drawn - reference[metric], confidence, -1.0) for metric, drawn in candidate.items()
-        }
+        out = {}
+        for metric, drawn in candidate.items():
+            most = math.inf if metric in UNBOUNDED else 1.0
+            out[metric] = self.estimate(drawn - reference[metric], confidence, -most, most)
+        return out
 
     def facts(self) -> dict[str, Any]:
         """What a report says of the clusters: clusters, clusters_with (by class) and clusters_needed, JSON-ready."""

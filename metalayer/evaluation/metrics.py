@@ -4,7 +4,8 @@ Every metric is a function of counts by cluster of genes, so a bootstrap resampl
 weighted sum of those counts: no resample sorts or copies positions. Average precision is
 scikit-learn's (ties included), top-k accuracy SpliceAI's with its expected value inside a tie, precision at
 a recall that of the highest threshold which reaches it (a tie is called whole), ECE has 15 equal-width bins,
-log loss is the mean of -log P(true class) in nats. What adds them up gene by gene is `ranks` and `counts`.
+log loss is the mean of -log P(true class) in nats, log loss per site its sum over the true sites. What adds them up
+gene by gene is `ranks` and `counts`.
 
 Probabilities count as the float32 nearest to them, so that a file gives the same numbers whether it stores float32 or
 float64; their sums and all else are float64. Bins take a score at 6 decimals: 0.45 + 0.15 is in the bin of 0.6.
@@ -28,8 +29,10 @@ _BINNED_DECIMALS = 6
 TARGETS = ("splice", "donor", "acceptor")
 LOG_LOSS_FLOOR = 1e-10
 """Probabilities of the true class below this count as this: no answer is infinitely wrong."""
-LOWER_IS_BETTER = ("ece", "log_loss")
+LOWER_IS_BETTER = ("ece", "log_loss", "log_loss_per_site")
 """Metrics that are errors."""
+UNBOUNDED = ("log_loss", "log_loss_per_site")
+"""Metrics that may be above 1."""
 
 Floats = NDArray[np.float64]
 

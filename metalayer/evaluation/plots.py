@@ -113,6 +113,34 @@ def reliability_svg(report: Mapping[str, Any]) -> str:
         return _svg(figure)
 
 
+def log_reliability_svg(report: Mapping[str, Any]) -> str:
+    """Observed share of sites over the score in narrow bins, on log-odds, base beside meta, with intervals."""
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=(10.4, 4.2), layout="constrained")
+        axes = figure.subplots(1, 1)
+        ends = (10.0**-7, 1 - 10.0**-4)
+        axes.plot(ends, ends, ":", color="#8c959f", linewidth=1)
+        for system in ("base", "meta"):
+            # A share of 0 or of 1 has no place on the axis; the table of the bins has it.
+            bins = [one for one in report["calibration"][system]["bins"] if 0 < one["observed"] < 1]
+            colour, line = STYLES[system]
+            mean, observed = ([one[key] for one in bins] for key in ("mean", "observed"))
+            axes.plot(mean, observed, line, color=colour, marker="o", markersize=3.5, label=system)
+            for one in bins:
+                if one["observed_low"] is not None:
+                    low, high = max(one["observed_low"], ends[0]), min(one["observed_high"], ends[1])
+                    axes.plot([one["mean"]] * 2, [low, high], color=colour, linewidth=1)
+        axes.set(xscale="logit", yscale="logit", xlim=ends, ylim=ends)
+        axes.minorticks_off()
+        axes.set(
+            title="reliability in bins of two a power of ten",
+            xlabel="P(donor) + P(acceptor), mean of the bin",
+            ylabel="share of sites",
+        )
+        axes.legend(loc="upper left", fontsize=9)
+        return _svg(figure)
+
+
 def ablation_png(report: Mapping[str, Any], path: Path) -> None:
     """Each variant minus base, with its interval and its seeds, as PNG; the upper axis has the values themselves."""
     variants = report["variants"]

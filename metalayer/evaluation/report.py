@@ -14,6 +14,7 @@ from metalayer.evaluation.counts import SiteScores, SystemCounts, counted
 from metalayer.evaluation.intervals import POWER, STATED_GAIN, Resamples
 from metalayer.evaluation.metrics import TARGETS, GeneScores
 from metalayer.evaluation.ranks import GroupRanks
+from metalayer.evaluation.reliability import Reliability
 from metalayer.evaluation.sample import Sample
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR
 from metalayer.settings.sections import EvaluateConfig
@@ -43,11 +44,10 @@ def evaluate(
     Returns:
         unit, genes, clusters (of genes, see `Sample`), clusters_with (sites, by class), clusters_needed, positions,
         sites, metrics by system, `intervals` by system, `difference` (candidate minus reference, paired),
-        `resolution` (what gain could be shown, see `Resamples`), `overlaps` (positions of several genes, see
-        `calls.Overlaps`), `errors` (fixed and made, see
-        `calls.Errors`), `confusion`, `by_chromosome`, `by_paralog`, `by_base_score` (see `breakdown`),
-        `curves`; JSON-ready. Bounds of intervals are None where fewer than `clusters_needed` clusters carry donors,
-        or acceptors.
+        `resolution` (what gain could be shown, see `Resamples`), `calibration` (see `Reliability`), `overlaps`
+        (positions of several genes, see `calls.Overlaps`), `errors` (fixed and made, see `calls.Errors`), `confusion`,
+        `by_chromosome`, `by_paralog`, `by_base_score` (see `breakdown`), `curves`; JSON-ready. Bounds of
+        intervals are None where fewer than `clusters_needed` clusters carry donors, or acceptors.
 
     Raises:
         EvaluationError: no gene, no donor or acceptor, or probabilities that are none.
@@ -67,6 +67,7 @@ def evaluate(
     by_chromosome = ByGroup.chromosomes([chrom for chrom, *_ in facts], sites, counts)
     by_paralog = ByGroup.paralogs([paralog for _, paralog, _ in facts], sites, counts)
     by_base_score = ByBaseScore(reference, candidate)
+    reliability = Reliability(systems, (reference, candidate), len(sample.sizes))
     overlaps = Overlaps(sample, systems)
     errors = Errors(reference, candidate, sites.calls, listed=all(placed for *_, placed in facts))
     for part in sample.parts(genes, systems):
@@ -80,6 +81,7 @@ def evaluate(
         errors.add(part, calls)
         by_base_score.add(part, calls)
         overlaps.add(part)
+        reliability.add(part)
     values = {name: one.metric_values(resamples.weights, config.top_k_values) for name, one in counts.items()}
     report: dict[str, Any] = {
         "unit": unit,
@@ -101,6 +103,7 @@ def evaluate(
         metric: resamples.resolution(values[candidate][metric] - values[reference][metric], confidence)
         for metric in CHAMPION_METRICS
     }
+    report["calibration"] = reliability.report(resamples, confidence)
     report["overlaps"] = overlaps.report()
     report["errors"] = errors.report()
     report["confusion"] = {name: one.confusion.tolist() for name, one in counts.items()}

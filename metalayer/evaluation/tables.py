@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from metalayer.evaluation.calls import SITE_CLASSES
-from metalayer.evaluation.metrics import LOWER_IS_BETTER, TARGETS, ap_name
+from metalayer.evaluation.metrics import TARGETS, ap_name
 from metalayer.evaluation.ranks import RECALL_PERCENTS
 
 HEADER = ("metric", "base", "meta", "meta - base")
@@ -23,11 +23,14 @@ METRICS = (
     ),
     ("ece", "ECE"),
     ("log_loss", "log loss"),
+    ("log_loss_per_site", "log loss per site"),
 )
 SUMMARY = ("pr_auc_splice", "ap_donor", "ap_acceptor", "topk_donor", "topk_acceptor", "ece", "log_loss")
 """The metrics of `summary_table`."""
 PARALOG_TITLES = {"1": "with paralogs", "0": "without paralogs", "-1": "not known"}
 _SYSTEMS = ("base", "meta")
+_SMALL = ("ece", "log_loss")
+_LOG_BIN_HEADS = ("count", "mean", "share of sites")
 
 Rows = list[list[str]]
 
@@ -52,7 +55,7 @@ def summary_table(evaluation: Mapping[str, Any]) -> str:
 
 def _form(metric: str) -> str:
     """Nearly all positions are no site, so errors of probabilities over whole genes are small."""
-    return ".6f" if metric in LOWER_IS_BETTER else ".4f"
+    return ".6f" if metric in _SMALL else ".4f"
 
 
 def comparison_rows(report: Mapping[str, Any]) -> Rows:
@@ -68,6 +71,48 @@ def comparison_rows(report: Mapping[str, Any]) -> Rows:
             before = with_interval(report[who][metric], report["intervals"][who][metric], form)
             rows.append(["ECE before calibration", "", before, ""])
     return rows
+
+
+def calibration_rows(report: Mapping[str, Any]) -> Rows:
+    """Slope and intercept of the log-odds and the Brier score, by system; first the header."""
+    found = report["calibration"]
+    systems = [system for system in (*_SYSTEMS, "uncalibrated") if system in found]
+    heads = [{"uncalibrated": "meta before calibration"}.get(system, system) for system in systems]
+    rows = [["calibration", *heads]]
+    titles = {
+        "slope": "slope of log-odds (1)",
+        "intercept": "intercept of log-odds (0)",
+        "brier": f"Brier, base or meta from {found['near']['threshold']:g}",
+    }
+    for key, title in titles.items():
+        form = ".4f" if key == "brier" else ".3f"
+        rows.append([title, *(_or_undefined(found[system][key], form) for system in systems)])
+    return rows
+
+
+def log_bin_rows(report: Mapping[str, Any]) -> Rows:
+    """Mean score and share of sites in the narrow bins, by system; first the header."""
+    found = report["calibration"]
+    rows = [["P(donor) + P(acceptor)", *(f"{head}, {who}" for who in _SYSTEMS for head in _LOG_BIN_HEADS)]]
+    by_low = [{one["low"]: one for one in found[system]["bins"]} for system in _SYSTEMS]
+    for low in sorted(set().union(*by_low)):
+        bins = [bins.get(low) for bins in by_low]
+        high = next(one["high"] for one in bins if one)
+        cells = []
+        for one in bins:
+            if one is None:
+                cells += ["0", "", ""]
+                continue
+            bounds = one["observed_low"], one["observed_high"]
+            shares = with_interval(one["observed"], bounds, ".2g")
+            cells += [f"{one['count']:,}", f"{one['mean']:.2g}", shares]
+        rows.append([f"{low:.4g} to {high:.4g}", *cells])
+    return rows
+
+
+def _or_undefined(estimate: Mapping[str, float | None], form: str) -> str:
+    value = estimate["value"]
+    return "not defined" if value is None else with_interval(value, (estimate["low"], estimate["high"]), form)
 
 
 def error_rows(report: Mapping[str, Any]) -> Rows:
@@ -158,7 +203,8 @@ def resolution_note(report: Mapping[str, Any]) -> str:
 
 def report_table(report: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
     """A report as aligned text: the comparison, the errors, and what they are by base score and paralog flag."""
-    tables = [aligned(comparison_rows(report)), aligned(error_rows(report), numbers=True)]
+    tables = [aligned(comparison_rows(report)), aligned(calibration_rows(report))]
+    tables.append(aligned(error_rows(report), numbers=True))
     tables.append(aligned(base_score_rows(report), numbers=True))
     if set(report["by_paralog"]) != {"-1"}:
         tables.append(aligned(group_rows(report, "by_paralog", "average precision"), numbers=True))

@@ -186,8 +186,8 @@ class GateConfig(Section):
     """Not worse than base on donor and acceptor AP, nor than the champion on any of the three, nor than the best
     champion of the line on splice PR-AUC: the lower bound of the paired interval must lie above -margin."""
     log_loss_margin: float = Field(0.01, ge=0.0, le=1.0)
-    """Calibration: the upper bound of the paired interval of log loss against the base may lie this share of the
-    base's log loss above 0, and no higher."""
+    """Calibration: the upper bound of the paired interval of log loss per site against the base may lie this share of
+    the base's log loss per site above 0, and no higher."""
     require_better_than_base: bool = True
     """The paired interval of splice PR-AUC against the base must lie above `min_gain`."""
     min_gain: float = Field(1e-4, ge=0.0, le=1.0)
