@@ -64,7 +64,8 @@ def by_scikit_learn(labels, p, ks=KS):
             out |= {f"top{k}_acc_{name}": top_k(true, score, k) for k in ks}
     out["ap_splice"] = (out["ap_donor"] + out["ap_acceptor"]) / 2
     out["ece"] = expected_ece(*sides["splice"])
-    out["log_loss"] = -np.log(np.maximum(p[np.arange(len(p)), labels].astype(np.float64), 1e-10)).mean()
+    losses = -np.log(np.maximum(p[np.arange(len(p)), labels].astype(np.float64), 1e-10))
+    out |= {"log_loss": losses.mean(), "log_loss_per_site": losses.sum() / (labels != NEITHER).sum()}
     called = p.argmax(axis=1)
     out["accuracy"] = accuracy_score(labels, called)
     out["confusion"] = confusion_matrix(labels, called, labels=[0, 1, 2]).tolist()

@@ -88,21 +88,6 @@ class RankCounts:
         positives, at, above = (sparse.csr_matrix(n[:, None].astype(np.float64)) for n in (hits, tied, between))
         return cls(positives, lambda: iter([(slice(0, len(hits)), at, above)]))
 
-    @classmethod
-    def pooled(cls, positives: NDArray[np.floating], negatives: NDArray[np.floating]) -> RankCounts:
-        """Count all items as those of one gene.
-
-        Args:
-            positives: scores of the positives, at least one.
-            negatives: scores of the negatives, ascending.
-        """
-        thresholds: NDArray[np.floating]
-        thresholds, hits = np.unique(positives, return_counts=True)  # ascending
-        above = len(negatives) - np.searchsorted(negatives, thresholds, side="right")
-        reaching = len(negatives) - np.searchsorted(negatives, thresholds, side="left")
-        between = above - np.append(reaching[1:], 0)
-        return cls.of_one(hits[::-1], (reaching - above)[::-1], between[::-1])
-
     def _drawn(self, weights: Floats) -> Iterator[tuple[slice, Floats, Floats, Floats]]:
         """Resamples (b,) at a time and their positives, tied and between, (b, t) each, one block after the other."""
         for block, tied, between in self.blocks():
@@ -280,10 +265,13 @@ class GroupRanks:
         self._tied += np.bincount(rank[tied], count[tied], len(self._own)).astype(np.int64)
         self._between += np.bincount(rank[~tied], count[~tied], len(self._own)).astype(np.int64)
 
+    def counts(self) -> RankCounts:
+        """Of the group, with all its genes as one."""
+        return RankCounts.of_one(self._hits, self._tied, self._between)
+
     def average_precision(self) -> float:
         """Of the group, with all its genes as one."""
-        counts = RankCounts.of_one(self._hits, self._tied, self._between)
-        return float(counts.evaluate(np.ones((1, 1)), np.zeros(1))["ap"][0])
+        return float(self.counts().evaluate(np.ones((1, 1)), np.zeros(1))["ap"][0])
 
     def curve(self, points: int) -> dict[str, list[float]]:
         """Recall and precision at the scores of positives, thinned to so many points."""

@@ -1,7 +1,6 @@
 """Metrics of one system on rows pooled over all genes, for millions of rows.
 
-The definitions (ties, top-k, calibration bins) are those of `metrics`, with all rows as one gene. A ranking
-needs no order of rows: counts at the scores of its sites follow from the sorted scores of the others.
+The definitions (ties, top-k, calibration bins) are those of `metrics`, with all rows as one gene.
 """
 
 from __future__ import annotations
@@ -22,11 +21,12 @@ from metalayer.evaluation.metrics import (
     log_losses,
     ranking,
 )
-from metalayer.evaluation.ranks import RankCounts
+from metalayer.evaluation.ranks import GroupRanks, Reached
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
 
 _CHUNK_ROWS = 1 << 18
 """Rows whose temporary arrays are held at a time."""
+Codes = NDArray[np.unsignedinteger[Any]]
 _ALL = np.ones((1, 1))
 """Weights of the one resample that is the sample itself, of the one gene that is all rows."""
 
@@ -39,8 +39,8 @@ def row_metrics(
 ) -> dict[str, Any]:
     """Every metric of three-class rows.
 
-    Beyond its arguments (13 bytes a row) it holds 9 bytes a row and about 90 bytes a distinct score of a site, and
-    where the rows of a chromosome do not follow each other, up to 35 bytes a row.
+    Beyond its arguments (13 bytes a row) it holds a byte a row, or two, for its chromosome, and about 200 bytes a
+    distinct score of a site.
 
     Args:
         labels: uint8 or int64 (n,), classes.
@@ -60,7 +60,7 @@ def row_metrics(
                 true sites (SpliceAI's top-k accuracy). Of a tie that k cuts, the expected share is taken.
             top<k>_acc_donor, top<k>_acc_acceptor: the same at each k, or at n where k is more.
             ece: expected calibration error of P(donor) + P(acceptor), 15 equal-width bins.
-            log_loss: mean of -log P(true class), in nats.
+            log_loss, log_loss_per_site: mean of -log P(true class), in nats, and its sum over the true sites.
             confusion: true class (rows) by most probable class (columns).
             accuracy: share of rows whose most probable class is true.
             per_class: class name to precision, recall, f1 and support of the most probable class; None
@@ -75,24 +75,28 @@ def row_metrics(
     """
     top_k = check_top_k_values(top_k_values)
     _check(labels, probabilities, chroms)
+    names, codes = _codes(chroms)
+    counts = _Counts(labels, probabilities, codes, len(names))
+    for rows, code in _pieces(codes, len(labels)):
+        counts.add(labels[rows], probabilities[rows], code)
     n = np.array([len(labels)], dtype=np.float64)
     out: dict[str, Any] = {"rows": len(labels)}
     for target in TARGETS:
-        counts = _rank(labels, probabilities, target)
-        measured = counts.evaluate(_ALL, n, None if target == "splice" else top_k)
+        ranks = counts.whole[target].counts()
+        measured = ranks.evaluate(_ALL, n, None if target == "splice" else top_k)
         found = {name: float(value[0]) for name, value in measured.items()}
         out[ap_name(target)] = found.pop("ap")
         out |= {f"{name}_{target}": value for name, value in found.items()}
-        area = float(counts.roc_auc(_ALL, n)[0])
+        area = float(ranks.roc_auc(_ALL, n)[0])
         out[f"roc_auc_{target}"] = None if np.isnan(area) else area
     out["ap_splice"] = (out["ap_donor"] + out["ap_acceptor"]) / 2
-    confusion, calibration, loss = _counts(labels, probabilities)
-    out["ece"] = float(calibration.ece(_ALL)[0])
-    out["log_loss"] = loss / len(labels)
-    out["accuracy"] = _share(np.trace(confusion), len(labels))
-    out["confusion"] = confusion.tolist()
-    out["per_class"] = _per_class(confusion)
-    out["per_chromosome"] = {} if chroms is None else _per_chromosome(labels, probabilities, chroms)
+    out["ece"] = float(counts.calibration.ece(_ALL)[0])
+    out["log_loss"] = counts.loss / len(labels)
+    out["log_loss_per_site"] = counts.loss / int(counts.confusion[:NEITHER].sum())
+    out["accuracy"] = _share(np.trace(counts.confusion), len(labels))
+    out["confusion"] = counts.confusion.tolist()
+    out["per_class"] = _per_class(counts.confusion)
+    out["per_chromosome"] = counts.per_chromosome(names)
     return out
 
 
@@ -143,39 +147,83 @@ def _check(labels: NDArray[np.integer], probabilities: NDArray[np.floating], chr
     check_probabilities(probabilities, "evaluation")
 
 
-def _chunks(n: int) -> Iterator[slice]:
+class _Counts:
+    """Counts of rows, added up piece by piece, each of one chromosome."""
+
+    def __init__(
+        self, labels: NDArray[np.integer], probabilities: NDArray[np.floating], codes: Codes | None, n_chroms: int
+    ) -> None:
+        at = np.flatnonzero(labels != NEITHER)
+        sites, scores = labels[at], probabilities[at]
+        self.calibration = CalibrationCounts(1)
+        self.confusion = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.intp)
+        self.loss = 0.0
+        self._thresholds: dict[str, NDArray[np.floating]] = {}
+        self.whole: dict[str, GroupRanks] = {}
+        self._by_chrom: list[dict[str, GroupRanks]] = [{} for _ in range(n_chroms)]
+        self._rows = np.zeros((n_chroms, len(CLASSES)), dtype=np.int64)
+        for target in TARGETS:
+            positive, score = ranking(sites, scores, target)
+            self._thresholds[target] = np.unique(score[positive])
+            hit = Reached.of(self._thresholds[target], positive, score).hit
+            self.whole[target] = GroupRanks(hit)
+            for code, ranks in enumerate(self._by_chrom):
+                assert codes is not None
+                ranks[target] = GroupRanks(hit[codes[at][positive] == code])
+
+    def add(self, labels: NDArray[np.integer], probabilities: NDArray[np.floating], code: int | None) -> None:
+        self.loss += float(log_losses(labels, probabilities).sum())
+        self.confusion += confusion_counts(labels, probabilities)
+        for target, whole in self.whole.items():
+            positive, score = ranking(labels, probabilities, target)
+            if target == "splice":
+                self.calibration.add(0, positive, score)
+            reached = Reached.of(self._thresholds[target], positive, score)
+            whole.add(reached)
+            if code is not None:
+                self._by_chrom[code][target].add(reached)
+        if code is not None:
+            self._rows[code] += np.bincount(labels, minlength=len(CLASSES))
+
+    def per_chromosome(self, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+        out = {}
+        for name, ranks, rows in zip(names, self._by_chrom, self._rows.tolist(), strict=True):
+            there = {"donor": rows[DONOR], "acceptor": rows[ACCEPTOR], "splice": rows[DONOR] + rows[ACCEPTOR]}
+            entry: dict[str, Any] = {"rows": sum(rows), "sites": {key: there[key] for key in ("donor", "acceptor")}}
+            for target in TARGETS:
+                entry[ap_name(target)] = ranks[target].average_precision() if there[target] else None
+            out[name] = entry
+        return out
+
+
+def _codes(chroms: NDArray[Any] | None) -> tuple[list[str], Codes | None]:
+    """Chromosomes in the order of the rows, and the number of that of each row, (n,).
+
+    Raises:
+        EvaluationError: a chromosome without a name.
+    """
+    if chroms is None:
+        return [], None
+    starts = np.flatnonzero(np.concatenate([[True], chroms[1:] != chroms[:-1]]))
+    runs = chroms[starts].tolist()
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(runs))}
+    nameless = [name for name in numbers if not isinstance(name, str) or not name]
+    if nameless:
+        raise EvaluationError(f"chromosome {nameless[0]!r}: each row needs the name of its chromosome")
+    of_runs = np.fromiter((numbers[name] for name in runs), np.min_scalar_type(len(numbers)), len(runs))
+    return list(numbers), np.repeat(of_runs, np.diff(starts, append=len(chroms)))
+
+
+def _pieces(codes: Codes | None, n: int) -> Iterator[tuple[slice | NDArray[np.intp], int | None]]:
+    """Rows some at a time and the chromosome that they are of; None where none is known."""
     for start in range(0, n, _CHUNK_ROWS):
-        yield slice(start, min(n, start + _CHUNK_ROWS))
-
-
-def _rank(labels: NDArray[np.integer], probabilities: NDArray[np.floating], target: str) -> RankCounts:
-    """Counts of one ranking; scores of the two sides are gathered in chunks and sorted in place."""
-    total = np.count_nonzero(labels == NEITHER if target == "splice" else labels != CLASSES.index(target))
-    dtype: type[np.floating[Any]] = np.float64 if target == "splice" else np.float32  # a sum of two needs float64
-    negatives, positives = np.empty(total, dtype), np.empty(len(labels) - total, dtype)
-    n_negative = n_positive = 0
-    for rows in _chunks(len(labels)):
-        positive, score = ranking(labels[rows], probabilities[rows], target)
-        hits, others = score[positive], score[~positive]
-        positives[n_positive : n_positive + len(hits)] = hits
-        negatives[n_negative : n_negative + len(others)] = others
-        n_positive, n_negative = n_positive + len(hits), n_negative + len(others)
-    negatives.sort()
-    return RankCounts.pooled(positives, negatives)
-
-
-def _counts(
-    labels: NDArray[np.integer], probabilities: NDArray[np.floating]
-) -> tuple[NDArray[np.intp], CalibrationCounts, float]:
-    """Confusion (C, C), calibration of P(donor) + P(acceptor) and log losses, added up chunk by chunk."""
-    confusion = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.intp)
-    calibration = CalibrationCounts(1)
-    loss = 0.0
-    for rows in _chunks(len(labels)):
-        loss += float(log_losses(labels[rows], probabilities[rows]).sum())
-        confusion += confusion_counts(labels[rows], probabilities[rows])
-        calibration.add(0, *ranking(labels[rows], probabilities[rows], "splice"))
-    return confusion, calibration, loss
+        rows = slice(start, min(n, start + _CHUNK_ROWS))
+        if codes is None:
+            yield rows, None
+            continue
+        there = np.unique(codes[rows]).tolist()
+        for code in there:
+            yield rows if len(there) == 1 else start + np.flatnonzero(codes[rows] == code), code
 
 
 def _share(part: float, whole: float) -> float | None:
@@ -193,46 +241,3 @@ def _per_class(confusion: NDArray[np.intp]) -> dict[str, dict[str, float | int |
         }
         for c, name in enumerate(CLASSES)
     }
-
-
-def _per_chromosome(
-    labels: NDArray[np.integer], probabilities: NDArray[np.floating], chroms: NDArray[Any]
-) -> dict[str, dict[str, Any]]:
-    out: dict[str, dict[str, Any]] = {}
-    for chrom, rows in _rows_by_chromosome(chroms):
-        here, scores = labels[rows], probabilities[rows]
-        sites = {CLASSES[c]: int((here == c).sum()) for c in (DONOR, ACCEPTOR)}
-        n = np.array([len(here)], dtype=np.float64)
-        entry: dict[str, Any] = {"rows": len(here), "sites": sites}
-        for name, target, there in (
-            ("pr_auc_splice", "splice", sum(sites.values())),
-            ("ap_donor", "donor", sites["donor"]),
-            ("ap_acceptor", "acceptor", sites["acceptor"]),
-        ):
-            entry[name] = float(_rank(here, scores, target).evaluate(_ALL, n)["ap"][0]) if there else None
-        out[chrom] = entry
-    return out
-
-
-def _rows_by_chromosome(chroms: NDArray[Any]) -> Iterator[tuple[str, slice | NDArray[np.intp]]]:
-    """Each chromosome and its rows: a slice where all of them follow each other, without a copy.
-
-    Raises:
-        EvaluationError: a chromosome without a name.
-    """
-    starts = np.flatnonzero(np.concatenate([[True], chroms[1:] != chroms[:-1]]))
-    runs = chroms[starts].tolist()
-    codes = {name: code for code, name in enumerate(dict.fromkeys(runs))}
-    nameless = [name for name in codes if not isinstance(name, str) or not name]
-    if nameless:
-        raise EvaluationError(f"chromosome {nameless[0]!r}: each row needs the name of its chromosome")
-    if len(runs) == len(codes):
-        for name, start, end in zip(runs, starts, [*starts[1:], len(chroms)], strict=True):
-            yield name, slice(int(start), int(end))
-        return
-    run_codes = np.fromiter((codes[name] for name in runs), np.min_scalar_type(len(codes)), len(runs))
-    row_codes = np.repeat(run_codes, np.diff(starts, append=len(chroms)))
-    order = np.argsort(row_codes, kind="stable")  # of up to 65,535 chromosomes, a radix sort
-    bounds = np.searchsorted(row_codes, np.arange(len(codes) + 1), sorter=order)
-    for code, name in enumerate(codes):
-        yield name, order[bounds[code] : bounds[code + 1]]
