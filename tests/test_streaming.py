@@ -1,7 +1,10 @@
 """Counts that are added up gene by gene, against a slow reading of all positions at once."""
 
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -190,6 +193,14 @@ def test_columns_come_back_as_written_and_replaced() -> None:
     assert columns.read("p", 1).shape == (0, 3)
     assert np.array_equal(columns.read("p", 2), parts[2] * 2)
     assert columns.read("n", 2).tolist() == [2] * 7
+
+
+def test_a_full_disk_names_the_folder_of_scratch_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "TemporaryFile", partial(Path("/dev/full").open, "r+b"))
+    with pytest.raises(OSError, match="No space left on device, of the scratch files; TMPDIR names another") as caught:
+        ScoresOnDisk(random_genes(0, None), SYSTEMS)
+    assert caught.value.filename == str(tmp_path)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Mapping
+from io import FileIO
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ class Columns:
             columns: name to type and shape of a position.
         """
         self._columns = dict(columns)
-        self._files = {name: tempfile.TemporaryFile() for name in columns}  # noqa: SIM115  it outlives this call
+        self._files = {name: scratch_file() for name in columns}
         self._starts = [0]
 
     def __len__(self) -> int:
@@ -59,9 +60,26 @@ class Columns:
     def _write(self, name: str, start: int, array: NDArray[np.generic]) -> None:
         file = self._files[name]
         file.seek(start * array.itemsize * math.prod(array.shape[1:]))
-        try:
-            file.write(array.data)
-        except OSError as error:
-            raise OSError(
-                error.errno, f"{error.strerror} (scratch files, where TMPDIR says)", tempfile.gettempdir()
-            ) from None
+        write(file, array)
+
+
+def scratch_file() -> FileIO:
+    """A file without a name, where `TMPDIR` says, that goes when it is closed."""
+    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  it outlives this call
+    assert isinstance(file, FileIO)
+    return file
+
+
+def write(file: FileIO, array: NDArray[Any]) -> None:
+    """Write all of an array where the file stands.
+
+    Raises:
+        OSError: with the folder of the scratch files and the cause, such as a full disk.
+    """
+    left = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+    try:
+        while left:
+            left = left[file.write(left) :]
+    except OSError as error:
+        cause = f"{error.strerror}, of the scratch files; TMPDIR names another folder"
+        raise OSError(error.errno, cause, tempfile.gettempdir()) from None

@@ -9,16 +9,16 @@ positions.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import IO
+from io import FileIO
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from metalayer.errors import EvaluationError
+from metalayer.evaluation.columns import scratch_file, write
 
 RECALL_PERCENTS = (90, 95)
 """Recalls at which precision is reported; whole percents, so that reaching one is decided in whole numbers."""
@@ -178,8 +178,8 @@ class ClusterRanks:
         self._hit_clusters: list[int] = []
         self._waiting: list[NDArray[np.void]] = []
         self._held = 0
-        self._file: IO[bytes] | None = None
-        self._pieces: dict[int, list[tuple[int, int]]] = {}
+        self._file: FileIO | None = None
+        self._written: list[NDArray[np.int64]] = []  # for each writing, where the entries of each block begin and end
 
     def add(self, cluster: int, reached: Reached) -> None:
         """Count a gene of a cluster."""
@@ -202,15 +202,13 @@ class ClusterRanks:
 
     def _to_disk(self) -> None:
         if self._file is None:
-            self._file = tempfile.TemporaryFile()  # noqa: SIM115  it outlives this call
+            self._file = scratch_file()
         entries = np.concatenate(self._waiting)
-        block = entries["key"] // np.uint32(2 * self._block)
-        order = np.argsort(block, kind="stable")
-        numbers, starts = np.unique(block[order], return_index=True)
+        entries = entries[np.argsort(entries["key"])]
+        edges = np.arange(0, self._shape[0] + self._block, self._block, dtype=np.uint32)
         place = self._file.seek(0, 2)
-        self._file.write(entries[order].data)
-        for number, start, end in zip(numbers.tolist(), starts, np.append(starts[1:], len(order)), strict=True):
-            self._pieces.setdefault(number, []).append((place + int(start) * _ENTRY.itemsize, int(end - start)))
+        write(self._file, entries)
+        self._written.append(place + _ENTRY.itemsize * np.searchsorted(entries["key"], 2 * edges))
         self._waiting, self._held = [], 0
 
     def _blocks(self) -> Iterator[tuple[slice, sparse.csr_matrix[np.float64], sparse.csr_matrix[np.float64]]]:
@@ -237,9 +235,10 @@ class ClusterRanks:
             here: NDArray[np.void] = entries[entries["key"] // np.uint32(2 * self._block) == block]
             return here
         pieces = []
-        for place, length in self._pieces.get(block, ()):
-            self._file.seek(place)
-            pieces.append(np.frombuffer(self._file.read(length * _ENTRY.itemsize), _ENTRY))
+        for places in self._written:
+            start, end = places[block : block + 2].tolist()
+            self._file.seek(start)
+            pieces.append(np.frombuffer(self._file.read(end - start), _ENTRY))
         return np.concatenate([np.empty(0, _ENTRY), *pieces])
 
 
