@@ -17,7 +17,7 @@ from metalayer.config import EvaluateConfig
 from metalayer.evaluation import counts as counts_module
 from metalayer.evaluation import ranks as ranks_module
 from metalayer.evaluation.calibration import FACTORS, Corrections, fit, fit_parts, mixed
-from metalayer.evaluation.columns import Columns
+from metalayer.evaluation.columns import Columns, Scratch
 from metalayer.evaluation.counts import counted
 from metalayer.evaluation.intervals import Resamples
 from metalayer.evaluation.metrics import GeneScores, average_precision, ranking
@@ -193,6 +193,13 @@ def test_columns_come_back_as_written_and_replaced() -> None:
     assert columns.read("p", 1).shape == (0, 3)
     assert np.array_equal(columns.read("p", 2), parts[2] * 2)
     assert columns.read("n", 2).tolist() == [2] * 7
+
+
+def test_what_was_never_written_is_not_read_as_something() -> None:
+    scratch = Scratch()
+    scratch.write(0, np.arange(3))
+    with pytest.raises(OSError, match="shorter than what was written"):
+        scratch.read(0, np.empty(4, np.int64))
 
 
 def test_a_full_disk_names_the_folder_of_scratch_files(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -4,20 +4,56 @@ from __future__ import annotations
 
 import math
 import tempfile
+import weakref
 from collections.abc import Mapping
-from io import FileIO
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-class Columns:
-    """Arrays that come in parts (those of a gene, of a batch): a file without a name each, read a part at a time.
+class Scratch:
+    """A file without a name, where `TMPDIR` says, that goes with the object, or the process.
 
     Reading is no mapping: memory holds what was asked for, and the file system keeps of the rest what it has room for.
-    The files lie where `TMPDIR` says and go with the object, or the process.
     """
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  it is closed below
+        weakref.finalize(self, self._file.close)
+
+    def write(self, at: int, array: NDArray[Any]) -> None:
+        """Write an array at a byte of the file.
+
+        Raises:
+            OSError: with the folder of the file and the cause, such as a full disk.
+        """
+        self._file.seek(at)
+        left = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+        except OSError as error:
+            cause = f"{error.strerror}, of the scratch files; TMPDIR names another folder"
+            raise OSError(error.errno, cause, tempfile.gettempdir()) from None
+
+    def read(self, at: int, array: NDArray[Any]) -> None:
+        """Fill a contiguous array with what was written at a byte of the file.
+
+        Raises:
+            OSError: less was.
+        """
+        self._file.seek(at)
+        left = array.reshape(-1).view(np.uint8).data
+        while left:
+            more = self._file.readinto(left)
+            if not more:
+                raise OSError(f"a scratch file in {tempfile.gettempdir()} is shorter than what was written to it")
+            left = left[more:]
+
+
+class Columns:
+    """Arrays that come in parts (those of a gene, of a batch): a `Scratch` file each, read a part at a time."""
 
     def __init__(self, columns: Mapping[str, tuple[type[np.generic], tuple[int, ...]]]) -> None:
         """Begin with no part.
@@ -26,7 +62,7 @@ class Columns:
             columns: name to type and shape of a position.
         """
         self._columns = dict(columns)
-        self._files = {name: scratch_file() for name in columns}
+        self._files = {name: Scratch() for name in columns}
         self._starts = [0]
 
     def __len__(self) -> int:
@@ -51,35 +87,8 @@ class Columns:
         kind, shape = self._columns[name]
         start, end = self._starts[number : number + 2]
         array = np.empty((end - start, *shape), kind)
-        file = self._files[name]
-        file.seek(start * array.itemsize * math.prod(shape))
-        if array.size and file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
-            raise OSError(f"scratch file of {name} in {tempfile.gettempdir()}: shorter than what was written to it")
+        self._files[name].read(start * array.itemsize * math.prod(shape), array)
         return array
 
     def _write(self, name: str, start: int, array: NDArray[np.generic]) -> None:
-        file = self._files[name]
-        file.seek(start * array.itemsize * math.prod(array.shape[1:]))
-        write(file, array)
-
-
-def scratch_file() -> FileIO:
-    """A file without a name, where `TMPDIR` says, that goes when it is closed."""
-    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115  it outlives this call
-    assert isinstance(file, FileIO)
-    return file
-
-
-def write(file: FileIO, array: NDArray[Any]) -> None:
-    """Write all of an array where the file stands.
-
-    Raises:
-        OSError: with the folder of the scratch files and the cause, such as a full disk.
-    """
-    left = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-    try:
-        while left:
-            left = left[file.write(left) :]
-    except OSError as error:
-        cause = f"{error.strerror}, of the scratch files; TMPDIR names another folder"
-        raise OSError(error.errno, cause, tempfile.gettempdir()) from None
+        self._files[name].write(start * array.itemsize * math.prod(array.shape[1:]), array)

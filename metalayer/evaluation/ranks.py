@@ -11,14 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from io import FileIO
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from metalayer.errors import EvaluationError
-from metalayer.evaluation.columns import scratch_file, write
+from metalayer.evaluation.columns import Scratch
 
 RECALL_PERCENTS = (90, 95)
 """Recalls at which precision is reported; whole percents, so that reaching one is decided in whole numbers."""
@@ -178,7 +177,8 @@ class ClusterRanks:
         self._hit_clusters: list[int] = []
         self._waiting: list[NDArray[np.void]] = []
         self._held = 0
-        self._file: FileIO | None = None
+        self._file: Scratch | None = None
+        self._bytes = 0
         self._written: list[NDArray[np.int64]] = []  # for each writing, where the entries of each block begin and end
 
     def add(self, cluster: int, reached: Reached) -> None:
@@ -202,13 +202,13 @@ class ClusterRanks:
 
     def _to_disk(self) -> None:
         if self._file is None:
-            self._file = scratch_file()
+            self._file = Scratch()
         entries = np.concatenate(self._waiting)
         entries = entries[np.argsort(entries["key"])]
         edges = np.arange(0, self._shape[0] + self._block, self._block, dtype=np.uint32)
-        place = self._file.seek(0, 2)
-        write(self._file, entries)
-        self._written.append(place + _ENTRY.itemsize * np.searchsorted(entries["key"], 2 * edges))
+        self._file.write(self._bytes, entries)
+        self._written.append(self._bytes + _ENTRY.itemsize * np.searchsorted(entries["key"], 2 * edges))
+        self._bytes += entries.nbytes
         self._waiting, self._held = [], 0
 
     def _blocks(self) -> Iterator[tuple[slice, sparse.csr_matrix[np.float64], sparse.csr_matrix[np.float64]]]:
@@ -237,8 +237,8 @@ class ClusterRanks:
         pieces = []
         for places in self._written:
             start, end = places[block : block + 2].tolist()
-            self._file.seek(start)
-            pieces.append(np.frombuffer(self._file.read(end - start), _ENTRY))
+            pieces.append(np.empty((end - start) // _ENTRY.itemsize, _ENTRY))
+            self._file.read(start, pieces[-1])
         return np.concatenate([np.empty(0, _ENTRY), *pieces])
 
 
