@@ -104,6 +104,9 @@ def test_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
         flat |= {f"{who}_{metric}": value for metric, value in report[who].items()}
         for metric, (low, high) in report["intervals"][who].items():
             flat |= {f"{who}_{metric}_low": low, f"{who}_{metric}_high": high}
+        for figure in ("slope", "intercept", "brier"):
+            found, name = report["calibration"][who][figure], f"{who}_calibration_{figure}"
+            flat |= {name: found["value"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
     for metric, value in report["difference"].items():
         flat |= {f"difference_{metric}": value["value"], f"difference_{metric}_low": value["low"]}
     of_rows = {name: value for name, value in served_metrics(evaluation).items() if name.startswith("rows_")}

@@ -341,5 +341,6 @@ def test_every_metric_of_a_report_has_a_name_that_mlflow_takes() -> None:
     for who in ("base", "meta", "difference"):
         for metric in ("ap_donor", "precision_at_recall90_splice", "precision_at_recall95_acceptor", "ece"):
             assert {f"{who}_{metric}", f"{who}_{metric}_low"} <= flat.keys()
+    assert {f"meta_calibration_slope{end}" for end in ("", "_low", "_high")} <= flat.keys()
     for name in flat:
         _validate_metric_name(name)
