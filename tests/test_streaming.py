@@ -1,7 +1,8 @@
 """Counts that are added up gene by gene, against a slow reading of all positions at once."""
 
 import tempfile
-from collections.abc import Iterator
+import tracemalloc
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -272,3 +273,52 @@ def test_the_figures_of_a_validation_are_those_of_all_its_answers(decimals: int 
         assert found[name] == pytest.approx(average_precision(labels == c, p[:, c], weights), abs=1e-12)
     expected["val_ap_splice"] = (expected["val_ap_donor"] + expected["val_ap_acceptor"]) / 2
     assert found == pytest.approx(expected, abs=1e-9)
+
+
+def long_gene(number: int) -> GeneScores:
+    """A gene of many positions and few sites."""
+    rng = np.random.default_rng(number)
+    labels = np.full(20_000, NEITHER, dtype=np.uint8)
+    labels[rng.choice(len(labels), 6, replace=False)] = [DONOR] * 3 + [ACCEPTOR] * 3
+    scores = {}
+    for system in SYSTEMS:
+        p = rng.dirichlet([0.05, 0.05, 5.0], len(labels))
+        at = np.flatnonzero(labels != NEITHER)
+        p[at] = 0.1
+        p[at, labels[at]] = 0.8
+        scores[system] = p.astype(np.float32)
+    return GeneScores(f"G{number:03}", "1", labels, scores)
+
+
+def evaluated(n_genes: int) -> None:
+    evaluate(ScoresOnDisk(map(long_gene, range(n_genes)), SYSTEMS), CONFIG)
+
+
+def calibrated(n_genes: int) -> None:
+    columns = Columns({"p": (np.float32, (3,)), "labels": (np.uint8, ())})
+    for gene in map(long_gene, range(n_genes)):
+        columns.append(p=gene.scores["meta"], labels=gene.labels)
+    fit_parts(lambda: ((columns.read("p", i), columns.read("labels", i), None) for i in range(n_genes)))
+
+
+def validated(n_genes: int) -> None:
+    import torch
+
+    from metalayer.training.validation import Validation
+
+    validation = Validation()
+    for gene in map(long_gene, range(n_genes)):
+        log_p = torch.from_numpy(np.log(np.maximum(gene.scores["meta"], 1e-12)))
+        validation.add(log_p, torch.from_numpy(gene.labels.astype(np.int64)), log_p[:, 2], torch.ones(len(log_p)))
+    validation.figures()
+
+
+@pytest.mark.parametrize("run", [evaluated, calibrated, validated])
+def test_memory_does_not_grow_with_positions(run: Callable[[int], None]) -> None:
+    peaks = []
+    for n_genes in (6, 6, 18):  # twice: the first time, modules are loaded too
+        tracemalloc.start()
+        run(n_genes)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[2] - peaks[1] < 2 * 12 * 20_000  # 2 bytes a position; held whole, they are 138, 342 and 185
