@@ -52,6 +52,7 @@ def gene(number: int, systems: int) -> tuple[np.ndarray, list[np.ndarray]]:
 
 def evaluation(n_genes: int, clock: Clock) -> Any:
     from metalayer.config import EvaluateConfig
+
     from metalayer.evaluation.metrics import GeneScores
     from metalayer.evaluation.report import evaluate
 
@@ -63,7 +64,10 @@ def evaluation(n_genes: int, clock: Clock) -> Any:
 
     try:
         from metalayer.evaluation.scored_genes import ScoresOnDisk
+        from metalayer.settings.sections import EvaluateConfig
     except ImportError:  # c7be506
+        from metalayer.config import EvaluateConfig
+
         return evaluate(list(scored()), EvaluateConfig())["meta"]
     return evaluate(ScoresOnDisk(scored(), ("base", "meta")), EvaluateConfig())["meta"]
 

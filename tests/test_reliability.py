@@ -9,11 +9,11 @@ from scipy.optimize import minimize
 from scipy.special import expit
 from scored_genes import make_genes
 
-from metalayer.config import EvaluateConfig
 from metalayer.evaluation.metrics import GeneScores, splice_score
 from metalayer.evaluation.reliability import LOG_EDGES
 from metalayer.evaluation.report import evaluate
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER
+from metalayer.settings.sections import EvaluateConfig
 
 QUICK = EvaluateConfig(n_bootstrap=100)
 

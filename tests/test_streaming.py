@@ -14,7 +14,6 @@ from scipy.special import logsumexp
 from sklearn.metrics import average_precision_score
 from test_metrics import brute_force
 
-from metalayer.config import EvaluateConfig
 from metalayer.evaluation import counts as counts_module
 from metalayer.evaluation import ranks as ranks_module
 from metalayer.evaluation.calibration import FACTORS, Corrections, fit, fit_parts, mixed
@@ -26,6 +25,7 @@ from metalayer.evaluation.report import evaluate
 from metalayer.evaluation.scored_genes import Chained, MadeOf, ScoresOnDisk
 from metalayer.genome import Gene
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
+from metalayer.settings.sections import EvaluateConfig
 
 SYSTEMS = ("base", "meta")
 K = (3, 50)

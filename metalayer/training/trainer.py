@@ -24,11 +24,9 @@ from metalayer.device import resolve_device, use_threads
 from metalayer.errors import ConfigError, TrainingError
 from metalayer.files import publish_file
 from metalayer.models.meta import MetaSpliceModel, build_model
-from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
 from metalayer.settings.flat import MetaLayerConfig
 from metalayer.settings.network import ModelConfig
 from metalayer.settings.sections import TrainConfig
-from metalayer.models.build import build_model
 from metalayer.training import distributed
 from metalayer.training.checkpoint import BEST, LAST, load_checkpoint, restored_model, save_checkpoint
 from metalayer.training.frozen import read_frozen
