@@ -25,7 +25,7 @@ METRICS = (
     ("log_loss", "log loss"),
     ("log_loss_per_site", "log loss per site"),
 )
-SUMMARY = ("pr_auc_splice", "ap_donor", "ap_acceptor", "topk_donor", "topk_acceptor", "ece", "log_loss")
+SUMMARY = ("pr_auc_splice", "ap_donor", "ap_acceptor", "topk_donor", "topk_acceptor", "ece", "log_loss_per_site")
 """The metrics of `summary_table`."""
 PARALOG_TITLES = {"1": "with paralogs", "0": "without paralogs", "-1": "not known"}
 _SYSTEMS = ("base", "meta")
