@@ -33,13 +33,14 @@ from metalayer.data.windows import encode_windows
 from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import save_model
+from metalayer.registry import download, registration
+from metalayer.registry.bento import bento_environment, bentoml_home, build_bento
+from metalayer.release.folder import ONNX
+from metalayer.release.onnx import OnnxRows
 from metalayer.schema import BASE_SCORES, ROW_SCORES
-from metalayer.serving import registry
 from metalayer.serving.allocator import keep_memory
 from metalayer.serving.media import ARROW, JSON
-from metalayer.serving.onnx_rows import OnnxRows
-from metalayer.serving.packaging import bento_environment, bentoml_home, build_bento, serve_command
-from metalayer.serving.release import ONNX
+from metalayer.serving.serve import serve_command
 from tests.releases import make_golden
 from tests.servers import free_port, wait_until_ready
 
@@ -94,8 +95,8 @@ def _packaged(folder: Path) -> tuple[str, str]:
     save_model(model, folder / "bundle", {"base_model": "pwm"})
     golden = make_golden(folder / "bundle", folder / "golden.parquet")
     uri = f"sqlite:///{folder}/mlflow.db"
-    registered = registry.register(folder / "bundle", golden, base_model="pwm", promoted=True, tracking_uri=uri)
-    local = registry.fetch(registered.name, registered.version, uri, folder / "fetched")
+    registered = registration.register(folder / "bundle", golden, base_model="pwm", promoted=True, tracking_uri=uri)
+    local = download.fetch(registered.name, registered.version, uri, folder / "fetched")
     tag = build_bento(local.bundle, local.golden, name=registered.name, version=registered.version, facts={})
     logged = next(path.parent for path in (folder / "mlartifacts").rglob("MLmodel"))
     return tag, str(logged)

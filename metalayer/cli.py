@@ -15,8 +15,8 @@ from metalayer import environment, interrupt, output, storage
 from metalayer.errors import MetalayerError
 
 if TYPE_CHECKING:
-    from metalayer.serving.client import MetaLayerClient
-    from metalayer.serving.promotion import Move
+    from metalayer.client import MetaLayerClient
+    from metalayer.registry.promotion import Move
 
 _UNWIND_S = 5.0
 """Seconds from a signal in which a command removes what it has not finished."""
@@ -382,7 +382,7 @@ def _train_on_scores(options: argparse.Namespace, values: dict[str, Any]) -> int
 
 
 def _client(options: argparse.Namespace) -> MetaLayerClient:
-    from metalayer.serving.client import MetaLayerClient
+    from metalayer.client import MetaLayerClient
 
     return MetaLayerClient(environment.url(options.url, "--url"), api_key=environment.key("METALAYER_API_KEY"))
 
@@ -472,7 +472,7 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from metalayer.serving.packaging import serve
+    from metalayer.serving.serve import serve
 
     code: int = serve(
         name=options.model,
@@ -486,39 +486,39 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _registry_list(_: argparse.Namespace) -> int:
-    from metalayer.serving import line, registry
+    from metalayer.registry import line, tracking, versions
 
-    found = registry.versions()
+    found = versions.all_versions()
     if not found:
-        print(f"no registered model in {registry.shown_uri()}", file=sys.stderr)
+        print(f"no registered model in {tracking.shown_uri()}", file=sys.stderr)
     for version in found:
         aliases = ", ".join(version.aliases) or "-"
         tags = version.tags
-        print(f"{version.name}  {version.version:>4}  {aliases:<22}  {tags.get(registry.DECISION_TAG, '?'):<8}", end="")
-        print(f"  {version.digest[:12]}  {tags.get(registry.BENTO_TAG, 'no Bento')}", end="")
+        print(f"{version.name}  {version.version:>4}  {aliases:<22}  {tags.get(versions.DECISION_TAG, '?'):<8}", end="")
+        print(f"  {version.digest[:12]}  {tags.get(versions.BENTO_TAG, 'no Bento')}", end="")
         reason = tags.get(line.RETIRED_TAG)
         print("" if reason is None else f"  retired {tags.get(line.RETIRED_AT_TAG, '')[:10]}: {reason}")
     return 0
 
 
 def _registry_promote(options: argparse.Namespace) -> int:
-    from metalayer.serving import promotion, registry
+    from metalayer.registry import promotion, versions
 
-    _print_move(promotion.promote(registry.only_name(options.model), options.version))
+    _print_move(promotion.promote(versions.only_name(options.model), options.version))
     return 0
 
 
 def _registry_rollback(options: argparse.Namespace) -> int:
-    from metalayer.serving import promotion, registry
+    from metalayer.registry import promotion, versions
 
-    _print_move(promotion.rollback(registry.only_name(options.model)))
+    _print_move(promotion.rollback(versions.only_name(options.model)))
     return 0
 
 
 def _registry_retire(options: argparse.Namespace) -> int:
-    from metalayer.serving import promotion, registry
+    from metalayer.registry import promotion, versions
 
-    _print_move(promotion.retire(registry.only_name(options.model), options.version, options.reason))
+    _print_move(promotion.retire(versions.only_name(options.model), options.version, options.reason))
     return 0
 
 

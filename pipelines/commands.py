@@ -107,6 +107,6 @@ def _read(name: str) -> stacks.Stack:
 
 
 def _tracking_uri() -> str:
-    from metalayer.serving import registry
+    from metalayer.registry import tracking
 
-    return registry.default_tracking_uri()
+    return tracking.default_tracking_uri()

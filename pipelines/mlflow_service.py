@@ -37,9 +37,9 @@ def prepare() -> str:
         ConfigError: a URI that carries credentials, which ZenML would store.
         RegistryError: the service cannot be reached or refuses.
     """
-    from metalayer.serving import registry
+    from metalayer.registry import tracking
 
-    uri = registry.default_tracking_uri()
+    uri = tracking.default_tracking_uri()
     if is_server(uri) and "@" in urlsplit(uri).netloc:
         raise ConfigError(
             "MLFLOW_TRACKING_URI carries a user or password, which would be stored with the stack; give it without "
@@ -48,9 +48,9 @@ def prepare() -> str:
     database = Path(uri.removeprefix("sqlite:///"))
     if uri.startswith("sqlite:///") and not database.exists():
         with publish_file(database) as draft:
-            registry.ensure_experiment(tracking_uri=f"sqlite:///{draft}")
+            tracking.ensure_experiment(tracking_uri=f"sqlite:///{draft}")
     else:
-        registry.ensure_experiment(tracking_uri=uri)
+        tracking.ensure_experiment(tracking_uri=uri)
     return uri
 
 

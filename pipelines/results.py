@@ -182,9 +182,9 @@ def _in_state(state: Path, *command: str) -> str:
 
 
 def _no_query(name: str, tracking_uri: str, state: Path) -> list[str]:
-    from metalayer.serving import registry
+    from metalayer.registry import versions
 
-    champion = registry.find_champion(name, tracking_uri)
+    champion = versions.find_champion(name, tracking_uri)
     if champion is None:
         return ["no model is promoted yet, so there is none to query"]
     return [f"{_serve(state)} answers with the champion, version {champion.version}"]

@@ -205,9 +205,9 @@ def _schedule(config: RunConfig, options: argparse.Namespace, state: Path) -> in
 
 def _places(state: Path) -> dict[str, str]:
     """What `{state}` and `{tracking_uri}` in a stack's file stand for."""
-    from metalayer.serving import registry
+    from metalayer.registry import tracking
 
-    return {"state": str(state), "tracking_uri": registry.default_tracking_uri()}
+    return {"state": str(state), "tracking_uri": tracking.default_tracking_uri()}
 
 
 def _is_demo(options: argparse.Namespace) -> bool:
@@ -253,7 +253,7 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
     from zenml.client import Client
     from zenml.enums import ExecutionMode
 
-    from metalayer.serving import promotion, registry
+    from metalayer.registry import promotion, versions
 
     recipe = importlib.import_module(f"pipelines.{options.pipeline}")
     shard_steps = recipe.shard_steps(config.score) if plan else ()
@@ -262,7 +262,7 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
         stack_check.require(stack)
     tracking_uri = mlflow_service.prepare()
     if options.pipeline == "training":
-        promotion.require_whole(registry.registered_name(config.data.base_model), tracking_uri)
+        promotion.require_whole(versions.registered_name(config.data.base_model), tracking_uri)
     step_options = stack.step_options((*recipe.GPU_STEPS, *(recipe.gpu_steps(config.score) if plan else ())))
     if options.no_cache or not cached:
         for name in (*recipe.CACHED, *shard_steps):
@@ -286,7 +286,7 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
         if "://" in store.path:
             copied = inputs.put_files(plan.files, store) if plan else inputs.stage(config.data, data_hash, store)
             logger.info("%d input files copied to the artifact store", copied)
-        model = zenml.Model(name=registry.registered_name(config.data.base_model), save_models_to_registry=False)
+        model = zenml.Model(name=versions.registered_name(config.data.base_model), save_models_to_registry=False)
         given = {"config": settings, **inputs_now}
         if plan and scorer:
             given |= recipe.given(plan, scorer, code_hash)

@@ -463,7 +463,7 @@ def _login(host: str, headers: Mapping[str, str]) -> str:
 
 def _tracker(stack: Stack) -> Finding:
     from metalayer.errors import RegistryError
-    from metalayer.serving import registry
+    from metalayer.registry import tracking
     from pipelines import mlflow_service
 
     uri = stack.components["experiment_tracker"]["tracking_uri"]
@@ -474,7 +474,7 @@ def _tracker(stack: Stack) -> Finding:
     if not status:
         return Finding("experiment_tracker", "missing", f"no MLflow server at {uri}", "start it, or fix the URL")
     try:
-        registry.ensure_experiment(tracking_uri=uri)
+        tracking.ensure_experiment(tracking_uri=uri)
     except RegistryError as error:
         return Finding("experiment_tracker", "missing", str(error), "see MLFLOW_TRACKING_TOKEN, or user and password")
     return Finding("experiment_tracker", "ok", f"MLflow at {uri}")

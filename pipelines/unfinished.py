@@ -29,7 +29,7 @@ def end(state: Path, tracking_uri: str) -> None:
     from zenml.enums import ExecutionStatus
     from zenml.models import PipelineRunUpdate, StepRunUpdate
 
-    from metalayer.serving import registry
+    from metalayer.registry import tracking
 
     client = Client()
     left = list(client.list_pipeline_runs(in_progress=True, size=1000).items)
@@ -37,7 +37,7 @@ def end(state: Path, tracking_uri: str) -> None:
         return
     try:
         if environment.is_own(state) or tracking_uri == f"sqlite:///{state / 'mlflow.db'}":
-            registry.end_runs({run.name for run in left}, tracking_uri)
+            tracking.end_runs({run.name for run in left}, tracking_uri)
         else:
             logger.warning(
                 "runs that were killed may be shown as running in MLflow: this state folder is a copy, or was moved"

@@ -28,10 +28,10 @@ def evaluate(
         The reports, golden rows with the answers that a server of this model must give, and what it answered on the
         test genes.
     """
-    from metalayer.serving import evidence, registry
+    from metalayer.registry import evidence, versions
 
     folder, uri = step_dir("evaluate"), tracking_uri()
-    name = registry.registered_name(config.data.base_model)
+    name = versions.registered_name(config.data.base_model)
     evaluation = evaluate_bundle(
         model.path,
         rows.file,

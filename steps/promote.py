@@ -23,7 +23,7 @@ def promote(
     Raises:
         InputError: another champion by now than the evaluation compared with.
     """
-    from metalayer.serving import promotion, registry
+    from metalayer.registry import promotion, versions
 
     promoted = {"alias": registration["alias"], "instead_of": None}
     if bento["tag"] is not None:
@@ -36,7 +36,7 @@ def promote(
             instead_of=[compared_with],
         )
         log_promotion()
-        promoted = {"alias": registry.CHAMPION, "instead_of": move.instead_of}
+        promoted = {"alias": versions.CHAMPION, "instead_of": move.instead_of}
     facts = run_facts()
     key = checkpoints.key(config, facts["data_hash"], facts["code_hash"])
     checkpoints.drop(Client().active_stack.artifact_store, key)

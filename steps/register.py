@@ -20,9 +20,9 @@ def register(
     base_model: str,
 ) -> Annotated[dict[str, Any], "registration"]:
     """Register with the decision and its reasons; the champion stays for now."""
-    from metalayer.serving import registry
+    from metalayer.registry.registration import champion_again, register
 
-    registration = registry.champion_again(model.path, base_model, tracking_uri()) or registry.register(
+    registration = champion_again(model.path, base_model, tracking_uri()) or register(
         model.path,
         golden.file,
         base_model=base_model,

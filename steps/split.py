@@ -6,7 +6,7 @@ from zenml import step
 from zenml.types import HTMLString
 
 from metalayer.data.splits import make_split
-from metalayer.monitoring.drift import row_drift
+from metalayer.evaluation.drift import row_drift
 from metalayer.settings.sections import SplitConfig
 from steps.materializers import TableRef
 from steps.workspace import step_dir

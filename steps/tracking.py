@@ -38,7 +38,7 @@ def active_run_id() -> str | None:
 
 def judged_tags(evaluation: Mapping[str, Any]) -> dict[str, str]:
     """Which test genes judged which model, for the run and the version: later runs count it."""
-    from metalayer.serving.evidence import MODEL_TAG, TEST_SET_TAG
+    from metalayer.registry.evidence import MODEL_TAG, TEST_SET_TAG
 
     looks = evaluation["looks"]
     return {TEST_SET_TAG: looks["test_set"], MODEL_TAG: looks["model_digest"]}

@@ -14,7 +14,7 @@ import pytest
 from metalayer.settings.sections import DataConfig
 
 if TYPE_CHECKING:
-    from metalayer.serving.engine import Engine
+    from metalayer.release.engine import Engine
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: tests need no network
 # As `pipelines/environment.py` does, before anything imports zenml: the main program of xdist's processes is no file.
@@ -105,6 +105,6 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def engine(released: Path) -> Engine:
     """Its engine."""
-    from metalayer.serving.engine import Engine
+    from metalayer.release.engine import Engine
 
     return Engine(released)

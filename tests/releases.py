@@ -14,11 +14,11 @@ from metalayer.inference import Predictor
 from metalayer.integrity import unsealed, write_json
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import save_model
+from metalayer.release.folder import read_facts, seal, write_release
 from metalayer.schema import CLASSES, ROW_SCORES
-from metalayer.serving.release import read_facts, seal, write_release
 
 if TYPE_CHECKING:
-    from metalayer.serving.registry import Registration
+    from metalayer.registry.registration import Registration
 
 
 def make_bundle(directory: Path, seed: int = 0, **options: Any) -> Path:
@@ -69,9 +69,9 @@ def make_golden(bundle: Path, path: Path, n: int = 40) -> Path:
 
 def make_champion(bundle: Path, golden: Path, uri: str | None = None, **facts: Any) -> Registration:
     """Register a model and let it be champion, as yet without a Bento."""
-    from metalayer.serving import line, registry
+    from metalayer.registry import line, registration
 
-    made = registry.register(bundle, golden, base_model="pwm", promoted=True, tracking_uri=uri, **facts)
+    made = registration.register(bundle, golden, base_model="pwm", promoted=True, tracking_uri=uri, **facts)
     now = line.read(made.name, uri)
     line.move(now, [*now.history, made.version], uri)
     return made

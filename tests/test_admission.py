@@ -16,11 +16,11 @@ import pytest
 from releases import score_rows
 from starlette.exceptions import HTTPException
 
+from metalayer.release.contract import Rows
+from metalayer.release.engine import Engine, Pace
 from metalayer.serving import app as app_module
 from metalayer.serving.admission import Claim, Room, client_name
 from metalayer.serving.app import Serving, create_app
-from metalayer.serving.engine import Engine, Pace
-from metalayer.serving.schemas import Rows
 from metalayer.serving.settings import ServingSettings
 
 JSON = {"content-type": "application/json"}

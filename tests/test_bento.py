@@ -31,9 +31,10 @@ from releases import expected, make_bundle, make_champion, make_golden, score_ro
 
 from metalayer.errors import RegistryError
 from metalayer.models.bundle import digest
+from metalayer.registry.bento import bento_environment, build_bento, find_bento
+from metalayer.release.folder import RUNTIME, release_digest
 from metalayer.schema import CLASSES
-from metalayer.serving.packaging import bento_environment, build_bento, find_bento, serve_command
-from metalayer.serving.release import RUNTIME, release_digest
+from metalayer.serving.serve import serve_command
 from tests.servers import free_port, wait_until_ready
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -279,10 +280,10 @@ def test_a_server_with_keys_drains(home: Path, bento: str) -> None:
 
 
 def test_a_served_bento_follows_the_champion(home: Path, bento: str) -> None:
-    from metalayer.serving import registry
+    from metalayer.registry import tracking, versions
 
     log, uri = home / "follow.log", f"sqlite:///{home}/registry/mlflow.db"
-    registry.ensure_experiment(tracking_uri=uri)  # else server and test may both make the database
+    tracking.ensure_experiment(tracking_uri=uri)  # else server and test may both make the database
     process = running(bento, log, registry_uri=uri, follow_every_s="0.3", workers="1")
     url = f"http://127.0.0.1:{process.args[-1]}"
     try:
@@ -294,7 +295,7 @@ def test_a_served_bento_follows_the_champion(home: Path, bento: str) -> None:
         while (response := httpx.get(f"{url}/v1/model")).headers["x-model-version"] == "3":
             assert time.monotonic() < until, log.read_text()
             time.sleep(0.1)
-        assert response.headers["x-model-digest"] == registry.find_champion(NAME, uri).digest
+        assert response.headers["x-model-digest"] == versions.find_champion(NAME, uri).digest
         assert response.json()["metrics"] == {"ece": 0.5}
         assert 'metalayer_swaps_total{outcome="done"} 1.0' in httpx.get(f"{url}/metrics").text
     finally:

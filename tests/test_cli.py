@@ -11,8 +11,8 @@ import metalayer
 from metalayer import cli, doctor
 from metalayer.data.windows import encode_windows
 from metalayer.inference import Predictor
+from metalayer.release.contract import validate_columns
 from metalayer.schema import ROW_SCORES
-from metalayer.serving.schemas import validate_columns
 from metalayer.training.checkpoint import load_checkpoint
 from tests.conftest import artifact_files
 from tests.releases import make_bundle

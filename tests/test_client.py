@@ -21,19 +21,19 @@ import pytest
 from releases import expected, score_rows
 
 from metalayer import cli
+from metalayer.client import MetaLayerClient
 from metalayer.errors import ConfigError, ServiceError
 from metalayer.inference import Predictor
 from metalayer.integrity import unsealed, write_json
+from metalayer.release.contract import RequestError
 from metalayer.schema import CLASSES
-from metalayer.serving.client import MetaLayerClient
-from metalayer.serving.schemas import RequestError
 from metalayer.workflows import score
 from tests.servers import free_port
 
 PROGRAM = """
 import sys, time, torch, uvicorn
 from metalayer.serving.app import Serving, create_app
-from metalayer.serving.engine import Engine
+from metalayer.release.engine import Engine
 from metalayer.serving.settings import ServingSettings
 torch.set_num_threads(1)
 serving = Serving(Engine(sys.argv[1]), ServingSettings.from_environment())

@@ -101,14 +101,14 @@ def ran(cron_job: dict[str, Any], name: str) -> tuple[dict[str, Any], str]:
 
 @pytest.mark.usefixtures("untainted")
 def test_trains_from_within_the_cluster_and_not_twice(cron_job: dict[str, Any]) -> None:
-    from metalayer.serving import registry
+    from metalayer.registry import versions
 
     pod, told = ran(cron_job, "scheduled-first")
     assert pod["status"]["phase"] == "Succeeded", told
     assert pod["spec"]["serviceAccountName"] == "metalayer-pipeline"
     assert found(r"^cached +(.+)$", told) == "no step"
     assert {job["metadata"]["labels"].get("step_name") for job in objects("jobs", "pipeline=training")} >= {*STEPS}
-    champion = registry.find_champion("metalayer-pwm", MLFLOW_URI)
+    champion = versions.find_champion("metalayer-pwm", MLFLOW_URI)
     assert champion is not None
     assert found(r"^model +(.+)$", told) == f"metalayer-pwm version {champion.version}, alias champion"
     pod, told = ran(cron_job, "scheduled-second")

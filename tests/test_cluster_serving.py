@@ -22,8 +22,8 @@ import numpy as np
 import pytest
 import yaml
 
-from metalayer.serving import promotion, registry
-from metalayer.serving.client import MetaLayerClient
+from metalayer.client import MetaLayerClient
+from metalayer.registry import promotion, registration
 from tests import bed
 from tests.bed import kubectl, push_images
 from tests.manifests import K8S
@@ -163,7 +163,7 @@ def promote(bundles: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Ca
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("METALAYER_HOME", str(home))
             patch.delenv("BENTOML_HOME", raising=False)
-            made = registry.register(bundle, golden, base_model="pwm", promoted=True, tracking_uri=uri)
+            made = registration.register(bundle, golden, base_model="pwm", promoted=True, tracking_uri=uri)
             return promotion.promote(NAME, made.version, uri).version
 
     return do

@@ -17,9 +17,9 @@ import uvicorn
 from prometheus_client import REGISTRY
 from releases import score_rows
 
+from metalayer.release.engine import Engine
 from metalayer.serving import bodies, connections
 from metalayer.serving.app import Serving, create_app
-from metalayer.serving.engine import Engine
 from metalayer.serving.settings import ServingSettings
 from tests.servers import free_port
 

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from metalayer.errors import EvaluationError
-from metalayer.monitoring.drift import row_drift
+from metalayer.evaluation.drift import row_drift
 from metalayer.schema import FEATURES
 
 MANIFEST = {"train": {"genes": ["A"]}, "test": {"genes": ["B"]}}

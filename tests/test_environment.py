@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from metalayer import cli, doctor, environment, network
+from metalayer.client import MetaLayerClient
 from metalayer.environment import state_dir
 from metalayer.errors import ConfigError, InputError
 from metalayer.migrations import check_version
-from metalayer.serving import packaging, registry
-from metalayer.serving.client import MetaLayerClient
+from metalayer.registry import bento, tracking
 from metalayer.serving.settings import ServingSettings
 from metalayer.settings.sections import DataConfig
 
@@ -45,12 +45,12 @@ def test_values_are_stripped_and_empty_is_not_set(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("METALAYER_HOME", given)
         monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
         assert state_dir() == tmp_path / ".metalayer"
-        assert registry.default_tracking_uri() == f"sqlite:///{tmp_path}/.metalayer/mlflow.db"
+        assert tracking.default_tracking_uri() == f"sqlite:///{tmp_path}/.metalayer/mlflow.db"
     monkeypatch.setenv("METALAYER_HOME", "~/state \r\n")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert state_dir() == tmp_path / "home" / "state"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://mlflow:5000\n")
-    assert registry.default_tracking_uri() == "http://mlflow:5000"
+    assert tracking.default_tracking_uri() == "http://mlflow:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", " with blanks \n")
     environment.clean()
     assert os.environ["MLFLOW_TRACKING_PASSWORD"] == " with blanks "
@@ -87,8 +87,8 @@ def test_the_registry_means_the_same_in_every_process(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", given)
     expected = read.format(here=tmp_path)
-    assert registry.default_tracking_uri() == environment.child()["MLFLOW_TRACKING_URI"] == expected
-    assert packaging.bento_environment()["MLFLOW_TRACKING_URI"] == expected
+    assert tracking.default_tracking_uri() == environment.child()["MLFLOW_TRACKING_URI"] == expected
+    assert bento.bento_environment()["MLFLOW_TRACKING_URI"] == expected
     environment.clean()
     assert os.environ["MLFLOW_TRACKING_URI"] == expected
 
@@ -358,7 +358,7 @@ def test_a_state_folder_that_cannot_be_used(
         assert f"state folder {home}: {tmp_path / 'file'} is a file; set METALAYER_HOME to a folder" in said
         assert any(not found.ok and "is a file" in found.text for found in doctor.examine())
     with pytest.raises(ConfigError, match=r"file: .*; set METALAYER_HOME .* or MLFLOW_TRACKING_URI"):
-        registry.ensure_experiment(tracking_uri=f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}")
+        tracking.ensure_experiment(tracking_uri=f"sqlite:///{tmp_path / 'file' / 'mlflow.db'}")
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,12 @@ TRAIN = (
 RUN = str(extras_env.ROOT / "pipelines" / "run.py")
 PACKAGE = """
 from pathlib import Path
-from metalayer.serving.engine import Engine
-from metalayer.serving.packaging import bentoml_home, build_bento
+from metalayer.release.engine import Engine
+from metalayer.registry.bento import bentoml_home, build_bento
 tag = build_bento(Path("model"), Path("golden.parquet"), name="metalayer-pwm", version=1, facts={})
 source = bentoml_home() / "bentos" / tag.replace(":", "/") / "src"
 assert Engine(source / "release").version == "1"  # answers its golden rows as expected, or raises
-import mlflow, uvicorn, metalayer.serving.app, metalayer.serving.promotion
+import mlflow, uvicorn, metalayer.serving.app, metalayer.registry.promotion
 """
 """Builds a Bento and answers the golden rows by it."""
 STEPS = f"""

@@ -20,14 +20,16 @@ import pytest
 from releases import expected, make_bundle, make_champion, make_golden, score_rows
 
 from metalayer.errors import ConfigError
+from metalayer.registry import download, registration, versions
+from metalayer.registry.bento import bento_environment, package_version
+from metalayer.release.engine import Engine
 from metalayer.schema import CLASSES
-from metalayer.serving import follow, registry
+from metalayer.serving import follow
 from metalayer.serving.app import Serving
-from metalayer.serving.engine import Engine
 from metalayer.serving.follow import Follower
 from metalayer.serving.kept import Kept
 from metalayer.serving.metrics import SWAPS
-from metalayer.serving.packaging import bento_environment, package_version, serve_command
+from metalayer.serving.serve import serve_command
 from metalayer.serving.settings import ServingSettings
 from tests.servers import free_port, wait_until_ready
 
@@ -51,16 +53,16 @@ def move(uri: str, version: int) -> None:
 
 
 def engine_of(uri: str, version: int, folder: Path) -> Engine:
-    found = next(one for one in registry.versions(uri) if one.version == version)
-    return Engine(registry.fetch_release(found, uri, folder))
+    found = next(one for one in versions.all_versions(uri) if one.version == version)
+    return Engine(download.fetch_release(found, uri, folder))
 
 
 def followed_by(serving: Serving, uri: str, folder: Path) -> Follower:
     """A follower of a server that came with version 1, and keeps in a folder what it follows."""
     home = folder / "home"
     home.mkdir(exist_ok=True)
-    found = next(one for one in registry.versions(uri) if one.version == 1)
-    return Follower(serving, uri, registry.fetch_release(found, uri, home), Kept(home / "followed", uri, NAME))
+    found = next(one for one in versions.all_versions(uri) if one.version == 1)
+    return Follower(serving, uri, download.fetch_release(found, uri, home), Kept(home / "followed", uri, NAME))
 
 
 def outcome(name: str) -> float:
@@ -81,7 +83,7 @@ def test_the_alias_is_followed_and_a_bad_version_refused(
     move(uri, 2)
     follower.look()
     second = serving.engine
-    assert (second.version, second.digest) == ("2", registry.find_version(NAME, "2", uri).digest)
+    assert (second.version, second.digest) == ("2", versions.find_version(NAME, "2", uri).digest)
     assert serving.previous is first
     move(uri, 1)  # a rollback: nothing is loaded
     follower.look()
@@ -89,16 +91,16 @@ def test_the_alias_is_followed_and_a_bad_version_refused(
     assert serving.previous is second
 
     loaded = []
-    real = registry.fetch_release
+    real = download.fetch_release
 
-    def spoiled(version: registry.ModelVersion, uri: str | None, folder: Path) -> Path:
+    def spoiled(version: versions.ModelVersion, uri: str | None, folder: Path) -> Path:
         loaded.append(version.version)
         directory = real(version, uri, folder)
         golden = directory / "golden.parquet"
         pl.read_parquet(golden).with_columns(pl.col("donor") + 1e-3).write_parquet(golden)
         return directory
 
-    monkeypatch.setattr(registry, "fetch_release", spoiled)
+    monkeypatch.setattr(download, "fetch_release", spoiled)
     refused = outcome("refused")
     move(uri, 3)
     follower.look()
@@ -115,7 +117,7 @@ def test_the_alias_is_followed_and_a_bad_version_refused(
     def lacking(*_: object) -> Path:
         raise ConfigError("sequence_encoder 'huggingface' needs the package transformers")
 
-    monkeypatch.setattr(registry, "fetch_release", lacking)
+    monkeypatch.setattr(download, "fetch_release", lacking)
     move(uri, 3)
     lacking_one.look()
     assert serving.engine is second
@@ -140,7 +142,7 @@ def test_a_version_of_the_same_number_in_another_registry_is_another(
     followed_by(serving, uri, tmp_path).look()
     assert (serving.engine.version, serving.engine.digest) == (
         "1",
-        registry.find_version(NAME, "1", uri).digest,
+        versions.find_version(NAME, "1", uri).digest,
     )
 
 
@@ -152,13 +154,13 @@ def test_a_version_that_fails_is_tried_again_after_growing_pauses(
     serving = Serving(engine_of(uri, 1, tmp_path), ServingSettings(follow_every_s=10))
     follower, clock, attempts = followed_by(serving, uri, tmp_path), [0.0], []
     monkeypatch.setattr(follow, "time", SimpleNamespace(monotonic=lambda: clock[0], time=time.time))
-    real = registry.fetch_release
+    real = download.fetch_release
 
     def broken(*arguments: object) -> Path:
         attempts.append(clock[0])
         raise KeyError("an artifact store that answers nonsense")
 
-    monkeypatch.setattr(registry, "fetch_release", broken)
+    monkeypatch.setattr(download, "fetch_release", broken)
     move(uri, 2)
     for look in range(600):  # 100 minutes
         clock[0] = 10.0 * look
@@ -170,7 +172,7 @@ def test_a_version_that_fails_is_tried_again_after_growing_pauses(
     move(uri, 3)  # another version has nothing to wait for
     with pytest.raises(KeyError):
         follower.look()
-    monkeypatch.setattr(registry, "fetch_release", real)
+    monkeypatch.setattr(download, "fetch_release", real)
     clock[0] += 10
     follower.look()
     assert serving.engine.version == "3"
@@ -220,7 +222,7 @@ def served(registered: tuple[str, list[Path]], tmp_path: Path, monkeypatch: pyte
     for name, value in (("REGISTRY_URI", uri), ("FOLLOW_EVERY_S", "0.3"), ("WORKERS", "2")):
         monkeypatch.setenv(f"METALAYER_SERVE_{name}", value)
     port, log = free_port(), tmp_path / "server.log"
-    command = serve_command(package_version(registry.find_champion(NAME, uri), uri), port=port)
+    command = serve_command(package_version(versions.find_champion(NAME, uri), uri), port=port)
     process = subprocess.Popen(command, env=bento_environment(), stdout=log.open("w"), stderr=subprocess.STDOUT)
     try:
         url = f"http://127.0.0.1:{port}"
@@ -284,7 +286,7 @@ def test_no_request_fails_while_the_champion_moves(
 
     # A version that misses its golden rows never answers, and is not fetched at every look.
     bundle = make_bundle(tmp_path / "bad", seed=9)
-    registry.register(
+    registration.register(
         bundle, make_golden(bundle, tmp_path / "bad.parquet"), base_model="pwm", promoted=False, tracking_uri=uri
     )
     (golden,) = Path(uri.removeprefix("sqlite:///")).parent.rglob("mlartifacts/**/bad.parquet")

@@ -11,8 +11,8 @@ import torch
 from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
 from metalayer.models.hyenadna import load_hyenadna
-from metalayer.serving import onnx_rows
-from metalayer.serving.engine import Engine
+from metalayer.release import onnx
+from metalayer.release.engine import Engine
 from metalayer.training.trainer import Trainer
 from tests import checkpoints, test_crops, test_frozen
 from tests.options import build_encoder
@@ -151,5 +151,5 @@ def test_tokens_of_a_gpu_are_aligned_there(tmp_path: Path) -> None:
 
 def test_a_release_answers_its_golden_rows_on_a_gpu(tmp_path: Path) -> None:
     release = make_release(tmp_path)
-    assert onnx_rows.prepare(release) == ""
+    assert onnx.prepare(release) == ""
     assert Engine(release, "cuda").describe()["rows_run_in"] == "torch on cuda:0"

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from releases import expected, make_bundle, make_champion, make_golden, score_rows
 
-from metalayer.serving.packaging import build_bento
+from metalayer.registry.bento import build_bento
 from pipelines.checkout import git_commit
 from tests import checkpoints
 from tests.servers import free_port, mlflow_server

@@ -32,9 +32,9 @@ from metalayer.files import sha256
 from metalayer.genome import Gene, Interval
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import content_of, digest, load_model, save_model
-from metalayer.serving.engine import Engine
+from metalayer.release.engine import Engine
+from metalayer.release.folder import check_release, read_facts, seal
 from metalayer.serving.kept import Kept
-from metalayer.serving.release import check_release, read_facts, seal
 from metalayer.settings.sections import DataConfig
 from metalayer.training.checkpoint import load_checkpoint, save_checkpoint
 from metalayer.workflows import base_run, score, train_meta

@@ -13,7 +13,7 @@ import yaml
 from releases import make_bundle, make_champion, make_golden
 
 from metalayer.errors import InputError, ModelError, RegistryError
-from metalayer.serving import registry
+from metalayer.registry import download, versions
 from metalayer.serving.app import Serving
 from metalayer.serving.follow import GONE, NO_CHAMPION, REFUSED, UNREACHABLE, Follower
 from metalayer.serving.kept import Kept, kept_models
@@ -109,7 +109,7 @@ def place(tmp_path: Path) -> Path:
 def follower(registered: tuple[str, list[Path]], place: Path, tmp_path: Path) -> Callable[..., Follower]:
     """The follower of a worker that has just started, of a server that came with version 1."""
     uri, _ = registered
-    packaged = registry.fetch_release(registry.find_version(NAME, "1", uri), uri, tmp_path / "packaged")
+    packaged = download.fetch_release(versions.find_version(NAME, "1", uri), uri, tmp_path / "packaged")
 
     def make(*, away: bool = False) -> Follower:
         follower = Follower(Serving(), uri, packaged, Kept(place, uri, NAME))
@@ -141,7 +141,7 @@ def test_a_worker_begins_with_the_champion_and_with_what_was_followed_where_the_
 
     (first := follower()).look()
     assert answers(first) == "2"
-    assert first._serving.engine.digest == registry.find_version(NAME, "2", registered[0]).digest
+    assert first._serving.engine.digest == versions.find_version(NAME, "2", registered[0]).digest
     (restarted := follower(away=True)).look()
     assert answers(restarted) == "2"
     assert restarted._serving.registry["state"] == UNREACHABLE
@@ -193,7 +193,7 @@ def test_a_version_that_is_gone_goes_on_and_is_said_so(
     copied: str, tmp_path: Path, place: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     uri = copied
-    packaged = registry.fetch_release(registry.find_champion(NAME, uri), uri, tmp_path / "packaged")
+    packaged = download.fetch_release(versions.find_champion(NAME, uri), uri, tmp_path / "packaged")
     one = Follower(Serving(), uri, packaged, Kept(place, uri, NAME))
     one.look()
     assert one._serving.registry["state"] == "following"
@@ -220,20 +220,20 @@ def test_a_version_that_is_gone_goes_on_and_is_said_so(
 def test_serve_starts_with_what_was_followed_where_the_registry_names_nothing(
     copied: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from metalayer.serving import packaging
+    from metalayer.serving import champion
 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri := copied)
     monkeypatch.setenv("BENTOML_HOME", str(tmp_path / "bentoml"))
-    tag = packaging.followed_bento()
+    tag = champion.followed_bento()
 
     mlflow.MlflowClient(uri, uri).delete_model_version(NAME, "1")
-    assert packaging.followed_bento() == packaging.followed_bento("pwm") == packaging.followed_bento(NAME) == tag
+    assert champion.followed_bento() == champion.followed_bento("pwm") == champion.followed_bento(NAME) == tag
     assert f"serving {NAME} version 1, which was champion at" in caplog.text
     (tmp_path / "copied" / "mlflow.db").write_text("no database")
-    assert packaging.followed_bento() == tag
+    assert champion.followed_bento() == tag
     with pytest.raises(InputError, match="no promoted model"):
         (tmp_path / "copied" / "mlflow.db").unlink()
-        packaging.followed_bento("openspliceai")
+        champion.followed_bento("openspliceai")
 
 
 def test_the_note_of_another_layout_counts_as_nothing(tmp_path: Path) -> None:
@@ -252,7 +252,7 @@ def test_no_log_shows_the_password_of_a_registry_that_answers_oddly(
         for answer in (b"<html>", [], {"model_version": 5}, {"model_version": {"version": "x"}}, {"odd": 1}):
             odd.answers["GET /api/2.0/mlflow/registered-models/alias"] = (200, answer)
             with pytest.raises(RegistryError, match=r"\*\*\*@127") as caught:
-                registry.find_champion(NAME, uri)
+                versions.find_champion(NAME, uri)
             assert "cret" not in str(caught.value)
             one.look()
             assert one._serving.registry["state"] == UNREACHABLE
@@ -261,7 +261,7 @@ def test_no_log_shows_the_password_of_a_registry_that_answers_oddly(
         one._serving.draining = True  # a follower's last look
         raise RuntimeError(f"{uri}/api")
 
-    monkeypatch.setattr(registry, "find_champion", broken)
+    monkeypatch.setattr(versions, "find_champion", broken)
     monkeypatch.setattr("time.sleep", lambda _: None)
     one._run()
     assert "http://***@127.0.0.1" in caplog.text
@@ -280,11 +280,11 @@ def test_what_an_mlmodel_names_outside_its_folder_is_not_copied(copied: str, tmp
         described["flavors"]["python_function"]["artifacts"]["bundle"]["path"] = path
         one.write_text(yaml.safe_dump(described))
     with pytest.raises(ModelError, match=r"version 1: its MLmodel names .*, which is not inside its own folder"):
-        registry.fetch(NAME, 1, copied, tmp_path / "fetched")
+        download.fetch(NAME, 1, copied, tmp_path / "fetched")
     assert not (tmp_path / "fetched").exists()
 
 
 def test_a_registered_name_is_no_way_out_of_the_folder_of_downloads(copied: str, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"the registry names '../elsewhere', which is not inside"):
-        registry.fetch("../elsewhere", 1, copied, tmp_path / "fetched")
+        download.fetch("../elsewhere", 1, copied, tmp_path / "fetched")
     assert not (tmp_path / "elsewhere").exists()

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from metalayer import environment
+from metalayer.client import MetaLayerClient
 from metalayer.errors import ConfigError
-from metalayer.serving.client import MetaLayerClient
-from metalayer.serving.schemas import RequestError
+from metalayer.release.contract import RequestError
 from metalayer.serving.settings import PREFIX, ServingSettings
 
 KEY = "kunstvoll"

@@ -16,9 +16,9 @@ from metalayer import cli
 from metalayer.core import MetaLayerConfig
 from metalayer.inference import Predictor
 from metalayer.models.bundle import load_model
+from metalayer.release.engine import Engine, read_golden
+from metalayer.release.folder import RUNTIME, runtime, write_release
 from metalayer.schema import BASE_SCORES
-from metalayer.serving import release
-from metalayer.serving.engine import Engine, read_golden
 from metalayer.workflows.evaluate import GOLDEN
 from tests import checkpoints
 from tests.releases import make_bundle, rewrite
@@ -98,7 +98,7 @@ def test_the_pipelines_steps_end_in_a_release_that_answers(simulation: Path, tmp
     assert evaluation["primary"] == "positions"
     (tmp_path / "release").mkdir()
     golden = tmp_path / "evaluation" / GOLDEN
-    release.write_release(tmp_path / "release", tmp_path / "bundle", golden, {"name": "m", "version": "1"})
+    write_release(tmp_path / "release", tmp_path / "bundle", golden, {"name": "m", "version": "1"})
     engine = Engine(tmp_path / "release")  # it answers its golden rows
     rows, expected = read_golden(golden)
     np.testing.assert_allclose(np.concatenate(list(engine.score(rows))), expected, atol=1e-6)
@@ -106,7 +106,7 @@ def test_the_pipelines_steps_end_in_a_release_that_answers(simulation: Path, tmp
 
 def test_a_release_names_what_its_encoder_needs(tmp_path: Path) -> None:
     bundle = make_bundle(tmp_path / "m")
-    assert release.runtime(bundle) == release.RUNTIME
+    assert runtime(bundle) == RUNTIME
     model = json.loads((bundle / "model.json").read_text())["model"]
     rewrite(bundle / "model.json", model={**model, "sequence_encoder": "huggingface"})
-    assert "transformers" in release.runtime(bundle)
+    assert "transformers" in runtime(bundle)

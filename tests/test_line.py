@@ -12,8 +12,8 @@ import mlflow
 import pytest
 
 from metalayer.errors import InputError, RegistryError
-from metalayer.serving import lease, line, promotion
-from metalayer.serving.line import Line
+from metalayer.registry import lease, line, promotion
+from metalayer.registry.line import Line
 from tests.servers import mlflow_server
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -52,7 +52,7 @@ import os, signal, sys
 import mlflow.store.model_registry.sqlalchemy_store
 from mlflow import MlflowClient
 from metalayer.errors import InputError
-from metalayer.serving import line, promotion
+from metalayer.registry import line, promotion
 
 NAME, VERSION = "metalayer-pwm", int(sys.argv[1])
 WRITES = ("create_registered_model", "delete_registered_model", "set_registered_model_tag", "set_model_version_tag",

@@ -17,8 +17,9 @@ from prometheus_client.mmap_dict import MmapedDict
 from releases import make_bundle, make_golden, score_rows
 
 from metalayer.cli import main
+from metalayer.registry.bento import bento_environment, build_bento
 from metalayer.serving import connections, metrics_port
-from metalayer.serving.packaging import bento_environment, build_bento, serve_command
+from metalayer.serving.serve import serve_command
 from metalayer.serving.settings import ServingSettings
 from tests.servers import free_port, wait_until_ready
 from tests.test_bento import certificate

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from metalayer.errors import ConfigError, RegistryError
-from metalayer.serving import line, registry
-from metalayer.serving.packaging import followed_bento
+from metalayer.registry import line, registration, versions
+from metalayer.serving.champion import followed_bento
 from tests.door import basic, bearer, guarded_door
 from tests.releases import make_champion, make_golden
 from tests.servers import mlflow_server
@@ -85,23 +85,23 @@ def test_a_server_of_the_model_may_only_read(tmp_path: Path, released: Path, mon
     with mlflow_server(tmp_path / "mlflow", "--app-name", "basic-auth", **asks) as uri:
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         with pytest.raises(RegistryError, match="401"):
-            registry.champions()
+            versions.champions()
         log_in(monkeypatch, USER, PASSWORD)
         get_app_client("basic-auth", uri).create_user("serving", "reads-only-here")
         bundle = released.parent / "bundle"
         champion = make_champion(bundle, make_golden(bundle, tmp_path / "golden.parquet"), uri)
         log_in(monkeypatch, "serving", "reads-only-here")
-        (found,) = registry.champions()
+        (found,) = versions.champions()
         assert (found.name, found.version) == (champion.name, champion.version)
         assert followed_bento() == f"{found.name}:1-{found.digest[:12]}"
         for write in (
-            lambda: registry.set_bento_tag(found.name, found.version, "t", uri),
-            lambda: registry.register(bundle, tmp_path / "golden.parquet", base_model="pwm", promoted=True),
+            lambda: versions.set_bento_tag(found.name, found.version, "t", uri),
+            lambda: registration.register(bundle, tmp_path / "golden.parquet", base_model="pwm", promoted=True),
             lambda: line.move(line.read(found.name, uri), [], uri),
         ):
             with pytest.raises(RegistryError, match=r"403|[Pp]ermission"):
                 write()
-        (still,) = registry.champions()
+        (still,) = versions.champions()
         assert still == found
 
 

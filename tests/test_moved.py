@@ -12,7 +12,7 @@ from metalayer import cli, moved
 from metalayer.environment import state_dir
 from metalayer.errors import ConfigError, MetalayerError, RegistryError
 from metalayer.files import only_one
-from metalayer.serving import registry
+from metalayer.registry import download, tracking, versions
 from tests.test_pipeline import RUN, execute
 
 pytestmark = pytest.mark.integration
@@ -59,10 +59,10 @@ def locations(database: Path) -> list[str]:
 
 
 def test_a_copy_is_a_state_of_its_own(registered: Path, state: Path, tmp_path: Path) -> None:
-    from metalayer.serving import registry
+    from metalayer.registry import download
 
     before = listing(registered / "one")
-    local = registry.fetch(NAME, 1, None, tmp_path / "downloads")
+    local = download.fetch(NAME, 1, None, tmp_path / "downloads")
     assert local.golden.is_file()
     here = (state / "mlartifacts").as_uri()
     assert len(locations(state / "mlflow.db")) >= 4
@@ -70,17 +70,17 @@ def test_a_copy_is_a_state_of_its_own(registered: Path, state: Path, tmp_path: P
     make_champion(registered / "bundle", registered / "golden.parquet")
     assert len(list((state / "mlartifacts").rglob("MLmodel"))) == 2
     assert listing(registered / "one") == before
-    assert registry.fetch(NAME, 2, None, tmp_path / "downloads").golden.is_file()
+    assert download.fetch(NAME, 2, None, tmp_path / "downloads").golden.is_file()
     assert (state / "mlflow.db.before-move").is_file()
 
 
 def test_a_move_leaves_nothing_at_the_old_place(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from metalayer.serving import registry
+    from metalayer.registry import download, versions
 
-    registry.find_champion(NAME)
+    versions.find_champion(NAME)
     there = state.rename(tmp_path / "there")
     monkeypatch.setenv("METALAYER_HOME", str(there))
-    assert registry.fetch(NAME, 1, None, tmp_path / "downloads").golden.is_file()
+    assert download.fetch(NAME, 1, None, tmp_path / "downloads").golden.is_file()
     assert not state.exists()
 
 
@@ -109,8 +109,8 @@ def test_a_database_that_is_named_may_have_its_files_elsewhere(
     shutil.copy(registered / "one" / "mlflow.db", named)
     before = locations(named)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{named}")
-    assert registry.find_champion(NAME).version == 1
-    assert registry.fetch(NAME, 1, None, tmp_path / "got").bundle.is_dir()
+    assert versions.find_champion(NAME).version == 1
+    assert download.fetch(NAME, 1, None, tmp_path / "got").bundle.is_dir()
     assert locations(named) == before
 
 
@@ -126,11 +126,10 @@ def test_a_run_that_uses_the_folder_is_not_disturbed(state: Path) -> None:
 
 def test_the_tables_of_what_is_installed_are_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An upgrade of MLflow that changes its tables comes through here."""
-    from metalayer.serving import registry
 
     monkeypatch.setenv("METALAYER_HOME", str(tmp_path / "one"))
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    registry.ensure_experiment()
+    tracking.ensure_experiment()
     (tmp_path / "one").rename(tmp_path / "two")
     moved.follow_mlflow(tmp_path / "two" / "mlflow.db")
     assert locations(tmp_path / "two" / "mlflow.db") == [(tmp_path / "two" / "mlartifacts").as_uri()]

@@ -17,10 +17,10 @@ from metalayer.features import feature_matrix
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import Gene, Interval
 from metalayer.inference import Predictor
+from metalayer.release import onnx
+from metalayer.release.folder import ONNX
+from metalayer.release.onnx import OnnxRows
 from metalayer.schema import BASE_SCORES, NEITHER, ROWS
-from metalayer.serving import onnx_rows
-from metalayer.serving.onnx_rows import OnnxRows
-from metalayer.serving.release import ONNX
 from metalayer.settings.sections import EvaluateConfig
 
 DOCS = (Path(__file__).resolve().parents[1] / "docs" / "serving.md").read_text("utf-8")
@@ -101,7 +101,7 @@ def test_score_files_of_either_kind_become_the_same_tracks(tmp_path: Path) -> No
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = make_release(tmp_path_factory.mktemp("numerics"))
-    assert onnx_rows.prepare(path) == ""
+    assert onnx.prepare(path) == ""
     return path
 
 

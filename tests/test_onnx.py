@@ -13,12 +13,12 @@ from metalayer.inference import Predictor
 from metalayer.inference.predictor import ROW_CHUNK
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import digest, save_model
-from metalayer.serving import onnx_rows
-from metalayer.serving.engine import Engine
-from metalayer.serving.onnx_rows import OnnxRows
-from metalayer.serving.packaging import build_bento, find_bento
-from metalayer.serving.release import ONNX
-from metalayer.serving.schemas import validate_columns
+from metalayer.registry.bento import build_bento, find_bento
+from metalayer.release import onnx
+from metalayer.release.contract import validate_columns
+from metalayer.release.engine import Engine
+from metalayer.release.folder import ONNX
+from metalayer.release.onnx import OnnxRows
 from tests import checkpoints
 from tests.releases import expected, make_bundle, make_golden, make_release, score_rows
 from tests.test_models import perturbed
@@ -51,7 +51,7 @@ def inputs(n: int) -> tuple[np.ndarray, np.ndarray]:
 def test_every_form_says_what_torch_says_bit_for_bit_in_any_company(tmp_path: Path, form: str) -> None:
     model = MetaSpliceModel(hidden_dim=32, **FORMS[form])
     bundle = save(model if model.fuse is None else perturbed(model), tmp_path / "bundle")
-    assert onnx_rows.prepare(bundle) == ""
+    assert onnx.prepare(bundle) == ""
     graph, predictor = OnnxRows(bundle / ONNX, digest(bundle)), Predictor.load(bundle)
     scores, windows = inputs(3 * ROW_CHUNK + 5)
     together = predictor.predict_rows(scores, windows, graph)
@@ -76,7 +76,7 @@ def test_a_release_with_a_graph_runs_it(tmp_path: Path) -> None:
 
 
 def _with_graph(release: Path) -> Engine:
-    assert onnx_rows.prepare(release) == ""
+    assert onnx.prepare(release) == ""
     return Engine(release)
 
 
@@ -88,7 +88,7 @@ def test_language_models_stay_in_torch(tmp_path: Path, kind: str, caplog: pytest
     given |= {"model_size" if kind == "hyenadna" else "model": str(place)}
     bundle = save(MetaSpliceModel(kind, sequence_encoder_config=given, hidden_dim=16), tmp_path / "bundle")
     with caplog.at_level("INFO"):
-        assert onnx_rows.prepare(bundle).startswith("a language model")
+        assert onnx.prepare(bundle).startswith("a language model")
     assert "stay in torch: a language model" in caplog.text
     assert not (bundle / ONNX).exists()
 
@@ -109,16 +109,16 @@ def test_another_answer_than_torchs_fails_the_package(tmp_path: Path, monkeypatc
 
 
 def test_a_model_that_rounds_too_far_stays_in_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(onnx_rows, "ROUNDING_TOLERANCE", 0.0)
+    monkeypatch.setattr(onnx, "ROUNDING_TOLERANCE", 0.0)
     bundle = make_bundle(tmp_path / "bundle")
-    assert onnx_rows.prepare(bundle).startswith("ONNX Runtime rounds by")
+    assert onnx.prepare(bundle).startswith("ONNX Runtime rounds by")
     assert not (bundle / ONNX).exists()
 
 
 def test_the_graph_of_another_model_and_a_damaged_one_are_refused(tmp_path: Path) -> None:
     release = make_release(tmp_path / "one")
     other = make_bundle(tmp_path / "other", seed=1)
-    onnx_rows.prepare(other)
+    onnx.prepare(other)
     shutil.copyfile(other / ONNX, release / ONNX)
     with pytest.raises(ModelError, match="beside model"):
         Engine(release)

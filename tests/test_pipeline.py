@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from metalayer.serving.schemas import parse_rows
+from metalayer.release.contract import parse_rows
 from metalayer.settings.run import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,16 +32,16 @@ from pipelines import environment, moved_state, unfinished
 state, shared = environment.prepare(), sys.argv[2]
 moved_state.follow(state, held=False)
 from zenml.client import Client
-from metalayer.serving import registry
-registry.ensure_experiment(tracking_uri=shared)
+from metalayer.registry import download, registration, tracking, versions
+tracking.ensure_experiment(tracking_uri=shared)
 left, *others = Client().list_pipeline_runs(in_progress=True).items
 assert not others
-with registry.service(shared) as client:
-    where = client.get_experiment_by_name(registry.EXPERIMENT).experiment_id
+with tracking.service(shared) as client:
+    where = client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id
     mine, other = (client.create_run(where, run_name=name).info.run_id for name in (left.name, "of-another-folder"))
 unfinished.end(state, shared)
 assert not Client().list_pipeline_runs(in_progress=True).items
-with registry.service(shared) as client:
+with tracking.service(shared) as client:
     statuses = [client.get_run(one).info.status for one in (mine, other)]
 print(left.name, Client().get_pipeline_run(left.id).status.value, *statuses)
 """
@@ -105,21 +105,21 @@ def first(run: Runner) -> Ended:
 
 
 def champion_version(state: Path) -> int:
-    from metalayer.serving import registry
+    from metalayer.registry import versions
 
-    found = registry.find_champion("metalayer-pwm", f"sqlite:///{state / 'mlflow.db'}")
+    found = versions.find_champion("metalayer-pwm", f"sqlite:///{state / 'mlflow.db'}")
     assert found is not None
     return found.version
 
 
 def assert_champion_again(ended: Ended, state: Path) -> None:
     """A run that trained the first run's model again: it is told so, and nothing was added or moved."""
-    from metalayer.serving import registry
+    from metalayer.registry import versions
 
     assert found(r"^model +(.+)$", ended.out) == "metalayer-pwm version 1, alias champion"
     assert "again to the champion's own weights: nothing is registered, packaged or moved" in ended.out
     assert found(r"^Bento +(.+)$", ended.out) == "not packaged: the model is the champion's own"
-    (only,) = registry.versions(f"sqlite:///{state / 'mlflow.db'}")
+    (only,) = versions.all_versions(f"sqlite:///{state / 'mlflow.db'}")
     assert (only.version, only.aliases) == (1, ("champion",))
     assert len(list((state / "bentoml" / "bentos").glob("*/*/bento.yaml"))) == 1
     assert len(list((state / "mlartifacts").rglob("model.safetensors"))) == 1
@@ -253,7 +253,7 @@ class TestRuns:
         assert champion_version(state) == before
 
     def test_no_champion_without_its_bento(self, first: Ended, run: Runner, state: Path) -> None:
-        from metalayer.serving import promotion, registry
+        from metalayer.registry import promotion, versions
 
         before, uri = champion_version(state), f"sqlite:///{state / 'mlflow.db'}"
         with pytest.MonkeyPatch.context() as patch:
@@ -261,14 +261,14 @@ class TestRuns:
             failed = run("train.seed=3", *PASSING)
         assert failed.code == 2, failed.err
         assert "failed  step package" in failed.err
-        newest = registry.versions(uri)[-1]
+        newest = versions.all_versions(uri)[-1]
         assert (newest.tags["decision"], newest.aliases) == ("promoted", ())
         assert champion_version(state) == before < newest.version
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("BENTOML_HOME", str(state / "bentoml"))
             move = promotion.promote("metalayer-pwm", newest.version, uri)
         assert (move.instead_of, champion_version(state)) == (before, newest.version)
-        assert registry.versions(uri)[-1].tags["bento_tag"] == move.bento
+        assert versions.all_versions(uri)[-1].tags["bento_tag"] == move.bento
 
     def test_bad_input_in_a_step(self, first: Ended, run: Runner) -> None:
         failed = run("split.test_chroms=[22]")

@@ -16,9 +16,11 @@ from metalayer import cli
 from metalayer.errors import InputError, ModelError, RegistryError
 from metalayer.integrity import unsealed, write_json
 from metalayer.models.bundle import content_of, digest
+from metalayer.registry import bento, line
+from metalayer.release import folder as folder_module
+from metalayer.release.folder import RUNTIME, not_installed, read_facts, release_digest, runtime
 from metalayer.schema import CLASSES
-from metalayer.serving import line, packaging, release
-from metalayer.serving.release import read_facts
+from metalayer.serving import champion
 from tests import checkpoints
 from tests.servers import free_port, wait_until_ready
 
@@ -46,20 +48,20 @@ def model(home: Path) -> tuple[Path, Path]:
 def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     import mlflow
 
-    from metalayer.serving import registry
+    from metalayer.registry import download, registration, tracking, versions
 
     bundle, golden = model
-    uri = registry.default_tracking_uri()
-    assert registry.champions() == []
-    assert registry.find_champion(NAME) is None
+    uri = tracking.default_tracking_uri()
+    assert versions.champions() == []
+    assert versions.find_champion(NAME) is None
     assert not (home / "state").exists()
 
     # A rejected model is a challenger, never a champion.
-    rejected = registry.register(bundle, golden, base_model="pwm", promoted=False, reasons=["not better than base"])
+    rejected = registration.register(bundle, golden, base_model="pwm", promoted=False, reasons=["not better than base"])
     assert (rejected.name, rejected.version, rejected.alias) == (NAME, 1, "challenger")
-    assert registry.find_champion(NAME) is None
+    assert versions.find_champion(NAME) is None
     with pytest.raises(InputError, match="run the pipeline"):
-        packaging.champion_bento()
+        champion.champion_bento()
 
     # One that passed the gate is none yet either: it has no Bento.
     facts = {
@@ -67,10 +69,10 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
         "metrics": {"pr_auc_splice": 0.9, "topk_donor": float("nan"), "ece": None},
         "tags": {"pipeline_run": "r1"},
     }
-    first = registry.register(bundle, golden, base_model="pwm", promoted=True, **facts)
+    first = registration.register(bundle, golden, base_model="pwm", promoted=True, **facts)
     assert (first.version, first.alias) == (2, None)
-    assert registry.find_champion(NAME) is None
-    again = registry.register(bundle, golden, base_model="pwm", promoted=True, run_id=first.run_id, **facts)
+    assert versions.find_champion(NAME) is None
+    again = registration.register(bundle, golden, base_model="pwm", promoted=True, run_id=first.run_id, **facts)
     assert again == first  # a step that is tried again
     line.move(line.read(NAME), [2])
     client = mlflow.MlflowClient(uri, uri)
@@ -78,9 +80,9 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     assert client.get_model_version_by_alias(NAME, "challenger").version == 1
 
     # The version leads back to its data, and its files come back whole.
-    local = registry.fetch(NAME, 2, None, home / "downloads")
+    local = download.fetch(NAME, 2, None, home / "downloads")
     assert digest(local.bundle) == digest(bundle)
-    assert local.digest == release.release_digest(local.bundle, local.golden) != digest(bundle)
+    assert local.digest == release_digest(local.bundle, local.golden) != digest(bundle)
     assert local.tags["content"] == content_of(bundle)
     assert local.golden.read_bytes() == golden.read_bytes()
     assert local.tags["data_hash"] == "d4t4"
@@ -117,53 +119,53 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
 
     # The next champion stands after the one before it, which stays there.
     make_champion(bundle, golden)
-    now = registry.find_champion(NAME)
+    now = versions.find_champion(NAME)
     assert now is not None
     assert now.version == 3
     assert now.tags["metrics"] == "{}"
     assert line.read(NAME).history == (2, 3)
-    assert registry.fetch(NAME, 2, None, home / "downloads").tags["pipeline_run"] == "r1"
-    assert [version.version for version in registry.champions()] == [3]
+    assert download.fetch(NAME, 2, None, home / "downloads").tags["pipeline_run"] == "r1"
+    assert [version.version for version in versions.champions()] == [3]
 
     # Metrics that somebody has edited by hand change nothing of what was registered.
     client.set_model_version_tag(NAME, "2", "metrics", "not json")
-    edited = registry.fetch_release(registry.known_version(NAME, 2), None, home / "edited")
+    edited = download.fetch_release(versions.known_version(NAME, 2), None, home / "edited")
     assert read_facts(edited)["metrics"] == {"pr_auc_splice": 0.9}
 
-    registry.set_bento_tag(NAME, 3, "metalayer-pwm:3-abc")
-    assert registry.find_champion(NAME).tags["bento_tag"] == "metalayer-pwm:3-abc"
+    versions.set_bento_tag(NAME, 3, "metalayer-pwm:3-abc")
+    assert versions.find_champion(NAME).tags["bento_tag"] == "metalayer-pwm:3-abc"
     with pytest.raises(InputError, match="metalayer-pwm"):
-        packaging.champion_bento("other")
+        champion.champion_bento("other")
 
     # A download that was damaged is fetched again; a damaged store is an error.
     (local.bundle / "model.json").write_text("{}")
-    again = registry.fetch(NAME, 2, None, home / "downloads")
+    again = download.fetch(NAME, 2, None, home / "downloads")
     assert digest(again.bundle) == digest(bundle)
     again.golden.write_bytes(again.golden.read_bytes()[:-1])
-    assert registry.fetch(NAME, 2, None, home / "downloads").golden.read_bytes() == golden.read_bytes()
+    assert download.fetch(NAME, 2, None, home / "downloads").golden.read_bytes() == golden.read_bytes()
     for weights in (home / "state" / "mlartifacts").rglob("model.safetensors"):
         weights.write_bytes(b"x")
     with pytest.raises(ModelError, match="not those that were registered"):
-        registry.fetch(NAME, 3, None, home / "downloads")
+        download.fetch(NAME, 3, None, home / "downloads")
 
     assert list((home / "elsewhere").iterdir()) == []
 
 
 @pytest.mark.slow
 def test_the_champions_own_model_again_is_known_by_its_content(home: Path, model: tuple[Path, Path]) -> None:
-    from metalayer.serving import registry
+    from metalayer.registry import registration
 
     bundle, golden = model
     again = make_bundle(home / "again")
     rewrite(again / "model.json", pipeline_run="another run", git_commit="f00")
     assert digest(again) != digest(bundle)
-    assert registry.champion_again(again, "pwm") is None  # there is no champion
+    assert registration.champion_again(again, "pwm") is None  # there is no champion
     made = make_champion(bundle, golden)
-    assert registry.champion_again(again, "pwm") == replace(made, alias="champion", champion_again=True)
-    assert registry.champion_again(make_bundle(home / "other", seed=1), "pwm") is None
-    assert registry.champion_again(again, "other") is None
+    assert registration.champion_again(again, "pwm") == replace(made, alias="champion", champion_again=True)
+    assert registration.champion_again(make_bundle(home / "other", seed=1), "pwm") is None
+    assert registration.champion_again(again, "other") is None
     make_champion(home / "other", make_golden(home / "other", home / "other.parquet"))
-    assert registry.champion_again(again, "pwm") is None  # it was champion, and no longer is
+    assert registration.champion_again(again, "pwm") is None  # it was champion, and no longer is
 
 
 @pytest.mark.slow
@@ -171,48 +173,48 @@ def test_registries_may_share_a_store_of_bentos(
     home: Path, model: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_champion(*model)
-    mine = packaging.champion_bento()
-    assert packaging.champion_bento() == mine
+    mine = champion.champion_bento()
+    assert champion.champion_bento() == mine
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{home}/other/mlflow.db")
     second = make_bundle(home / "second", seed=1)
     assert make_champion(second, make_golden(second, home / "golden2.parquet")).version == 1
-    theirs = packaging.champion_bento()
+    theirs = champion.champion_bento()
     assert theirs != mine
     served = home / "state" / "bentoml" / "bentos" / theirs.replace(":", "/") / "src" / "release"
-    from metalayer.serving import registry
+    from metalayer.registry import versions
 
-    theirs = registry.find_champion(NAME).digest
-    assert release.read_facts(served)["digest"] == release.release_digest(served, served / "golden.parquet") == theirs
+    theirs = versions.find_champion(NAME).digest
+    assert read_facts(served)["digest"] == release_digest(served, served / "golden.parquet") == theirs
 
     # Nor is a Bento taken for the model's own by its tag alone.
     described = served.parents[1] / "bento.yaml"
     described.write_text(described.read_text().replace(theirs, "f" * 64))
-    assert packaging.find_bento(NAME, 1, theirs) is None
+    assert bento.find_bento(NAME, 1, theirs) is None
     with pytest.raises(RegistryError, match="Remove what is there"):
-        packaging.champion_bento()
+        champion.champion_bento()
 
 
 def test_a_model_that_misses_its_golden_rows_is_not_registered(home: Path, model: tuple[Path, Path]) -> None:
-    from metalayer.serving import registry
+    from metalayer.registry import registration, versions
 
     bundle, golden = model
     pl.read_parquet(golden).with_columns(pl.col("donor") + 1e-5).write_parquet(golden)
     with pytest.raises(RegistryError, match="golden rows"):
-        registry.register(bundle, golden, base_model="pwm", promoted=True)
-    assert registry.champions() == []
+        registration.register(bundle, golden, base_model="pwm", promoted=True)
+    assert versions.champions() == []
 
 
 def test_several_champions_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    from metalayer.serving import registry
+    from metalayer.registry import versions
 
     tags = {"digest": "d"}
-    both = [registry.ModelVersion("metalayer-a", 1, None, tags), registry.ModelVersion("metalayer-b", 4, None, tags)]
-    monkeypatch.setattr(registry, "champions", lambda: both)
-    monkeypatch.setattr(packaging, "find_bento", lambda name, version, digest: f"{name}:{version}-{digest}")
+    both = [versions.ModelVersion("metalayer-a", 1, None, tags), versions.ModelVersion("metalayer-b", 4, None, tags)]
+    monkeypatch.setattr(versions, "champions", lambda: both)
+    monkeypatch.setattr(champion, "find_bento", lambda name, version, digest: f"{name}:{version}-{digest}")
     with pytest.raises(InputError, match="metalayer-a, metalayer-b"):
-        packaging.champion_bento()
-    assert packaging.champion_bento("metalayer-a") == "metalayer-a:1-d"
-    assert packaging.champion_bento("b") == "metalayer-b:4-d"
+        champion.champion_bento()
+    assert champion.champion_bento("metalayer-a") == "metalayer-a:1-d"
+    assert champion.champion_bento("b") == "metalayer-b:4-d"
 
 
 def test_a_bento_whose_model_needs_what_is_not_here(
@@ -223,17 +225,17 @@ def test_a_bento_whose_model_needs_what_is_not_here(
     release_folder = home / "bento" / "src" / "release"
     make_bundle(release_folder, sequence_encoder="huggingface", sequence_encoder_config=options)
     (home / "bento" / "bento.yaml").write_text("")
-    assert release.not_installed(release_folder) == []
-    assert release.runtime(release_folder) == (*release.RUNTIME, "transformers")
+    assert not_installed(release_folder) == []
+    assert runtime(release_folder) == (*RUNTIME, "transformers")
     named = unsealed((release_folder / "model.json").read_text())
     named["model"]["sequence_encoder"] = "hyenadna"
     named["model"]["sequence_encoder_config"] = {"model_size": "tiny", "bundle_encoder": False}
     named["model"]["encoder_checkpoint"]["source"] = "LongSafari/hyenadna-tiny-1k-seqlen-hf"
     (home / "named").mkdir()
     write_json(home / "named" / "model.json", named)
-    assert release.runtime(home / "named") == (*release.RUNTIME, "huggingface_hub")
-    there = [one for one in release.distributions() if one.name != "transformers"]
-    monkeypatch.setattr(release, "distributions", lambda: there)
+    assert runtime(home / "named") == (*RUNTIME, "huggingface_hub")
+    there = [one for one in folder_module.distributions() if one.name != "transformers"]
+    monkeypatch.setattr(folder_module, "distributions", lambda: there)
     assert cli.main(["serve", "--bento", str(home / "bento")]) == 2
     told = capsys.readouterr().err
     assert "needs transformers, which is not installed here" in told
@@ -241,34 +243,34 @@ def test_a_bento_whose_model_needs_what_is_not_here(
 
 
 def test_a_service_that_is_not_there(home: Path, model: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    from metalayer.serving import registry
+    from metalayer.registry import registration, versions
 
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(RegistryError) as caught:
-        registry.find_champion(NAME, "http://user:secret@127.0.0.1:9")
+        versions.find_champion(NAME, "http://user:secret@127.0.0.1:9")
     assert "secret" not in str(caught.value)
     assert "http://***@127.0.0.1:9" in str(caught.value)
     assert "MLFLOW_TRACKING_URI" in str(caught.value)
     (home / "not-a-database").write_text("x" * 5000)
     with pytest.raises(RegistryError, match="not-a-database"):
-        registry.register(*model, base_model="pwm", promoted=True, tracking_uri=f"sqlite:///{home}/not-a-database")
+        registration.register(*model, base_model="pwm", promoted=True, tracking_uri=f"sqlite:///{home}/not-a-database")
 
 
 def test_a_registry_in_a_file_needs_all_of_mlflow(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from metalayer.serving import registry
+    from metalayer.registry import tracking
 
-    monkeypatch.setattr(registry, "_DATABASE_ERRORS", ())  # as where mlflow-skinny alone is installed
+    monkeypatch.setattr(tracking, "_DATABASE_ERRORS", ())  # as where mlflow-skinny alone is installed
     with pytest.raises(RegistryError, match=r"mlflow-skinny is here; name an MLflow server in MLFLOW_TRACKING_URI"):
-        registry.ensure_experiment()
+        tracking.ensure_experiment()
 
 
 def test_a_damaged_bundle_is_not_registered(home: Path, model: tuple[Path, Path]) -> None:
-    from metalayer.serving import registry
+    from metalayer.registry import registration
 
     bundle, golden = model
     (bundle / "model.json").write_text("{}")
     with pytest.raises(ModelError):
-        registry.register(bundle, golden, base_model="pwm", promoted=True)
+        registration.register(bundle, golden, base_model="pwm", promoted=True)
 
 
 @pytest.mark.slow
@@ -277,7 +279,7 @@ def test_the_champion_moves_by_hand_and_back(
 ) -> None:
     import mlflow
 
-    from metalayer.serving import registry
+    from metalayer.registry import download, registration, tracking, versions
 
     def run(*arguments: str) -> str:
         assert cli.main(["registry", *arguments]) == 0
@@ -292,22 +294,22 @@ def test_the_champion_moves_by_hand_and_back(
     assert cli.main(["registry", "rollback"]) == 2
     assert "is the first champion" in capsys.readouterr().err
     make_champion(second, home / "golden2.parquet")
-    registry.register(*model, base_model="pwm", promoted=False)
-    digests = [registry.known_version(NAME, number).digest for number in (1, 2)]
+    registration.register(*model, base_model="pwm", promoted=False)
+    digests = [versions.known_version(NAME, number).digest for number in (1, 2)]
 
     # Whatever is champion is packaged, so that `metalayer serve` starts with it; else that packages it.
     out = run("rollback")
     assert out.startswith(f"{NAME} version 1 is the champion, instead of 2; its golden rows came out")
     assert out.endswith("nothing to roll back to\n")
-    assert packaging.find_bento(NAME, 1, digests[0]) == f"{NAME}:1-{digests[0][:12]}"
-    assert packaging.find_bento(NAME, 2, digests[1]) is None
-    client = mlflow.MlflowClient(registry.default_tracking_uri())
+    assert bento.find_bento(NAME, 1, digests[0]) == f"{NAME}:1-{digests[0][:12]}"
+    assert bento.find_bento(NAME, 2, digests[1]) is None
+    client = mlflow.MlflowClient(tracking.default_tracking_uri())
     client.set_registered_model_alias(NAME, "champion", "2")
-    assert packaging.champion_bento() == packaging.find_bento(NAME, 2, digests[1]) == f"{NAME}:2-{digests[1][:12]}"
+    assert champion.champion_bento() == bento.find_bento(NAME, 2, digests[1]) == f"{NAME}:2-{digests[1][:12]}"
     client.set_registered_model_alias(NAME, "champion", "1")
-    assert registry.find_champion(NAME).tags["bento_tag"] == packaging.champion_bento()
+    assert versions.find_champion(NAME).tags["bento_tag"] == champion.champion_bento()
     assert run("promote", "2", "--model", "pwm").endswith("`rollback` would go to version 1\n")
-    assert packaging.champion_bento() == packaging.find_bento(NAME, 2, digests[1])
+    assert champion.champion_bento() == bento.find_bento(NAME, 2, digests[1])
     assert "instead of 2" in run("promote", "1")
     assert run("promote", "1").startswith(f"{NAME} version 1 is the champion; its golden rows")  # it was already
 
@@ -317,7 +319,7 @@ def test_the_champion_moves_by_hand_and_back(
     assert run("rollback").startswith(f"{NAME} version 1 is the champion, instead of 2")
     assert cli.main(["registry", "rollback"]) == 2
     assert "version 1 is the first champion that is known: there is none to go back to" in capsys.readouterr().err
-    assert registry.find_champion(NAME).version == 1
+    assert versions.find_champion(NAME).version == 1
 
     lines = [line.split() for line in run("list").splitlines()]
     assert [line[:4] for line in lines] == [
@@ -333,7 +335,7 @@ def test_the_champion_moves_by_hand_and_back(
         assert cli.main(["registry", *arguments]) == 2
         assert message in capsys.readouterr().err
 
-    facts = read_facts(registry.fetch_release(registry.find_champion(NAME), None, home / "releases"))
+    facts = read_facts(download.fetch_release(versions.find_champion(NAME), None, home / "releases"))
     assert (facts["name"], facts["version"], facts["alias"]) == (NAME, "1", "champion")
     assert facts["metrics"] == {"pr_auc_splice": 0.9}
     assert facts["git_commit"] == "c0ffee"
@@ -379,12 +381,12 @@ def test_serve_answers_with_the_promoted_version_and_follows_a_rollback(
 def test_a_history_ends_with_the_champion_whatever_moved_the_alias(home: Path, model: tuple[Path, Path]) -> None:
     import mlflow
 
-    from metalayer.serving import registry
+    from metalayer.registry import tracking
 
     for _ in range(3):
         make_champion(*model)
     assert line.read(NAME).history == (1, 2, 3)
-    uri = registry.default_tracking_uri()
+    uri = tracking.default_tracking_uri()
     client = mlflow.MlflowClient(uri, uri)
     client.set_registered_model_alias(NAME, "champion", "2")
     assert line.read(NAME).history == (1, 2)
@@ -397,7 +399,8 @@ def test_a_history_ends_with_the_champion_whatever_moved_the_alias(home: Path, m
 
 
 def test_the_champion_stays_where_golden_rows_come_out_otherwise(home: Path, model: tuple[Path, Path]) -> None:
-    from metalayer.serving import engine, promotion, registry
+    from metalayer.registry import promotion, versions
+    from metalayer.release import engine
 
     make_champion(*model)
     make_champion(*model)
@@ -413,15 +416,15 @@ def test_the_champion_stays_where_golden_rows_come_out_otherwise(home: Path, mod
     with pytest.raises(ModelError, match="its files are not those that were registered"):
         promotion.promote(NAME, 1)
     assert line.read(NAME).history == (1, 2)
-    assert packaging.find_bento(NAME, 1, registry.known_version(NAME, 1).digest) is None
+    assert bento.find_bento(NAME, 1, versions.known_version(NAME, 1).digest) is None
 
 
 def test_a_version_takes_no_other_place_than_that_it_was_compared_for(home: Path, model: tuple[Path, Path]) -> None:
     """Another run may have promoted in between."""
-    from metalayer.serving import promotion, registry
+    from metalayer.registry import promotion, registration
 
     make_champion(*model)
-    registry.register(*model, base_model="pwm", promoted=True)
+    registration.register(*model, base_model="pwm", promoted=True)
     for then, said in ((None, "no champion"), (3, "version 3")):
         with pytest.raises(InputError, match=f"version 2 was compared with {said}, and champion is now 1: run"):
             promotion.promote(NAME, 2, bento="b:1", instead_of=[then])
@@ -432,8 +435,8 @@ def test_a_version_takes_no_other_place_than_that_it_was_compared_for(home: Path
 
 
 def test_nothing_to_roll_back(home: Path, model: tuple[Path, Path]) -> None:
-    from metalayer.serving import promotion, registry
+    from metalayer.registry import promotion, registration
 
-    registry.register(*model, base_model="pwm", promoted=False)
+    registration.register(*model, base_model="pwm", promoted=False)
     with pytest.raises(InputError, match="has no champion"):
         promotion.rollback(NAME)

@@ -10,9 +10,10 @@ import pytest
 
 from metalayer import cli
 from metalayer.errors import InputError, ModelError, RegistryError
-from metalayer.serving import evidence, line, packaging, promotion, registry
-from metalayer.serving.line import Line
-from metalayer.serving.registry import ModelVersion
+from metalayer.registry import evidence, line, promotion, tracking, versions
+from metalayer.registry.line import Line
+from metalayer.registry.versions import ModelVersion
+from metalayer.serving import champion
 
 pytestmark = pytest.mark.integration
 NAME = "metalayer-pwm"
@@ -93,7 +94,7 @@ def test_a_champion_that_is_gone_is_named_before_a_run(
     with pytest.raises(
         InputError, match=r"no registered version has the alias champion.* version 1, .*promote VERSION"
     ):
-        packaging.champion_bento()
+        champion.champion_bento()
     assert "is the champion" in said(capsys, "registry", "rollback")
     assert promotion.require_whole(NAME).champion == (3 if how == "alias" else 2)
 
@@ -109,7 +110,7 @@ def test_a_version_is_retired_with_its_reason(client: mlflow.MlflowClient, capsy
     out = said(capsys, "registry", "retire", "--reason", "saw all test genes")
     assert "version 1 is the champion, instead of 3" in out
     assert "nothing to roll back to" in out
-    assert registry.find_champion(NAME).version == 1
+    assert versions.find_champion(NAME).version == 1
 
 
 def test_where_no_earlier_champion_answers_there_is_none_and_the_next_takes_the_place(
@@ -123,7 +124,7 @@ def test_where_no_earlier_champion_answers_there_is_none_and_the_next_takes_the_
     assert "passed over: version 2 does not answer here: model format 2" in out
     assert "has no champion now" in out
     assert promotion.require_whole(NAME) == Line(NAME, None, ())
-    assert registry.find_champion(NAME) is None
+    assert versions.find_champion(NAME) is None
     client.create_model_version(NAME, "s3://nowhere/m", tags={"decision": "promoted", "digest": "d4"})
     promotion.promote(NAME, 4, bento="b:4", instead_of=[None])
     assert line.read(NAME) == Line(NAME, 4, (4,))
@@ -141,23 +142,23 @@ def test_other_peoples_names_neither_hide_ours_nor_stop_a_command(
         whole = getattr(mlflow.MlflowClient, search)
         monkeypatch.setattr(mlflow.MlflowClient, search, partialmethod(whole, max_results=2))
     assert said(capsys, "registry", "list") == before
-    assert [version.version for version in registry.versions()] == [1, 2, 3]
+    assert [version.version for version in versions.all_versions()] == [1, 2, 3]
     assert "version 2 is the champion" in said(capsys, "registry", "rollback")
 
 
 def test_a_deleted_experiment_is_named_with_what_restores_it(client: mlflow.MlflowClient, uri: str) -> None:
-    number = registry.ensure_experiment()
+    number = tracking.ensure_experiment()
     client.delete_experiment(number)
     with pytest.raises(RegistryError, match=rf"experiment metalayer was deleted .* restore --experiment-id {number}"):
-        registry.ensure_experiment()
+        tracking.ensure_experiment()
     client.restore_experiment(number)
-    assert registry.ensure_experiment() == number
+    assert tracking.ensure_experiment() == number
 
 
 def test_decisions_on_a_test_set_are_counted_by_model(client: mlflow.MlflowClient) -> None:
     def judged(digest: str, base_model: str = "pwm", test_set: str = "t1") -> str:
         tags = {"test_set": test_set, "model_digest": digest, "base_model": base_model}
-        return str(client.create_run(registry.ensure_experiment(), tags=tags).info.run_id)
+        return str(client.create_run(tracking.ensure_experiment(), tags=tags).info.run_id)
 
     assert evidence.decisions_before(NAME, "t1", "new") == 0
     for version, test_set, digest in (("1", "t1", "d0"), ("2", "t2", "d1")):
@@ -173,6 +174,6 @@ def test_decisions_on_a_test_set_are_counted_by_model(client: mlflow.MlflowClien
 
 
 def test_kept_answers_that_are_not_there_are_a_model_error(client: mlflow.MlflowClient, tmp_path: Path) -> None:
-    version = registry.known_version(NAME, 1)
+    version = versions.known_version(NAME, 1)
     with pytest.raises(ModelError, match="no answers were kept with it"):
         evidence.fetch_answers(version, None, tmp_path)

@@ -18,9 +18,9 @@ from releases import expected, score_rows
 
 from metalayer.errors import ConfigError
 from metalayer.files import publish_file
-from metalayer.monitoring import request_log
-from metalayer.monitoring.request_log import KEY_FILE, Answered, RequestLog
 from metalayer.schema import CLASSES, ROW_SCORES
+from metalayer.serving import request_log
+from metalayer.serving.request_log import KEY_FILE, Answered, RequestLog
 from tests.test_client import start
 
 

@@ -378,7 +378,7 @@ def test_a_run_under_way_counts_for_a_time(tmp_path: Path) -> None:
 @pytest.mark.integration
 @pytest.mark.slow
 def test_runs_where_data_have_changed_and_never_past_the_gate(simulation: Path, tmp_path: Path) -> None:
-    from metalayer.serving import registry
+    from metalayer.registry import versions
 
     data, state = tmp_path / "data", tmp_path / "state"
     shutil.copytree(simulation, data)
@@ -409,7 +409,7 @@ def test_runs_where_data_have_changed_and_never_past_the_gate(simulation: Path, 
     assert changed.returncode == 3, changed.stderr
     assert "load_artifacts" not in re.search(r"^cached +(.+)$", changed.stdout, re.MULTILINE)[1]
     uri = f"sqlite:///{state / 'mlflow.db'}"
-    assert registry.find_champion("metalayer-pwm", uri) is None
+    assert versions.find_champion("metalayer-pwm", uri) is None
 
 
 def test_configurations_can_be_scheduled() -> None:

@@ -135,7 +135,7 @@ class TestRuns:
         assert sha256(work / "failed.parquet") == sha256(work / "out" / "genome.parquet")
 
     def test_the_champion_scores_by_default(self, work: Path, simulation: Path) -> None:
-        from metalayer.serving import line, registry
+        from metalayer.registry import line, registration
 
         none = run(work, simulation)
         assert none.code == 2
@@ -144,7 +144,7 @@ class TestRuns:
         uri = f"sqlite:///{work / 'state' / 'mlflow.db'}"
         for name, promoted in (("other", True), ("model", False)):
             golden = make_golden(work / name, work / "golden.parquet")
-            registry.register(work / name, golden, base_model="pwm", promoted=promoted, tracking_uri=uri)
+            registration.register(work / name, golden, base_model="pwm", promoted=promoted, tracking_uri=uri)
         line.move(line.read("metalayer-pwm", uri), [1], uri)
         champion = run(work, simulation)
         assert cached(champion) == STEPS  # of the same weights in a directory

@@ -24,9 +24,10 @@ import pyarrow as pa
 import pytest
 from releases import expected, make_bundle, make_golden, score_rows
 
+from metalayer.registry.bento import bento_environment, build_bento
+from metalayer.release.folder import release_digest
 from metalayer.schema import CLASSES
-from metalayer.serving.packaging import bento_environment, build_bento, serve_command
-from metalayer.serving.release import release_digest
+from metalayer.serving.serve import serve_command
 from tests.damaged import ARROW, JSON, ONE, damaged_bodies, stream
 from tests.servers import free_port, wait_until_ready
 

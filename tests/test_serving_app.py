@@ -14,11 +14,11 @@ from releases import expected, make_bundle, reseal, score_rows
 from metalayer.errors import ModelError
 from metalayer.integrity import sealed
 from metalayer.models.bundle import digest
+from metalayer.release.contract import Rows
+from metalayer.release.engine import Engine
+from metalayer.release.folder import MADE_WITH, made_with, release_digest
 from metalayer.schema import CLASSES
 from metalayer.serving.app import Serving, create_app
-from metalayer.serving.engine import Engine
-from metalayer.serving.release import MADE_WITH, made_with, release_digest
-from metalayer.serving.schemas import Rows
 from metalayer.serving.settings import ServingSettings
 
 HEADERS = ("x-model-name", "x-model-version", "x-model-digest", "x-request-id")

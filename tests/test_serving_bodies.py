@@ -22,12 +22,12 @@ from releases import score_rows
 from metalayer.base.pwm import PwmModel
 from metalayer.errors import ConfigError
 from metalayer.inference import Predictor
+from metalayer.release.contract import Limits, RequestError
+from metalayer.release.engine import SEQUENCE_COLUMNS, Engine
 from metalayer.schema import BASE_SCORES, CLASSES
 from metalayer.serving import arrow
 from metalayer.serving.app import Serving, create_app
-from metalayer.serving.engine import SEQUENCE_COLUMNS, Engine
 from metalayer.serving.media import decode
-from metalayer.serving.schemas import Limits, RequestError
 from metalayer.serving.settings import ServingSettings
 from tests.damaged import ARROW, END, JSON, ONE, REFUSED, flipped, stream, typed_streams
 

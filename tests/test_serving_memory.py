@@ -9,7 +9,8 @@ import psutil
 import pytest
 from releases import make_bundle, make_golden, score_rows
 
-from metalayer.serving.packaging import bento_environment, build_bento, serve_command
+from metalayer.registry.bento import bento_environment, build_bento
+from metalayer.serving.serve import serve_command
 from tests.servers import free_port, wait_until_ready
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from releases import score_rows
 
+from metalayer.release.contract import MAX_DETAILS, Limits, RequestError, parse_rows, validate_columns
 from metalayer.schema import ROW_SCORES
-from metalayer.serving.schemas import MAX_DETAILS, Limits, RequestError, parse_rows, validate_columns
 
 
 def row(**changes: object) -> dict:

@@ -97,7 +97,7 @@ def on_disks(full: Path, read_only: Path, program: str, **environment: str) -> s
 COMMANDS = """
 import json, os, sys
 from metalayer.cli import main
-from metalayer.serving.packaging import build_bento
+from metalayer.registry.bento import build_bento
 from metalayer.storage import explained
 os.environ["BENTOML_HOME"] = {full!r} + "/bentoml"
 try:

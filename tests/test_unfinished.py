@@ -3,21 +3,21 @@
 import shutil
 from pathlib import Path
 
-from metalayer.serving import registry
+from metalayer.registry import tracking
 from pipelines import environment
 
 
 def test_runs_of_these_names_and_no_others(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    registry.ensure_experiment(tracking_uri=uri)
-    with registry.service(uri) as client:
-        ours = client.get_experiment_by_name(registry.EXPERIMENT).experiment_id
+    tracking.ensure_experiment(tracking_uri=uri)
+    with tracking.service(uri) as client:
+        ours = client.get_experiment_by_name(tracking.EXPERIMENT).experiment_id
         elsewhere = client.create_experiment("of-somebody-else")
         places = ((ours, "run-1"), (ours, "run-2"), (elsewhere, "run-1"), (ours, "run-3"))
         made = [client.create_run(place, run_name=name).info.run_id for place, name in places]
         client.set_terminated(made[3], "FINISHED")
-    registry.end_runs({"run-1", "run-3"}, uri)
-    with registry.service(uri) as client:
+    tracking.end_runs({"run-1", "run-3"}, uri)
+    with tracking.service(uri) as client:
         assert [client.get_run(one).info.status for one in made] == ["KILLED", "RUNNING", "RUNNING", "FINISHED"]
 
 

@@ -21,12 +21,12 @@ from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import load_model, save_model
+from metalayer.release.engine import Engine
+from metalayer.release.folder import write_release
+from metalayer.release.onnx import prepare
 from metalayer.schema import CLASSES, NEITHER, ROW_SCORES
 from metalayer.serving.app import Serving, create_app
 from metalayer.serving.arrow import MEDIA_TYPE
-from metalayer.serving.engine import Engine
-from metalayer.serving.onnx_rows import prepare
-from metalayer.serving.release import write_release
 from tests.dense import dense_rows, windowed_rows
 from tests.releases import make_golden, score_rows
 from tests.test_tracks import PARTS, build, gene_track, randomised
@@ -168,7 +168,7 @@ def test_metalayer_score_says_how_rows_are_answered(
 
 
 def test_the_model_as_mlflow_loads_it_says_so_too(bundle: Path) -> None:
-    from metalayer.serving.mlflow_model import SpliceModel
+    from metalayer.registry.mlflow_model import SpliceModel
 
     model = SpliceModel()
     model.load_context(SimpleNamespace(artifacts={"bundle": str(bundle)}))

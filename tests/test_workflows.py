@@ -29,8 +29,8 @@ from metalayer.files import sha256
 from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import digest, save_model
+from metalayer.release.engine import read_golden
 from metalayer.schema import CLASSES, ROW_SCORES
-from metalayer.serving.engine import read_golden
 from metalayer.settings.run import RunConfig
 from metalayer.settings.sections import DataConfig
 from metalayer.training.checkpoint import LAST

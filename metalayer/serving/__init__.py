@@ -1,1 +1,1 @@
-"""Serving the promoted model: registry, package, engine and HTTP interface."""
+"""The champion over HTTP."""

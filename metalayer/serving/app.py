@@ -29,12 +29,12 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
-from metalayer.monitoring.request_log import Answered, RequestLog
+from metalayer.release.contract import SEQUENCE, RequestError, parse_rows, parse_sequence
+from metalayer.release.engine import SEQUENCE_COLUMNS, Engine
 from metalayer.schema import CLASSES, POSITIONS, ROWS
 from metalayer.serving import arrow
 from metalayer.serving.admission import SHORT_S, Claim, Room, busy, client_name
 from metalayer.serving.bodies import read_body
-from metalayer.serving.engine import SEQUENCE_COLUMNS, Engine
 from metalayer.serving.keys import Keys
 from metalayer.serving.media import JSON, answer_form, body_coding, body_form, decode
 from metalayer.serving.metrics import (
@@ -51,7 +51,7 @@ from metalayer.serving.metrics import (
     exposition,
 )
 from metalayer.serving.openapi import METRICS_PATH, document, page
-from metalayer.serving.schemas import SEQUENCE, RequestError, parse_rows, parse_sequence
+from metalayer.serving.request_log import Answered, RequestLog
 from metalayer.serving.settings import ServingSettings
 
 Message = MutableMapping[str, Any]

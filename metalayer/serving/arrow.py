@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from metalayer.serving.schemas import (
+from metalayer.release.contract import (
     SEQUENCE,
     Limits,
     Mistakes,

@@ -23,14 +23,14 @@ from typing import TYPE_CHECKING
 
 from metalayer.environment import without_password
 from metalayer.errors import MetalayerError, ModelError, RegistryError
+from metalayer.release.engine import Engine
+from metalayer.release.folder import read_facts
 from metalayer.serving.app import Serving
-from metalayer.serving.engine import Engine
 from metalayer.serving.kept import Followed, Kept
 from metalayer.serving.metrics import FOLLOWED, SWAPS
-from metalayer.serving.release import read_facts
 
 if TYPE_CHECKING:
-    from metalayer.serving.registry import ModelVersion
+    from metalayer.registry.versions import ModelVersion
 
 FIRST_LOOK_S, FIRST_LOAD_S = 15.0, 120.0
 """How long a worker that starts waits for the registry to name the champion; and then for that to be loaded."""
@@ -92,13 +92,13 @@ class Follower:
 
     def look(self) -> None:
         """Look once, and swap if the alias has moved."""
-        from metalayer.serving import registry
+        from metalayer.registry import versions
 
         seen_at, now = time.time(), self._serving.engine
         wanted = ("", "")
         try:
             try:
-                champion = registry.find_champion(self._name, self._uri)
+                champion = versions.find_champion(self._name, self._uri)
             except MetalayerError as error:  # also of the way there, like a proxy
                 raise RegistryError(str(error)) from None
             finally:
@@ -160,14 +160,14 @@ class Follower:
 
     def _taken_in(self, champion: ModelVersion, wanted: tuple[str, str], stack: contextlib.ExitStack) -> Path:
         """Where a version is kept, from now on if not before; in a scratch folder where nothing can be kept."""
-        from metalayer.serving import registry
+        from metalayer.registry import download
 
         fetched: list[Path] = []
 
         def fetch() -> Path:
             scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             came_with_it = is_release_of(self._packaged, *wanted)
-            fetched.append(self._packaged if came_with_it else registry.fetch_release(champion, self._uri, scratch))
+            fetched.append(self._packaged if came_with_it else download.fetch_release(champion, self._uri, scratch))
             return fetched[0]
 
         try:
@@ -201,13 +201,13 @@ class Follower:
 
     def _without_champion(self) -> None:
         """No champion: what answers goes on; a server that has just started begins with what was followed last."""
-        from metalayer.serving import registry
+        from metalayer.registry import versions
 
         self._begin(packaged=True)
         now = self._serving.engine
         if now is None:
             return
-        if registry.find_version(now.name, now.version, self._uri) is None:
+        if versions.find_version(now.name, now.version, self._uri) is None:
             state, why = GONE, f"version {now.version} is no longer in the registry, which names no champion"
         else:
             state, why = NO_CHAMPION, f"the registry names no champion; version {now.version} is still in it"

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 
 import pyarrow as pa
 
+from metalayer.release.contract import RequestError
 from metalayer.serving import arrow
 from metalayer.serving.arrow import too_large
-from metalayer.serving.schemas import RequestError
 
 JSON = "application/json"
 ARROW = arrow.MEDIA_TYPE

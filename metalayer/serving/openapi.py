@@ -7,10 +7,10 @@ import json
 from typing import Any
 
 import metalayer
+from metalayer.release.contract import FIELDS, INDEX, NOTE, REQUIRED, SEQUENCE, SEQUENCE_FIELDS, WAY
+from metalayer.release.engine import SEQUENCE_COLUMNS
 from metalayer.schema import BASE_SCORES, CLASSES, ROW_SCORES, WAYS
-from metalayer.serving.engine import SEQUENCE_COLUMNS
 from metalayer.serving.media import ARROW, CODINGS, JSON
-from metalayer.serving.schemas import FIELDS, INDEX, NOTE, REQUIRED, SEQUENCE, SEQUENCE_FIELDS, WAY
 from metalayer.serving.settings import ServingSettings
 
 METRICS_PATH = "/metrics"

@@ -16,7 +16,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from metalayer import environment as door
 from metalayer.errors import ConfigError
-from metalayer.serving.schemas import Limits
+from metalayer.release.contract import Limits
 from metalayer.settings.section import Section
 
 PREFIX = "METALAYER_SERVE_"
@@ -67,7 +67,7 @@ class ServingSettings(Section):
     follow_every_s: float = Field(10.0, gt=0)
     """Seconds between two looks at that alias."""
     log_dir: Path | None = None
-    """Folder for the request log (`monitoring/request_log.py`); None keeps none."""
+    """Folder for the request log (`request_log.py`); None keeps none."""
     log_queue_bytes: int = Field(2**26, ge=1)
     """Bytes of requests that wait to be logged in a worker; what comes beyond is dropped and counted."""
     log_every_s: float = Field(60.0, gt=0)

@@ -75,9 +75,9 @@ def line_of_champions(name: str, tracking_uri: str | None, folder: Path) -> list
     Raises:
         RegistryError: the service cannot be reached or refuses.
     """
-    from metalayer.serving import evidence, line, registry
+    from metalayer.registry import download, evidence, line, versions
 
-    there = {one.version: one for one in registry.versions(tracking_uri) if one.name == name}
+    there = {one.version: one for one in versions.all_versions(tracking_uri) if one.name == name}
     now = line.read(name, tracking_uri)
     if now.champion is None:
         return []
@@ -87,7 +87,7 @@ def line_of_champions(name: str, tracking_uri: str | None, folder: Path) -> list
             chosen.append(version)
 
     def bundle(version: int) -> Path:
-        return registry.fetch(name, version, tracking_uri, folder / "champions").bundle
+        return download.fetch(name, version, tracking_uri, folder / "champions").bundle
 
     def answers(version: int) -> Answers:
         if version not in there:

@@ -25,8 +25,8 @@ from metalayer.inference import Predictor
 from metalayer.inference.predictor import base_probabilities
 from metalayer.integrity import content_hash
 from metalayer.models.bundle import content_of
+from metalayer.release.folder import MADE_WITH, made_with
 from metalayer.schema import CLASSES, POSITIONS, PROBABILITY_SUM_TOLERANCE, ROW_SCORES, ROWS
-from metalayer.serving import release
 from metalayer.settings.run import RunConfig
 from metalayer.workflows.champions import Champion, TestGenes, against_line
 
@@ -183,5 +183,5 @@ def _write_golden(bundle: Path, table: RowTable, path: Path) -> None:
     )
     with publish_file(path) as draft:
         made = golden.to_arrow(compat_level=pl.CompatLevel.oldest())
-        facts = {release.MADE_WITH: json.dumps(release.made_with())}
+        facts = {MADE_WITH: json.dumps(made_with())}
         pq.write_table(made.replace_schema_metadata(facts), draft, compression="zstd")

@@ -27,11 +27,11 @@ from metalayer.file_kinds import TEXT, refuse_others
 from metalayer.files import only_one, publish_file, sha256
 from metalayer.inference import Predictor
 from metalayer.integrity import PAGE_CHECKSUMS, PARQUET_ERRORS, open_parquet, read_json, write_json
+from metalayer.release.contract import INDEX, NOTE, SEQUENCE, WAY, Limits, RequestError, validate_columns
 from metalayer.schema import CLASSES, ROW_SCORES, ROWS
-from metalayer.serving.schemas import INDEX, NOTE, SEQUENCE, WAY, Limits, RequestError, validate_columns
 
 if TYPE_CHECKING:
-    from metalayer.serving.client import MetaLayerClient
+    from metalayer.client import MetaLayerClient
 
 logger = logging.getLogger(__name__)
 

@@ -208,19 +208,19 @@ def registered_model(config: ScoreConfig, base_model: str, tracking_uri: str, fo
         RegistryError: the registry cannot be reached or refuses.
         ModelError: the stored model is damaged.
     """
-    from metalayer.serving import registry
+    from metalayer.registry import download, versions
 
-    name = registry.registered_name(base_model)
+    name = versions.registered_name(base_model)
     if config.model is None:
-        found = registry.find_champion(name, tracking_uri)
+        found = versions.find_champion(name, tracking_uri)
         if found is None:
             raise InputError(
                 f"{name} has no champion to score with: train one that passes the gate, or name a version or a model "
                 "directory with score.model"
             )
     else:
-        found = registry.known_version(name, int(str(config.model)), tracking_uri)
-    bundle = registry.fetch(name, found.version, tracking_uri, folder).bundle
+        found = versions.known_version(name, int(str(config.model)), tracking_uri)
+    bundle = download.fetch(name, found.version, tracking_uri, folder).bundle
     return _checked(bundle, base_model, name, found.version)
 
 

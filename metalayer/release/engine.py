@@ -20,10 +20,10 @@ from metalayer.data.windows import encode_windows
 from metalayer.errors import ModelError
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import sequence_track
+from metalayer.release.contract import FIELDS, NOTE, REQUIRED, WAY, RequestError, Rows, SequenceInput, validate_columns
+from metalayer.release.folder import GOLDEN, MADE_WITH, ONNX, check_release, made_with, read_facts
+from metalayer.release.onnx import OnnxRows
 from metalayer.schema import BASE_SCORES, CLASSES, POSITIONS, ROW_SCORES, ROWS
-from metalayer.serving.onnx_rows import OnnxRows
-from metalayer.serving.release import GOLDEN, MADE_WITH, ONNX, check_release, made_with, read_facts
-from metalayer.serving.schemas import FIELDS, NOTE, REQUIRED, WAY, RequestError, Rows, SequenceInput, validate_columns
 
 GOLDEN_TOLERANCE = 1e-6
 """Largest allowed difference of a golden row's probability from the expected one."""

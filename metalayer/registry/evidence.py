@@ -9,9 +9,9 @@ from mlflow.entities import ViewType
 
 from metalayer.errors import ModelError, RegistryError
 from metalayer.evaluation.answers import Answers, read_answers
-from metalayer.serving import registry
-from metalayer.serving.mlflow_pages import pages
-from metalayer.serving.registry import ANSWERS, ANSWERS_TAG, ModelVersion
+from metalayer.registry import tracking, versions
+from metalayer.registry.tracking import pages
+from metalayer.registry.versions import ANSWERS, ANSWERS_TAG, ModelVersion
 
 TEST_SET_TAG, MODEL_TAG = "test_set", "model_digest"
 """On runs and versions: the test genes, and the model that they judged, by what its answers depend on."""
@@ -35,7 +35,7 @@ def fetch_answers(version: ModelVersion, tracking_uri: str | None, folder: Path)
         raise ModelError(f"{who}: no answers were kept with it")
     address = f"models:/{version.name}/{version.version}/artifacts/{ANSWERS}"
     try:
-        with registry.service(tracking_uri or registry.default_tracking_uri()):
+        with tracking.service(tracking_uri or tracking.default_tracking_uri()):
             path = Path(mlflow.artifacts.download_artifacts(address, dst_path=str(folder)))
     except RegistryError as error:
         raise ModelError(f"{who}: the answers kept with it cannot be read: {error}") from None
@@ -56,9 +56,9 @@ def decisions_before(name: str, test_set: str, digest: str, tracking_uri: str | 
     Raises:
         RegistryError: the service cannot be reached or refuses.
     """
-    uri = tracking_uri or registry.default_tracking_uri()
+    uri = tracking_uri or tracking.default_tracking_uri()
     wanted = f"tags.{TEST_SET_TAG} = '{test_set}'"
-    with registry.service(uri) as client:
+    with tracking.service(uri) as client:
         judged = {
             version.tags.get(MODEL_TAG)
             for version in pages(
@@ -66,7 +66,7 @@ def decisions_before(name: str, test_set: str, digest: str, tracking_uri: str | 
             )
             if version.name == name
         }
-        experiment = client.get_experiment_by_name(registry.EXPERIMENT)
+        experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
         if experiment is not None:
             judged |= {
                 run.data.tags.get(MODEL_TAG)
@@ -77,6 +77,6 @@ def decisions_before(name: str, test_set: str, digest: str, tracking_uri: str | 
                     run_view_type=ViewType.ALL,
                     order_by=["attributes.start_time ASC"],
                 )
-                if registry.registered_name(run.data.tags.get("base_model", "")) == name
+                if versions.registered_name(run.data.tags.get("base_model", "")) == name
             }
     return len(judged - {None, digest})

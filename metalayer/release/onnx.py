@@ -25,8 +25,8 @@ from metalayer.features import feature_matrix
 from metalayer.genome import N_TOKEN
 from metalayer.inference.predictor import ROW_CHUNK, Predictor
 from metalayer.models.meta import MetaSpliceModel
+from metalayer.release.folder import ONNX
 from metalayer.schema import BASE_SCORES, ROW_SCORES, ROWS
-from metalayer.serving.release import ONNX
 
 ROUNDING_TOLERANCE, PARITY_TOLERANCE = 1e-6, 1e-5
 """Differences of a probability from torch's: up to the first, which golden rows are held to, the graph is taken; up

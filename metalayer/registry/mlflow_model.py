@@ -12,8 +12,8 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from metalayer.data.windows import encode_windows
 from metalayer.inference import Predictor
+from metalayer.release.contract import NOTE, WAY, validate_columns
 from metalayer.schema import CLASSES, ROWS
-from metalayer.serving.schemas import NOTE, WAY, validate_columns
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class SpliceModel(PythonModel):  # type: ignore[misc]
 
         Args:
             context: not used.
-            model_input: columns of the score contract (`metalayer.serving.schemas`).
+            model_input: columns of the score contract (`metalayer.release.contract`).
             params: not used.
 
         Returns:

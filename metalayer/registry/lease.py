@@ -28,7 +28,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from metalayer.errors import RegistryError
-from metalayer.serving.mlflow_pages import pages
+from metalayer.registry.tracking import pages
 
 PATIENCE_S = 30.0
 """A lease that has not changed for so long belongs to a process that died: what is done under one takes a second."""

@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 
 from metalayer import environment, network
 from metalayer.errors import ConfigError, ServiceError
+from metalayer.release.contract import NOTE, SEQUENCE, RequestError
 from metalayer.schema import BASE_SCORES
 from metalayer.serving.arrow import MEDIA_TYPE
-from metalayer.serving.schemas import NOTE, SEQUENCE, RequestError
 
 _AGAIN = (429, 502, 503)
 _LONGEST_WAIT_S = 15.0
@@ -112,7 +112,7 @@ class MetaLayerClient:
         More rows than the server takes at once, by number, by bytes or by time, are sent in parts.
 
         Args:
-            rows: columns of the score contract (`metalayer.serving.schemas`), n rows.
+            rows: columns of the score contract (`metalayer.release.contract`), n rows.
 
         Returns:
             Float32 columns donor, acceptor, neither, n rows in the same order.

@@ -11,10 +11,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from metalayer.errors import InputError, ModelError, SchemaError
-from metalayer.serving import line, registry
-from metalayer.serving.line import RETIRED_TAG, Line
-from metalayer.serving.packaging import package_version
-from metalayer.serving.registry import CHAMPION, DECISION_TAG, PROMOTED, ModelVersion
+from metalayer.registry import line, versions
+from metalayer.registry.bento import package_version
+from metalayer.registry.line import RETIRED_TAG, Line
+from metalayer.registry.versions import CHAMPION, DECISION_TAG, PROMOTED, ModelVersion
 
 _REASON_LENGTH = 1000
 
@@ -66,7 +66,7 @@ def promote(
         ModelError: damaged files, or golden rows that come out otherwise; the alias stays.
         RegistryError: the service cannot be reached or refuses, or packaging failed; the alias stays.
     """
-    wanted = registry.known_version(name, version, tracking_uri)
+    wanted = versions.known_version(name, version, tracking_uri)
     if refused := _not_promoted(wanted) or _retired(wanted):
         raise InputError(f"{name} version {version}: {refused}; train and evaluate again")
     now = line.read(name, tracking_uri)
@@ -153,7 +153,7 @@ def retire(name: str, version: int | None, reason: str, tracking_uri: str | None
             raise InputError(f"{name} has no {CHAMPION} to retire; name a version. {_choices(there)}")
         version = now.champion
     if version not in there and version not in now.history:
-        registry.known_version(name, version, tracking_uri)
+        versions.known_version(name, version, tracking_uri)
     note = (version, reason) if version in there else None
     rest = [one for one in now.history if one != version]
     if version != now.champion and not (now.lost and now.history[-1] == version):
@@ -221,7 +221,7 @@ def _moved(
 
 def _there(name: str, tracking_uri: str | None) -> dict[int, ModelVersion]:
     """Versions of a name that are registered, by number."""
-    return {one.version: one for one in registry.versions(tracking_uri) if one.name == name}
+    return {one.version: one for one in versions.all_versions(tracking_uri) if one.name == name}
 
 
 def _before(history: Sequence[int], champion: int | None, there: dict[int, ModelVersion]) -> int | None:

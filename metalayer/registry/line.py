@@ -19,8 +19,8 @@ from typing import Any
 import mlflow
 
 from metalayer.errors import InputError
-from metalayer.serving import lease, registry
-from metalayer.serving.registry import CHAMPION
+from metalayer.registry import lease, tracking, versions
+from metalayer.registry.versions import CHAMPION
 
 HISTORY_TAG, MOVE_TAG = "champions", "champion_move"
 RETIRED_TAG, RETIRED_AT_TAG = "retired", "retired_at"
@@ -58,7 +58,7 @@ def read(name: str, tracking_uri: str | None = None) -> Line:
     Raises:
         RegistryError: the service cannot be reached or refuses.
     """
-    with registry.service(tracking_uri or registry.default_tracking_uri()) as client:
+    with tracking.service(tracking_uri or tracking.default_tracking_uri()) as client:
         return _read(client, name)
 
 
@@ -82,7 +82,7 @@ def move(
         RegistryError: the service cannot be reached or refuses.
     """
     name, after = before.name, list(history)[-_HISTORY_LENGTH:]
-    with registry.service(tracking_uri or registry.default_tracking_uri()) as client, lease.held(client, name) as mine:
+    with tracking.service(tracking_uri or tracking.default_tracking_uri()) as client, lease.held(client, name) as mine:
         now = _read(client, name)
         if now != before:
             raise InputError(
@@ -113,8 +113,8 @@ def _named(version: int | None) -> str:
 
 
 def _read(client: mlflow.MlflowClient, name: str) -> Line:
-    tags = registry.name_tags(client, name)
-    standing = registry.by_alias(client, name, CHAMPION)
+    tags = versions.name_tags(client, name)
+    standing = versions.by_alias(client, name, CHAMPION)
     champion = standing.version if standing else None
     kept = _versions(name, HISTORY_TAG, _parsed(tags.get(HISTORY_TAG, "[]")))
     begun = _parsed(tags.get(MOVE_TAG, "null"))
