@@ -204,6 +204,19 @@ def test_a_model_that_misses_its_golden_rows_is_not_registered(home: Path, model
     assert versions.champions() == []
 
 
+def test_the_file_of_models_that_are_registered_finds_its_names() -> None:
+    """As it was registered before `release/contract.py`: MLflow runs it with the package that is imported already."""
+    from metalayer.data.windows import encode_windows
+    from metalayer.inference import Predictor
+    from metalayer.schema import CLASSES, ROWS
+    from metalayer.serving.schemas import NOTE, WAY, validate_columns
+
+    assert (NOTE, WAY, ROWS, len(CLASSES)) == ("note", "way", "rows", 3)
+    rows = validate_columns(pl.DataFrame(score_rows(2)).to_dict(as_series=False))
+    assert len(encode_windows(rows.sequences, rows.index, 100)) == 2
+    assert callable(Predictor.predict_rows)
+
+
 def test_several_champions_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from metalayer.registry import versions
 
