@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from metalayer.settings.run import RunConfig
-from metalayer.training.checkpoint import LAST
 from steps import transfer
 
 _POLL_S = 1.0
@@ -34,7 +33,7 @@ def key(config: RunConfig, data_hash: str, code_hash: str, *, searched: bool = F
 
 
 @contextlib.contextmanager
-def kept(store: Any, run_key: str, folder: Path, name: str = LAST) -> Iterator[Path]:
+def kept(store: Any, run_key: str, folder: Path, name: str) -> Iterator[Path]:
     """A folder for the checkpoints of a run, with the last one in it, if there is one.
 
     On a local store it is the store's own. Else it is `folder`, and the last checkpoint is copied to the store

@@ -5,8 +5,6 @@ from typing import Annotated, Any
 from zenml import step
 
 from metalayer.settings.run import RunConfig
-from metalayer.workflows.champions import line_of_champions
-from metalayer.workflows.evaluate import ANSWERS, GOLDEN, evaluate_bundle
 from steps.materializers import ModelRef, TableRef
 from steps.policy import LONG_RETRY, NEVER_CACHED
 from steps.tracking import log_evaluation, tracking_uri
@@ -29,6 +27,8 @@ def evaluate(
         test genes.
     """
     from metalayer.registry import evidence, versions
+    from metalayer.workflows.champions import line_of_champions
+    from metalayer.workflows.evaluate import ANSWERS, GOLDEN, evaluate_bundle
 
     folder, uri = step_dir("evaluate"), tracking_uri()
     name = versions.registered_name(config.data.base_model)

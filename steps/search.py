@@ -9,8 +9,6 @@ from metalayer.settings.network import ModelConfig
 from metalayer.settings.run import RunConfig
 from metalayer.settings.search import SearchConfig
 from metalayer.settings.sections import DataConfig, SplitConfig, TrainConfig
-from metalayer.training.search import STORAGE
-from metalayer.workflows.search import search_bundle
 from steps import checkpoints
 from steps.materializers import TableRef
 from steps.workspace import step_dir
@@ -31,6 +29,9 @@ def search(
     code_hash: str,
 ) -> Annotated[dict[str, Any], "search"]:
     """Search, or go on with a search that was cut off; the cache answers where data, code and settings are the same."""
+    from metalayer.training.search import STORAGE
+    from metalayer.workflows.search import search_bundle
+
     run = RunConfig(data=data, split=split, model=model, train=train, search=config)
     store, folder = Client().active_stack.artifact_store, step_dir("search")
     key = checkpoints.key(run, data_hash, code_hash, searched=True)

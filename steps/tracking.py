@@ -6,7 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import mlflow
 from zenml import get_step_context, log_metadata
 from zenml.client import Client
 from zenml.enums import ModelStages
@@ -32,6 +31,8 @@ def run_facts() -> dict[str, str]:
 
 def active_run_id() -> str | None:
     """The MLflow run of this pipeline run, which all its steps share."""
+    import mlflow
+
     run = mlflow.active_run()
     return run.info.run_id if run else None
 
@@ -50,6 +51,8 @@ def log_evaluation(evaluation: Mapping[str, Any], training: Mapping[str, Any], c
     Training is logged here, not by the training step, so that a run whose training came from the
     cache is as complete as any other.
     """
+    import mlflow
+
     settings = config.model_dump(mode="json", exclude={"base", "score"})  # of other pipelines
     mlflow.log_params(
         {
@@ -71,6 +74,8 @@ def log_evaluation(evaluation: Mapping[str, Any], training: Mapping[str, Any], c
 
 def log_decision(decision: Mapping[str, Any]) -> None:
     """Promoted or rejected, and why."""
+    import mlflow
+
     word = "promoted" if decision["promoted"] else "rejected"
     reasons = [f"{'passed' if reason['passed'] else 'failed'}: {reason['text']}" for reason in decision["reasons"]]
     mlflow.set_tags({"decision": word, "reasons": "\n".join(reasons)[:_TAG_LENGTH]})
@@ -79,6 +84,8 @@ def log_decision(decision: Mapping[str, Any]) -> None:
 
 def log_registration(registration: Mapping[str, Any]) -> None:
     """Where the model is registered, and whether it is the champion's own."""
+    import mlflow
+
     if registration["champion_again"]:
         mlflow.set_tag("champion_again", f"{registration['name']} version {registration['version']}")
     log_metadata({"registered": dict(registration)}, infer_model=True)

@@ -11,7 +11,6 @@ from zenml.client import Client
 from metalayer.settings.network import ModelConfig
 from metalayer.settings.run import RunConfig
 from metalayer.settings.sections import DataConfig, SplitConfig, TrainConfig
-from metalayer.workflows.launch import train_on_machine
 from steps import checkpoints
 from steps.materializers import ModelRef, TableRef
 from steps.tracking import run_facts
@@ -32,10 +31,13 @@ def train(
     code_hash: str,
 ) -> tuple[Annotated[ModelRef, "model"], Annotated[dict[str, Any], "training"]]:
     """Train, calibrate and publish a model; only what shapes it is a parameter, so that nothing else retrains it."""
+    from metalayer.training.checkpoint import LAST
+    from metalayer.workflows.launch import train_on_machine
+
     run = RunConfig(data=data, split=split, model=model, train=config)
     folder = step_dir("train")
     facts = {**run_facts(), "data_hash": data_hash}
     key = checkpoints.key(run, data_hash, code_hash)
-    with checkpoints.kept(Client().active_stack.artifact_store, key, folder / "checkpoints") as kept:
+    with checkpoints.kept(Client().active_stack.artifact_store, key, folder / "checkpoints", LAST) as kept:
         history = train_on_machine(rows.file, tracks.path, manifest, run, folder / "model", facts, kept, variants.path)
     return ModelRef.of(folder / "model"), history

@@ -286,9 +286,9 @@ class TestRuns:
         program = (
             "import sys; sys.path.insert(0, sys.argv[1])\n"
             "from pipelines import environment, run; environment.prepare()\n"
-            "import steps.evaluate\n"
+            "from metalayer.workflows import evaluate\n"
             "def broken(*_): raise OSError(28, 'No space left on device')\n"
-            "steps.evaluate.evaluate_bundle = broken\n"
+            "evaluate.evaluate_bundle = broken\n"
             "sys.exit(run.main(sys.argv[2:]))\n"
         )
         arguments = command((*QUICK, "train.seed=1"), ("--data-root", str(simulation)))
