@@ -203,6 +203,14 @@ def test_keys_are_those_of_metrics(alone: Callable[..., int], settings: dict, ke
     assert httpx.get(f"http://127.0.0.1:{alone(**settings)}/metrics", headers=headers).status_code == status
 
 
+def test_a_worker_that_has_just_made_its_file_is_counted_later(alone: Callable[..., int], tmp_path: Path) -> None:
+    (tmp_path / "counter_1.db").touch()
+    other = MmapedDict(str(tmp_path / "counter_2.db"))
+    other.write_value(json.dumps(["metalayer_rows", "metalayer_rows_total", {}, "Rows."]), 7.0, 0.0)
+    answer = httpx.get(f"http://127.0.0.1:{alone()}/metrics")
+    assert (answer.status_code, value(answer.text, "metalayer_rows_total")) == (200, 7)
+
+
 def test_connections_are_bounded_in_head_time_and_number(
     alone: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

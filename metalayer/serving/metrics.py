@@ -8,9 +8,10 @@ gathers the counts of all workers.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from prometheus_client import (
@@ -19,10 +20,12 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    Metric,
     generate_latest,
     multiprocess,
 )
 from prometheus_client import REGISTRY as DEFAULT
+from prometheus_client.registry import Collector
 
 from metalayer.files import alive
 
@@ -66,5 +69,22 @@ def exposition(folder: Path | None) -> bytes:
         if (live := _LIVE.match(one.name)) and not alive(int(live[1])):  # what a killed worker had in hand is no longer
             one.unlink(missing_ok=True)  # another worker may do the same
     gathered = CollectorRegistry()
-    multiprocess.MultiProcessCollector(gathered, path=str(folder))  # type: ignore[no-untyped-call]
+    gathered.register(_Written(folder))
     return bytes(generate_latest(gathered))
+
+
+class _Written(Collector):
+    """The counts in a folder, but for those of a worker that has just made its file and written nothing."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        """All counts, summed over workers."""
+        files = []
+        for one in self._folder.glob("*.db"):
+            with contextlib.suppress(FileNotFoundError):  # another process has removed that of a killed worker
+                if one.stat().st_size:
+                    files.append(str(one))
+        found: Iterable[Metric] = multiprocess.MultiProcessCollector.merge(files, accumulate=True)  # type: ignore[no-untyped-call]
+        return found
