@@ -51,8 +51,6 @@ def gene(number: int, systems: int) -> tuple[np.ndarray, list[np.ndarray]]:
 
 
 def evaluation(n_genes: int, clock: Clock) -> Any:
-    from metalayer.config import EvaluateConfig
-
     from metalayer.evaluation.metrics import GeneScores
     from metalayer.evaluation.report import evaluate
 
