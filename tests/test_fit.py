@@ -22,32 +22,23 @@ from tests.test_workflows import Prepared, prepare
 
 pytestmark = pytest.mark.slow
 
-GENES: dict[str, Any] = {
+COMMON: dict[str, Any] = {
     "sequence_encoder": "none",
+    "learning_rate": 0.01,
+    "max_epochs": 2,
+    "patience": 2,
+    "threads": 1,
+    "device": "cpu",
+    "seed": 5,
+}
+GENES: dict[str, Any] = COMMON | {
     "score_encoder": False,
     "track_encoder": "stages",
     "track_encoder_config": {"channels": 8, "distances": [1, 10, 100]},
     "training_unit": "genes",
     "batch_crops": 8,
-    "learning_rate": 0.01,
-    "max_epochs": 2,
-    "patience": 2,
-    "threads": 1,
-    "device": "cpu",
-    "seed": 5,
 }
-ROWS_ALONE: dict[str, Any] = {
-    "sequence_encoder": "none",
-    "hidden_dim": 16,
-    "training_unit": "rows",
-    "batch_size": 64,
-    "learning_rate": 0.01,
-    "max_epochs": 2,
-    "patience": 2,
-    "threads": 1,
-    "device": "cpu",
-    "seed": 5,
-}
+ROWS_ALONE: dict[str, Any] = COMMON | {"hidden_dim": 16, "training_unit": "rows", "batch_size": 64}
 
 
 def weights(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
