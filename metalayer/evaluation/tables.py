@@ -8,6 +8,7 @@ from typing import Any
 from metalayer.evaluation.calls import SITE_CLASSES
 from metalayer.evaluation.metrics import TARGETS, ap_name
 from metalayer.evaluation.ranks import RECALL_PERCENTS
+from metalayer.schema import CLASSES
 
 HEADER = ("metric", "base", "meta", "meta - base")
 METRICS = (
@@ -135,9 +136,39 @@ def group_rows(report: Mapping[str, Any], key: str, title: str) -> Rows:
         rows.append(
             [PARALOG_TITLES.get(group, group) if key == "by_paralog" else group]
             + [f"{size:,}" for size in sizes]
-            + ["not defined" if value is None else f"{value:.4f}" for value in values]
+            + [_number(value) for value in values]
         )
     return rows
+
+
+def confusion_rows(report: Mapping[str, Any], system: str) -> Rows:
+    """Positions by true class (a row each) and most probable class of a system; first the header."""
+    counts = zip(CLASSES, report["confusion"][system], strict=True)
+    return [["true / called", *CLASSES], *([name, *(f"{n:,}" for n in numbers)] for name, numbers in counts)]
+
+
+def champion_rows(champion: Mapping[str, Any]) -> Rows:
+    """Metric, champion, candidate and paired difference with its interval; first the header."""
+    rows = [["metric", "champion", "meta", "meta - champion"]]
+    for metric, title in METRICS:
+        if gap := champion["difference"].get(metric):
+            both = [_number(champion[who].get(metric)) for who in ("champion", "meta")]
+            rows.append([title, *both, with_interval(gap["value"], (gap["low"], gap["high"]), "+.4f")])
+    return rows
+
+
+def split_rows(manifest: Mapping[str, Any]) -> Rows:
+    """Genes, rows, rows of each class and chromosomes of the parts of a split; first the header."""
+    rows = [["part", "genes", "rows", *CLASSES, "chromosomes"]]
+    for part in ("train", "valid", "test"):
+        here = manifest[part]
+        sizes = (len(here["genes"]), here["rows"], *(here["classes"].get(name, 0) for name in CLASSES))
+        rows.append([part, *(f"{size:,}" for size in sizes), ", ".join(here.get("chromosomes", ()))])
+    return rows
+
+
+def _number(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.4f}"
 
 
 def base_score_rows(report: Mapping[str, Any]) -> Rows:
