@@ -17,12 +17,12 @@ from metalayer.base.annotation import read_annotation
 from metalayer.base.genome_files import write_gff3
 from metalayer.core import ArtifactLoader
 from metalayer.data.labels import label_rows
-from metalayer.data.prevalence import row_labels
 from metalayer.data.tracks import TrackStore
 from metalayer.features import gene_row_scores
 from metalayer.genome import Gene, decode, encode, parse_variant, reverse_complement
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER
 from metalayer.settings.sections import BaseConfig, DataConfig
+from metalayer.site_labels import row_classes
 from metalayer.workflows.base_run import base_run
 
 # Transcript sense, 0-based: exon [0, 30), intron [30, 70), exon [70, 100).
@@ -150,7 +150,7 @@ def test_what_is_loaded(root: Path, tmp_path: Path, name: str) -> None:
     track = tracks(root, tmp_path).read(name)
     assert decode(track.tokens) == LETTERS
     assert sites(track.labels) == PLANTED
-    assert sites(row_labels(track.labels)) == {DONOR_ROW: DONOR, ACCEPTOR_ROW: ACCEPTOR}
+    assert sites(row_classes(track.labels)) == {DONOR_ROW: DONOR, ACCEPTOR_ROW: ACCEPTOR}
     assert [int(track.scores[:, kind].argmax()) for kind in (DONOR, ACCEPTOR)] == [DONOR_EXON_BASE, ACCEPTOR_EXON_BASE]
     rule = gene_row_scores(track.scores)
     assert [int(rule[:, kind].argmax()) for kind in (DONOR, ACCEPTOR)] == [DONOR_ROW, ACCEPTOR_ROW]

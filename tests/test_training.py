@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from metalayer.data.dataset import Batch, RowLoader, RowTable
-from metalayer.data.prevalence import _positions_per_row, prevalence_weights, row_labels
+from metalayer.data.prevalence import _positions_per_row, prevalence_weights
 from metalayer.errors import TrainingError
 from metalayer.features import feature_matrix
 from metalayer.genome import encode
 from metalayer.models import MetaSpliceModel
 from metalayer.schema import NEITHER
 from metalayer.settings.sections import TrainConfig
+from metalayer.site_labels import row_classes
 from metalayer.training.trainer import Trainer, _ahead, _warmup_cosine, seed_everything
 
 SMALL = {"kernel_sizes": [5], "num_filters": 16, "output_dim": 16, "levels": 5}
@@ -128,13 +129,13 @@ def test_learning_rate_rises_then_falls_by_optimizer_step() -> None:
     assert all(a >= b for a, b in pairwise(rates[10:]))
 
 
-def test_row_labels_from_exon_bases() -> None:
+def test_row_classes_from_exon_bases() -> None:
     labels = np.full(12, NEITHER, dtype=np.uint8)
     labels[3], labels[8], labels[11] = 0, 1, 0  # the last exonic base of the gene has no intron base
-    out = row_labels(labels)
+    out = row_classes(labels)
     assert {int(i): int(out[i]) for i in np.flatnonzero(out != NEITHER)} == {4: 0, 7: 1}
     one_base_intron = np.array([2, 0, 2, 1, 2], dtype=np.uint8)
-    assert row_labels(one_base_intron).tolist() == [2, 2, 0, 2, 2]
+    assert row_classes(one_base_intron).tolist() == [2, 2, 0, 2, 2]
 
 
 def test_sparse_strata_join_their_lower_neighbour_and_keep_the_total() -> None:

@@ -50,6 +50,7 @@ from metalayer.schema import (
     ROW_SCORES,
     SITE_CONVENTION,
 )
+from metalayer.site_labels import row_classes
 
 logger = logging.getLogger(__name__)
 
@@ -241,11 +242,7 @@ def artifact_rows(item: GeneTrack, seed: int, report: WriteReport | None = None)
 
 def _site_rows(labels: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.intp], int]:
     """Class and pass by intron base, (L,) each, and how many sites have no row of their own."""
-    length = len(labels)
-    site_class = np.full(length, NEITHER, dtype=np.uint8)
-    for kind in (ACCEPTOR, DONOR):  # a 1-nt intron makes one base both: the donor stays
-        at = intron_base(np.flatnonzero(labels == kind), kind)
-        site_class[at[(at >= 0) & (at < length)]] = kind
+    site_class = row_classes(labels)
     lost = int((labels != NEITHER).sum() - (site_class != NEITHER).sum())
     return site_class, np.where(site_class == ACCEPTOR, ACCEPTOR, DONOR), lost
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metalayer.genome import Gene
-from metalayer.schema import ACCEPTOR, DONOR, NEITHER
+from metalayer.site_labels import labels_of_sites
 
 MIN_INTRON_BP = 20
 """Shorter gaps between exons are frameshifts and traces of lift-over: no spliceosome removes so little."""
@@ -140,12 +140,9 @@ class AnnotatedGene:
         return found
 
     def labels(self) -> NDArray[np.uint8]:
-        """Class of every exon base in transcript sense, uint8 (L,); a base that is both is a donor."""
-        labels = np.full(len(self.gene), NEITHER, dtype=np.uint8)
+        """Class of every exon base in transcript sense, uint8 (L,)."""
         sites = [self.gene.sites_of_intron(*intron) for intron in self.introns()]
-        labels[[acceptor for _, acceptor in sites]] = ACCEPTOR
-        labels[[donor for donor, _ in sites]] = DONOR
-        return labels
+        return labels_of_sites(len(self.gene), [donor for donor, _ in sites], [acceptor for _, acceptor in sites])
 
 
 def in_words(handled: Mapping[str, int]) -> list[str]:

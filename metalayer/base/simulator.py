@@ -24,7 +24,8 @@ from metalayer.base.genome_files import AnnotatedVariant
 from metalayer.base.pwm import EXON_LETTERS, SITE_FREQUENCIES
 from metalayer.errors import InputError
 from metalayer.genome import Gene, Interval, Variant, decode, encode, reverse_complement
-from metalayer.schema import ACCEPTOR, DONOR, NEITHER
+from metalayer.schema import ACCEPTOR, DONOR
+from metalayer.site_labels import labels_of_sites
 
 CHROMOSOMES = (*(str(n) for n in range(1, 11)), "X")
 _TERMINAL_FREE_BP = 130  # the outer part of a terminal exon: no motif, so that tails may overlap
@@ -317,10 +318,8 @@ def _sites(exons: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _labels(gene: _Draft) -> NDArray[np.uint8]:
-    labels = np.full(len(gene.tokens), NEITHER, dtype=np.uint8)
-    for base, site_class in _sites(gene.exons):
-        labels[base] = site_class
-    return labels
+    donors, acceptors = ([end - 1 for _, end in gene.exons[:-1]], [start for start, _ in gene.exons[1:]])
+    return labels_of_sites(len(gene.tokens), donors, acceptors)
 
 
 def simulate_variants(simulation: Simulation, seed: int, share: float = 0.25) -> list[AnnotatedVariant]:

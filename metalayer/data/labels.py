@@ -1,6 +1,7 @@
 """Class labels from the annotation, sample weights from variants.
 
-Labels stay the annotation's: donor 0, acceptor 1, neither 2. A variant only changes the weight of what it touches
+Labels stay the annotation's: donor 0, acceptor 1, neither 2 (which bases are sites: `base/introns.py` and
+`site_labels.py`; which are ignored: `overlaps.py`). A variant only changes the weight of what it touches
 (`variant_weights.py`); rows are never duplicated.
 """
 

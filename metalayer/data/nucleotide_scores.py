@@ -50,6 +50,7 @@ from metalayer.schema import (
     PROBABILITY_SUM_TOLERANCE,
     TRACK_COLUMNS,
 )
+from metalayer.site_labels import labels_of_sites
 
 logger = logging.getLogger(__name__)
 
@@ -275,10 +276,8 @@ def _sites_by_gene(row_sites: pl.DataFrame) -> dict[str, list[tuple[int, int]]]:
 
 
 def _labels(gene: Gene, sites: Sequence[tuple[int, int]]) -> np.ndarray:
-    labels = np.full(len(gene), NEITHER, dtype=np.uint8)
-    for base, site_class in sites:
-        if 0 <= base < len(labels):
-            labels[base] = site_class
+    at = {kind: [base for base, one in sites if one == kind and 0 <= base < len(gene)] for kind in (DONOR, ACCEPTOR)}
+    labels = labels_of_sites(len(gene), at[DONOR], at[ACCEPTOR])
     return labels if gene.strand == "+" else labels[::-1]
 
 

@@ -15,25 +15,13 @@ from numpy.typing import NDArray
 from metalayer.data.dataset import Rows, RowTable
 from metalayer.data.tracks import TrackStore
 from metalayer.features import gene_row_scores
-from metalayer.genome import intron_base
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
+from metalayer.site_labels import row_classes
 
 STRATA = np.array([0.0, 1e-6, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 2e-2, 5e-2, 0.1, 0.3, 1.0 + 1e-6])
 """Edges of the larger of donor and acceptor score."""
 MIN_ROWS = 5
 """A stratum with fewer rows joins its lower neighbour."""
-
-
-def row_labels(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Class of every row position (intron base) from the classes of exon bases, uint8 (L,) to uint8 (L,).
-
-    Where a 1-nt intron makes one base both, it is the donor's, as in artifact rows.
-    """
-    out = np.full(len(labels), NEITHER, dtype=np.uint8)
-    for site_class in (ACCEPTOR, DONOR):
-        at = intron_base(np.flatnonzero(labels == site_class), site_class)
-        out[at[(at >= 0) & (at < len(out))]] = site_class
-    return out
 
 
 def prevalence_weights(table: RowTable, store: TrackStore | None, rows: Rows | None = None) -> NDArray[np.float32]:
@@ -60,7 +48,7 @@ def prevalence_weights(table: RowTable, store: TrackStore | None, rows: Rows | N
     sites = np.zeros(len(CLASSES), dtype=np.int64)
     for track in store.read_many(tracked):
         scores = gene_row_scores(track.scores)
-        labels_here = row_labels(track.labels)
+        labels_here = row_classes(track.labels)
         negative = labels_here == NEITHER
         sites += np.bincount(labels_here, minlength=len(CLASSES))
         positions += np.histogram(scores[negative, :2].max(axis=1), STRATA)[0]
