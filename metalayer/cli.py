@@ -359,6 +359,7 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _train_on_scores(options: argparse.Namespace, values: dict[str, Any]) -> int:
+    from metalayer.metric_list import JUDGED
     from metalayer.settings.flat import MetaLayerConfig
     from metalayer.workflows.train_genes import train_on_scores
 
@@ -374,7 +375,7 @@ def _train_on_scores(options: argparse.Namespace, values: dict[str, Any]) -> int
         return 0
     base, best = results["history"][0], results["history"][results["best_epoch"]]
     print(f"{'on validation genes':<20} base    best epoch ({results['best_epoch']})")
-    for name, key in (("PR-AUC splice", "pr_auc_splice"), ("donor AP", "ap_donor"), ("acceptor AP", "ap_acceptor")):
+    for key, name in JUDGED.items():
         print(f"{name:<20} {base[f'val_{key}']:.4f}  {best[f'val_{key}']:.4f}")
     print("which picked the epoch, so judge with `metalayer evaluate` on other genes")
     print(f"model directory      {results['paths']['model']}")

@@ -14,9 +14,10 @@ import pytest
 from metalayer import cli
 from metalayer.core import MetaLayerConfig
 from metalayer.errors import ConfigError, SplitError, TrainingError
-from metalayer.evaluation.ablation import COMPARED, ablation_table, compare_variants, resampled
+from metalayer.evaluation.ablation import ablation_table, compare_variants, resampled
 from metalayer.evaluation.plots import ablation_png
 from metalayer.evaluation.report import evaluate
+from metalayer.metric_list import JUDGED
 from metalayer.models.bundle import read_description
 from metalayer.settings.sections import EvaluateConfig
 from metalayer.training.checkpoint import LAST, load_checkpoint
@@ -111,7 +112,7 @@ def test_the_figures_are_those_of_evaluate(
         assert {key: judged[key] for key in ("genes", "positions", "sites")} == {
             key: report[key] for key in ("genes", "positions", "sites")
         }
-        for metric in COMPARED:
+        for metric in JUDGED:
             assert report["base"][metric]["value"] == pytest.approx(judged["base"][metric], abs=1e-9)
             assert figures(report)[name]["by_seed"][metric][0] == pytest.approx(judged["meta"][metric], abs=1e-6)
             assert found["minus_base"][metric]["value"] == pytest.approx(
@@ -126,7 +127,7 @@ def test_intervals_are_those_of_evaluate_and_means_are_over_seeds() -> None:
     (resamples, base), (_, a), (_, b) = (resampled(genes, name, config) for name in ("base", "a", "b"))
     found = compare_variants(base, {"first": [a], "second": [b], "both": [a, b]}, resamples, config.confidence)
     report, against_a = evaluate(genes, config, candidate="b"), evaluate(genes, config, "a", "b")
-    for metric in COMPARED:
+    for metric in JUDGED:
         second, both = found["variants"]["second"], found["variants"]["both"]
         assert found["base"][metric]["low"] == report["intervals"]["base"][metric][0]
         assert second["average_precision"][metric]["high"] == report["intervals"]["b"][metric][1]
@@ -184,7 +185,7 @@ def test_a_killed_run_goes_on_from_its_last_epoch_and_the_same_seed_gives_the_sa
     found = figures(run(simulation, tmp_path, seeds=[1]))
     assert epochs == [1, 2, 2, 1, 2]
     for name in SMALL:
-        for metric in COMPARED:
+        for metric in JUDGED:
             assert found[name]["by_seed"][metric][0] == figures(finished[1])[name]["by_seed"][metric][0]
 
 

@@ -7,13 +7,14 @@ from scored_genes import make_genes
 from metalayer.evaluation.counts import SiteScores, counted
 from metalayer.evaluation.gate import decide
 from metalayer.evaluation.intervals import MIN_CLUSTERS, Resamples
-from metalayer.evaluation.metrics import TARGETS, UNBOUNDED, GeneScores, ranking
+from metalayer.evaluation.metrics import TARGETS, GeneScores, ranking
 from metalayer.evaluation.ranks import ClusterRanks, Reached
 from metalayer.evaluation.report import compare_champion, evaluate
 from metalayer.evaluation.sample import Sample
 from metalayer.evaluation.tables import report_table, resolution_note
 from metalayer.gene_groups import related, united
 from metalayer.genome import Gene
+from metalayer.metric_list import UNBOUNDED
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER
 from metalayer.settings.sections import EvaluateConfig, GateConfig
 

@@ -14,6 +14,7 @@ from metalayer.evaluation.metrics import GeneScores, average_precision
 from metalayer.evaluation.report import compare_champion, evaluate
 from metalayer.evaluation.sample import Sample
 from metalayer.evaluation.tables import comparison_table
+from metalayer.metric_list import JUDGED, METRICS, VALIDATION_METRICS
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER
 from metalayer.settings.sections import EvaluateConfig
 
@@ -74,6 +75,16 @@ def test_every_metric_equals_scikit_learn_and_plain_sorting_on_ties_too(decimals
     report = evaluate(genes, QUICK)
     for system in ("base", "meta"):
         assert report[system] == pytest.approx(brute_force(genes, system, QUICK.top_k_values), abs=1e-9)
+
+
+def test_every_metric_is_listed_once_or_left_out_by_name():
+    sample, counts = counted(make_genes(), ["base"])
+    values = counts["base"].metric_values(np.ones((1, len(sample.sizes))), QUICK.top_k_values)
+    # Shares from 0 to 1 that no table shows.
+    left_out = {"ap_splice", *(f"top{k}_acc_{name}" for k in QUICK.top_k_values for name in ("donor", "acceptor"))}
+    assert sorted(values) == sorted([*left_out, *(metric.name for metric in METRICS)])
+    assert len({metric.title for metric in METRICS}) == len(METRICS)
+    assert {*VALIDATION_METRICS} == {*JUDGED, "ap_splice", "loss"}
 
 
 @pytest.mark.parametrize("decimals", [None, 1])

@@ -14,11 +14,10 @@ import numpy as np
 from metalayer.evaluation.counts import counted
 from metalayer.evaluation.intervals import Resamples
 from metalayer.evaluation.metrics import Floats, GeneScores
-from metalayer.evaluation.tables import METRICS, Rows, caption, with_interval
+from metalayer.evaluation.tables import Rows, caption, with_interval
+from metalayer.metric_list import JUDGED
 from metalayer.settings.sections import EvaluateConfig
 
-COMPARED = ("pr_auc_splice", "ap_donor", "ap_acceptor")
-TITLES = {metric: title for metric, title in METRICS if metric in COMPARED}
 Resampled = dict[str, Floats]
 """Metric to its values in the sample and its resamples, (1 + B,)."""
 
@@ -32,7 +31,7 @@ def resampled(genes: Collection[GeneScores], system: str, config: EvaluateConfig
     sample, counts = counted(genes, [system])
     resamples = Resamples.of(sample, config)
     values = counts[system].metric_values(resamples.weights, ())
-    return resamples, {metric: values[metric] for metric in COMPARED}
+    return resamples, {metric: values[metric] for metric in JUDGED}
 
 
 def compare_variants(
@@ -60,13 +59,13 @@ def compare_variants(
             "average_precision": resamples.of_metrics(mean, confidence),
             "minus_base": resamples.of_differences(mean, base, confidence),
             "minus_reference": None if beside is None else resamples.of_differences(mean, beside, confidence),
-            "by_seed": {metric: [float(run[metric][0]) for run in variants[name] or ()] for metric in COMPARED},
+            "by_seed": {metric: [float(run[metric][0]) for run in variants[name] or ()] for metric in JUDGED},
         }
     return {"reference": reference, "base": resamples.of_metrics(base, confidence), "variants": compared}
 
 
 def _mean(runs: Sequence[Resampled]) -> Resampled:
-    return {metric: np.mean([run[metric] for run in runs], axis=0) for metric in COMPARED}
+    return {metric: np.mean([run[metric] for run in runs], axis=0) for metric in JUDGED}
 
 
 def ablation_table(report: Mapping[str, Any]) -> str:
@@ -82,7 +81,7 @@ def ablation_table(report: Mapping[str, Any]) -> str:
 def _comparison_rows(report: Mapping[str, Any]) -> Rows:
     heading = ["metric", "variant", "average precision", "minus base", f"minus {report['reference']}"]
     rows = [[*heading, "seeds, lowest to highest"]]
-    for metric, title in TITLES.items():
+    for metric, title in JUDGED.items():
         rows.append([title, "base", _estimate(report["base"][metric]), "", "", ""])
         for variant in report["variants"]:
             found = variant["compared"]

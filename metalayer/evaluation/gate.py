@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from metalayer.evaluation.tables import lacking_clusters, resolution_note
+from metalayer.metric_list import JUDGED
 from metalayer.schema import POSITIONS, ROWS
 from metalayer.settings.sections import GateConfig
 
 CALIBRATION, PER_SITE = "calibration", "log_loss_per_site"
 RETIRE = "`metalayer registry retire --reason TEXT` takes that champion out of the line"
-_NAMES = {"pr_auc_splice": "PR-AUC splice", "ap_donor": "donor AP", "ap_acceptor": "acceptor AP"}
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,15 @@ def _above(report: Mapping[str, Any], metric: str, bound: float, rule: str, othe
     high = _number(report, "difference", metric, "high")
     if value is None:
         return Reason(
-            name, passed=False, text=f"{_NAMES[metric]}: the difference to the {other} is missing or no number"
+            name, passed=False, text=f"{JUDGED[metric]}: the difference to the {other} is missing or no number"
         )
     if low is None or high is None:
-        text = f"{_NAMES[metric]}: difference to the {other} {value:+.4f}, but no interval: {_no_interval(report)}"
+        text = f"{JUDGED[metric]}: difference to the {other} {value:+.4f}, but no interval: {_no_interval(report)}"
         return Reason(name, passed=False, text=text)
     passed = low > bound
     aim = "better than" if bound > 0 or rule == "better_than_base" else "not worse than"
     text = (
-        f"{_NAMES[metric]} {'is' if passed else 'is not shown to be'} {aim} that of the {other}: "
+        f"{JUDGED[metric]} {'is' if passed else 'is not shown to be'} {aim} that of the {other}: "
         f"difference {value:+.5f} ({low:+.5f} to {high:+.5f}), lower end must be above {bound:g}"
     )
     return Reason(name, passed, text)
@@ -175,7 +175,7 @@ def _champion(champion: Any, policy: GateConfig) -> list[Reason]:
     if not champion.get("scored"):
         cause = champion.get("error") or "no reason given"
         return [Reason(rule, passed=False, text=f"the {who} could not be scored: {cause}. {RETIRE}")]
-    return [_against(champion, metric, policy, rule, who) for metric in _NAMES]
+    return [_against(champion, metric, policy, rule, who) for metric in JUDGED]
 
 
 def _best_champion(best: Any, policy: GateConfig) -> list[Reason]:

@@ -9,8 +9,8 @@ from typing import Any
 
 from metalayer.evaluation import tables
 from metalayer.evaluation.gate import Decision
-from metalayer.evaluation.metrics import LOWER_IS_BETTER
 from metalayer.files import publish_file
+from metalayer.metric_list import Metric
 
 _LIST_LIMIT = 40
 """Entries of a list that are shown; the rest are counted."""
@@ -71,14 +71,12 @@ def write_report(
     return path
 
 
-def _direction(report: Mapping[str, Any], title: str) -> str:
+def _direction(report: Mapping[str, Any], metric: Metric) -> str:
     """Whether the difference of a metric is clearly for the better or the worse; less of an error is better."""
-    metric = {name: metric for metric, name in tables.METRICS}.get(title)
-    difference = report["difference"].get(metric, {})
-    low, high = difference.get("low"), difference.get("high")
+    low, high = (report["difference"][metric.name][end] for end in ("low", "high"))
     if low is None or high is None or low <= 0 <= high:
         return ""
-    return "better" if (low > 0) != (metric in LOWER_IS_BETTER) else "worse"
+    return "better" if (low > 0) != metric.lower_is_better else "worse"
 
 
 def _is_nested(value: Any) -> bool:

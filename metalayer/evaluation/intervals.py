@@ -20,8 +20,9 @@ import numpy as np
 from scipy.special import stdtrit
 
 from metalayer.errors import EvaluationError
-from metalayer.evaluation.metrics import UNBOUNDED, Floats
+from metalayer.evaluation.metrics import Floats
 from metalayer.evaluation.sample import Sample
+from metalayer.metric_list import UNBOUNDED
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR
 from metalayer.settings.sections import EvaluateConfig
 

@@ -29,10 +29,6 @@ _BINNED_DECIMALS = 6
 TARGETS = ("splice", "donor", "acceptor")
 LOG_LOSS_FLOOR = 1e-10
 """Probabilities of the true class below this count as this: no answer is infinitely wrong."""
-LOWER_IS_BETTER = ("ece", "log_loss", "log_loss_per_site")
-"""Metrics that are errors."""
-UNBOUNDED = ("log_loss", "log_loss_per_site")
-"""Metrics that may be above 1."""
 
 Floats = NDArray[np.float64]
 

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from metalayer.evaluation.ablation import TITLES
-from metalayer.evaluation.metrics import ECE_BINS
+from metalayer.evaluation.metrics import ECE_BINS, TARGETS, ap_name
 from metalayer.files import publish_file
+from metalayer.metric_list import JUDGED
 
 STYLES: dict[str, tuple[str, str]] = {
     "base": ("#7d8590", "-"),
@@ -52,11 +52,7 @@ def precision_recall_svg(report: Mapping[str, Any]) -> str:
     """Precision over recall of splice, donor and acceptor scores, base and meta."""
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(10.4, 3.5), layout="constrained")
-        for axes, (name, metric) in zip(
-            figure.subplots(1, 3, sharey=True),
-            {"splice": "pr_auc_splice", "donor": "ap_donor", "acceptor": "ap_acceptor"}.items(),
-            strict=True,
-        ):
+        for axes, name in zip(figure.subplots(1, len(TARGETS), sharey=True), TARGETS, strict=True):
             for system in ("base", "meta"):
                 curve = report["curves"][system][name]
                 colour, line = STYLES[system]
@@ -66,7 +62,7 @@ def precision_recall_svg(report: Mapping[str, Any]) -> str:
                     line,
                     color=colour,
                     drawstyle="steps-pre",
-                    label=f"{system}  {report[system][metric]:.3f}",
+                    label=f"{system}  {report[system][ap_name(name)]:.3f}",
                 )
             _unit_square(axes)
             axes.set(title=f"{name}", xlabel="recall")
@@ -148,7 +144,7 @@ def ablation_png(report: Mapping[str, Any], path: Path) -> None:
     seed_dot: dict[str, Any] = {"color": STYLES["uncalibrated"][0], "marker": "o", "markersize": 3.5, "linestyle": ""}
     with mpl.rc_context(_SETTINGS):
         figure = Figure(figsize=(12, 2.2 + 0.42 * len(variants)), layout="constrained")
-        for axes, (metric, title) in zip(figure.subplots(1, len(TITLES), sharey=True), TITLES.items(), strict=True):
+        for axes, (metric, title) in zip(figure.subplots(1, len(JUDGED), sharey=True), JUDGED.items(), strict=True):
             base = report["base"][metric]["value"]
             axes.axvline(0.0, color=STYLES["base"][0], linewidth=1.2)
             beside = axes.get_yaxis_transform()

@@ -16,11 +16,11 @@ from metalayer.evaluation.metrics import TARGETS, GeneScores
 from metalayer.evaluation.ranks import GroupRanks
 from metalayer.evaluation.reliability import Reliability
 from metalayer.evaluation.sample import Sample
+from metalayer.metric_list import JUDGED
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR
 from metalayer.settings.sections import EvaluateConfig
 
 CURVE_POINTS = 300
-CHAMPION_METRICS = ("pr_auc_splice", "ap_donor", "ap_acceptor")
 
 
 def evaluate(
@@ -101,7 +101,7 @@ def evaluate(
     report["difference"] = resamples.of_differences(values[candidate], values[reference], confidence)
     report["resolution"] = {"power": POWER, "stated_gain": STATED_GAIN} | {
         metric: resamples.resolution(values[candidate][metric] - values[reference][metric], confidence)
-        for metric in CHAMPION_METRICS
+        for metric in JUDGED
     }
     report["calibration"] = reliability.report(resamples, confidence)
     report["overlaps"] = overlaps.report()
@@ -149,7 +149,7 @@ def compare_champion(
     values = {}
     for name, one in counts.items():
         found = one.metric_values(resamples.weights, ())
-        values[name] = {metric: found[metric] for metric in CHAMPION_METRICS}
+        values[name] = {metric: found[metric] for metric in JUDGED}
     return {
         **resamples.facts(),
         **{name: {metric: float(drawn[0]) for metric, drawn in found.items()} for name, found in values.items()},

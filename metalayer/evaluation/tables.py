@@ -7,30 +7,12 @@ from typing import Any
 
 from metalayer.evaluation.calls import SITE_CLASSES
 from metalayer.evaluation.metrics import TARGETS, ap_name
-from metalayer.evaluation.ranks import RECALL_PERCENTS
+from metalayer.metric_list import METRICS, Metric
 from metalayer.schema import CLASSES
 
 HEADER = ("metric", "base", "meta", "meta - base")
-METRICS = (
-    ("pr_auc_splice", "PR-AUC splice"),
-    ("ap_donor", "donor AP"),
-    ("ap_acceptor", "acceptor AP"),
-    ("topk_donor", "top-k donor"),
-    ("topk_acceptor", "top-k acceptor"),
-    *(
-        (f"precision_at_recall{percent}_{target}", f"{target} P at recall 0.{percent}")
-        for percent in RECALL_PERCENTS
-        for target in TARGETS
-    ),
-    ("ece", "ECE"),
-    ("log_loss", "log loss"),
-    ("log_loss_per_site", "log loss per site"),
-)
-SUMMARY = ("pr_auc_splice", "ap_donor", "ap_acceptor", "topk_donor", "topk_acceptor", "ece", "log_loss_per_site")
-"""The metrics of `summary_table`."""
 PARALOG_TITLES = {"1": "with paralogs", "0": "without paralogs", "-1": "not known"}
 _SYSTEMS = ("base", "meta")
-_SMALL = ("ece", "log_loss")
 _LOG_BIN_HEADS = ("count", "mean", "share of sites")
 
 Rows = list[list[str]]
@@ -45,32 +27,37 @@ def summary_table(evaluation: Mapping[str, Any]) -> str:
         f"{sites['acceptor']:,} acceptors"
     )
     rows = [["metric", *_SYSTEMS, f"meta - base, {100 * report['confidence']:g} % interval over genes"]]
-    for metric, title in METRICS:
-        if metric in SUMMARY:
-            form, gap = _form(metric), report["difference"][metric]
-            values = [f"{report[who][metric]:{form}}" for who in _SYSTEMS]
-            rows.append([title, *values, with_interval(gap["value"], (gap["low"], gap["high"]), f"+{form}")])
+    for metric in METRICS:
+        if metric.in_summary:
+            form, gap = _form(metric), report["difference"][metric.name]
+            values = [f"{report[who][metric.name]:{form}}" for who in _SYSTEMS]
+            rows.append([metric.title, *values, with_interval(gap["value"], (gap["low"], gap["high"]), f"+{form}")])
     lacking = lacking_clusters(report)
     return "\n".join([of, *([lacking] if lacking else []), "", *aligned(rows)])
 
 
-def _form(metric: str) -> str:
-    """Nearly all positions are no site, so errors of probabilities over whole genes are small."""
-    return ".6f" if metric in _SMALL else ".4f"
+def _form(metric: Metric) -> str:
+    return f".{metric.decimals}f"
 
 
 def comparison_rows(report: Mapping[str, Any]) -> Rows:
     """Metric, base, meta and paired difference of each metric, each with its interval; first the header."""
-    rows = [list(HEADER)]
-    for metric, title in METRICS:
-        form = _form(metric)
-        both = [with_interval(report[who][metric], report["intervals"][who][metric], form) for who in _SYSTEMS]
-        gap = report["difference"][metric]
-        rows.append([title, *both, with_interval(gap["value"], (gap["low"], gap["high"]), f"+{form}")])
-        if metric == "ece" and "uncalibrated" in report:
+    return [list(HEADER), *(row for _, row in comparisons(report))]
+
+
+def comparisons(report: Mapping[str, Any]) -> list[tuple[Metric | None, list[str]]]:
+    """The rows below the header of `comparison_rows`, each after its metric; after None where it has no difference."""
+    rows: list[tuple[Metric | None, list[str]]] = []
+    for metric in METRICS:
+        name, form = metric.name, _form(metric)
+        both = [with_interval(report[who][name], report["intervals"][who][name], form) for who in _SYSTEMS]
+        gap = report["difference"][name]
+        difference = with_interval(gap["value"], (gap["low"], gap["high"]), f"+{form}")
+        rows.append((metric, [metric.title, *both, difference]))
+        if name == "ece" and "uncalibrated" in report:
             who = "uncalibrated"
-            before = with_interval(report[who][metric], report["intervals"][who][metric], form)
-            rows.append(["ECE before calibration", "", before, ""])
+            before = with_interval(report[who][name], report["intervals"][who][name], form)
+            rows.append((None, ["ECE before calibration", "", before, ""]))
     return rows
 
 
@@ -150,10 +137,10 @@ def confusion_rows(report: Mapping[str, Any], system: str) -> Rows:
 def champion_rows(champion: Mapping[str, Any]) -> Rows:
     """Metric, champion, candidate and paired difference with its interval; first the header."""
     rows = [["metric", "champion", "meta", "meta - champion"]]
-    for metric, title in METRICS:
-        if gap := champion["difference"].get(metric):
-            both = [_number(champion[who].get(metric)) for who in ("champion", "meta")]
-            rows.append([title, *both, with_interval(gap["value"], (gap["low"], gap["high"]), "+.4f")])
+    for metric in METRICS:
+        if gap := champion["difference"].get(metric.name):
+            both = [_number(champion[who].get(metric.name)) for who in ("champion", "meta")]
+            rows.append([metric.title, *both, with_interval(gap["value"], (gap["low"], gap["high"]), "+.4f")])
     return rows
 
 

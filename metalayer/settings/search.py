@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_core import PydanticCustomError
 
 from metalayer.errors import ConfigError
+from metalayer.metric_list import ValidationMetric
 from metalayer.settings.mistakes import listed
 from metalayer.settings.network import ModelConfig
 from metalayer.settings.no_effect import is_switched_off, without_effect
@@ -41,7 +42,7 @@ class SearchConfig(Section):
 
     n_trials: int = Field(10, ge=1, le=100_000)
     """Trials to train."""
-    metric: Literal["pr_auc_splice", "ap_splice", "ap_donor", "ap_acceptor", "loss"] = "pr_auc_splice"
+    metric: ValidationMetric = "pr_auc_splice"
     """Validation figure to maximise (the loss is minimised)."""
     space: dict[str, Range | list[Any]] | None = None
     """Settings of model and train by name: a list of choices, or `{low: …, high: …}`; None takes the default

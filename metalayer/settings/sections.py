@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model_validator
 
 from metalayer.genome import normalise_chrom
+from metalayer.metric_list import ValidationMetric
 from metalayer.settings.mistakes import refuse
 from metalayer.settings.section import Section
 
@@ -138,7 +139,7 @@ class TrainConfig(Section):
     """Passes over the training rows, at most."""
     patience: int = Field(10, ge=1)
     """Epochs without a better `early_stopping_metric` after which training stops."""
-    early_stopping_metric: Literal["pr_auc_splice", "ap_splice", "ap_donor", "ap_acceptor", "loss"] = "pr_auc_splice"
+    early_stopping_metric: ValidationMetric = "pr_auc_splice"
     """Which validation figure picks the best epoch: average precision of splice sites, of a class, the
     mean of both, or the loss."""
     warmup_fraction: float = Field(0.05, ge=0.0, lt=1.0)

@@ -17,6 +17,7 @@ import optuna
 
 from metalayer.errors import ConfigError, TrainingError
 from metalayer.files import publish_file, scratch_directory
+from metalayer.metric_list import VALIDATION_METRICS
 from metalayer.models.meta import MetaSpliceModel
 from metalayer.settings.flat import MetaLayerConfig
 from metalayer.settings.search import space_mistakes
@@ -134,9 +135,8 @@ def _check(base: MetaLayerConfig, space: Space, n_trials: int, metric: str, dire
     mistakes = [f"search_space.{line}" for line in space_mistakes(space, dict(base))]
     if n_trials < 1:
         mistakes.append(f"n_trials: given {n_trials}; at least 1")
-    known = ("pr_auc_splice", "ap_splice", "ap_donor", "ap_acceptor", "loss")
-    if metric not in known:
-        mistakes.append(f"metric: given {metric!r}; there are {', '.join(known)}")
+    if metric not in VALIDATION_METRICS:
+        mistakes.append(f"metric: given {metric!r}; there are {', '.join(VALIDATION_METRICS)}")
     if direction not in ("maximize", "minimize") or (direction == "minimize") != (metric == "loss"):
         mistakes.append(f"direction: given {direction!r}; maximize an average precision, minimize the loss")
     if mistakes:

@@ -562,13 +562,8 @@ def best_epoch(history: Sequence[Epoch], metric: str = "pr_auc_splice") -> Epoch
 
 
 def _told(epoch: Epoch, metric: str) -> str:
-    names = {
-        "pr_auc_splice": "PR-AUC splice",
-        "ap_splice": "AP splice",
-        "ap_donor": "AP donor",
-        "ap_acceptor": "AP acceptor",
-    }
-    extra = "" if metric in ("loss", "pr_auc_splice") else f", {names[metric]} {epoch[f'val_{metric}']:.4f}"
+    name = f"AP {metric.removeprefix('ap_')}"
+    extra = "" if metric in ("loss", "pr_auc_splice") else f", {name} {epoch[f'val_{metric}']:.4f}"
     return f"validation loss {epoch['val_loss']:.5f}, PR-AUC splice {epoch['val_pr_auc_splice']:.4f}{extra}"
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from metalayer.errors import TrainingError
 from metalayer.evaluation.columns import Columns
-from metalayer.evaluation.metrics import Floats, splice_score
+from metalayer.evaluation.metrics import Floats, ap_name, splice_score
 from metalayer.evaluation.ranks import WeightedRanks
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
 
 _LOG_P, _LABELS, _WEIGHTS = "log_p", "labels", "weights"
-_TARGETS = {"pr_auc_splice": (DONOR, ACCEPTOR), "ap_donor": (DONOR,), "ap_acceptor": (ACCEPTOR,)}
+_TARGETS = {"splice": (DONOR, ACCEPTOR), "donor": (DONOR,), "acceptor": (ACCEPTOR,)}
 
 
 class Validation:
@@ -61,16 +61,16 @@ class Validation:
         sites = np.concatenate(self._sites)
         labels = sites[:, NEITHER]
         ranks = {
-            name: WeightedRanks.of(_score(sites[np.isin(labels, classes)], classes))
-            for name, classes in _TARGETS.items()
+            target: WeightedRanks.of(_score(sites[np.isin(labels, classes)], classes))
+            for target, classes in _TARGETS.items()
         }
         for number in range(len(self._answers)):
             found = torch.from_numpy(self._answers.read(_LOG_P, number)).double().exp().numpy()
             truth, weights = (self._answers.read(name, number) for name in (_LABELS, _WEIGHTS))
-            for name, classes in _TARGETS.items():
-                ranks[name].add(np.isin(truth, classes), _score(found, classes), weights.astype(np.float64))
+            for target, classes in _TARGETS.items():
+                ranks[target].add(np.isin(truth, classes), _score(found, classes), weights.astype(np.float64))
         out = {"val_loss": self._loss / self._weight}
-        out |= {f"val_{name}": one.average_precision() for name, one in ranks.items()}
+        out |= {f"val_{ap_name(target)}": one.average_precision() for target, one in ranks.items()}
         return out | {"val_ap_splice": (out["val_ap_donor"] + out["val_ap_acceptor"]) / 2}
 
 
