@@ -268,3 +268,17 @@ def test_types_stand_for_themselves() -> None:
         CnnOptions(levels=99, bogus=1)
     assert Network(sequence_encoder_config=None).sequence_encoder_config == {}
     assert MetaLayerConfig(fusion="cross-attention").fusion == "cross_attention"
+
+
+@pytest.mark.integration
+def test_zenml_goes_through_a_configuration_with_options() -> None:
+    """It looks for placeholders in all text of a step's parameters, and takes each model for pairs."""
+    from zenml.utils.string_utils import substitute_string
+
+    options = {"model": {"track_encoder": "stages", "track_encoder_config": {"letters": True, "channels": 8}}}
+    config = RunConfig.from_dict(options | {"data": {"annotation_source": "of-{here}"}})
+    found = substitute_string(config, lambda text: text.replace("{here}", "now"))
+    assert found.data.annotation_source == "of-now"
+    assert found.model == config.model
+    assert found.model.given() == config.model.given() == options["model"]
+    assert dict(config.model)["track_encoder_config"] == options["model"]["track_encoder_config"]

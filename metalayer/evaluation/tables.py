@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,22 +19,22 @@ _LOG_BIN_HEADS = ("count", "mean", "share of sites")
 Rows = list[list[str]]
 
 
-def summary_table(evaluation: Mapping[str, Any]) -> str:
-    """What a person needs of an evaluation, no wider than 100 columns: what it is of, base, meta and difference."""
+def summary_table(evaluation: Mapping[str, Any], width: int = 100) -> str:
+    """What a person needs of an evaluation: what it is of, base, meta and difference.
+
+    Args:
+        evaluation: of `workflows.evaluate`.
+        width: columns at which text is wrapped; the table needs 80.
+    """
     report = evaluation[evaluation["primary"]]
-    sites, unit = report["sites"], "positions" if report["unit"] == "positions" else "artifact rows, a sample"
-    of = (
-        f"{report['genes']} held-out genes, {report['positions']:,} {unit}, {sites['donor']:,} donors, "
-        f"{sites['acceptor']:,} acceptors"
-    )
+    texts = (_sample(report), "; ".join(_overlaps(report)), lacking_clusters(report))
     rows = [["metric", *_SYSTEMS, f"meta - base, {100 * report['confidence']:g} % interval over genes"]]
     for metric in METRICS:
         if metric.in_summary:
             form, gap = _form(metric), report["difference"][metric.name]
             values = [f"{report[who][metric.name]:{form}}" for who in _SYSTEMS]
             rows.append([metric.title, *values, with_interval(gap["value"], (gap["low"], gap["high"]), f"+{form}")])
-    lacking = lacking_clusters(report)
-    return "\n".join([of, *([lacking] if lacking else []), "", *aligned(rows)])
+    return "\n".join([*(textwrap.fill(text, width) for text in texts if text), "", *aligned(rows)])
 
 
 def _form(metric: Metric) -> str:
@@ -176,24 +177,28 @@ def base_score_rows(report: Mapping[str, Any]) -> Rows:
 
 def caption(report: Mapping[str, Any]) -> str:
     """What the numbers are of."""
+    intervals = f"{100 * report['confidence']:g} % intervals from {report['resamples']:,} resamples of clusters"
+    return "; ".join([_sample(report), intervals, *_overlaps(report)])
+
+
+def _sample(report: Mapping[str, Any]) -> str:
     unit = "all positions" if report["unit"] == "positions" else "artifact rows (a sample: not whole genes)"
     sites = report["sites"]
     return (
         f"{report['genes']} held-out genes in {report['clusters']} clusters, {unit}: {report['positions']:,} with "
-        f"{sites['donor']:,} donors and {sites['acceptor']:,} acceptors; {100 * report['confidence']:g} % intervals "
-        f"from {report['resamples']:,} resamples of clusters{_overlaps(report)}"
+        f"{sites['donor']:,} donors and {sites['acceptor']:,} acceptors"
     )
 
 
-def _overlaps(report: Mapping[str, Any]) -> str:
-    """What of the positions does not count, as the end of a sentence; nothing where all do."""
+def _overlaps(report: Mapping[str, Any]) -> list[str]:
+    """What of the positions does not count; nothing where all do."""
     found = report.get("overlaps", {"shared": 0, "contradicted": 0})
     parts = []
     if found["shared"]:
         parts.append(f"{found['shared']:,} positions of several genes counted once")
     if found["contradicted"]:
         parts.append(f"{found['contradicted']:,} left out because overlapping genes label them differently")
-    return "; ".join(["", *parts])
+    return parts
 
 
 def lacking_clusters(report: Mapping[str, Any]) -> str:

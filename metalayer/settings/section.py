@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, get_args
 
@@ -57,6 +57,11 @@ class Section(BaseModel):
         mistakes += without_effect_in(type(self), settings, given)
         if mistakes:
             raise ConfigError(joined(mistakes))
+
+    def __iter__(self) -> Iterator[tuple[str, Any]]:  # type: ignore[override]
+        """Settings by name, options of an encoder as a plain dictionary: ZenML takes each model for pairs."""
+        for name, value in super().__iter__():
+            yield name, dict(value) if isinstance(value, Mapping) else value
 
     def __str__(self) -> str:
         """All settings that act beside the others, as YAML."""
