@@ -275,7 +275,10 @@ def test_zenml_goes_through_a_configuration_with_options() -> None:
     """It looks for placeholders in all text of a step's parameters, and takes each model for pairs."""
     from zenml.utils.string_utils import substitute_string
 
-    options = {"model": {"track_encoder": "stages", "track_encoder_config": {"letters": True, "channels": 8}}}
+    options = {
+        "model": {"track_encoder": "stages", "track_encoder_config": {"letters": True, "channels": 8}},
+        "train": {"training_unit": "genes"},
+    }
     config = RunConfig.from_dict(options | {"data": {"annotation_source": "of-{here}"}})
     found = substitute_string(config, lambda text: text.replace("{here}", "now"))
     assert found.data.annotation_source == "of-now"
