@@ -33,7 +33,7 @@ def key(config: RunConfig, data_hash: str, code_hash: str, *, searched: bool = F
 
 
 @contextlib.contextmanager
-def kept(store: Any, run_key: str, folder: Path, name: str) -> Iterator[Path]:
+def kept(store: Any, run_key: str, folder: Path, name: str | None = None) -> Iterator[Path]:
     """A folder for the checkpoints of a run, with the last one in it, if there is one.
 
     On a local store it is the store's own. Else it is `folder`, and the last checkpoint is copied to the store
@@ -43,14 +43,17 @@ def kept(store: Any, run_key: str, folder: Path, name: str) -> Iterator[Path]:
         store: ZenML's artifact store.
         run_key: as in `key`.
         folder: to make, for a remote store.
-        name: of the last checkpoint, a file that is only ever replaced.
+        name: of the last checkpoint, a file that is only ever replaced; None: that of a training.
     """
+    from metalayer.training.checkpoint import LAST
+
     place = _place(store, run_key)
     if "://" not in place:
         yield Path(place)
         return
     folder.mkdir()
-    source, target = folder / name, os.path.join(place, name)  # noqa: PTH118  a URI on remote stores
+    last = name or LAST
+    source, target = folder / last, os.path.join(place, last)  # noqa: PTH118  a URI on remote stores
     if store.exists(target):
         transfer.get(store, target, source)
     over = threading.Event()

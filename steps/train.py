@@ -31,13 +31,12 @@ def train(
     code_hash: str,
 ) -> tuple[Annotated[ModelRef, "model"], Annotated[dict[str, Any], "training"]]:
     """Train, calibrate and publish a model; only what shapes it is a parameter, so that nothing else retrains it."""
-    from metalayer.training.checkpoint import LAST
     from metalayer.workflows.launch import train_on_machine
 
     run = RunConfig(data=data, split=split, model=model, train=config)
     folder = step_dir("train")
     facts = {**run_facts(), "data_hash": data_hash}
     key = checkpoints.key(run, data_hash, code_hash)
-    with checkpoints.kept(Client().active_stack.artifact_store, key, folder / "checkpoints", LAST) as kept:
+    with checkpoints.kept(Client().active_stack.artifact_store, key, folder / "checkpoints") as kept:
         history = train_on_machine(rows.file, tracks.path, manifest, run, folder / "model", facts, kept, variants.path)
     return ModelRef.of(folder / "model"), history
