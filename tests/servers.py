@@ -11,6 +11,16 @@ from pathlib import Path
 
 import httpx
 
+KEYS_OF_METRICS: tuple[tuple[dict[str, str], str, int], ...] = (
+    ({}, "", 200),
+    ({"api_keys": "k1"}, "", 401),
+    ({"api_keys": "k1"}, "k1", 200),
+    ({"api_keys": "k1", "metrics_key": "m"}, "m", 200),
+    ({"metrics_key": "m"}, "", 401),
+    ({"metrics_key": "m"}, "k", 401),
+)
+"""Settings of a server, the key that /metrics is asked with, and the status of the answer."""
+
 
 def free_port() -> int:
     with socket.socket() as probe:

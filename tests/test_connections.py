@@ -21,7 +21,7 @@ from metalayer.release.engine import Engine
 from metalayer.serving import bodies, connections
 from metalayer.serving.app import Serving, create_app
 from metalayer.serving.settings import ServingSettings
-from tests.servers import free_port
+from tests.servers import KEYS_OF_METRICS, free_port
 
 ONE = json.dumps({"rows": score_rows(1)}).encode()
 POST = b"POST /v1/score HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
@@ -352,17 +352,7 @@ def test_no_answer_sends_a_client_to_the_address_that_it_names(run: Callable[...
         assert response.json()["error"].startswith(f"no {path}")
 
 
-@pytest.mark.parametrize(
-    ("settings", "key", "status"),
-    [
-        ({}, "", 200),
-        ({"api_keys": "k1"}, "", 401),
-        ({"api_keys": "k1"}, "k1", 200),
-        ({"api_keys": "k1", "metrics_key": "m"}, "m", 200),
-        ({"metrics_key": "m"}, "", 401),
-        ({"metrics_key": "m"}, "k", 401),
-    ],
-)
+@pytest.mark.parametrize(("settings", "key", "status"), KEYS_OF_METRICS)
 def test_counts_are_behind_a_key(run: Callable[..., Running], settings: dict, key: str, status: int) -> None:
     server = run(**settings)
     headers = {"authorization": f"Bearer {key}"} if key else {}

@@ -125,7 +125,7 @@ def test_one_kind_of_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     settings = ["train.max_epochs=0", "model.dropout=7", "weight_decay=-1", "gate.margin=0.1", "train.max_epoch=3"]
     wrong = [part for setting in settings for part in ("--set", setting)]
     assert cli.main(["train", "--output-dir", str(tmp_path / "x"), *wrong]) == 2
-    told = capsys.readouterr().err
+    shown = capsys.readouterr().err
     for line in (
         "max_epochs: given 0",
         "dropout: given 7",
@@ -133,7 +133,7 @@ def test_one_kind_of_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         "gate.margin: unknown key",
         "train.max_epoch: unknown key; did you mean 'max_epochs'?",
     ):
-        assert line in told
+        assert line in shown
     for text in ("max_epochs", "=3", "train.=3", ".max_epochs=3", "train.a.b=3"):
         assert cli.main(["train", "--output-dir", str(tmp_path / "x"), "--set", text]) == 2
         assert "section.key=value, as in train.max_epochs=3" in capsys.readouterr().err

@@ -21,7 +21,7 @@ from metalayer.registry.bento import bento_environment, build_bento
 from metalayer.serving import connections, metrics_port
 from metalayer.serving.serve import serve_command
 from metalayer.serving.settings import ServingSettings
-from tests.servers import free_port, wait_until_ready
+from tests.servers import KEYS_OF_METRICS, free_port, wait_until_ready
 from tests.test_bento import certificate
 
 KEY = {"authorization": "Bearer m"}
@@ -187,17 +187,7 @@ def alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., int]
     return start
 
 
-@pytest.mark.parametrize(
-    ("settings", "key", "status"),
-    [
-        ({}, "", 200),
-        ({"api_keys": "k1"}, "", 401),
-        ({"api_keys": "k1"}, "k1", 200),
-        ({"api_keys": "k1", "metrics_key": "m"}, "m", 200),
-        ({"metrics_key": "m"}, "", 401),
-        ({"metrics_key": "m"}, "k", 401),
-    ],
-)
+@pytest.mark.parametrize(("settings", "key", "status"), KEYS_OF_METRICS)
 def test_keys_are_those_of_metrics(alone: Callable[..., int], settings: dict, key: str, status: int) -> None:
     headers = {"authorization": f"Bearer {key}"} if key else {}
     assert httpx.get(f"http://127.0.0.1:{alone(**settings)}/metrics", headers=headers).status_code == status

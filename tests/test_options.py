@@ -150,9 +150,9 @@ def test_every_door_refuses_the_same_value_in_the_same_words(
 ) -> None:
     with pytest.raises(MetalayerError) as caught:
         door(network, tmp_path)
-    told = str(caught.value).replace("model.", "")
+    shown = str(caught.value).replace("model.", "")
     for line in lines if door is not assignment else lines[:1]:  # the guide's users assign one after the other
-        assert line in told
+        assert line in shown
 
 
 @pytest.mark.parametrize("section", ["", "model."])
@@ -162,8 +162,8 @@ def test_the_command_line_refuses_it_too(
 ) -> None:
     settings = [part for name, value in network.items() for part in ("--set", f"{section}{name}={flow(value)}")]
     assert cli.main(["train", "--output-dir", str(tmp_path / "x"), *settings]) == 2
-    told = capsys.readouterr().err
-    assert all(line in told for line in lines)
+    shown = capsys.readouterr().err
+    assert all(line in shown for line in lines)
 
 
 @pytest.mark.parametrize(("kind", "name"), EVERY, ids=[f"{kind.setting}-{kind.encoder}-{name}" for kind, name in EVERY])
@@ -182,12 +182,12 @@ def test_every_option_says_what_it_means_takes_and_is_by_default(kind: type[Opti
 def test_the_listing_of_the_docs_has_every_option(capsys: pytest.CaptureFixture[str]) -> None:
     (block,) = re.findall(r"^```python\n([^`]*settings\.encoders import[^`]*)^```", PAGE, re.MULTILINE)
     exec(compile(block, "docs", "exec"), {"__name__": "docs"})
-    told = capsys.readouterr().out
+    shown = capsys.readouterr().out
     for kind, name in EVERY:
         field = kind.model_fields[name]
         line = f"  {name}: {needs(field)}; by default {field.default}. {' '.join((field.description or '').split())}"
-        assert f"{kind.setting} {kind.encoder}" in told
-        assert line in told.splitlines()
+        assert f"{kind.setting} {kind.encoder}" in shown
+        assert line in shown.splitlines()
 
 
 def test_options_read_and_write_like_a_dictionary_of_what_was_given() -> None:

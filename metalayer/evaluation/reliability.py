@@ -1,7 +1,7 @@
 """Whether probabilities of sites mean what they say, added up gene by gene: what ECE cannot see where sites are rare.
 
-Nearly all positions are no site and are told so, so that a mean over positions hides the others: log-odds times 1.5
-hardly move ECE. Here are the slope and the intercept of the log-odds, the Brier score of the positions that either
+Nearly all positions are no site and get a score near 0, so that a mean over positions hides the others: log-odds times
+1.5 hardly move ECE. Here are the slope and the intercept of the log-odds, the Brier score of the positions that either
 system takes seriously, and the share of sites in bins that are narrow where probabilities are small, or near 1. Scores
 are P(donor) + P(acceptor), added and binned in float64 as they are, an edge in the bin above it.
 """
@@ -154,8 +154,8 @@ def _logistic(odds: Floats, items: Floats, sites: Floats, *, slope_fitted: bool)
         slope_fitted: else it is 1.
 
     Returns:
-        Intercept and slope, (B,) each; NaN where the likelihood has no maximum, as where sites are told apart without
-        an error, or there are none.
+        Intercept and slope, (B,) each; NaN where the likelihood has no maximum, as where scores separate the sites
+            without an error, or there are none.
     """
 
     def likelihood(line: Floats) -> Floats:

@@ -235,7 +235,7 @@ def _run_build(context: Path, home: Path, name: str, version: str) -> None:
     except subprocess.TimeoutExpired:
         raise RegistryError(f"bentoml build of {name}:{version} did not end within {_BUILD_TIMEOUT_S} s") from None
     if done.returncode or not (bento_directory(home, f"{name}:{version}") / "bento.yaml").is_file():
-        if told := storage.in_words(done.stderr):
-            raise type(told)(f"bentoml build of {name}:{version}: {told}")
+        if cause := storage.in_words(done.stderr):
+            raise type(cause)(f"bentoml build of {name}:{version}: {cause}")
         last = "\n".join((done.stderr or done.stdout).strip().splitlines()[-15:])
         raise RegistryError(f"bentoml build of {name}:{version} failed with status {done.returncode}:\n{last}")

@@ -119,9 +119,9 @@ def service(uri: str) -> Iterator[mlflow.MlflowClient]:
         yield mlflow.MlflowClient(uri, uri)
     except (MlflowException, OSError, UnreadableAnswer, *_DATABASE_ERRORS) as error:
         shown = without_password(uri)
-        if told := storage.explained(error):
-            kind = RegistryError if told.exit_code == 1 else InputError
-            raise kind(f"model registry {shown}: {told}") from None
+        if cause := storage.explained(error):
+            kind = RegistryError if cause.exit_code == 1 else InputError
+            raise kind(f"model registry {shown}: {cause}") from None
         message = without_password(str(error).replace(uri, shown))
         raise RegistryError(
             f"model registry {shown}{way}: {message}. Check that the service runs and that MLFLOW_TRACKING_URI names it"

@@ -1,4 +1,4 @@
-"""The parts that a network may have and the options of each: one type an encoder, told apart by the encoder's name.
+"""The parts that a network may have and the options of each: one type an encoder, chosen by the encoder's name.
 
 An option is declared here and nowhere else: type, range, default, meaning and unit. YAML, `--set`, the constructor and
 the model directory all make these types, so each of them refuses the same value in the same words. No torch: a
@@ -292,8 +292,8 @@ class LanguageOptions(SequenceOptions):
     """Whether a saved model holds the backbone's weights, or names the checkpoint."""
 
     def _checkpoint(self) -> str | None:
-        """Directory or hub id of the weights."""
-        raise NotImplementedError
+        """Directory or hub id of the weights; None where none is named."""
+        return None
 
     def _has_trained_weights(self) -> bool:
         return True
