@@ -6,6 +6,10 @@ PIP_ARGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+# What tests and checks need beside it.
+TOOLS := $(VENV)/installed-tools
+# Of `make serve`: a model by its name, NAME, NAME/VERSION or a folder.
+MODEL ?=
 # Of the images (docker/Dockerfile): their tag, what they are built on, and the folder of wheels that they install.
 TAG ?= latest
 BASE ?= python:3.11-slim-bookworm
@@ -18,17 +22,17 @@ run: $(INSTALLED)  ## train, evaluate, gate, register and package on the built-i
 	$(BIN)/python pipelines/run.py --stack local
 
 # Threads of torch that wait for each other leave the cores to the other process; results are the same.
-test: $(INSTALLED)  ## the whole test suite, in two processes
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --no-loadscope-reorder
+test: $(TOOLS)  ## the whole test suite, in two processes
+	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --no-loadscope-reorder tests
 
-test-cluster: $(INSTALLED)  ## whole runs on the Kubernetes beside this checkout, brought up first; else skipped
+test-cluster: $(TOOLS)  ## whole runs on the Kubernetes beside this checkout, brought up first; else skipped
 	if [ -x ../shared/cluster/up ]; then ../shared/cluster/up all || true; fi
 	$(BIN)/python -m pytest -m cluster -rs
 
-serve: $(INSTALLED)  ## serve the promoted model on 127.0.0.1:3000
-	$(BIN)/metalayer serve
+serve: $(INSTALLED)  ## serve the promoted model on 127.0.0.1:3000: MODEL=NAME of several, or NAME/VERSION
+	$(BIN)/metalayer serve $(if $(MODEL),--model "$(MODEL)")
 
-check: $(INSTALLED)  ## what CI checks before the tests
+check: $(TOOLS)  ## what CI checks before the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -53,21 +57,37 @@ image-%: $(WHEELS)/made
 $(WHEELS)/made: constraints.txt pyproject.toml
 	rm -rf $(WHEELS)
 	$(PYTHON) -m pip wheel --disable-pip-version-check --progress-bar off --quiet $(PIP_ARGS) -c constraints.txt \
-		-w $(WHEELS) setuptools '.[language,training,pipeline,kubeflow,serving]'
+		-w $(WHEELS) setuptools '.[formats,language,training,pipeline,kubeflow,serving]'
 	rm -rf build $(WHEELS)/metalayer-*
 	touch $@
 
 install: $(INSTALLED)
 
-# One call from one file of pinned versions: installing extras later would move what is installed.
+# All from one file of pinned versions: what is installed later moves nothing that is there. What no program of ours
+# imports is not compiled (Python does it where it is used), and torch's own test programs go: 0.4 GB of disk together.
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off --no-compile $(PIP_ARGS) \
+	-c constraints.txt -e
+SHOWN = awk '/^Collecting/ && ++found % 25 == 0 {print "  " found " packages found"; fflush()} \
+	/^Installing collected/ {print "  installing them"; fflush()}'
+UNCOMPILED = /(tests?|testing|_inductor|databricks|faker|statsmodels)/|/(onnxruntime/transformers|plotly/validators|transformers/models)/
+define INSTALL
+	@set -o pipefail; $(PIP_INSTALL) '.[$(EXTRAS)]' | $(SHOWN)
+	@cd $(VENV)/lib/python3*/site-packages && rm -rf torch/test && \
+		{ [ ! -d torch/bin ] || find torch/bin -type f ! -name torch_shm_manager -delete; }
+	@$(BIN)/python -m compileall -qq -j 0 -x '$(UNCOMPILED)' $(VENV)/lib/python3*/site-packages || true
+	touch $@
+endef
+
+$(INSTALLED): EXTRAS = formats,language,training,pipeline,kubernetes,serving
 $(INSTALLED): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV), some minutes the first time"
-	@set -o pipefail; $(BIN)/python -m pip install --disable-pip-version-check --progress-bar off $(PIP_ARGS) \
-		-c constraints.txt -e '.[language,training,pipeline,kubeflow,serving,dev]' | awk ' \
-		/^Collecting/ && ++found % 25 == 0 {print "  " found " packages found"; fflush()} \
-		/^Installing collected/ {print "  installing them"; fflush()}'
-	touch $@
+	$(INSTALL)
+
+$(TOOLS): EXTRAS = kubeflow,dev
+$(TOOLS): $(INSTALLED)
+	@echo "installing what tests and checks need into $(VENV)"
+	$(INSTALL)
 
 clean:  ## remove the environment, the wheels and all runs, models and packages
 	rm -rf $(VENV) .metalayer .wheels*

@@ -24,6 +24,9 @@ BENCHMARKS = (
     "metrics",
     "streaming",
     "base_layer",
+    "base_peers",
+    "importing",
+    "commands",
     "serving",
 )
 

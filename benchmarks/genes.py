@@ -24,7 +24,7 @@ from metalayer.data.score_files import ScoreFile
 from metalayer.evaluation.calibration import Corrections, mixed
 from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import evaluate
-from metalayer.inference.predictor import base_probabilities
+from metalayer.inference.torch_network import base_probabilities
 from metalayer.settings.sections import EvaluateConfig
 
 SEEDS = (1, 2, 3)

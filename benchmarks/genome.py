@@ -20,9 +20,10 @@ import numpy as np
 import torch
 
 from benchmarks.plain_spliceai import PlainSpliceAI
-from metalayer.base.openspliceai import OpenSpliceAI
+from metalayer.base.openspliceai import load_openspliceai
 from metalayer.core import MetaLayerConfig
-from metalayer.models.bundle import digest, save_model
+from metalayer.models.bundle import save_model
+from metalayer.models.description import digest
 from metalayer.models.meta import build_model
 from metalayer.settings.sections import DataConfig
 from metalayer.workflows.score_genome import ScoringModel, merge_shards, plan_shards, score_shard
@@ -47,7 +48,7 @@ def base_rate(flank: int, letters: int, device: str, timed: Timed) -> float:
     """Positions a second of one network."""
     with tempfile.TemporaryDirectory() as folder:
         torch.save(PlainSpliceAI(flank).eval().state_dict(), Path(folder) / f"model_{flank}nt_rs1.pt")
-        network = OpenSpliceAI(folder, device=device)
+        network = load_openspliceai(folder, device=device)
     tokens = np.random.default_rng(0).integers(0, 4, letters + flank).astype(np.uint8)
     network.score_tokens(tokens[: 2 * flank + 1000])  # once before, to be warm
     seconds, _ = timed(lambda: network.score_tokens(tokens))

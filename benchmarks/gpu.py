@@ -16,7 +16,7 @@ import torch
 from benchmarks.inference import made_up
 from benchmarks.measure import Result, seconds
 from benchmarks.plain_spliceai import PlainSpliceAI
-from metalayer.base.openspliceai import OpenSpliceAI
+from metalayer.base.openspliceai import load_openspliceai
 from metalayer.core import ArtifactLoader, MetaLayerConfig
 from metalayer.core.loader import TRACKS
 from metalayer.data.crops import CropLoader, GeneArrays
@@ -115,7 +115,7 @@ def _base_layer(device: str) -> list[Result]:
     tokens = np.random.default_rng(0).integers(0, 4, BASE_NT + FLANK).astype(np.uint8)
     with tempfile.TemporaryDirectory() as folder:
         torch.save(plain.state_dict(), Path(folder) / f"model_{FLANK}nt_rs1.pt")
-        members = {on: OpenSpliceAI(folder, device=on) for on in (device, "cpu")}
+        members = {on: load_openspliceai(folder, device=on) for on in (device, "cpu")}
     times = seconds({on: partial(one.score_tokens, tokens) for on, one in members.items()}, repeats=1)
     rate, ratio = BASE_NT / times[device], times["cpu"] / times[device]
     return [Result(f"base layer, flank {FLANK}, one member", rate, "nt/s", _cores(), ratio)]

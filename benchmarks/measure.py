@@ -26,13 +26,18 @@ class Result:
         return "   ".join([*parts, *([self.note] if self.note else [])])
 
 
-def seconds(functions: dict[str, Callable[[], object]], repeats: int = 5) -> dict[str, float]:
+def seconds(
+    functions: dict[str, Callable[[], object]],
+    repeats: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
+    of: Callable[[list[float]], float] = statistics.median,
+) -> dict[str, float]:
     """Median seconds of each function: one warm-up, then in turn, so that drift hits all alike."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for round_number in range(repeats + 1):
         for name, function in functions.items():
-            started = time.perf_counter()
+            started = clock()
             function()
             if round_number:
-                times[name].append(time.perf_counter() - started)
-    return {name: statistics.median(values) for name, values in times.items()}
+                times[name].append(clock() - started)
+    return {name: of(values) for name, values in times.items()}

@@ -93,7 +93,7 @@ def calibration(n_genes: int, clock: Clock) -> Any:
                 track = GeneTrack(place, np.zeros(GENE_BP, np.uint8), np.minimum(base, 1), labels)
             yield track
 
-    store = SimpleNamespace(read_many=read_many, contradicted=lambda _: np.empty(0, np.int64))
+    store = SimpleNamespace(read_many=read_many)
     model = MagicMock(correction_shares=torch.ones(3))
     predictor = SimpleNamespace(
         masks_rows=False, model=model, log_probabilities=lambda track, *_: answers[track.gene.gene_id]

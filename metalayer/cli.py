@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from metalayer.client import MetaLayerClient
     from metalayer.registry.promotion import Move
 
+_MODEL_HELP = (
+    "NAME (the champion), NAME@ALIAS, NAME/VERSION, models:/NAME/VERSION, or a folder: model directory, or output of a "
+    "training run"
+)
+_ANNOTATION_HELP = (
+    "GTF, GFF3, or a gene table of SpliceAI, OpenSpliceAI or CI-SpliceAI, plain or packed; grch37 or grch38: the table "
+    "of such a tool that is installed here"
+)
 _UNWIND_S = 5.0
 """Seconds from a signal in which a command removes what it has not finished."""
 
@@ -30,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     environment.enter()
     try:
-        if options.command in ("serve", "registry"):
+        if options.command in ("serve", "registry", "register"):
             environment.clean()
             environment.drop_foreign()
         with interrupt.ending(unwind_s=_UNWIND_S):
@@ -39,9 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"metalayer {options.command}: {error}", file=sys.stderr)
         return error.exit_code
     except ModuleNotFoundError as error:
-        from metalayer.extras import explained
+        from metalayer.extras import OF_COMMANDS, PROMISES, explained
 
-        text = explained(error)
+        text = explained(error, dict.fromkeys((OF_COMMANDS.get(options.command, ""), *PROMISES)))
         message = text or f"package {error.name!r} is not installed; see `metalayer doctor`"
         print(f"metalayer {options.command}: {message}", file=sys.stderr)
         return 2 if text else 1
@@ -72,11 +80,18 @@ def _parser() -> argparse.ArgumentParser:
     run = base.add_subparsers(dest="base_command", required=True, metavar="COMMAND").add_parser(
         "run", help="score every position of every gene and write a data root"
     )
-    run.add_argument("--model", required=True, help="pwm, or openspliceai with --weights")
-    run.add_argument("--weights", type=Path, help="folder with model_<flank>nt_rs<seed>.pt state dicts")
-    run.add_argument("--flank", type=int, help="which networks of --weights, by nt of flank on both sides")
+    run.add_argument(
+        "--model",
+        required=True,
+        help="pwm; cispliceai or spliceai, of the installed distribution of that name or with --weights; openspliceai, "
+        "pangolin or pangolin_spliced with --weights",
+    )
+    run.add_argument(
+        "--weights", type=Path, metavar="PATH", help="folder with the model's own files, or CI-SpliceAI.pb"
+    )
+    run.add_argument("--flank", type=int, help="which networks of OpenSpliceAI, by nt of flank on both sides")
     run.add_argument("--fasta", type=Path, required=True, help="reference in FASTA, plain or packed")
-    run.add_argument("--annotation", type=Path, required=True, help="GTF or GFF3, plain or packed")
+    run.add_argument("--annotation", type=Path, required=True, help=_ANNOTATION_HELP)
     run.add_argument(
         "--aliases",
         type=Path,
@@ -89,6 +104,11 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--build", default="unknown", help="folder name of the genome build, as in GRCh38")
     run.add_argument("--device", help="auto, cpu, cuda or mps, for networks (default auto)")
     run.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "auto"),
+        help="of networks: auto takes bfloat16 where CPU or GPU has instructions for it (default float32)",
+    )
+    run.add_argument(
         "--flanks", default="real", choices=("real", "N"), help="letters around a gene, or N (default real)"
     )
     run.add_argument(
@@ -99,13 +119,99 @@ def _parser() -> argparse.ArgumentParser:
         metavar="NT",
         help="least length of an intron; shorter gaps between exons are within one (default 20)",
     )
-    run.add_argument(
-        "--allow-introns",
-        action="store_true",
-        help="introns may begin and end with anything, not GT or GC and AG alone",
-    )
+    _allow_introns(run)
+    _labels(run)
     run.add_argument("--workers", type=int, default=1, help="processes that score genes (default 1, with all threads)")
     run.set_defaults(run=_base_run)
+
+    init = commands.add_parser(
+        "init", help="look at a folder of own data and write the settings of a run on it, run.yaml"
+    )
+    init.add_argument("folder", type=Path, help="data root: nucleotide_scores/, data/ or both, genes.tsv")
+    init.add_argument("--base", metavar="NAME", help="base model, where the folder has the scores of several")
+    init.add_argument("--output", type=Path, help="file to write (default: run.yaml in the folder)")
+    init.add_argument("--replace", action="store_true", help="write over a file that is there")
+    init.set_defaults(run=_init)
+
+    merge = commands.add_parser(
+        "merge", help="put per-nucleotide scores of several base models side by side in one file"
+    )
+    merge.add_argument(
+        "scores",
+        nargs="+",
+        metavar="[NAME=]FILE",
+        help="per-nucleotide Parquet files, labelled, of the same genes; a name where the file does not say of which "
+        "base model it is",
+    )
+    merge.add_argument("--output", type=Path, required=True, help="Parquet to write")
+    merge.add_argument("--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones")
+    _allow_introns(merge)
+    merge.set_defaults(run=_merge)
+
+    label = commands.add_parser(
+        "label",
+        help="label per-nucleotide scores by an annotation, and mark of which isoforms each site is",
+        description="Genes are known by their ids, else by their places; those that the annotation lacks are left out, "
+        "and counted. The labels are checked against letters and scores before anything is written.",
+    )
+    label.add_argument("scores", type=Path, metavar="FILE", help="per-nucleotide Parquet")
+    label.add_argument("--annotation", type=Path, required=True, help=_ANNOTATION_HELP)
+    label.add_argument("--output", type=Path, required=True, help="Parquet to write")
+    label.add_argument(
+        "--ignore-alternative",
+        action="store_true",
+        help="mark sites of other isoforms alone as ignored, for training and evaluation",
+    )
+    label.add_argument("--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones")
+    _allow_introns(label)
+    _labels(label)
+    label.set_defaults(run=_label)
+
+    imported = commands.add_parser(
+        "import",
+        help="bring in per-nucleotide scores that are there already, and write a data root",
+        description="FILE is BigWig or bedGraph (class and strand by a sheet with columns path, class and strand, or "
+        "by names as donor_plus.bw), the BED or predict.h5 of openspliceai predict, npy, npz or HDF5 of SpliceAI's "
+        "shape (with a sheet of places, or keys that are ids of genes), or a table in CSV, TSV or Parquet. Several are "
+        "joined. "
+        "A run that was killed goes on where it was. docs/own_data.md has examples.",
+    )
+    imported.add_argument("files", type=Path, nargs="+", metavar="FILE", help="scores, or a sheet that lists files")
+    imported.add_argument("--fasta", type=Path, required=True, help="reference in FASTA, plain or packed: the letters")
+    imported.add_argument("--annotation", type=Path, required=True, help=f"the labels: {_ANNOTATION_HELP}")
+    imported.add_argument("--base", required=True, help="name of the base model whose scores these are")
+    imported.add_argument("--output", type=Path, required=True, help="data root to write into")
+    imported.add_argument("--build", default="unknown", help="genome build, as in GRCh38")
+    imported.add_argument(
+        "--columns",
+        nargs="+",
+        default=[],
+        metavar="NAME=COLUMN",
+        help="columns of tables, where they have other names: chrom, position (1-based) or start (0-based), strand, "
+        "gene_id, donor, acceptor, neither",
+    )
+    imported.add_argument(
+        "--shift",
+        nargs="+",
+        default=[],
+        metavar="N",
+        help="move scores: N bases along the chromosome, donor=N and acceptor=N in transcript direction; a refusal "
+        "names what is needed",
+    )
+    imported.add_argument(
+        "--absent",
+        type=float,
+        metavar="SCORE",
+        help="score of bases that the files leave out because theirs is low, as below the threshold of a BED (default: "
+        "they stay empty, and their genes are left out of training)",
+    )
+    imported.add_argument("--logits", action="store_true", help="scores are logits")
+    imported.add_argument(
+        "--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones"
+    )
+    _allow_introns(imported)
+    _labels(imported)
+    imported.set_defaults(run=_import)
 
     train = commands.add_parser(
         "train",
@@ -156,18 +262,23 @@ def _parser() -> argparse.ArgumentParser:
         description="By a server, a run that was cut off goes on where it was, and waits while the server restarts. A "
         "key for it is read from METALAYER_API_KEY.",
     )
-    score.add_argument("rows", type=Path, help="artifact rows: .parquet, or tab-separated text")
+    score.add_argument(
+        "rows",
+        type=Path,
+        metavar="FILE",
+        help="artifact rows (.parquet, or tab-separated text), or with --model per-nucleotide Parquet: whole genes",
+    )
     scorer = score.add_mutually_exclusive_group(required=True)
-    scorer.add_argument("--model", type=Path, help="model directory, or output folder of a training run")
+    scorer.add_argument("--model", help=_MODEL_HELP)
     scorer.add_argument("--url", help="server, as in http://127.0.0.1:3000")
     score.add_argument("--output", type=Path, required=True, help="file to write: .parquet, or with --model .tsv")
     score.add_argument("--device", default="auto", help="auto, cpu, cuda or mps, with --model (default auto)")
+    score.add_argument("--gene-table", type=Path, help="genes.tsv: adds contig and genomic_position to rows")
+    score.add_argument("--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones")
     score.set_defaults(run=_score)
 
     evaluate = commands.add_parser("evaluate", help="compare a model with its base on every position of labelled genes")
-    evaluate.add_argument(
-        "--model", type=Path, required=True, help="model directory, or output folder of a training run"
-    )
+    evaluate.add_argument("--model", required=True, help=_MODEL_HELP)
     evaluate.add_argument(
         "--scores", type=Path, required=True, nargs="+", help="per-nucleotide Parquet files, labelled"
     )
@@ -175,14 +286,43 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument(
         "--aliases", type=Path, metavar="FILE", help="names of contigs, where scores and gene table have different ones"
     )
-    evaluate.add_argument(
-        "--allow-introns",
-        action="store_true",
-        help="introns may begin and end with anything, not GT or GC and AG alone",
-    )
+    _allow_introns(evaluate)
     evaluate.add_argument("--output", type=Path, required=True, help="JSON report to write")
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     evaluate.set_defaults(run=_evaluate)
+
+    register = commands.add_parser(
+        "register",
+        help="judge a trained model on genes that it has not seen, register it, promote it where it passes the gate",
+        description="As the pipeline does with the models that it trains. Exit status: 0 promoted, 3 rejected by the "
+        "gate, 2 bad input or configuration, 1 failure.",
+    )
+    register.add_argument("model", metavar="DIR", help="model directory, or output folder of a training run")
+    register.add_argument(
+        "--scores",
+        type=Path,
+        nargs="+",
+        required=True,
+        metavar="FILE",
+        help="per-nucleotide Parquet files, labelled, to judge on; genes that the model was trained or validated on "
+        "are not counted",
+    )
+    register.add_argument("--gene-table", type=Path, help="genes.tsv: where genes lie, and which are paralogs")
+    register.add_argument(
+        "--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones"
+    )
+    _allow_introns(register)
+    register.add_argument("--config", type=Path, help="YAML of a pipeline run, of which evaluate and gate are read")
+    register.add_argument(
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="one setting of gate or evaluate: gate.margin=0.005",
+    )
+    register.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
+    register.set_defaults(run=_register)
 
     ablate = commands.add_parser(
         "ablate",
@@ -237,7 +377,9 @@ def _parser() -> argparse.ArgumentParser:
 
     serve = commands.add_parser("serve", help="serve the promoted model over HTTP")
     chosen = serve.add_mutually_exclusive_group()
-    chosen.add_argument("--model", help="registered name, where several models are promoted")
+    chosen.add_argument(
+        "--model", help=f"{_MODEL_HELP}; the champion is followed, all else stays and is said to be none"
+    )
     chosen.add_argument("--bento", help="tag or folder of a Bento to serve instead of the champion's")
     serve.add_argument(
         "--host",
@@ -249,14 +391,20 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--ssl-keyfile", type=Path, help="its private key, where it is in a file of its own")
     serve.set_defaults(run=_serve)
 
+    ui = commands.add_parser("ui", help="open the dashboard of MLflow or ZenML on the state folder, on this machine")
+    ui.add_argument("dashboard", nargs="?", default="mlflow", choices=("mlflow", "zenml"), help="default mlflow")
+    ui.add_argument("--port", type=int, help="port (default 5000 for MLflow, 8237 for ZenML)")
+    ui.set_defaults(run=_ui)
+
     registry = commands.add_parser("registry", help="list registered models, and move the champion")
     actions = registry.add_subparsers(dest="registry_command", required=True, metavar="COMMAND")
     actions.add_parser("list", help="every registered version, its aliases and the gate's decision").set_defaults(
         run=_registry_list
     )
     promote = actions.add_parser("promote", help="make a version that passed the gate the champion")
-    promote.add_argument("version", type=int, help="registered version")
+    promote.add_argument("which", metavar="NAME/VERSION", help="registered version; of one name, its number is enough")
     rollback = actions.add_parser("rollback", help="undo the last promotion: the champion before it stands again")
+    rollback.add_argument("which", metavar="NAME", nargs="?", help="registered name, where there are several")
     retire = actions.add_parser(
         "retire",
         help="take the champion, or another version, out of the line",
@@ -264,7 +412,9 @@ def _parser() -> argparse.ArgumentParser:
         "before that answers here stands again; where there is none, the next model that passes the gate takes the "
         "place. Servers that follow go on with what they have until then.",
     )
-    retire.add_argument("version", type=int, nargs="?", help="registered version (default: the champion)")
+    retire.add_argument(
+        "which", metavar="NAME/VERSION", nargs="?", help="registered version, or its number (default: the champion)"
+    )
     retire.add_argument("--reason", required=True, help="why, in one line; kept on the version")
     moves = ((promote, _registry_promote), (rollback, _registry_rollback), (retire, _registry_retire))
     for action, command in moves:
@@ -289,6 +439,26 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _allow_introns(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--allow-introns",
+        action="store_true",
+        help="introns may begin and end with anything, not GT or GC and AG alone",
+    )
+
+
+def _labels(command: argparse.ArgumentParser) -> None:
+    from metalayer.schema import LABELS
+
+    command.add_argument(
+        "--labels",
+        default=LABELS[0],
+        choices=LABELS,
+        help="which sites are labelled: of all transcripts, or of the principal one of each gene (MANE Select, Ensembl "
+        "canonical, RefSeq Select, APPRIS principal, or its only one; default all)",
+    )
+
+
 def _simulate(options: argparse.Namespace) -> int:
     from metalayer.workflows.simulate import simulate
 
@@ -306,7 +476,29 @@ def _base_run(options: argparse.Namespace) -> int:
     manifest = base_run(BaseConfig(**{name: getattr(options, name) for name in BaseConfig.model_fields}))
     sites = manifest["sites"]
     print(f"{manifest['genes']:,} genes, {manifest['positions']:,} positions, {sites['donor']:,} donors, ", end="")
-    print(f"{sites['acceptor']:,} acceptors scored with {manifest['base_model']} into {options.output}")
+    how = f", {manifest['precision']} ({', '.join(manifest['kernels'])})" if "precision" in manifest else ""
+    print(f"{sites['acceptor']:,} acceptors scored with {manifest['base_model']}{how} into {options.output}")
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from metalayer.settings.sections import ImportConfig
+    from metalayer.workflows.import_scores import import_scores
+
+    manifest = import_scores(ImportConfig(**{name: getattr(options, name) for name in ImportConfig.model_fields}))
+    sites, incomplete = manifest["sites"], manifest["genes_incomplete"]
+    print(f"{manifest['genes']:,} genes, {manifest['positions']:,} positions, {sites['donor']:,} donors, ", end="")
+    print(f"{sites['acceptor']:,} acceptors of {options.base} into {options.output}")
+    for reason, count in manifest["genes_not_written"].items():
+        print(f"{count:,} genes not written: {reason}")
+    if manifest["positions_filled"]:
+        print(f"{manifest['positions_filled']:,} scores that the files leave out are {options.absent:g}, as asked")
+    if incomplete:
+        print(
+            f"{incomplete:,} genes have bases without a score, which stay empty: training and evaluation leave these "
+            "genes out. Where files leave out low scores, --absent SCORE says what they are"
+        )
+    print(f"all genes: {options.output / f'import_{options.base}.tsv'}; then: metalayer init {options.output}")
     return 0
 
 
@@ -343,18 +535,71 @@ def _train(options: argparse.Namespace) -> int:
     metrics = results.get("metrics")
     if metrics is None:  # not the first of several processes
         return 0
+    print(f"{metrics['rows']:,} rows of held-out genes (a sample, not whole genes); best epoch {results['best_epoch']}")
+    print("metric           base    meta")
     for name, key in (
-        ("PR-AUC (splice)", "pr_auc_splice"),
-        ("AP (splice)", "ap_splice"),
-        ("top-k, donor", "topk_donor"),
-        ("top-k, acceptor", "topk_acceptor"),
+        ("PR-AUC splice", "pr_auc_splice"),
+        ("donor AP", "ap_donor"),
+        ("acceptor AP", "ap_acceptor"),
+        ("top-k donor", "topk_donor"),
+        ("top-k acceptor", "topk_acceptor"),
         ("ECE", "ece"),
     ):
-        print(f"{name:<16} {metrics[key]:.4f}")
-    print(
-        f"of {metrics['rows']:,} rows of held-out genes (a sample, not whole genes); best epoch {results['best_epoch']}"
-    )
+        print(f"{name:<15}  {results['base_metrics'][key]:.4f}  {metrics[key]:.4f}")
     print(f"model directory  {results['paths']['model']}")
+    return 0
+
+
+def _init(options: argparse.Namespace) -> int:
+    from metalayer.errors import InputError
+    from metalayer.files import publish_file
+    from metalayer.workflows import own_data
+    from metalayer.workflows.forecast import forecast
+
+    found = own_data.contents(options.folder)
+    base = own_data.chosen_base(found, options.base)
+    made = own_data.plan(found, base, own_data.genes_of(found, base))
+    made.config()  # what is written is read again
+    output = options.output or options.folder / own_data.CONFIG_NAME
+    for line in [*own_data.summary(found, made), *forecast(made)]:
+        print(line)
+    if output.exists() and not options.replace:
+        raise InputError(f"{output} is there already; --replace writes over it, --output FILE writes elsewhere")
+    with publish_file(output) as draft:
+        draft.write_text(made.text(), encoding="utf-8")
+    print(f"wrote {output}; then: python pipelines/run.py --stack local --data-root {options.folder}")
+    return 0
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from metalayer.workflows.merge_scores import merge_scores
+
+    files = []
+    for text in options.scores:
+        name, found, path = text.partition("=")
+        files.append((name, Path(path)) if found and not Path(text).exists() else (None, Path(text)))
+    found = merge_scores(files, options.output, options.aliases, allow_introns=options.allow_introns)
+    print(
+        f"{found['base_models']} base models on {found['positions']:,} positions of {found['genes']:,} genes side by "
+        f"side in {options.output}"
+    )
+    return 0
+
+
+def _label(options: argparse.Namespace) -> int:
+    from metalayer.workflows.label_scores import label_scores
+
+    found = label_scores(
+        options.scores,
+        options.annotation,
+        options.output,
+        labels=options.labels,
+        ignore_alternative=options.ignore_alternative,
+        aliases=options.aliases,
+        allow_introns=options.allow_introns,
+    )
+    kinds = ", ".join(f"{count:,} {kind}" for kind, count in found["sites"].items())
+    print(f"{found['genes']:,} genes, {found['labelled']:,} labelled sites into {options.output}; sites: {kinds}")
     return 0
 
 
@@ -373,11 +618,16 @@ def _train_on_scores(options: argparse.Namespace, values: dict[str, Any]) -> int
     )
     if "calibration" not in results:  # not the first of several processes
         return 0
-    base, best = results["history"][0], results["history"][results["best_epoch"]]
-    print(f"{'on validation genes':<20} base    best epoch ({results['best_epoch']})")
-    for key, name in JUDGED.items():
-        print(f"{name:<20} {base[f'val_{key}']:.4f}  {best[f'val_{key}']:.4f}")
-    print("which picked the epoch, so judge with `metalayer evaluate` on other genes")
+    if results["history"]:
+        base, best = results["history"][0], results["history"][results["best_epoch"]]
+        print(f"{'on validation genes':<20} base    best epoch ({results['best_epoch']})")
+        for key, name in JUDGED.items():
+            print(f"{name:<20} {base[f'val_{key}']:.4f}  {best[f'val_{key}']:.4f}")
+        print("which picked the epoch, so judge with `metalayer evaluate` on other genes, or take it through the gate:")
+        print(f"{_command('register', str(options.output_dir))} --scores FILE ...")
+    else:
+        print("judge it on other genes:")
+        print(f"{_command('evaluate', '--model', str(options.output_dir))} --scores FILE ... --output report.json")
     print(f"model directory      {results['paths']['model']}")
     return 0
 
@@ -401,31 +651,60 @@ def _client_sequence(options: argparse.Namespace) -> int:
     sequence = read_sequence(options.sequence)
     with _client(options) as client:
         table = client.score_sequence(sequence)
+        print(client.note, file=sys.stderr)
     with publish_file(options.output) as draft:
         table.write_parquet(draft)
     print(f"{len(table):,} letters scored into {options.output}")
     return 0
 
 
+def _model_directory(name: str) -> Path:
+    """The directory of a model; what a registry has is fetched."""
+    from metalayer.registry import names
+
+    if not isinstance(names.parse(name), Path):
+        environment.clean()
+        environment.drop_foreign()
+    return names.fetch(name).directory
+
+
 def _score(options: argparse.Namespace) -> int:
     from metalayer.device import resolve_device
+    from metalayer.errors import InputError
+    from metalayer.workflows.places import Places
     from metalayer.workflows.score import score_rows, score_rows_by_server
+    from metalayer.workflows.score_genes import is_whole_genes, score_genes
 
+    whole = options.model is not None and is_whole_genes(options.rows)
+    if options.aliases and not (options.gene_table or whole):
+        raise InputError("--aliases goes with --gene-table, whose contigs it names")
+    places = Places(options.gene_table, options.aliases) if options.gene_table and not whole else None
     if options.url:
         with _client(options) as client:
-            rows = score_rows_by_server(options.rows, client, options.output)
+            done = score_rows_by_server(options.rows, client, options.output, places)
     else:
-        rows = score_rows(options.rows, options.model, options.output, resolve_device(options.device))
-    print(f"{rows:,} rows scored into {options.output}")
+        model, device = _model_directory(options.model), resolve_device(options.device)
+        if whole:
+            done = score_genes(options.rows, model, options.output, device, options.gene_table, options.aliases)
+        else:
+            done = score_rows(options.rows, model, options.output, device, places)
+    print(f"{done:,} {'positions' if whole else 'rows'} scored into {options.output}")
     return 0
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    from metalayer.evaluation.tables import builds_note, report_table, rows_table
+    from metalayer.evaluation.tables import (
+        beside_table,
+        builds_note,
+        principal_table,
+        report_table,
+        rows_table,
+        seen_note,
+    )
     from metalayer.workflows.evaluate_scores import evaluate_scores
 
     report = evaluate_scores(
-        options.model,
+        _model_directory(options.model),
         options.scores,
         options.output,
         device=options.device,
@@ -433,9 +712,52 @@ def _evaluate(options: argparse.Namespace) -> int:
         aliases=options.aliases,
         allow_introns=options.allow_introns,
     )
-    note = builds_note(report)
-    print("\n\n".join([report_table(report, [note] if note else []), *rows_table(report)]))
+    notes = [note for note in (builds_note(report), seen_note(report)) if note]
+    tables = [report_table(report, notes), *beside_table(report)]
+    tables += [*principal_table(report), *rows_table(report)]
+    print("\n\n".join(tables))
     return 0
+
+
+def _command(*arguments: str) -> str:
+    """A command as it is typed at this prompt."""
+    import shlex
+
+    return shlex.join(["metalayer", *arguments])
+
+
+def _register(options: argparse.Namespace) -> int:
+    import secrets
+    import time
+
+    from metalayer.evaluation.tables import summary_table
+    from metalayer.registry import names
+    from metalayer.settings.judging import judging
+    from metalayer.workflows import outcome
+    from metalayer.workflows.gated import REJECTED_STATUS
+    from metalayer.workflows.register import MORE, REPORT, register_model
+
+    for chatty in ("onnxscript", "onnx_ir", "mlflow", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    directory = names.folder(options.model)
+    config = judging(
+        options.config,
+        options.overrides,
+        {"gene_table": options.gene_table, "aliases": options.aliases, "allow_introns": options.allow_introns},
+        options.device,
+    )
+    name = f"register-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+    folder = environment.state_dir() / "reports" / name
+    made = register_model(directory, options.scores, config, folder)
+    lines = outcome.decision_lines(made.evaluation, made.decision, MORE)
+    lines += ["", summary_table(made.evaluation), ""]
+    print("\n".join([*lines, *outcome.model_lines(made.registration, made.promotion, made.bento, _command)]))
+    print(f"report  {folder / REPORT}; all figures and the answers on the test genes lie beside it")
+    if made.decision["promoted"]:
+        print(f"serve   {_command('serve', '--model', names.short(made.registration['name']))}")
+    code = 0 if made.decision["promoted"] else REJECTED_STATUS
+    print(f"exit status {code}: {'promoted' if code == 0 else 'rejected, the champion stays as it was'}")
+    return code
 
 
 def _ablate(options: argparse.Namespace) -> int:
@@ -476,7 +798,7 @@ def _serve(options: argparse.Namespace) -> int:
     from metalayer.serving.serve import serve
 
     code: int = serve(
-        name=options.model,
+        options.model,
         bento=options.bento,
         host=options.host,
         port=options.port,
@@ -486,16 +808,28 @@ def _serve(options: argparse.Namespace) -> int:
     return code
 
 
+def _ui(options: argparse.Namespace) -> int:
+    from functools import partial
+
+    from metalayer.workflows.ui import show
+
+    return show(options.dashboard, options.port, partial(print, flush=True))
+
+
 def _registry_list(_: argparse.Namespace) -> int:
     from metalayer.registry import line, tracking, versions
 
     found = versions.all_versions()
     if not found:
         print(f"no registered model in {tracking.shown_uri()}", file=sys.stderr)
+    width = max((len(version.name) for version in found), default=0)
     for version in found:
         aliases = ", ".join(version.aliases) or "-"
         tags = version.tags
-        print(f"{version.name}  {version.version:>4}  {aliases:<22}  {tags.get(versions.DECISION_TAG, '?'):<8}", end="")
+        print(
+            f"{version.name:<{width}}  {version.version:>4}  {aliases:<22}  {tags.get(versions.DECISION_TAG, '?'):<8}",
+            end="",
+        )
         print(f"  {version.digest[:12]}  {tags.get(versions.BENTO_TAG, 'no Bento')}", end="")
         reason = tags.get(line.RETIRED_TAG)
         print("" if reason is None else f"  retired {tags.get(line.RETIRED_AT_TAG, '')[:10]}: {reason}")
@@ -503,23 +837,32 @@ def _registry_list(_: argparse.Namespace) -> int:
 
 
 def _registry_promote(options: argparse.Namespace) -> int:
-    from metalayer.registry import promotion, versions
+    from metalayer.errors import InputError
+    from metalayer.registry import names, promotion
 
-    _print_move(promotion.promote(versions.only_name(options.model), options.version))
+    name, version = names.which(options.which, options.model, "promote")
+    if version is None:
+        raise InputError(f"promote: given {options.which}; name a version, as in {name}/3")
+    _print_move(promotion.promote(name, version))
     return 0
 
 
 def _registry_rollback(options: argparse.Namespace) -> int:
-    from metalayer.registry import promotion, versions
+    from metalayer.errors import InputError
+    from metalayer.registry import names, promotion
 
-    _print_move(promotion.rollback(versions.only_name(options.model)))
+    name, version = names.which(options.which, options.model, "rollback")
+    if version is not None:
+        raise InputError(f"rollback: given {options.which}; it undoes the last promotion of a name: give {name}")
+    _print_move(promotion.rollback(name))
     return 0
 
 
 def _registry_retire(options: argparse.Namespace) -> int:
-    from metalayer.registry import promotion, versions
+    from metalayer.registry import names, promotion
 
-    _print_move(promotion.retire(versions.only_name(options.model), options.version, options.reason))
+    name, version = names.which(options.which, options.model, "retire")
+    _print_move(promotion.retire(name, version, options.reason))
     return 0
 
 
@@ -535,9 +878,8 @@ def _print_move(move: Move) -> None:
     else:
         instead = "" if move.instead_of is None else f", instead of {move.instead_of}"
         print(f"{move.name} version {move.version} is the champion{instead}; its golden rows came out as expected")
-        print(
-            f"packaged as {move.bento}; servers that follow the registry take it up, `metalayer serve` starts with it"
-        )
+        print(f"packaged as {move.bento}; servers that follow the registry take it up; one begins with it by")
+        print(f"  {_command('serve', '--model', move.name)}")
     print("nothing to roll back to" if move.before is None else f"`rollback` would go to version {move.before}")
 
 
@@ -546,7 +888,8 @@ def _doctor(options: argparse.Namespace) -> int:
 
     findings = examine()
     for finding in findings:
-        print(f"{'ok     ' if finding.ok else 'MISSING'} {finding.subject}: {finding.text}")
+        mark = "ok     " if finding.ok else "MISSING" if finding.required else "absent "
+        print(f"{mark} {finding.subject}: {finding.text}")
     broken = [finding for finding in findings if finding.required and not finding.ok]
     print("metalayer is ready" if not broken else f"{len(broken)} things to fix, see above")
     return 1 if broken else 0

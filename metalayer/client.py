@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from metalayer import environment, network
 from metalayer.errors import ConfigError, ServiceError
-from metalayer.release.contract import NOTE, SEQUENCE, RequestError
+from metalayer.release.answer import BASE, note_of, row_columns
+from metalayer.release.contract import SEQUENCE, RequestError
 from metalayer.schema import BASE_SCORES
 from metalayer.serving.arrow import MEDIA_TYPE
 
@@ -106,26 +107,28 @@ class MetaLayerClient:
         answer: dict[str, Any] = self._send("GET", "/v1/model").json()
         return answer
 
-    def score(self, rows: pl.DataFrame | pa.Table | Sequence[Mapping[str, Any]]) -> pl.DataFrame:
-        """Calibrated probabilities of rows.
+    def score(self, rows: pl.DataFrame | pa.Table | Sequence[Mapping[str, Any]], *, base: bool = False) -> pl.DataFrame:
+        """Calibrated probabilities of rows, and the base scores beside them where they are wanted.
 
         More rows than the server takes at once, by number, by bytes or by time, are sent in parts.
 
         Args:
             rows: columns of the score contract (`metalayer.release.contract`), n rows.
+            base: whether base_donor, base_acceptor, base_neither, as they were sent, follow.
 
         Returns:
-            Float32 columns donor, acceptor, neither, n rows in the same order.
+            Float32 columns donor, acceptor, neither (meta model, calibrated), and those of `base`; n rows in the same
+            order.
 
         Raises:
-            ServiceError: the server does not answer, or its model changed between two parts.
+            ServiceError: the server does not answer, or not with base scores, or its model changed between two parts.
             RequestError: rows that break the contract, with all mistakes in `details`; of those that go in parts, with
                 the mistakes of the first part that has any.
         """
         if not isinstance(rows, pl.DataFrame):
             given = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist([dict(row) for row in rows])
             rows = pl.DataFrame(pl.from_arrow(given))
-        limits = self._taken()
+        limits, path = self._taken(), f"/v1/score?{BASE}=true" if base else "/v1/score"
         answers: list[pl.DataFrame] = []
         digests: set[str] = set()
         start, count = 0, limits["max_rows"]
@@ -136,12 +139,17 @@ class MetaLayerClient:
                 count = len(part) // 2
                 continue
             try:
-                answers.append(self._ask("/v1/score", body))
+                answers.append(self._ask(path, body))
             except RequestError as error:
                 if error.status == 413 and len(part) > 1:  # more than can be answered there in time
                     count = len(part) // 2
                     continue
                 raise _further_down(error, start) from None
+            if missing := set(row_columns(base)) - set(answers[-1].columns):
+                raise ServiceError(
+                    f"server {self._url}: no {', '.join(sorted(missing))} in its answer; it is older than this client: "
+                    "ask without base"
+                )
             digests.add(self.digest)
             start += count
         if len(digests) > 1:
@@ -179,7 +187,7 @@ class MetaLayerClient:
 
     def _ask(self, path: str, body: bytes) -> pl.DataFrame:
         answer = pa.ipc.open_stream(self._send("POST", path, body).content).read_all()
-        self._last.note = (answer.schema.metadata or {}).get(NOTE.encode(), b"").decode()
+        self._last.note = note_of(answer.schema.metadata)
         return pl.DataFrame(pl.from_arrow(answer))
 
     def _send(self, method: str, path: str, body: bytes | None = None) -> httpx.Response:

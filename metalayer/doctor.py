@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import sys
 from dataclasses import dataclass
 from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
 
+from metalayer.device import has_torch
 from metalayer.environment import state_dir
 from metalayer.errors import ConfigError
-from metalayer.extras import PROMISES, install, requirements
+from metalayer.extras import PROMISES, install, lacking
 
 MIN_FREE_GB = 1.0
 
@@ -38,37 +42,55 @@ def examine() -> list[Finding]:
 def _packages(extra: str, use: str) -> Finding:
     """Whether the requirements of an extra are installed in the versions asked for."""
     subject = f"packages for {use}"
-    wrong = []
-    for requirement in requirements(extra):
-        try:
-            there = metadata.version(requirement.name)
-        except metadata.PackageNotFoundError:
-            wrong.append(f"{requirement.name} is not installed")
-            continue
-        if not requirement.specifier.contains(there, prereleases=True):
-            wrong.append(f"{requirement.name} is {there}, needs {requirement.specifier}")
+    wrong = lacking(extra)
     if not wrong:
         return Finding(subject, ok=True, text="all there", required=not extra)
     return Finding(
         subject,
         ok=False,
-        text=f"{'; '.join(dict.fromkeys(wrong))}. In the repository: {install(extra)}",
+        text=f"{'; '.join(wrong)}. {install(extra)}",
         required=not extra,
     )
 
 
 def _device() -> Finding:
+    """What networks run on; torch is imported only where it may find a device beside the CPU."""
+    cpu = f"cpu, {len(os.sched_getaffinity(0))} cores" if hasattr(os, "sched_getaffinity") else "cpu"
+    if not has_torch():
+        return Finding("device", ok=True, text=f"{cpu}; numpy, as torch is not installed")
     try:
-        import torch
+        if _is_for_cpu_alone():
+            found = cpu
+        else:
+            from metalayer.device import resolve_device
 
-        from metalayer.device import resolve_device
-    except ImportError as error:
+            found = resolve_device("auto")
+    except (ImportError, OSError) as error:
         return Finding("device", ok=False, text=f"torch cannot be imported: {error}")
-    return Finding(
-        "device",
-        ok=True,
-        text=f"{resolve_device('auto')}, {torch.get_num_threads()} threads, torch {torch.__version__}",
-    )
+    return Finding("device", ok=True, text=f"{found}, torch {metadata.version('torch')}")
+
+
+def _is_for_cpu_alone() -> bool:
+    """Whether the torch that is installed was built for no other device, by what its folder says.
+
+    Raises:
+        OSError: its library cannot be loaded.
+        ImportError: there is no more than an empty folder.
+    """
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        raise ImportError("no file __init__.py")
+    folder = Path(spec.origin).parent
+    built = folder / "version.py"
+    library = folder / "lib" / "libtorch_cpu.so"
+    if not library.is_file() or not built.is_file():
+        return False
+    facts: dict[str, object] = {}
+    exec(compile(built.read_text(encoding="utf-8"), built, "exec"), facts)  # noqa: S102  torch's own module
+    if any(facts.get(kind) for kind in ("cuda", "hip", "rocm", "xpu")):
+        return False
+    ctypes.CDLL(str(library))
+    return True
 
 
 def _state() -> Finding:

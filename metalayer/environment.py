@@ -22,6 +22,7 @@ TRACKING_URI = "MLFLOW_TRACKING_URI"
 SERVER_URL = "a URL as in http://127.0.0.1:3000"
 _SQLITE = "sqlite:///"
 _SAFE_PATH = "PYTHONSAFEPATH"
+_WAITING = "OMP_WAIT_POLICY"
 logger = logging.getLogger(__name__)
 
 _OURS = (
@@ -187,8 +188,14 @@ def mlflow_uri(given: str, name: str) -> str:
 
 
 def enter() -> None:
-    """Begin a program of ours: processes that it starts do not search the current folder for modules."""
+    """Begin a program of ours, before it imports torch.
+
+    Processes that it starts do not search the current folder for modules. Threads of torch that wait for each other
+    sleep, unless the variable says other: on a machine with other work they would take its cores to wait.
+    """
     os.environ[_SAFE_PATH] = "1"
+    os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")  # else it adds lines of its own to what we print
+    os.environ.setdefault(_WAITING, "passive")
 
 
 def clean() -> None:

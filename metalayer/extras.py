@@ -13,14 +13,19 @@ from importlib import metadata
 from packaging.requirements import Requirement
 
 PROMISES = {
-    "": "the library: metalayer simulate, base run, score --model, evaluate, verify",
+    "": "metalayer score (--model DIR, --url), evaluate, client, simulate, base run --model pwm, merge, verify, and "
+    "import of text, Parquet and npy",
+    "formats": "metalayer import of BigWig and HDF5",
+    "training": "metalayer train, ablate, init, base run with a network, hyperparameter_search, --device cuda",
     "language": "sequence_encoder hyenadna or huggingface",
-    "training": "metalayer train, ablate, hyperparameter_search",
-    "serving": "metalayer serve, registry (which packages), client, score --url",
-    "pipeline": "python pipelines/run.py",
+    "serving": "metalayer serve, registry, models by their registered names",
+    "pipeline": "python pipelines/run.py, metalayer register, ui",
+    "kubernetes": "python pipelines/run.py --stack kubernetes",
     "kubeflow": "python pipelines/run.py --stack kubeflow",
 }
 """Extra to what it is for; "" is the package without extras."""
+OF_COMMANDS = {"serve": "serving", "register": "pipeline", "ui": "pipeline"}
+"""Command to its extra, where another one brings some of the same packages."""
 _OTHER_NAMES = re.compile(r"-(skinny|binary)$")
 """Ends of distributions whose module has the name without it."""
 
@@ -38,9 +43,24 @@ def requirements(extra: str) -> Iterator[Requirement]:
             yield from requirements(other)
 
 
+def lacking(extra: str) -> list[str]:
+    """What of the requirements of an extra is not installed in the version asked for, in words."""
+    wrong = []
+    for requirement in requirements(extra):
+        try:
+            there = metadata.version(requirement.name)
+        except metadata.PackageNotFoundError:
+            wrong.append(f"{requirement.name} is not installed")
+            continue
+        if not requirement.specifier.contains(there, prereleases=True):
+            wrong.append(f"{requirement.name} is {there}, needs {requirement.specifier}")
+    return list(dict.fromkeys(wrong))
+
+
 def install(extra: str) -> str:
     """The command that installs an extra."""
-    return f"pip install -c constraints.txt -e '.[{extra}]'" if extra else "pip install -c constraints.txt -e ."
+    name = f"[{extra}]" if extra else ""
+    return f"pip install 'metalayer{name}' (in the repository: pip install -c constraints.txt -e '.{name}')"
 
 
 def explained(error: ModuleNotFoundError, extras: Iterable[str] = PROMISES) -> str | None:
@@ -54,8 +74,5 @@ def explained(error: ModuleNotFoundError, extras: Iterable[str] = PROMISES) -> s
     for extra in extras:
         if module in {_OTHER_NAMES.sub("", one.name.lower().replace("_", "-")) for one in requirements(extra)}:
             needed = f"the extra {extra}" if extra else "the package's own requirements"
-            return (
-                f"{error.name} is not installed: it comes with {needed} ({PROMISES[extra]}). In the repository: "
-                f"{install(extra)}"
-            )
+            return f"{error.name} is not installed: it comes with {needed} ({PROMISES[extra]}). {install(extra)}"
     return None

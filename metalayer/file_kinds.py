@@ -20,7 +20,10 @@ from typing import Any, BinaryIO
 from metalayer.errors import InputError
 
 GFF, FASTA, PARQUET = "GFF3 or GTF, an annotation", "FASTA, sequences", "Parquet"
+SPLICEAI_TABLE, CISPLICEAI_TABLE = "a gene table of SpliceAI", "a gene table of CI-SpliceAI"
 TEXT, YAML = "text", "YAML"
+BIGWIG, BEDGRAPH = "BigWig, signals along a genome", "bedGraph, signals along a genome"
+HDF5, ARRAY = "HDF5", "an array of NumPy"
 _HEAD_BYTES = 8192
 _MOST_LAYERS = 3
 _BOM = b"\xef\xbb\xbf"
@@ -34,16 +37,16 @@ _BINARY = {
     b"TBI\x01": "an index of tabix; give the file that it belongs to",
     b"CSI\x01": "an index; give the file that it belongs to",
     b"BAI\x01": "an index of BAM",
-    b"\x26\xfc\x8f\x88": "BigWig, signals along a genome",
-    b"\x88\x8f\xfc\x26": "BigWig, signals along a genome",
+    b"\x26\xfc\x8f\x88": BIGWIG,
+    b"\x88\x8f\xfc\x26": BIGWIG,
     b"\xeb\xf2\x89\x87": "BigBed",
     b"\x87\x89\xf2\xeb": "BigBed",
     b"\x43\x27\x41\x1a": "2bit, a packed genome; UCSC's twoBitToFa makes FASTA of it",
     b"\x1a\x41\x27\x43": "2bit, a packed genome; UCSC's twoBitToFa makes FASTA of it",
-    b"\x89HDF": "HDF5",
+    b"\x89HDF": HDF5,
     b"ARROW1": "Arrow, or Feather",
     b"SQLite format 3": "an SQLite database, perhaps of gffutils",
-    b"\x93NUMPY": "an array of NumPy",
+    b"\x93NUMPY": ARRAY,
     b"\x80\x02": "a Python pickle",
     b"\x80\x04": "a Python pickle",
     b"%PDF": "PDF",
@@ -71,6 +74,7 @@ _BEGINNINGS = {
     b"variableStep": "wiggle, signals along a genome",
     b"##maf": "MAF, alignments",
     b"#bin\t": "a table of UCSC; its genePredToGtf makes GTF of genePred",
+    b"#NAME\t": SPLICEAI_TABLE,
     b"#name\tchrom\tstrand\ttxStart": "genePred, a table of UCSC; its genePredToGtf makes GTF of it",
     b"version https://git-lfs": "a pointer of Git LFS and not the file itself; `git lfs pull` fetches it",
     b"{": "JSON",
@@ -220,12 +224,14 @@ def _kind_of_line(line: bytes) -> str | None:
         return "an index of FASTA (.fai)"
     if len(fields) >= 3 and all(numbers[1:3]) and not numbers[0]:
         if len(fields) == 4 and _is_number(fields[3]):
-            return "bedGraph, signals along a genome"
+            return BEDGRAPH
         twelve = len(fields) == 12 and fields[5] in (b"+", b"-")
         return f"BED{' of 12 columns' if twelve else ''}, intervals" if len(fields) in (3, 4, 5, 6, 8, 9, 12) else None
     if len(fields) >= 11 and numbers[1] and numbers[3] and numbers[4] and numbers[7]:
         return "SAM, aligned reads"
     if len(fields) == 1 and line.count(b",") >= 3:
+        if {b"jn_start", b"jn_end"} & set(line.strip().split(b",")):
+            return CISPLICEAI_TABLE
         return "comma separated text (CSV)"
     return None
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from metalayer.errors import InputError
 from metalayer.genome import Gene
 from metalayer.schema import CLASSES, PARALOG_UNKNOWN
+from metalayer.site_labels import SiteMarks
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,12 @@ class GeneTrack:
     Attributes:
         gene: where it lies.
         tokens: uint8 (L,).
-        scores: float32 (L, 3), donor, acceptor, neither of the base model at exon bases.
+        scores: float32 (L, 3), donor, acceptor, neither of the base model at exon bases; of several, their mean.
         labels: uint8 (L,), class at exon bases.
         paralog: 1 it has paralogs, 0 it has none, -1 unknown.
+        ignored: int64 (n,), ascending positions that count neither in training nor in evaluation.
+        marks: of which isoforms each position is a site; None where that is not known.
+        several: of several base models, the scores of each by name: (L, 3), or (L, 1) of P(spliced).
 
     Raises:
         InputError: lengths that do not fit the gene's interval, or scores that are no probabilities.
@@ -32,6 +37,9 @@ class GeneTrack:
     scores: NDArray[np.float32]
     labels: NDArray[np.uint8]
     paralog: int = PARALOG_UNKNOWN
+    ignored: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    marks: SiteMarks | None = None
+    several: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         length = len(self.gene)
@@ -41,8 +49,27 @@ class GeneTrack:
                 f"gene {self.gene.gene_id}: tokens, scores and labels have shapes {shapes}; its interval needs "
                 f"({length},), ({length}, {len(CLASSES)}) and ({length},)"
             )
-        if not ((self.scores >= 0.0) & (self.scores <= 1.0)).all():  # False for NaN too
-            raise InputError(f"gene {self.gene.gene_id}: base scores outside [0, 1] or NaN; fix the base model")
+        refuse_no_probabilities(self.gene.gene_id, self.scores)
+
+    @property
+    def bases(self) -> Mapping[str, NDArray[np.float32]]:
+        """Scores of every base model by name; of one alone under an empty name."""
+        return self.several or {"": self.scores}
+
+    @property
+    def alternative(self) -> NDArray[np.int64]:
+        """Positions that are marked as sites of other isoforms than the principal one alone, ascending."""
+        return np.empty(0, np.int64) if self.marks is None else self.marks.alternative
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+
+def refuse_no_probabilities(gene_id: str, scores: NDArray[np.float32]) -> None:
+    """Refuse scores of a base model that are no probabilities.
+
+    Raises:
+        InputError: some outside [0, 1], or NaN.
+    """
+    if not ((scores >= 0.0) & (scores <= 1.0)).all():  # False for NaN too
+        raise InputError(f"gene {gene_id}: base scores outside [0, 1] or NaN; fix the base model")

@@ -119,6 +119,20 @@ def normalise_build(build: str) -> str:
     return _BUILDS.get(plain, plain)
 
 
+_HUMAN_BUILDS = ("GRCh38", "GRCh37", "NCBI36", "T2T-CHM13v2.0")
+_HUMAN_ID = re.compile(r"ENSG\d{11}")
+
+
+def is_human_build(build: str) -> bool:
+    """Whether a genome build is one of human."""
+    return normalise_build(build) in _HUMAN_BUILDS
+
+
+def is_human(gene_id: str, build: str | None) -> bool:
+    """Whether a gene is known to be human: by its genome build, where that is known, else by Ensembl's human ids."""
+    return is_human_build(build) if build else bool(_HUMAN_ID.match(normalise_gene_id(gene_id)))
+
+
 def same_build(one: str | None, other: str | None) -> bool:
     """Whether two names are of one genome build; None, for unknown, is like None alone."""
     return one == other if one is None or other is None else normalise_build(one) == normalise_build(other)

@@ -18,6 +18,7 @@ class Metric:
         bounded: whether it lies from 0 to 1; else it may be above 1.
         in_summary: whether the short table of an evaluation has it.
         judged: whether the gate compares it with the champion, and an ablation its variants by it.
+        in_terminal: whether the long table of a terminal has it; not where another line says the same.
     """
 
     name: str
@@ -27,10 +28,18 @@ class Metric:
     bounded: bool
     in_summary: bool = False
     judged: bool = False
+    in_terminal: bool = True
 
 
-def _share(name: str, title: str, *, in_summary: bool = False, judged: bool = False) -> Metric:
-    return Metric(name, title, 4, lower_is_better=False, bounded=True, in_summary=in_summary, judged=judged)
+def _share(
+    name: str, title: str, *, in_summary: bool = False, judged: bool = False, in_terminal: bool = True
+) -> Metric:
+    return Metric(name, title, 4, False, True, in_summary, judged, in_terminal)
+
+
+def _false_calls(class_name: str, percent: int) -> Metric:
+    title = f"false {class_name}s per Mb, recall 0.{percent}"
+    return Metric(f"false_per_mb_at_recall{percent}_{class_name}", title, 2, lower_is_better=True, bounded=False)
 
 
 METRICS = (
@@ -40,11 +49,12 @@ METRICS = (
     _share("topk_donor", "top-k donor", in_summary=True),
     _share("topk_acceptor", "top-k acceptor", in_summary=True),
     _share("precision_at_recall90_splice", "splice P at recall 0.90"),
-    _share("precision_at_recall90_donor", "donor P at recall 0.90"),
-    _share("precision_at_recall90_acceptor", "acceptor P at recall 0.90"),
+    _share("precision_at_recall90_donor", "donor P at recall 0.90", in_terminal=False),
+    _share("precision_at_recall90_acceptor", "acceptor P at recall 0.90", in_terminal=False),
     _share("precision_at_recall95_splice", "splice P at recall 0.95"),
-    _share("precision_at_recall95_donor", "donor P at recall 0.95"),
-    _share("precision_at_recall95_acceptor", "acceptor P at recall 0.95"),
+    _share("precision_at_recall95_donor", "donor P at recall 0.95", in_terminal=False),
+    _share("precision_at_recall95_acceptor", "acceptor P at recall 0.95", in_terminal=False),
+    *(_false_calls(name, percent) for percent in (90, 95) for name in ("donor", "acceptor")),
     Metric("ece", "ECE", decimals=6, lower_is_better=True, bounded=True, in_summary=True),
     Metric("log_loss", "log loss", decimals=6, lower_is_better=True, bounded=False),
     Metric("log_loss_per_site", "log loss per site", decimals=4, lower_is_better=True, bounded=False, in_summary=True),

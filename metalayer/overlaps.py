@@ -81,6 +81,21 @@ def repeated(genes: Sequence[PlacedSites]) -> list[slice]:
     return out
 
 
+def sharing(genes: Sequence[PlacedSites]) -> list[list[int]]:
+    """Numbers of the genes that share positions with each gene, ascending: those of its strand that overlap it."""
+    out: list[list[int]] = [[] for _ in genes]
+    for members in _by_strand(genes).values():
+        reaching: list[int] = []
+        for one in sorted(members, key=lambda i: genes[i].gene.interval.start):
+            start = genes[one].gene.interval.start
+            reaching = [other for other in reaching if genes[other].gene.interval.end > start]
+            for other in reaching:
+                out[one].append(other)
+                out[other].append(one)
+            reaching.append(one)
+    return [sorted(others) for others in out]
+
+
 def _by_strand(genes: Sequence[PlacedSites]) -> Mapping[Hashable, list[int]]:
     found: dict[Hashable, list[int]] = {}
     for number, one in enumerate(genes):

@@ -20,6 +20,9 @@ DONOR, ACCEPTOR, NEITHER = 0, 1, 2
 PROBABILITY_SUM_TOLERANCE = 0.01
 """Donor, acceptor and neither scores of one position must sum to 1 within this."""
 
+PROBABILITY_FLOOR = 1e-10
+"""Base probabilities below this count as this before the logarithm."""
+
 WAYS: tuple[str, str] = ("positions", "rows")
 """Ways of asking a model: for every position of a sequence, with the base scores around it, or for rows, which carry
 a window of letters and seven scores and no more."""
@@ -27,6 +30,8 @@ POSITIONS, ROWS = WAYS
 
 # The seven numbers a base model leaves for one row; all other score features derive from them.
 BASE_SCORES: tuple[str, ...] = ("donor_score", "acceptor_score", "neither_score")
+SPLICED_SCORE = "spliced_score"
+"""Of a base model that does not tell donors from acceptors: a splice site of either kind."""
 CONTEXT_SCORES: tuple[str, ...] = (
     "context_score_m2",
     "context_score_m1",
@@ -134,15 +139,55 @@ GENE_COLUMNS: tuple[str, ...] = ("gene_id", "gene_name", "chrom", "strand", "sta
 FASTA, are optional."""
 TRACK_COLUMNS: tuple[str, ...] = ("gene_id", "chrom", "strand", "position", "base", *BASE_SCORES)
 """Per-nucleotide scores: position 1-based genomic, base on the plus strand, scores on the exon
-base; `label` and `paralog` are optional."""
+base; `label`, `paralog`, `ignored` and `MARK_COLUMNS` are optional. Several base models may stand side by side, each
+with its `score_columns`."""
+SITE_KINDS: tuple[str, ...] = ("none", "principal", "alternative", "unknown")
+NO_SITE, PRINCIPAL, ALTERNATIVE, KIND_UNKNOWN = 0, 1, 2, 3
+"""What a base is in the isoforms of its gene: a site of the principal transcript, of others alone, or of isoforms of
+which none is known to be the principal one."""
+MARK_COLUMNS: tuple[str, ...] = ("site_kind", "transcripts")
+"""Optional columns of per-nucleotide scores beside `label`."""
+TRANSCRIPTS_UNKNOWN = -1
+LABELS = ("all", "principal")
+"""Which sites are labels: those of every isoform, or of the principal transcript of each gene."""
 SCORED_COLUMNS: tuple[str, ...] = ("gene_id", "chrom", "strand", "position", *CLASSES)
 """Calibrated scores of whole genes: position 1-based genomic, probabilities on the exon base."""
+ERROR_COLUMNS: tuple[str, ...] = (
+    *("outcome", "error", "class", "gene_id", "also_in"),
+    *("chrom", "strand", "position", "genome_build", "base", "meta"),
+)
+"""Errors of base and meta on test genes: position 1-based genomic, probabilities of the class."""
 PARALOG_UNKNOWN = -1
 """Paralog flag of a gene of which nothing is known; 1 it has paralogs, 0 it has none."""
+BASE_MODEL_KEY = "metalayer.base_model"
+"""Optional metadata of a per-nucleotide Parquet file with the scores of one base model: its name."""
 GENOME_BUILD_KEY = "genome_build"
 """Optional metadata of a per-nucleotide Parquet file: the build of its positions."""
+PRECISION_KEY = "metalayer.precision"
+"""Optional metadata of a per-nucleotide Parquet file: in what the networks computed its scores."""
+KERNELS_KEY = "metalayer.kernels"
+"""Likewise: JSON list, the instructions that they ran on; with others the last digits differ."""
 CONTIGS_KEY = "metalayer.contigs"
 """Optional metadata of a per-nucleotide Parquet file: JSON object, names of chromosomes in the FASTA by ours."""
+
+
+def score_columns(base_model: str, scores: tuple[str, ...] = BASE_SCORES) -> tuple[str, ...]:
+    """Where base models stand side by side, the columns of one: `donor_score.NAME` and so on.
+
+    Args:
+        base_model: its name.
+        scores: what it gives: `BASE_SCORES`, or `SPLICED_SCORE` alone.
+    """
+    return tuple(f"{column}.{base_model}" for column in scores)
+
+
+BASES_SEPARATOR = "+"
+
+
+def bases_of(base_model: str) -> list[str]:
+    """The base models that a name stands for: of `a+b` those two."""
+    return base_model.split(BASES_SEPARATOR)
+
 
 ARTIFACT_WINDOW_BP = 500
 """Artifact sequences cover [position - 250, position + 250), cut at gene ends."""

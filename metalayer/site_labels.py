@@ -9,14 +9,48 @@ genes of one strand disagree, `overlaps.py`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metalayer.genome import intron_base
-from metalayer.schema import ACCEPTOR, DONOR, NEITHER
+from metalayer.schema import ACCEPTOR, ALTERNATIVE, DONOR, NEITHER, NO_SITE, PRINCIPAL
 
 Indices = Sequence[int] | NDArray[np.integer]
+
+
+@dataclass(frozen=True)
+class SiteMarks:
+    """Of which isoforms each base of a gene is a site, in the order of its labels.
+
+    Attributes:
+        kinds: uint8 (L,), codes of `schema.SITE_KINDS`.
+        transcripts: int32 (L,), how many have the site; `TRANSCRIPTS_UNKNOWN` where that is not known.
+    """
+
+    kinds: NDArray[np.uint8]
+    transcripts: NDArray[np.int32]
+
+    @classmethod
+    def none(cls, length: int) -> SiteMarks:
+        """Of L bases that are no sites."""
+        return cls(np.full(length, NO_SITE, np.uint8), np.zeros(length, np.int32))
+
+    @classmethod
+    def of_one_transcript(cls, labels: NDArray[np.uint8]) -> SiteMarks:
+        """Of a gene with these labels that has no other transcript."""
+        is_site = labels != NEITHER
+        return cls(np.where(is_site, PRINCIPAL, NO_SITE).astype(np.uint8), is_site.astype(np.int32))
+
+    def backwards(self) -> SiteMarks:
+        """In the other direction."""
+        return SiteMarks(np.ascontiguousarray(self.kinds[::-1]), np.ascontiguousarray(self.transcripts[::-1]))
+
+    @property
+    def alternative(self) -> NDArray[np.int64]:
+        """Bases that are sites of other isoforms than the principal one alone, int64, ascending."""
+        return np.flatnonzero(self.kinds == ALTERNATIVE).astype(np.int64)
 
 
 def labels_of_sites(length: int, donors: Indices, acceptors: Indices) -> NDArray[np.uint8]:

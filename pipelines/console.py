@@ -13,12 +13,14 @@ import re
 import sys
 import textwrap
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from metalayer import output, storage
 from metalayer.errors import MetalayerError
+from metalayer.evaluation.verdict import MORE_IN_A_RUN
+from metalayer.workflows import outcome
 
 BEFORE = "before the first step"
 """Where a run fails that has none behind it."""
@@ -44,7 +46,6 @@ _STARTED = re.compile(r"^Step `(\w+)` has started\.$")
 _FINISHED = re.compile(r"^Step `(\w+)` has finished in `(.+)`\.$")
 _CACHED = re.compile(r"^Using cached version of step `(\w+)`\.$")
 _FAILED = re.compile(r"^Failed to run step `(\w+)`: (.*)$", re.DOTALL)
-_FIGURES = re.compile(r"[:,] difference ")
 _RETRY = re.compile(r"^Sleeping for \d+ seconds before retrying step `(\w+)`\.$")
 
 
@@ -166,6 +167,7 @@ def say(text: str = "") -> None:
 
 def result(
     *,
+    evaluation: Mapping[str, Any],
     summary: str,
     table: str,
     decision: Mapping[str, Any],
@@ -173,35 +175,35 @@ def result(
     promotion: Mapping[str, Any],
     bento: Mapping[str, Any],
     report: Path,
+    errors: Path | None,
+    kept: Sequence[Path],
+    command: Callable[..., str],
     query: Sequence[str],
     cached: Sequence[str],
     log_file: Path,
 ) -> None:
     """Print what the run ends with, on one screen: decision, summary, places; the rest goes to the log file."""
     say()
-    say(f"gate: {'promoted' if decision['promoted'] else 'rejected'}")
-    for reason in sorted(decision["reasons"], key=lambda reason: bool(reason["passed"])):
-        say(_wrapped(f"  {'passed' if reason['passed'] else 'FAILED'}  {_reason(reason)}", "          "))
+    for line in outcome.decision_lines(evaluation, decision, MORE_IN_A_RUN, _wrapped):
+        say(line)
     say()
     say(summary)
     for line in (*table.split("\n"), *(reason["text"] for reason in decision["reasons"])):
         _RESULT.info("%s", line)
     say()
-    say(f"model   {registration['name']} version {registration['version']}, alias {promotion['alias']}")
-    if registration["champion_again"]:
-        say("        trained again to the champion's own weights: nothing is registered, packaged or moved")
-    say(f"Bento   {bento['tag'] or bento['reason']}")
+    for line in outcome.model_lines(registration, promotion, bento, command):
+        say(line)
+    for number, path in enumerate(kept):
+        say(f"{'kept' if not number else '':<7} {shown(path)}")
     say(f"report  {shown(report)}")
+    if errors:
+        say(f"errors  {shown(errors)}")
     say(f"log     {shown(log_file)}")
+    say(f"runs    {command('ui', 'mlflow')}")
+    say(f"        {command('ui', 'zenml')}")
     say(_wrapped(f"cached  {', '.join(cached) or 'no step'}", "        "))
     for number, line in enumerate(query):
         say(f"{'query' if not number else '':<7} {line}")
-
-
-def _reason(reason: Mapping[str, Any]) -> str:
-    """A rule of the gate; where it is passed as it should be, without the figures of the log and the report."""
-    text: str = reason["text"]
-    return _FIGURES.split(text)[0] if reason["passed"] and "not required" not in text else text
 
 
 def _wrapped(line: str, indent: str) -> str:
@@ -241,9 +243,9 @@ def search_result(found: Mapping[str, Any], best: Path, command: str, log_file: 
 
 
 def base_layer_result(
-    manifest: Mapping[str, Any], wrote: Sequence[Path], command: str, cached: Sequence[str], log_file: Path
+    manifest: Mapping[str, Any], wrote: Sequence[Path], command: str | None, cached: Sequence[str], log_file: Path
 ) -> None:
-    """Print what a base-layer pass ends with."""
+    """Print what a base-layer pass ends with, and the command that trains on it, if one does."""
     sites, rows = manifest["sites"], sum(manifest["rows"].values())
     say()
     say(
@@ -255,7 +257,8 @@ def base_layer_result(
         say(f"{'wrote' if not number else '':<7} {shown(path)}")
     say(f"log     {shown(log_file)}")
     say(f"cached  {', '.join(cached) or 'no step'}")
-    say(f"train   {command}")
+    if command:
+        say(f"train   {command}")
     say("exit status 0: scored")
 
 

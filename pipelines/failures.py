@@ -56,7 +56,11 @@ def explained(run_name: str, error: Exception) -> tuple[str, BaseException]:
 
 def lacking(error: BaseException) -> ConfigError | None:
     """What to install, where a package of the extra `pipeline` is missing."""
-    text = extras.explained(error, ("", "pipeline", "kubeflow")) if isinstance(error, ModuleNotFoundError) else None
+    text = (
+        extras.explained(error, ("", "pipeline", "kubernetes", "kubeflow"))
+        if isinstance(error, ModuleNotFoundError)
+        else None
+    )
     return ConfigError(text) if text else None
 
 

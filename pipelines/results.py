@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metalayer import yaml12
 from metalayer.errors import MetalayerError
-from metalayer.files import publish_file
+from metalayer.files import publish_directory, publish_file
+from metalayer.genome import decode
 from metalayer.integrity import unsealed
-from metalayer.schema import ROW_SCORES
+from metalayer.registry import names
+from metalayer.release.answer import BASE
+from metalayer.schema import ACCEPTOR, BASE_SCORES, DONOR, ROW_SCORES
 from metalayer.settings.run import RunConfig
+from metalayer.workflows.gated import REJECTED_STATUS
 from pipelines import console, environment
-
-REJECTED = 3
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,7 @@ class Done:
 
 def training(done: Done) -> int:
     """Publish report and query, print the result; returns the exit status."""
+    from metalayer.evaluation.error_file import ERRORS_TEXT, write_text
     from metalayer.evaluation.tables import comparison_table, summary_table
 
     report = done.state / "reports" / done.run.name / "report.html"
@@ -60,14 +65,17 @@ def training(done: Done) -> int:
     for path, output in pages.items():
         with publish_file(path) as draft:
             draft.write_text(done.output(*output), encoding="utf-8")
+    errors = None
+    if table := done.output("evaluate", "errors").path:
+        errors = report.with_name(ERRORS_TEXT)
+        write_text(table, errors)
     evaluation = done.output("evaluate", "evaluation")
     decision, registration = done.output("gate", "decision"), done.output("register", "registration")
-    code = 0 if decision["promoted"] else REJECTED
-    if code == 0:
-        query = _query(done.output("evaluate", "golden").file, done.state)
-    else:
-        query = _no_query(registration["name"], done.tracking_uri, done.state)
+    code = 0 if decision["promoted"] else REJECTED_STATUS
+    kept = [] if decision["promoted"] else _keep(done, report.parent)
+    query = _query(done, registration["name"]) if decision["promoted"] else _no_query(done, registration["name"])
     console.result(
+        evaluation=evaluation,
         summary=summary_table(evaluation),
         table=comparison_table(evaluation),
         decision=decision,
@@ -75,6 +83,9 @@ def training(done: Done) -> int:
         promotion=done.output("promote", "promotion"),
         bento=done.output("package", "bento"),
         report=report,
+        errors=errors,
+        kept=kept,
+        command=lambda *arguments: _in_state(done.state, _program(), *arguments),
         query=query,
         cached=done.cached,
         log_file=done.log_file,
@@ -116,7 +127,8 @@ def base_layer(done: Done) -> int:
     chosen += ["--data-root", console.shown(output), "--set", f"data.base_model={manifest['base_model']}"]
     folders = dict.fromkeys((output / name).parent for name in manifest["files"] if "/" in name)
     wrote = [*folders, output / "genes.tsv", output / manifest_name(manifest["base_model"])]
-    console.base_layer_result(manifest, wrote, _run_command(done, *chosen), done.cached, done.log_file)
+    command = _run_command(done, *chosen) if any(manifest["rows"].values()) else None
+    console.base_layer_result(manifest, wrote, command, done.cached, done.log_file)
     return 0
 
 
@@ -147,25 +159,86 @@ def scored_by(config: RunConfig, state: Path) -> str | None:
     return digest if output.exists() else None
 
 
-def _query(golden: Path, state: Path) -> list[str]:
-    """Write a request of golden rows; returns the commands that serve the model and send it."""
-    import polars as pl
+def _keep(done: Done, folder: Path) -> list[Path]:
+    """Put the model and its answers on the test genes beside the report: nothing else of a rejected model stays."""
+    from metalayer.workflows.evaluate import ANSWERS
 
-    table = pl.read_parquet(golden).unique("splice_type", keep="first", maintain_order=True)
-    rows = table.select("sequence", "index", *ROW_SCORES).to_dicts()
-    request = state / "query.json"
+    model, answers = folder / "model", folder / ANSWERS
+    with publish_directory(model) as draft:
+        shutil.copytree(done.output("train", "model").path, draft, dirs_exist_ok=True)
+    with publish_file(answers) as file:
+        shutil.copyfile(done.output("evaluate", "answers").file, file)
+    return [model, answers]
+
+
+def _query(done: Done, name: str) -> list[str]:
+    """Write a request of what the model has learned; returns the commands that serve the model and send it.
+
+    The answer has base beside meta. That of a whole gene has thousands of positions, of which two sites are shown.
+    """
+    from metalayer.models.description import read_description
+
+    info = read_description(done.output("train", "model").path)
+    request = done.state / "query.json"
+    gene = _gene_query(done) if info.get("trained_on") == "genes" else None
+    if gene is None:
+        asked, path, rest = _rows_query(done.output("evaluate", "golden").file), f"/v1/score?{BASE}=true", ""
+    else:
+        asked, sites = gene
+        path, rest = "/v1/score_sequence", f" | tr '{{' '\\n' | sed -n '{';'.join(f'{at + 3}p' for at in sites)}'"
     with publish_file(request) as draft:
-        draft.write_text(json.dumps({"rows": rows}), encoding="utf-8")
+        draft.write_text(json.dumps(asked), encoding="utf-8")
     return [
-        _serve(state),
-        "curl -s http://127.0.0.1:3000/v1/score -H 'Content-Type: application/json' "
-        f"--data @{shlex.quote(console.shown(request))}",
+        _serve(done, name),
+        f"curl -s {shlex.quote(f'http://127.0.0.1:3000{path}')} -H 'Content-Type: application/json' "
+        f"--data @{shlex.quote(console.shown(request))}{rest}",
     ]
 
 
-def _serve(state: Path) -> str:
+def _rows_query(golden: Path) -> dict[str, Any]:
+    """A request of golden rows, one a class."""
+    import polars as pl
+
+    table = pl.read_parquet(golden).unique("splice_type", keep="first", maintain_order=True)
+    return {"rows": table.select("sequence", "index", *ROW_SCORES).to_dicts()}
+
+
+def _gene_query(done: Done) -> tuple[dict[str, Any], list[int]] | None:
+    """A request of the shortest test gene with both kinds of sites, and where its first donor and first acceptor are.
+
+    Returns:
+        The request, and two 0-based positions in its sequence, ascending; None where no test gene has scores.
+    """
+    from metalayer.data.tracks import open_tracks
+
+    store = open_tracks(done.output("load_artifacts", "tracks").path)
+    if store is None:
+        return None
+    genes = store.genes()
+    tested = [gene_id for gene_id in done.output("split", "split_manifest")["test"]["genes"] if gene_id in store]
+    for gene_id in sorted(tested, key=lambda gene_id: len(genes[gene_id])):
+        track = store.read(gene_id)
+        if {DONOR, ACCEPTOR} <= set(track.labels.tolist()):
+            # As text a float32 is short, and read again the same.
+            columns = {name: [float(str(x)) for x in track.scores[:, i]] for i, name in enumerate(BASE_SCORES)}
+            sites = sorted(int((track.labels == site).argmax()) for site in (DONOR, ACCEPTOR))
+            return {"sequence": decode(track.tokens), **columns}, sites
+    return None
+
+
+def _serve(done: Done, name: str) -> str:
+    """The command that serves a name's champion; it names it where several names have one."""
+    from metalayer.registry import versions
+
     make = ["make"] if Path.cwd() == environment.ROOT else ["make", "-C", str(environment.ROOT)]
-    return _in_state(state, *make, "serve")
+    several = len(versions.champions(done.tracking_uri)) > 1
+    return _in_state(done.state, *make, "serve", *([f"MODEL={names.short(name)}"] if several else []))
+
+
+def _program() -> str:
+    """`metalayer` as a person at this prompt would type it."""
+    beside = Path(sys.executable).with_name("metalayer")
+    return console.shown(beside) if beside.is_file() else beside.name
 
 
 def _run_command(done: Done, *arguments: str) -> str:
@@ -181,10 +254,10 @@ def _in_state(state: Path, *command: str) -> str:
     return line if state == default.resolve() else f"METALAYER_HOME={shlex.quote(str(state))} {line}"
 
 
-def _no_query(name: str, tracking_uri: str, state: Path) -> list[str]:
+def _no_query(done: Done, name: str) -> list[str]:
     from metalayer.registry import versions
 
-    champion = versions.find_champion(name, tracking_uri)
+    champion = versions.find_champion(name, done.tracking_uri)
     if champion is None:
         return ["no model is promoted yet, so there is none to query"]
-    return [f"{_serve(state)} answers with the champion, version {champion.version}"]
+    return [f"{_serve(done, name)} answers with the champion, version {champion.version}"]

@@ -31,13 +31,16 @@ from metalayer import interrupt, moved, output, provenance, storage
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ConfigError, MetalayerError
 from metalayer.files import only_one, publish_file
+from metalayer.registry import names
 from metalayer.settings.encoders import LANGUAGE_MODELS
 from metalayer.settings.run import RunConfig
 from metalayer.settings.section import Section
 from metalayer.settings.sections import BaseConfig, ScoreConfig
+from metalayer.workflows import gated
 from pipelines import (
     checkout,
     commands,
+    configuration,
     console,
     environment,
     failures,
@@ -57,7 +60,6 @@ if TYPE_CHECKING:
 
 AnySection = TypeVar("AnySection", bound=Section)
 
-DEMO = environment.ROOT / "pipelines" / "configs" / "demo.yaml"
 UNGATED = ("search", "base_layer", "score")
 """Pipelines beside training, which end without a decision."""
 _NAME_LENGTH = 27
@@ -91,9 +93,8 @@ def _main(given: list[str]) -> int:
     except MetalayerError as error:
         console.refused(error)
         return error.exit_code
-    config_name = (options.config or DEMO).stem
     kind = "" if options.pipeline == "training" else f"{options.pipeline}-"
-    name = new_run_name(config_name, kind)
+    name = new_run_name(configuration.run_name(options), kind)
     log_file = state / "logs" / f"{name}.log"
     with interrupt.ending(_interrupted if options.stack == "local" else _left_alone):
         return _started(options, state, name, log_file)
@@ -102,16 +103,22 @@ def _main(given: list[str]) -> int:
 def _started(options: argparse.Namespace, state: Path, run_name: str, log_file: Path) -> int:
     try:
         console.start(log_file, verbose=options.verbose)
-        config = _config(options, state)
+        settings = configuration.read(options, state)
+        _check(settings.config, options)
+        if options.print_config:
+            console.say(settings.text())
+            return 0
+        for line in settings.notes:
+            logger.info("%s", line)
         if options.schedule:
-            return _schedule(config, options, state)
+            return _schedule(settings, options, state)
         with _only_run(state):
             environment.drop_half_made(state)
             if options.stack == "local":
                 moved_state.follow(state, held=True)
-            if _is_demo(options):
-                _simulate(config)
-            return _run(config, options, run_name, state, log_file)
+            if settings.is_demo:
+                _simulate(settings.config)
+            return _run(settings, options, run_name, state, log_file)
     except Exception as error:  # noqa: BLE001  the last place: every error becomes its message and an exit status
         where, cause = failures.explained(run_name, error)
         cause = failures.lacking(cause) or storage.explained(cause) or cause
@@ -129,16 +136,26 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python pipelines/run.py",
         description="Train on base-layer artifacts, compare with the base, gate, register, package and promote.",
-        epilog="Exit status: 0 promoted, 3 rejected by the gate, 2 bad input or configuration, 1 failure.",
+        epilog="Beside runs: `python pipelines/run.py stack apply|check STACK` and `python pipelines/run.py schedule "
+        "list|suspend|resume|delete`, each with --help. Exit status: 0 promoted, 3 rejected by the gate, 2 bad input "
+        "or configuration, 1 failure, 130 or 143 interrupted.",
     )
     parser.add_argument("--stack", default="local", choices=stacks.names(), help="where the steps run (default local)")
     parser.add_argument(
         "--pipeline", default="training", choices=("training", *UNGATED), help="what to run (default training)"
     )
-    parser.add_argument("--config", type=Path, help="YAML of the run (default: the built-in demo)")
+    parser.add_argument(
+        "--config",
+        type=Path,
+        help="YAML of the run (default: run.yaml in --data-root, else what the files there say; without --data-root "
+        "the built-in demo)",
+    )
     parser.add_argument("--data-root", type=Path, help="folder with data/, genes.tsv and nucleotide_scores/")
     parser.add_argument(
         "--set", dest="overrides", action="append", default=[], metavar="SECTION.KEY=VALUE", help="change one setting"
+    )
+    parser.add_argument(
+        "--print-config", action="store_true", help="print all settings, each with where it comes from, and end"
     )
     parser.add_argument("--if-changed", action="store_true", help="do nothing where a finished run saw the same data")
     parser.add_argument(
@@ -152,12 +169,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _config(options: argparse.Namespace, state: Path) -> RunConfig:
-    """The configuration with absolute paths: steps may run in another directory."""
-    root = state / "demo" if _is_demo(options) else options.data_root
-    config = RunConfig.load(options.config or DEMO, options.overrides, root)
+def _check(config: RunConfig, options: argparse.Namespace) -> None:
+    """Refuse what cannot run, and make paths absolute: steps may run in another directory."""
     config.data = _absolute(config.data)
     config.score = _absolute(config.score)
+    if options.pipeline == "score" and isinstance(config.score.model, str):
+        named = names.parse(config.score.model, "score.model")
+        if isinstance(named, Path):
+            config.score = config.score.model_copy(update={"model": str(named.resolve())})
     if options.pipeline == "base_layer":
         if config.base is None:
             raise ConfigError(
@@ -177,23 +196,24 @@ def _config(options: argparse.Namespace, state: Path) -> RunConfig:
         resolve_device(config.score.device if options.pipeline == "score" else config.train.device)
     elif options.pipeline == "base_layer":
         raise ConfigError(f"--pipeline base_layer reads and writes files of one machine: given --stack {options.stack}")
-    return config
 
 
 def _absolute(section: AnySection) -> AnySection:
     return section.model_copy(update={name: value.resolve() for name, value in section if isinstance(value, Path)})
 
 
-def _schedule(config: RunConfig, options: argparse.Namespace, state: Path) -> int:
+def _schedule(settings: configuration.Configuration, options: argparse.Namespace, state: Path) -> int:
     """Make or renew the CronJob that runs this; returns the exit status."""
     if options.pipeline == "score":
         raise ConfigError("--pipeline score writes its scores where it is started: --schedule does not go with it")
     if options.no_cache:
         raise ConfigError("--no-cache does not go with --schedule: a scheduled run takes finished steps from the cache")
+    configuration.require_file(settings, "--schedule")
     stack = stacks.read(options.stack, _places(state))
-    root = None if _is_demo(options) else config.data.data_root
+    root = None if settings.is_demo else settings.config.data.data_root
+    file = None if settings.is_demo and options.config is None else settings.file
     run = schedule.ScheduledRun(
-        pipeline=options.pipeline, config=options.config, data_root=root, overrides=tuple(options.overrides)
+        pipeline=options.pipeline, config=file, data_root=root, overrides=tuple(options.overrides)
     )
     documents = schedule.manifests(stack, run, options.schedule, options.time_zone)
     stack_check.require(stack)
@@ -210,13 +230,6 @@ def _places(state: Path) -> dict[str, str]:
     return {"state": str(state), "tracking_uri": tracking.default_tracking_uri()}
 
 
-def _is_demo(options: argparse.Namespace) -> bool:
-    """Whether the data are the built-in demo's: its configuration, and no other data named."""
-    elsewhere = options.data_root or any(change.startswith("data.data_root") for change in options.overrides)
-    demo = options.config is None or options.config.resolve() == DEMO
-    return demo and not elsewhere and options.pipeline != "base_layer"
-
-
 def _simulate(config: RunConfig) -> None:
     made_by = config.data.data_root.with_name("demo.code")
     code = provenance.code_hash()
@@ -230,8 +243,11 @@ def _simulate(config: RunConfig) -> None:
         draft.write_text(code, encoding="utf-8")
 
 
-def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: Path, log_file: Path) -> int:
+def _run(
+    chosen: configuration.Configuration, options: argparse.Namespace, run_name: str, state: Path, log_file: Path
+) -> int:
     """Check the inputs, prepare the stack, run the pipeline, print the result."""
+    config = chosen.config
     settings: RunConfig | BaseConfig | ScoreConfig = config
     plan = None
     if options.pipeline == "base_layer":
@@ -242,14 +258,19 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
         settings, data_hash, cached = config.score, plan.data_hash, True
     else:
         data_hash, cached = _artifact_inputs(config, run_name), True
+        if options.pipeline == "training":
+            gated.check_held_out(config, ArtifactLoader(config.data).genome_build())
     stack = stacks.read(options.stack, _places(state))
     code_hash, git_commit = environment.code_hash(), checkout.git_commit()
     if git_commit.startswith(checkout.UNKNOWN):
         logger.warning("commit %s", git_commit)
-    logger.info("preparing the %s stack", options.stack)
+    first = not environment.is_own(state)
+    once = " (the first time in this state folder: some seconds more)" if first else ""
+    logger.info("preparing the %s stack: loading the orchestrator", options.stack)
     import zenml
 
     console.take_over()
+    environment.leave_out_integrations()
     from zenml.client import Client
     from zenml.enums import ExecutionMode
 
@@ -260,6 +281,7 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
     console.expect_steps(len(recipe.STEPS) + len(shard_steps))
     if options.stack != "local":
         stack_check.require(stack)
+    logger.info("preparing the %s stack: opening the model registry%s", options.stack, once)
     tracking_uri = mlflow_service.prepare()
     if options.pipeline == "training":
         promotion.require_whole(versions.registered_name(config.data.base_model), tracking_uri)
@@ -269,11 +291,12 @@ def _run(config: RunConfig, options: argparse.Namespace, run_name: str, state: P
             step_options.setdefault(name, {})["enable_cache"] = False
     local = options.stack == "local"
     with mlflow_service.access(tracking_uri, local=local) as credentials:
+        logger.info("preparing the %s stack: opening the record of runs%s", options.stack, once)
         stacks.apply(stack, {"experiment_tracker": credentials})
         if local:
             unfinished.end(state, tracking_uri)
         environment.mark_made(state)
-        scorer = _scorer(config, tracking_uri, state) if plan else None
+        scorer = _scorer(config, tracking_uri) if plan else None
         if scorer:
             data_hash = hashlib.sha256(f"{data_hash} {scorer.digest}".encode()).hexdigest()
         there = cached and (scorer is None or results.scored_by(config, state) == scorer.digest)
@@ -382,7 +405,10 @@ def _scoring_plan(config: RunConfig, run_name: str, state: Path) -> ScoringPlan:
     """Find the per-nucleotide files, look at what else is named, and divide the genes."""
     from metalayer.workflows.score_genome import named_model, plan_shards
 
-    named_model(config.score, config.data.base_model)
+    if named_model(config.score, config.data.base_model) is None and isinstance(config.score.model, str):
+        wanted = names.parse(config.score.model, "score.model")
+        assert isinstance(wanted, names.Registered)  # else it is a folder, which was looked at
+        names.find(wanted, option="score.model")
     folder = results.scores_file(config, state).parent
     try:  # now, not after hours
         folder.mkdir(parents=True, exist_ok=True)
@@ -391,6 +417,7 @@ def _scoring_plan(config: RunConfig, run_name: str, state: Path) -> ScoringPlan:
     except OSError as error:
         raise ConfigError(f"configuration: score.output: {folder} cannot be written: {error.strerror}") from None
     plan = plan_shards(config.data, config.score.shards)
+    config.score.shards = len(plan.shards)
     genes, positions = sum(len(shard.genes) for shard in plan.shards), sum(shard.positions for shard in plan.shards)
     logger.info(
         "%s: %d genes, %s nt, in %d shards, from %s",
@@ -399,13 +426,11 @@ def _scoring_plan(config: RunConfig, run_name: str, state: Path) -> ScoringPlan:
     return plan
 
 
-def _scorer(config: RunConfig, tracking_uri: str, state: Path) -> ScoringModel:
+def _scorer(config: RunConfig, tracking_uri: str) -> ScoringModel:
     from metalayer.workflows.score_genome import named_model, registered_model
 
     base_model = config.data.base_model
-    return named_model(config.score, base_model) or registered_model(
-        config.score, base_model, tracking_uri, state / "models"
-    )
+    return named_model(config.score, base_model) or registered_model(config.score, base_model, tracking_uri)
 
 
 @contextlib.contextmanager

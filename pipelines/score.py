@@ -11,7 +11,7 @@ import zenml
 from zenml import pipeline
 from zenml.client import Client
 
-from metalayer.models.bundle import DESCRIPTION, WEIGHTS
+from metalayer.models.description import DESCRIPTION, WEIGHTS
 from metalayer.settings.sections import ScoreConfig
 from metalayer.workflows.score_genome import ScoringModel, ScoringPlan, Shard
 from steps.materializers import ModelMaterializer, ModelRef
@@ -50,6 +50,7 @@ def given(plan: ScoringPlan, scorer: ScoringModel, code_hash: str) -> dict[str, 
 
 def shard_steps(config: ScoreConfig) -> tuple[str, ...]:
     """Names of the steps that score, in the order of the shards."""
+    assert config.shards is not None  # that of the plan
     return tuple(f"score_shard_{number}" for number in range(1, config.shards + 1))
 
 

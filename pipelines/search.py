@@ -22,7 +22,9 @@ def search(config: RunConfig, data_hash: str, code_hash: str) -> None:
     rows, tracks, genes, load_report = load_artifacts(data=config.data, **versions)
     weighed = tracks if config.data.variant_source else None
     labelled, variants, _ = label(rows, genes, load_report, data=config.data, **versions, tracks=weighed)
-    manifest, _, _ = split(labelled, genes, config=config.split, **versions)
+    manifest, _, _ = split(
+        labelled, genes, load_report, base_model=config.data.base_model, config=config.split, **versions
+    )
     search_step(
         labelled,
         tracks,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from metalayer import environment as door
+from metalayer import extras
 from metalayer.errors import ConfigError, MetalayerError
 from pipelines import checkout, stacks
 from pipelines.cluster import Cluster, ClusterError
@@ -67,7 +68,11 @@ def check(stack: Stack) -> list[Finding]:
     Raises:
         MetalayerError: amounts that Kubernetes would not take, in the stack's file.
     """
-    if stack.components["orchestrator"]["flavor"] == "local":
+    local = stack.components["orchestrator"]["flavor"] == "local"
+    extra = "pipeline" if local else stack.name
+    if wrong := extras.lacking(extra):
+        return [Finding("packages", "missing", "; ".join(wrong), extras.install(extra))]
+    if local:
         return [_local(stack)]
     findings = [_zenml_server()]
     kubeflow = stack.components["orchestrator"].get("kubeflow_hostname") is not None

@@ -41,7 +41,9 @@ def training(config: RunConfig, data_hash: str, code_hash: str) -> None:
     rows, tracks, genes, load_report = load_artifacts(data=config.data, **versions)
     weighed = tracks if config.data.variant_source else None
     labelled, variants, label_report = label(rows, genes, load_report, data=config.data, **versions, tracks=weighed)
-    manifest, _, drift = split(labelled, genes, config=config.split, **versions)
+    manifest, _, drift = split(
+        labelled, genes, load_report, base_model=config.data.base_model, config=config.split, **versions
+    )
     model, history = train_step(config.model)(
         labelled,
         tracks,
@@ -53,9 +55,9 @@ def training(config: RunConfig, data_hash: str, code_hash: str) -> None:
         config=config.train,
         **versions,
     )
-    evaluation, golden, answers = evaluate(model, labelled, tracks, manifest, history, config=config)
+    evaluation, golden, answers, _ = evaluate(model, labelled, tracks, manifest, history, config=config)
     decision = gate(evaluation, policy=config.gate)
     registration = register(model, golden, answers, evaluation, decision, base_model=config.data.base_model)
     bento = package(registration, decision)
     promote(registration, bento, evaluation, config=config)
-    report(evaluation, decision, manifest, load_report, label_report, history, drift, config=config)
+    report(evaluation, decision, manifest, load_report, label_report, history, drift, registration, config=config)

@@ -19,28 +19,24 @@ def evaluate(
     manifest: dict[str, Any],
     training: dict[str, Any],
     config: RunConfig,
-) -> tuple[Annotated[dict[str, Any], "evaluation"], Annotated[TableRef, "golden"], Annotated[TableRef, "answers"]]:
+) -> tuple[
+    Annotated[dict[str, Any], "evaluation"],
+    Annotated[TableRef, "golden"],
+    Annotated[TableRef, "answers"],
+    Annotated[TableRef, "errors"],
+]:
     """Compare the model with its base, and with the champions of its base as they stand now.
 
     Returns:
-        The reports, golden rows with the answers that a server of this model must give, and what it answered on the
-        test genes.
+        The reports, golden rows with the answers that a server of this model must give, what it answered on the test
+        genes, and every error there, where whole genes were scored.
     """
-    from metalayer.registry import evidence, versions
-    from metalayer.workflows.champions import line_of_champions
-    from metalayer.workflows.evaluate import ANSWERS, GOLDEN, evaluate_bundle
+    from metalayer.evaluation.error_file import ERRORS
+    from metalayer.workflows.evaluate import ANSWERS, GOLDEN
+    from metalayer.workflows.gated import judge
 
-    folder, uri = step_dir("evaluate"), tracking_uri()
-    name = versions.registered_name(config.data.base_model)
-    evaluation = evaluate_bundle(
-        model.path,
-        rows.file,
-        tracks.path,
-        manifest,
-        config,
-        line_of_champions(name, uri, folder),
-        folder,
-        lambda test_set, digest: evidence.decisions_before(name, test_set, digest, uri),
-    )
+    folder = step_dir("evaluate")
+    evaluation = judge(model.path, rows.file, tracks.path, manifest, config, folder, tracking_uri())
     log_evaluation(evaluation, training, config)
-    return evaluation, TableRef.of(folder / GOLDEN), TableRef.of(folder / ANSWERS)
+    golden, answers, errors = (TableRef.of(folder / name) for name in (GOLDEN, ANSWERS, ERRORS))
+    return evaluation, golden, answers, errors

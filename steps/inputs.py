@@ -101,7 +101,7 @@ def fetch(data: DataConfig, data_hash: str, folder: Path, store: Any) -> DataCon
             "data_root": folder,
             "genome_build": listed["genome_build"],
             "annotation_source": listed["annotation_source"],
-            "artifacts_dir": folder / "artifacts",
+            "artifacts_dir": folder / "artifacts" if listed["artifacts"] else None,
             "nucleotide_scores": folder / "nucleotide_scores" if listed["nucleotide_scores"] else None,
             "gene_table": next(iter(paths["gene_table"]), None),
             "splicevardb_path": next(iter(paths["variants"]), None),

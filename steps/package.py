@@ -4,6 +4,7 @@ from typing import Annotated, Any
 
 from zenml import step
 
+from metalayer.workflows import gated
 from steps.policy import NEVER_CACHED, SERVICE_RETRY
 from steps.tracking import tracking_uri
 
@@ -11,13 +12,4 @@ from steps.tracking import tracking_uri
 @step(enable_cache=False, cache_policy=NEVER_CACHED, retry=SERVICE_RETRY)
 def package(registration: dict[str, Any], decision: dict[str, Any]) -> Annotated[dict[str, Any], "bento"]:
     """Build the Bento from what the registry holds; else `tag` is None, with the reason."""
-    if not decision["promoted"]:
-        return {"tag": None, "reason": "not packaged: the gate rejected the model"}
-    if registration["champion_again"]:
-        return {"tag": None, "reason": "not packaged: the model is the champion's own"}
-    from metalayer.registry import versions
-    from metalayer.registry.bento import package_version
-
-    uri = tracking_uri()
-    version = versions.known_version(registration["name"], registration["version"], uri)
-    return {"tag": package_version(version, uri), "reason": "packaged from the registered version"}
+    return gated.package(registration, decision, tracking_uri())

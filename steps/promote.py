@@ -6,6 +6,7 @@ from zenml import step
 from zenml.client import Client
 
 from metalayer.settings.run import RunConfig
+from metalayer.workflows import gated
 from steps import checkpoints
 from steps.policy import NEVER_CACHED, SERVICE_RETRY
 from steps.tracking import log_promotion, run_facts, tracking_uri
@@ -23,20 +24,9 @@ def promote(
     Raises:
         InputError: another champion by now than the evaluation compared with.
     """
-    from metalayer.registry import promotion, versions
-
-    promoted = {"alias": registration["alias"], "instead_of": None}
+    promoted = gated.promote(registration, bento, evaluation, tracking_uri())
     if bento["tag"] is not None:
-        compared_with = (evaluation["champion"] or {}).get("version")
-        move = promotion.promote(
-            registration["name"],
-            registration["version"],
-            tracking_uri(),
-            bento=bento["tag"],
-            instead_of=[compared_with],
-        )
         log_promotion()
-        promoted = {"alias": versions.CHAMPION, "instead_of": move.instead_of}
     facts = run_facts()
     key = checkpoints.key(config, facts["data_hash"], facts["code_hash"])
     checkpoints.drop(Client().active_stack.artifact_store, key)

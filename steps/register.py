@@ -7,7 +7,7 @@ from zenml import step
 
 from steps.materializers import ModelRef, TableRef
 from steps.policy import NEVER_CACHED, SERVICE_RETRY
-from steps.tracking import active_run_id, judged_tags, log_registration, run_facts, served_metrics, tracking_uri
+from steps.tracking import active_run_id, log_registration, run_facts, tracking_uri
 
 
 @step(enable_cache=False, cache_policy=NEVER_CACHED, retry=SERVICE_RETRY, experiment_tracker=True)
@@ -20,19 +20,18 @@ def register(
     base_model: str,
 ) -> Annotated[dict[str, Any], "registration"]:
     """Register with the decision and its reasons; the champion stays for now."""
-    from metalayer.registry.registration import champion_again, register
+    from metalayer.workflows.gated import enter
 
-    registration = champion_again(model.path, base_model, tracking_uri()) or register(
+    registration = enter(
         model.path,
         golden.file,
-        base_model=base_model,
-        promoted=decision["promoted"],
-        reasons=[reason["text"] for reason in decision["reasons"]],
-        metrics=served_metrics(evaluation),
-        tags={**run_facts(), **judged_tags(evaluation)},
+        answers.file,
+        evaluation,
+        decision,
+        base_model,
+        run_facts(),
+        tracking_uri(),
         run_id=active_run_id(),
-        answers=answers.file,
-        tracking_uri=tracking_uri(),
     )
     log_registration(asdict(registration))
     return asdict(registration)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from zenml.client import Client
 from zenml.enums import ModelStages
 
 from metalayer.settings.run import RunConfig
+from metalayer.workflows.gated import finite, judged_tags, test_metrics
 
 _PARAMETER_LENGTH = 500
 _TAG_LENGTH = 5000
@@ -37,14 +37,6 @@ def active_run_id() -> str | None:
     return run.info.run_id if run else None
 
 
-def judged_tags(evaluation: Mapping[str, Any]) -> dict[str, str]:
-    """Which test genes judged which model, for the run and the version: later runs count it."""
-    from metalayer.registry.evidence import MODEL_TAG, TEST_SET_TAG
-
-    looks = evaluation["looks"]
-    return {TEST_SET_TAG: looks["test_set"], MODEL_TAG: looks["model_digest"]}
-
-
 def log_evaluation(evaluation: Mapping[str, Any], training: Mapping[str, Any], config: RunConfig) -> None:
     """Parameters, training history and metrics.
 
@@ -52,6 +44,8 @@ def log_evaluation(evaluation: Mapping[str, Any], training: Mapping[str, Any], c
     cache is as complete as any other.
     """
     import mlflow
+
+    from metalayer.registry.run_contents import grouped
 
     settings = config.model_dump(mode="json", exclude={"base", "score"})  # of other pipelines
     mlflow.log_params(
@@ -62,10 +56,10 @@ def log_evaluation(evaluation: Mapping[str, Any], training: Mapping[str, Any], c
         }
     )
     for epoch in training["history"]:
-        numbers = _finite({name: value for name, value in epoch.items() if name != "epoch"})
-        mlflow.log_metrics(numbers, step=int(epoch["epoch"]))
+        numbers = finite({name: value for name, value in epoch.items() if name != "epoch"})
+        mlflow.log_metrics(grouped(numbers), step=int(epoch["epoch"]))
     metrics = test_metrics(evaluation)
-    mlflow.log_metrics(metrics)
+    mlflow.log_metrics(grouped(metrics))
     mlflow.set_tags(
         {**run_facts(), **judged_tags(evaluation), "seed": config.train.seed, "base_model": config.data.base_model}
     )
@@ -94,31 +88,3 @@ def log_registration(registration: Mapping[str, Any]) -> None:
 def log_promotion() -> None:
     """A champion is in production in ZenML's own model registry too."""
     get_step_context().model.set_stage(ModelStages.PRODUCTION, force=True)
-
-
-def served_metrics(evaluation: Mapping[str, Any]) -> dict[str, float | None]:
-    """Metrics of the model on the test genes; `rows_...` those of its answers to rows, where they are others."""
-    metrics = dict(evaluation[evaluation["primary"]]["meta"])
-    rows = evaluation.get("row_answers")
-    return metrics | ({f"rows_{metric}": value for metric, value in rows["meta"].items()} if rows else {})
-
-
-def test_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics of base and meta on the test genes, their intervals and their difference, by flat name."""
-    report = evaluation[evaluation["primary"]]
-    flat: dict[str, float] = {}
-    for who in ("base", "meta"):
-        flat |= {f"{who}_{metric}": value for metric, value in report[who].items()}
-        for metric, (low, high) in report["intervals"][who].items():
-            flat |= {f"{who}_{metric}_low": low, f"{who}_{metric}_high": high}
-        for figure in ("slope", "intercept", "brier"):
-            found, name = report["calibration"][who][figure], f"{who}_calibration_{figure}"
-            flat |= {name: found["value"], f"{name}_low": found["low"], f"{name}_high": found["high"]}
-    for metric, value in report["difference"].items():
-        flat |= {f"difference_{metric}": value["value"], f"difference_{metric}_low": value["low"]}
-    of_rows = {name: value for name, value in served_metrics(evaluation).items() if name.startswith("rows_")}
-    return _finite({**flat, **of_rows})
-
-
-def _finite(values: Mapping[str, Any]) -> dict[str, float]:
-    return {name: float(value) for name, value in values.items() if value is not None and math.isfinite(value)}

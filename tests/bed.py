@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shlex
@@ -24,6 +25,7 @@ NAMESPACE = "metalayer"
 TAG = "tested"
 MLFLOW = "10.96.0.50"
 """Address of MLflow's service in `k8s/overlays/bed`: the bed has no cluster DNS."""
+MLFLOW_URI = f"http://{MLFLOW}:5000"
 _TAINT = "nvidia.com/gpu=present:NoSchedule"
 _DATABASE = "metalayer_tested"
 
@@ -114,20 +116,63 @@ def taint(on: bool) -> Iterator[None]:
 
 
 def push_images(registry: str, *names: str) -> None:
-    """Build images of metalayer (`pipeline`, ...) from this checkout, and push them."""
-    commands = [["make", f"PYTHON={sys.executable}", f"TAG={TAG}", *(f"image-{name}" for name in names)]]
+    """Build images of metalayer (`pipeline`, ...) from this checkout, for pods of the bed; each once in this process.
+
+    The node's Docker is the one that builds them, so no pod fetches them. The registry gets their names and labels,
+    which is what runs look at there, and not the layers: to compress 2.6 GB costs minutes.
+    """
     for name in names:
-        here, there = f"metalayer-{name}:{TAG}", f"{registry}/metalayer-{name}:{TAG}"
-        commands += [["docker", "tag", here, there], ["docker", "push", "--quiet", there]]
-    for command in commands:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        _push(registry, name)
+
+
+@functools.cache
+def _push(registry: str, name: str) -> None:
+    here, there = f"metalayer-{name}:{TAG}", f"{registry}/metalayer-{name}:{TAG}"
+    _done("make", f"PYTHON={sys.executable}", f"TAG={TAG}", f"image-{name}")
+    labels = json.loads(_done("docker", "image", "inspect", "--format", "{{json .Config.Labels}}", here))
+    options = [part for label, value in labels.items() for part in ("--label", f"{label}={value}")]
+    _done("docker", "build", "--quiet", "--tag", there, *options, "-", given="FROM scratch\n")
+    _done("docker", "push", "--quiet", there)
+    _done("docker", "tag", here, there)
+
+
+def _done(*command: str, given: str | None = None) -> str:
+    """Standard output of a command that succeeds, in this checkout."""
+    environment = {**os.environ, "DOCKER_BUILDKIT": "1"}
+    done = subprocess.run(
+        command, input=given, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@functools.cache
+def prepared(folder: Path) -> dict[str, str]:
+    """What runs need to know, with the images pushed and the overlay applied: once for all files of tests.
+
+    The environment is the bed's; what is made lies in `folder`.
+    """
+    registry = os.environ["REGISTRY"]
+    push_images(registry, "pipeline", "pipeline-gpu")
+    overlay = folder / "overlay"
+    overlay.mkdir()
+    apply(dict(os.environ), overlay)
+    return {
+        "METALAYER_KUBE_CONTEXT": os.environ["KUBE_CONTEXT"],
+        "METALAYER_REGISTRY": registry,
+        "METALAYER_IMAGE_TAG": TAG,
+        # A folder of its own, since the bed's ZenML outlives its S3: no step comes from the cache of another day.
+        "METALAYER_BUCKET": f"s3://{os.environ['S3_BUCKET']}/{time.strftime('%Y%m%d-%H%M%S')}",
+        "METALAYER_HOME": str(folder / "bed-state"),
+        "MLFLOW_TRACKING_URI": MLFLOW_URI,
+    }
 
 
 def apply(environment: dict[str, str], folder: Path) -> None:
     """The overlay for the bed with these images, its Secrets, no Jobs, and an MLflow with an empty database."""
     kubectl("apply", "--validate=false", "-f", str(K8S / "base" / "namespace.yaml"))
-    kubectl("-n", NAMESPACE, "delete", "jobs", "--all", timeout=300)
+    # MLflow goes before its database does, and comes back once.
+    kubectl("-n", NAMESPACE, "delete", "jobs,deployments", "--all", timeout=300)
     uri = empty_database(environment["POSTGRES_URL"], _DATABASE)
     secrets = {
         "metalayer-s3": {name: environment[name] for name in environment if name.startswith("AWS_")},
@@ -145,7 +190,6 @@ def apply(environment: dict[str, str], folder: Path) -> None:
     }
     (folder / "kustomization.yaml").write_text(json.dumps(overlay))
     kubectl("apply", "--validate=false", "-k", str(folder))
-    kubectl("-n", NAMESPACE, "rollout", "restart", "deployment/metalayer-mlflow")
     kubectl("-n", NAMESPACE, "rollout", "status", "deployment/metalayer-mlflow", "--timeout=300s", timeout=310)
 
 

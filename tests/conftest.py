@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from metalayer.settings.sections import DataConfig
+from tests.databases import copy_migrated
 
 if TYPE_CHECKING:
     from metalayer.release.engine import Engine
@@ -19,12 +20,8 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub: tests need no network
 # As `pipelines/environment.py` does, before anything imports zenml: the main program of xdist's processes is no file.
 os.environ.setdefault("ZENML_CUSTOM_SOURCE_ROOT", str(Path(__file__).resolve().parents[1]))
+pytest_plugins = ["tests.tiers"]
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on the cluster, which take longest, come first."""
-    items.sort(key=lambda item: item.get_closest_marker("cluster") is None)
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -40,6 +37,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
+@pytest.fixture(scope="session")
+def _database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("databases") / "mlflow.db"
+
+
+@pytest.fixture(autouse=True)
+def _migrated_once(_database: Path) -> None:
+    copy_migrated(_database)
+
+
 @pytest.fixture(autouse=True)
 def _leaves_nothing() -> Iterator[None]:
     """What a command sets for its whole process, which is also that of the next test."""
@@ -50,6 +57,17 @@ def _leaves_nothing() -> Iterator[None]:
     os.environ.update(environment)
     root.setLevel(level)
     root.handlers[:] = [handler for handler in root.handlers if handler in handlers]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup() -> Generator[None, object, object]:
+    """Likewise of a fixture: a command of ours run in it says for the whole process how Python finds modules."""
+    before = os.environ.get("PYTHONSAFEPATH")
+    try:
+        return (yield)
+    finally:
+        if before is None:
+            os.environ.pop("PYTHONSAFEPATH", None)
 
 
 @pytest.fixture(scope="session")

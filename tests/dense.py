@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from metalayer.data.crops import stretch_inputs
+from metalayer.data.stretches import stretch_inputs
 from metalayer.features import feature_matrix, gene_row_scores
 from metalayer.gene_track import GeneTrack
 from metalayer.models import MetaSpliceModel

@@ -1,6 +1,8 @@
 """Servers in processes of their own."""
 
+import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -60,7 +62,8 @@ def mlflow_server(folder: Path, *options: str, **variables: str) -> Iterator[str
         "1",
     ]
     stores = ["--backend-store-uri", f"sqlite:///{folder}/mlflow.db", "--artifacts-destination", str(folder / "files")]
-    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true", **variables}
+    quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = {**os.environ, **quiet, **variables}
     with subprocess.Popen(
         [*program, *stores, *options], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
@@ -112,3 +115,64 @@ def _answers(url: str) -> bool:
         return httpx.get(url, timeout=1).status_code == 200
     except httpx.TransportError:
         return False
+
+
+_FORKING = """
+import json, os, sys, torch, uvicorn
+from metalayer.serving.app import create_app
+from metalayer.serving.state import Serving
+from metalayer.release.engine import Engine
+from metalayer.serving.settings import ServingSettings
+torch.set_num_threads(1)
+for line in sys.stdin:
+    release, port, settings = json.loads(line)
+    child = os.fork()
+    if not child:
+        os.environ.update(settings)
+        serving = Serving(Engine(release), ServingSettings.from_environment())
+        uvicorn.run(create_app(serving), port=port, log_level="error")
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""Imports once; of each line that it is sent it forks a server, of which there is one at a time."""
+
+
+class Server:
+    """A process that starts servers, one after the other."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _FORKING], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        self._pid = 0
+
+    def start(self, released: Path, port: int = 0, **settings: str) -> str:
+        """Its address."""
+        port = port or free_port()
+        given = {f"METALAYER_SERVE_{name.upper()}": value for name, value in settings.items()}
+        self._process.stdin.write(json.dumps([str(released), port, given]) + "\n")
+        self._process.stdin.flush()
+        self._pid = int(self._process.stdout.readline())
+        url, until = f"http://127.0.0.1:{port}", time.monotonic() + 60
+        while time.monotonic() < until:
+            try:
+                httpx.get(f"{url}/v1/model")
+                return url
+            except httpx.TransportError:
+                time.sleep(0.1)
+        raise AssertionError("no server")
+
+    def kill(self, number: int = signal.SIGKILL) -> int:
+        """The exit status of the server that was started, after a signal."""
+        os.kill(self._pid, number)
+        self._pid = 0
+        return int(self._process.stdout.readline())
+
+    def close(self) -> None:
+        if self._pid:
+            self.kill()
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()

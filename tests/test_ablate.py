@@ -18,7 +18,7 @@ from metalayer.evaluation.ablation import ablation_table, compare_variants, resa
 from metalayer.evaluation.plots import ablation_png
 from metalayer.evaluation.report import evaluate
 from metalayer.metric_list import JUDGED
-from metalayer.models.bundle import read_description
+from metalayer.models.description import read_description
 from metalayer.settings.sections import EvaluateConfig
 from metalayer.training.checkpoint import LAST, load_checkpoint
 from metalayer.training.trainer import Trainer

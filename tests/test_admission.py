@@ -18,10 +18,11 @@ from starlette.exceptions import HTTPException
 
 from metalayer.release.contract import Rows
 from metalayer.release.engine import Engine, Pace
-from metalayer.serving import app as app_module
+from metalayer.serving import work
 from metalayer.serving.admission import Claim, Room, client_name
-from metalayer.serving.app import Serving, create_app
+from metalayer.serving.app import create_app
 from metalayer.serving.settings import ServingSettings
+from metalayer.serving.state import Serving
 
 JSON = {"content-type": "application/json"}
 GREEDY, HONEST = "192.0.2.1", "198.51.100.1"
@@ -230,8 +231,8 @@ def test_bodies_for_which_there_is_no_time_are_not_even_read(
     engine: Engine, gate: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What bodies of a kind take is known from others before them."""
-    parsed, real = [], app_module.parse_rows
-    monkeypatch.setattr(app_module, "parse_rows", lambda *given: parsed.append(1) or real(*given))
+    parsed, real = [], work.parse_rows
+    monkeypatch.setattr(work, "parse_rows", lambda *given: parsed.append(1) or real(*given))
     monkeypatch.setattr(engine, "pace", Pace())
     engine.pace.note("rows", 600, 34)
     serving = Serving(engine)

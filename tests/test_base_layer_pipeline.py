@@ -15,7 +15,7 @@ from metalayer.settings.run import RunConfig
 from metalayer.settings.sections import BaseConfig, DataConfig
 from metalayer.workflows.base_run import base_run, changed_files, fingerprint, is_written
 from pipelines import results
-from tests.test_pipeline import ROOT, RUN, Ended, execute, found
+from tests.test_pipeline import ROOT, RUN, Ended, execute, execute_in_new_process, found
 
 
 def settings(simulation: Path, output: Path) -> dict[str, str]:
@@ -35,7 +35,6 @@ def work(tmp_path_factory: pytest.TempPathFactory, simulation: Path) -> Path:
 
 
 @pytest.mark.integration
-@pytest.mark.slow
 class TestRuns:
     """In order: each run leaves its state to the next."""
 
@@ -89,7 +88,7 @@ class TestRuns:
 )
 def test_mistakes_are_told_before_zenml_is_imported(tmp_path: Path, arguments: list[str], message: str) -> None:
     sets = [part for argument in arguments for part in ("--set", argument)]
-    ended = execute(tmp_path / "state", [str(RUN), "--pipeline", "base_layer", *sets])
+    ended = execute_in_new_process(tmp_path / "state", [str(RUN), "--pipeline", "base_layer", *sets])
     assert ended.code == 2
     assert re.search(message, ended.err)
     assert not (tmp_path / "state" / "zenml").exists()

@@ -90,7 +90,9 @@ def test_base_models_by_name():
 
 
 def test_unknown_base_model_names_those_that_exist():
-    with pytest.raises(ConfigError, match=r"'spliceby'.*there are openspliceai, pwm"):
+    with pytest.raises(
+        ConfigError, match=r"'spliceby'.*there are cispliceai, openspliceai, pangolin, pangolin_spliced, pwm, spliceai"
+    ):
         load_base_model("spliceby")
 
 

@@ -18,20 +18,24 @@ from urllib.parse import quote
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
+import torch
 
 from metalayer import cli
 from metalayer.base.annotation import read_annotation
+from metalayer.base.dilated import Ensemble
 from metalayer.base.protocol import BASE_MODELS
 from metalayer.base.pwm import PwmModel
 from metalayer.core import ArtifactLoader
 from metalayer.data.gene_table import load_genes, read_gene_table
 from metalayer.data.tracks import TrackStore
+from metalayer.device import kernels
 from metalayer.errors import InputError, MetalayerError
 from metalayer.files import sha256
 from metalayer.genome import decode, encode, normalise_chrom, reverse_complement
 from metalayer.integrity import unsealed
-from metalayer.schema import BASE_SCORES
+from metalayer.schema import BASE_SCORES, KERNELS_KEY, PRECISION_KEY
 from metalayer.settings.sections import BaseConfig, DataConfig
 from metalayer.workflows import base_run as base_run_module
 from metalayer.workflows.base_run import base_run, fingerprint, is_written
@@ -344,8 +348,8 @@ def test_command_line(simulation: Path, tmp_path: Path, capsys: pytest.CaptureFi
     ]
     assert cli.main(["base", "run", "--model", "pwm", *files, "--output", str(tmp_path / "out")]) == 0
     assert "scored with pwm" in capsys.readouterr().out
-    assert cli.main(["base", "run", "--model", "spliceai", *files, "--output", str(tmp_path / "x")]) == 2
-    assert "there are openspliceai, pwm" in capsys.readouterr().err
+    assert cli.main(["base", "run", "--model", "spliceby", *files, "--output", str(tmp_path / "x")]) == 2
+    assert "there are cispliceai, openspliceai, pangolin, pangolin_spliced, pwm, spliceai" in capsys.readouterr().err
 
 
 def test_short_genes_and_chromosome_ends(tmp_path: Path) -> None:
@@ -389,6 +393,8 @@ def test_what_the_manifest_says(tmp_path: Path) -> None:
         "flank_bp": 200,
         "padding": "N",
         "weights_sha256": weights,
+        "precision": "float32",
+        "kernels": [kernels("cpu", "float32")],
         "genome_build": "GRCh38",
         "annotation_source": "mane",
         "site_convention": "exon_base_transcript_sense",
@@ -408,6 +414,45 @@ def test_what_the_manifest_says(tmp_path: Path) -> None:
     before = manifest["fingerprint"]
     member(tmp_path, 400, 2)  # weights replaced or added: other scores, another pass
     assert fingerprint(BaseConfig(model="openspliceai", flanks="N", **files, **made)) != before
+
+
+def test_what_scores_were_computed_in_and_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files and manifest say it. Another precision is another pass; one that goes on on another CPU names both."""
+    member(tmp_path, 80, 1)
+    files = {"fasta": tmp_path / "a.fa", "annotation": tmp_path / "a.gtf", "output": tmp_path / "out"}
+    files["fasta"].write_text(">chr1\n" + "ACGT" * 50 + "\n")
+    line = 'chr1\tx\texon\t{}\t{}\t.\t+\t.\tgene_id "{}"; transcript_id "{}";\n'
+    files["annotation"].write_text(line.format(11, 60, "g", "t") + line.format(91, 150, "h", "u"))
+    config = BaseConfig(model="openspliceai", weights=tmp_path, device="cpu", **files)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    coarse = config.model_copy(update={"precision": "auto"})
+    assert fingerprint(coarse) != fingerprint(config)
+    assert fingerprint(config.model_copy(update={"precision": "float32"})) == fingerprint(config)
+
+    def on_disk() -> tuple[str, list[str]]:
+        found = pq.read_schema(tmp_path / "out" / "nucleotide_scores" / "openspliceai_80_chr1.parquet").metadata
+        return found[PRECISION_KEY.encode()].decode(), json.loads(found[KERNELS_KEY.encode()])
+
+    base_run(coarse)
+    assert on_disk() == ("bfloat16", ["avx512_bf16"])
+    score = Ensemble.score
+
+    def broken(self: Ensemble, sequence: str, *around: str) -> np.ndarray:
+        if len(sequence) == 60:
+            raise OSError(errno.ENOSPC, "no space")
+        return score(self, sequence, *around)
+
+    with monkeypatch.context() as other:
+        other.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+        other.setattr(Ensemble, "score", broken)
+        with pytest.raises(MetalayerError, match="finished genes are kept"):
+            base_run(config)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    manifest = base_run(config)
+    assert manifest["kernels"] == ["avx2", "avx512_core"]
+    assert on_disk() == ("float32", manifest["kernels"])
+    assert not list((tmp_path / "out").glob(".base-layer-*/*"))
 
 
 def real_pass(shared: Path, output: Path, flank: int, annotation: Path) -> None:
@@ -435,7 +480,6 @@ def assert_as_stored(shared: Path, output: Path, name: str, genes: set[str] | No
         assert (ours[column] - theirs[column]).abs().max() < 1e-3
 
 
-@pytest.mark.slow
 def test_real_genes_come_back(shared: Path, tmp_path: Path, data_config: Callable[..., DataConfig]) -> None:
     """Flank-80 ensemble over all genes of real chromosome 3 (and 7)."""
     real_pass(shared, tmp_path, 80, shared / "real" / "genome" / "hg19_slices.gff3")
@@ -447,7 +491,6 @@ def test_real_genes_come_back(shared: Path, tmp_path: Path, data_config: Callabl
     assert set(decode(track.tokens)) <= set("ACGTN")
 
 
-@pytest.mark.slow
 def test_real_genes_come_back_with_the_wide_flank(shared: Path, tmp_path: Path) -> None:
     """Flank-10000 ensemble over the smallest genes of either strand; the whole chromosome takes minutes."""
     genes = {"CCK", "KLHL40", "HHATL"}

@@ -30,14 +30,14 @@ from cryptography.x509.oid import NameOID
 from releases import expected, make_bundle, make_champion, make_golden, score_rows
 
 from metalayer.errors import RegistryError
-from metalayer.models.bundle import digest
+from metalayer.models.description import digest
 from metalayer.registry.bento import bento_environment, build_bento, find_bento
 from metalayer.release.folder import RUNTIME, release_digest
 from metalayer.schema import CLASSES
 from metalayer.serving.serve import serve_command
 from tests.servers import free_port, wait_until_ready
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = pytest.mark.integration
 NAME = "metalayer-pwm"
 
 
@@ -123,7 +123,9 @@ def test_a_bento_holds_the_release_the_source_and_pinned_packages(home: Path, be
         "release/model.safetensors",
         "release/release.json",
     }
-    assert {Path(f).suffix for f in files if f.startswith("metalayer/")} == {".py"}
+    page = {f for f in files if f.startswith("metalayer/") and Path(f).suffix != ".py"}
+    assert {str(Path(f).parent) for f in page} == {"metalayer/serving/docs_page"}
+    assert {Path(f).name for f in page} >= {"index.html", "page.js", "swagger-ui-bundle.js", "LICENSE.swagger-ui"}
     packages = yaml.safe_load((root / "bento.yaml").read_text())["image"]["python_requirements"].split("\n")
     assert any(line.startswith("torch==") and "+" not in line for line in packages)
     # mlflow-skinny follows the champion

@@ -148,10 +148,15 @@ def test_a_system_that_tells_nothing_calls_nothing():
 def test_by_paralog_flag(two_genes):
     unknown = planted("U", "+", {"base": {}, "meta": {}}, {}, start=3001)
     report = evaluate([*two_genes, unknown], QUICK)["by_paralog"]
-    assert list(report) == ["1", "0", "-1"]
+    assert list(report) == ["0", "1", "-1"]
     assert [report[flag]["genes"] for flag in report] == [1, 1, 1]
     assert report["1"]["sites"] == {"donor": 1, "acceptor": 1}
-    assert report["1"]["base"] == {"pr_auc_splice": pytest.approx((1 + 2 / 3) / 2), "ap_donor": 0.5, "ap_acceptor": 1.0}
+    false_calls = {f"false_per_mb_at_recall{r}_{name}": 0.0 for r in (90, 95) for name in ("donor", "acceptor")}
+    false_calls |= dict.fromkeys(
+        [name for name in false_calls if name.endswith("donor")], 1e6 / report["1"]["positions"]
+    )
+    expected = {"pr_auc_splice": pytest.approx((1 + 2 / 3) / 2), "ap_donor": 0.5, "ap_acceptor": 1.0}
+    assert report["1"]["base"] == expected | false_calls
     assert report["0"]["meta"]["ap_acceptor"] == 0.5
     assert "meta" not in report["-1"]  # no site: no average precision
 

@@ -1,4 +1,5 @@
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import polars as pl
 import pytest
 
 import metalayer
-from metalayer import cli, doctor
+from metalayer import cli, doctor, extras
 from metalayer.data.windows import encode_windows
 from metalayer.inference import Predictor
 from metalayer.release.contract import validate_columns
@@ -65,19 +66,23 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_doctor_finds_what_is_missing(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["doctor"]) == 0
     assert "metalayer is ready" in capsys.readouterr().out
-    there = doctor.metadata.version
+    there = extras.metadata.version
 
     def version(name: str) -> str:
         if name == "polars":
-            raise doctor.metadata.PackageNotFoundError
+            raise extras.metadata.PackageNotFoundError
         return "0.1" if name == "mlflow" else there(name)
 
-    monkeypatch.setattr(doctor.metadata, "version", version)
+    monkeypatch.setattr(extras.metadata, "version", version)
     assert cli.main(["doctor"]) == 1
     out = capsys.readouterr().out
+    assert "MISSING packages for metalayer score" in out
     assert "polars is not installed" in out
+    assert "absent  packages for python pipelines/run.py, metalayer register, ui: " in out
     assert "mlflow is 0.1, needs >=3.17" in out
-    assert "pip install -c constraints.txt -e '.[pipeline]'" in out
+    assert (
+        "pip install 'metalayer[pipeline]' (in the repository: pip install -c constraints.txt -e '.[pipeline]')" in out
+    )
 
 
 def test_doctor_sees_a_state_folder_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,7 +92,6 @@ def test_doctor_sees_a_state_folder_that_cannot_be_written(monkeypatch: pytest.M
     assert "METALAYER_HOME" in finding.text
 
 
-@pytest.mark.slow
 def test_train_and_score(simulation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "model"
     settings = ["max_epochs=1", "hidden_dim=16", "max_samples=1200", "device=cpu"]
@@ -95,7 +99,11 @@ def test_train_and_score(simulation: Path, tmp_path: Path, capsys: pytest.Captur
     where = ["--data-root", str(simulation), "--base-model", "pwm", "--output-dir", str(out)]
     assert cli.main(["train", *where, "--encoder", "cnn", *overrides]) == 0
     printed = capsys.readouterr().out
-    assert "PR-AUC (splice)" in printed
+    (line,) = re.findall(r"^donor AP +(\S+)  (\S+)$", printed, re.MULTILINE)
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert [float(number) for number in line] == pytest.approx(
+        [metrics["base"]["ap_donor"], metrics["ap_donor"]], abs=1e-4
+    )
     assert f"{out}/model" in printed
     rows = next(iter(artifact_files(simulation)))
     for name in ("scored.tsv", "scored.parquet"):
@@ -124,7 +132,6 @@ def test_train_and_score(simulation: Path, tmp_path: Path, capsys: pytest.Captur
     assert [epoch["epoch"] for epoch in load_checkpoint(out / "last_model.pt")["history"]] == [0, 1, 2]
 
 
-@pytest.mark.slow
 def test_score_refuses(simulation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     rows = next(iter(artifact_files(simulation)))
@@ -170,7 +177,6 @@ def test_train_refuses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.slow
 def test_evaluate(simulation: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = make_bundle(tmp_path / "bundle")
     files = sorted(map(str, simulation.glob("nucleotide_scores/*.parquet")))

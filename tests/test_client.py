@@ -1,7 +1,7 @@
 """The client against a real server of the application on a socket of this machine."""
 
+import contextlib
 import json
-import os
 import random
 import signal
 import subprocess
@@ -25,43 +25,24 @@ from metalayer.client import MetaLayerClient
 from metalayer.errors import ConfigError, ServiceError
 from metalayer.inference import Predictor
 from metalayer.integrity import unsealed, write_json
+from metalayer.release.answer import BASE_COLUMNS, ROW_COLUMNS_WITH_BASE
 from metalayer.release.contract import RequestError
-from metalayer.schema import CLASSES
+from metalayer.schema import BASE_SCORES, CLASSES
 from metalayer.workflows import score
-from tests.servers import free_port
-
-PROGRAM = """
-import sys, time, torch, uvicorn
-from metalayer.serving.app import Serving, create_app
-from metalayer.release.engine import Engine
-from metalayer.serving.settings import ServingSettings
-torch.set_num_threads(1)
-serving = Serving(Engine(sys.argv[1]), ServingSettings.from_environment())
-uvicorn.run(create_app(serving), port=int(sys.argv[2]), log_level="error")
-"""
+from tests.servers import Server, free_port
 
 
-def start(released: Path, port: int = 0, **settings: str) -> tuple[subprocess.Popen, str]:
-    port = port or free_port()
-    root = str(Path(__file__).parents[1])
-    environment = {**os.environ, "PYTHONPATH": root, **{f"METALAYER_SERVE_{k.upper()}": v for k, v in settings.items()}}
-    process = subprocess.Popen([sys.executable, "-c", PROGRAM, str(released), str(port)], env=environment)
-    url, until = f"http://127.0.0.1:{port}", time.monotonic() + 60
-    while time.monotonic() < until:
-        try:
-            httpx.get(f"{url}/v1/model")
-            return process, url
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise AssertionError("no server")
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    """For servers of a test's own."""
+    with contextlib.closing(Server()) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
 def url(released: Path) -> Iterator[str]:
-    process, url = start(released)
-    yield url
-    process.kill()
-    process.wait()
+    with contextlib.closing(Server()) as server:
+        yield server.start(released)
 
 
 def test_rows_and_sequences(url: str, released: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,6 +52,11 @@ def test_rows_and_sequences(url: str, released: Path, tmp_path: Path, capsys: py
             answers = client.score(given)
             assert answers.columns == list(CLASSES)
             assert np.array_equal(answers.to_numpy(), expected(released, rows))
+        both = client.score(rows, base=True)
+        assert both.columns == list(ROW_COLUMNS_WITH_BASE)
+        assert both.select(CLASSES).equals(answers)
+        for name, base in zip(BASE_SCORES, BASE_COLUMNS, strict=True):
+            assert both[base].to_list() == pl.Series([row[name] for row in rows], dtype=pl.Float32).to_list()
         assert client.digest == client.model()["digest"]
         base = np.tile(np.array([0.2, 0.1, 0.7]), (50, 1))
         table = client.score_sequence("ACGTN" * 10, base)
@@ -91,12 +77,12 @@ def test_rows_and_sequences(url: str, released: Path, tmp_path: Path, capsys: py
 
 
 def test_a_server_that_takes_less_gets_parts(
-    released: Path, rows_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    released: Path, server: Server, rows_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     rows = score_rows(300)
     asked = []
     for limit in ({"max_rows": "128"}, {"max_body_bytes": "30000"}):
-        process, url = start(released, **limit)
+        url = server.start(released, **limit)
         try:
             with MetaLayerClient(url) as client:
                 assert client.model()["limits"].items() >= {name: int(value) for name, value in limit.items()}.items()
@@ -113,8 +99,7 @@ def test_a_server_that_takes_less_gets_parts(
             assert cli.main(["score", str(rows_file), "--url", url, "--output", str(output)]) == 0
             assert len(pl.read_parquet(output)) == 900
         finally:
-            process.kill()
-            process.wait()
+            server.kill()
     assert asked[0] == 1 + 3 * 3  # what it takes, and then never too much
     assert asked[1] > 3 * 3
 
@@ -181,8 +166,8 @@ def test_busy_and_broken_servers_are_asked_again(url: str) -> None:
         MetaLayerClient("http://a:b:c")
 
 
-def test_a_server_that_is_full_says_when_to_come_back(released: Path) -> None:
-    process, url = start(released, max_concurrent="1")
+def test_a_server_that_is_full_says_when_to_come_back(released: Path, server: Server) -> None:
+    url = server.start(released, max_concurrent="1")
     rows = score_rows(512) * 8
     try:
         statuses = []
@@ -202,8 +187,7 @@ def test_a_server_that_is_full_says_when_to_come_back(released: Path) -> None:
         with ThreadPoolExecutor(4) as pool:
             answers = list(pool.map(ask, range(4)))
     finally:
-        process.kill()
-        process.wait()
+        server.kill()
     assert all(one.equals(answers[0]) for one in answers)
     assert set(statuses) == {(200, None), (429, "1")}
 
@@ -324,13 +308,12 @@ def test_bad_rows_are_named_by_their_place_in_the_file(
     assert "rows for a server are read from .parquet" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_the_server_restarts_in_between(
-    released: Path, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    released: Path, server: Server, rows_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(score, "_BATCH_ROWS", 64)
     monkeypatch.setenv("METALAYER_API_KEY", "mine")
-    process, url = start(released, api_keys="mine")
+    url = server.start(released, api_keys="mine")
     program = (
         "from metalayer.cli import main; from metalayer.workflows import score; import sys; "
         "score._BATCH_ROWS = 8; sys.exit(main())"
@@ -342,16 +325,14 @@ def test_the_server_restarts_in_between(
     until = time.monotonic() + 60
     while len(list(parts.glob("0*.parquet"))) < 5 and time.monotonic() < until:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    server.kill()
     assert scoring.poll() is None
     time.sleep(1)
-    process, _ = start(released, int(url.rsplit(":", 1)[1]), api_keys="mine")
+    server.start(released, int(url.rsplit(":", 1)[1]), api_keys="mine")
     try:
         assert scoring.wait(90) == 0
         with MetaLayerClient(url, api_key="mine") as client:
             answers = client.score(pl.read_parquet(rows_file).drop("gene_id"))
         assert pl.read_parquet(output).select(CLASSES).equals(answers)
     finally:
-        process.kill()
-        process.wait()
+        server.kill()

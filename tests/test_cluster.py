@@ -1,4 +1,4 @@
-"""On the test bed (`make test-cluster`): manifests, rights, a whole run, one whose training pod is lost, mishaps."""
+"""On the test bed (`make test-cluster`): manifests, rights, a whole run whose training pod is lost, mishaps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,13 +23,13 @@ from pipelines.stack_check import Finding
 from tests import bed
 from tests.bed import NAMESPACE, kubectl, objects, wait_for
 from tests.door import basic, guarded_door
-from tests.test_pipeline import FAILING, PASSING, QUICK, RUN, STEPS, Ended, command
+from tests.test_pipeline import FAILING, QUICK, RUN, STEPS, Ended, command, found
 
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:metalayer-pipeline"
 USER, PASSWORD = "ada", "l0velace-of-the-test"
-MLFLOW_URI = f"http://{bed.MLFLOW}:5000"
+MLFLOW_URI = bed.MLFLOW_URI
 TRAINING = "app.kubernetes.io/name=metalayer-pipeline,step_name=train"
-CUT_EPOCHS = 50
+CUT_EPOCHS = 20
 ON_THE_BED = (sys.executable, str(RUN), "--stack", "kubernetes")
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
@@ -38,22 +37,12 @@ pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """The environment of a run on the bed, with the overlay applied, images pushed, and nothing registered."""
+    """The environment of a run on the bed, with the overlay applied and images pushed."""
     with bed.up() as given, pytest.MonkeyPatch.context() as patch:
-        given |= {
-            "METALAYER_KUBE_CONTEXT": given["KUBE_CONTEXT"],
-            "METALAYER_REGISTRY": given["REGISTRY"],
-            "METALAYER_IMAGE_TAG": bed.TAG,
-            # A folder of its own, since the bed's ZenML outlives its S3: no step comes from the cache of another day.
-            "METALAYER_BUCKET": f"s3://{given['S3_BUCKET']}/{time.strftime('%Y%m%d-%H%M%S')}",
-            "MLFLOW_TRACKING_URI": MLFLOW_URI,
-        }
-        for name, value in given.items():
+        ours = bed.prepared(tmp_path_factory.getbasetemp())
+        for name, value in ours.items():
             patch.setenv(name, value)
-        patch.setenv("METALAYER_HOME", str(tmp_path_factory.mktemp("bed") / "state"))
-        bed.push_images(given["REGISTRY"], "pipeline", "pipeline-gpu")
-        bed.apply(given, tmp_path_factory.mktemp("overlay"))
-        yield given
+        yield given | ours
 
 
 @pytest.fixture
@@ -66,12 +55,6 @@ def untainted(environment: dict[str, str]) -> Iterator[None]:
     """The bed has one node: a run also needs it for its steps without a GPU."""
     with bed.taint(on=False):
         yield
-
-
-@pytest.fixture(scope="module")
-def local_state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of the runs on this machine."""
-    return tmp_path_factory.mktemp("local") / "state"
 
 
 @pytest.mark.usefixtures("environment")
@@ -121,48 +104,23 @@ def test_only_the_gpu_step_goes_where_the_taint_is(stack: stacks.Stack) -> None:
 class TestRuns:
     """In order: each run leaves its registry and its cache to the next."""
 
-    def test_a_run_equals_that_on_this_machine(
-        self, environment: dict[str, str], untainted: None, simulation: Path, local_state: Path
+    def test_a_run_whose_training_pod_is_lost_equals_that_on_this_machine(
+        self, environment: dict[str, str], untainted: None, simulation: Path, tmp_path: Path
     ) -> None:
-        """All steps as Jobs, training on the GPU node; MLflow behind a door whose password stands in no manifest."""
-        settings = command((*QUICK, *PASSING, "train.threads=1"), ("--data-root", str(simulation)))
-        with guarded_door(bed.MLFLOW, 5000, {basic(USER, PASSWORD)}, host="0.0.0.0") as port:
-            host = environment["AWS_ENDPOINT_URL_S3"].rpartition(":")[0]  # as pods call this machine
-            door = {
-                "MLFLOW_TRACKING_URI": f"{host}:{port}",
-                "MLFLOW_TRACKING_USERNAME": USER,
-                "MLFLOW_TRACKING_PASSWORD": PASSWORD,
-            }
-            ended = on_the_bed(["--no-cache", *settings], door)
-        assert ended.code == 0, ended.err
-        assert "alias champion" in ended.out
-        assert re.search(r"^Bento +metalayer-pwm:1-", ended.out, re.MULTILINE)
-        jobs = {job["metadata"]["labels"].get("step_name") for job in objects("jobs", "pipeline=training")}
-        assert jobs >= {*STEPS}
-        for pod in objects("pods", "pipeline=training"):
-            assert pod["spec"]["serviceAccountName"] in ("metalayer-pipeline", "metalayer-gpu-step")
-        (trained,) = [pod for pod in objects("pods", TRAINING) if gpus(pod)]
-        assert trained["spec"]["serviceAccountName"] == "metalayer-gpu-step"
-        assert trained["spec"]["nodeSelector"] == {"accelerator": "nvidia"}
-        everything = kubectl("-n", NAMESPACE, "get", "jobs,pods,configmaps", "-o", "yaml")
-        assert PASSWORD not in everything
-        assert environment["ZENML_STORE_PASSWORD"] not in everything
-        same = here(local_state, settings)
-        assert same.code == 0, same.err
-        assert_same_metrics(MLFLOW_URI, f"sqlite:///{local_state / 'mlflow.db'}")
+        """All steps as Jobs, training on the GPU node; MLflow behind a door whose password stands in no manifest.
 
-    def test_a_run_whose_training_pod_is_deleted_goes_on(
-        self, environment: dict[str, str], untainted: None, simulation: Path, local_state: Path
-    ) -> None:
-        """From the last checkpoint, to the metrics of a run that nothing befell; the gate, asked too much, rejects.
-
-        On 1.20 the Job of a pod that is deleted starts another; later versions fail that Job, and the step starts
-        another one. Both are seen: the pod is deleted, then the Job.
+        Training goes on from the last checkpoint, to the metrics of a run that nothing befell; the gate, asked too
+        much, rejects. On 1.20 the Job of a pod that is deleted starts another; later versions fail that Job, and the
+        step starts another one. Both are seen: the pod is deleted, then the Job.
         """
         changes = (*QUICK, *FAILING, "train.threads=1", f"train.max_epochs={CUT_EPOCHS}", "train.patience=100")
         settings = command(changes, ("--data-root", str(simulation)))
         begun, went_on = rf"epoch [1-9]\d?/{CUT_EPOCHS}: loss", rf"going on after epoch (\d+),.*epoch \d+/{CUT_EPOCHS}"
-        with process_of([*ON_THE_BED, *settings]) as process:
+        with (
+            guarded_door(bed.MLFLOW, 5000, {basic(USER, PASSWORD)}, host="0.0.0.0") as port,
+            process_of([*ON_THE_BED, *settings], behind(port, environment)) as process,
+            process_of(*here(tmp_path / "state", settings)) as same,
+        ):
 
             def training_past(pattern: str, *others: str) -> Any:
                 assert process.poll() is None, process.communicate()[1]
@@ -176,16 +134,27 @@ class TestRuns:
             third = wait_for("another Job goes on", 300, lambda: training_past(went_on, first, second))
             assert third.rpartition("-")[0] != second.rpartition("-")[0]
             told = wait_for("it has trained", 300, lambda: trained_epochs(third))
-            _, errors = process.communicate(timeout=600)
+            out, errors = process.communicate(timeout=600)
+            _, local_errors = same.communicate(timeout=600)
         assert process.returncode == 3, errors
+        assert same.returncode == 3, local_errors
+        assert found(r"^cached +(.+)$", out) == "no step"
         resumed = int(re.search(went_on, told, re.DOTALL)[1])  # type: ignore[index]
         assert resumed > 1
         epochs = [int(epoch) for epoch in re.findall(rf"epoch (\d+)/{CUT_EPOCHS}: loss", told)]
         assert epochs == list(range(resumed + 1, CUT_EPOCHS + 1))
         assert not checkpoints(environment)
-        same = here(local_state, settings)
-        assert same.code == 3, same.err
-        assert_same_metrics(MLFLOW_URI, f"sqlite:///{local_state / 'mlflow.db'}")
+        jobs = {job["metadata"]["labels"].get("step_name") for job in objects("jobs", "pipeline=training")}
+        assert jobs >= {*STEPS}
+        for pod in objects("pods", "pipeline=training"):
+            assert pod["spec"]["serviceAccountName"] in ("metalayer-pipeline", "metalayer-gpu-step")
+        (trained,) = [pod for pod in objects("pods", TRAINING) if gpus(pod)]
+        assert trained["spec"]["serviceAccountName"] == "metalayer-gpu-step"
+        assert trained["spec"]["nodeSelector"] == {"accelerator": "nvidia"}
+        everything = kubectl("-n", NAMESPACE, "get", "jobs,pods,configmaps", "-o", "yaml")
+        assert PASSWORD not in everything
+        assert environment["ZENML_STORE_PASSWORD"] not in everything
+        assert_same_metrics(MLFLOW_URI, f"sqlite:///{tmp_path / 'state' / 'mlflow.db'}")
 
     def test_runs_at_once_share_the_credentials(self, environment: dict[str, str]) -> None:
         """The first to end leaves them to the other."""
@@ -341,19 +310,28 @@ def on_the_bed(arguments: list[str], changes: dict[str, str]) -> Ended:
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-def here(state: Path, arguments: list[str]) -> Ended:
-    """The same run on this machine."""
+def here(state: Path, arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Program and environment of the same run on this machine."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    given = {**plain, "METALAYER_HOME": str(state)}
-    program = [sys.executable, str(RUN), *arguments]
-    done = subprocess.run(program, env=given, capture_output=True, text=True, timeout=600, check=False)
-    return Ended(done.returncode, done.stdout, done.stderr)
+    return [sys.executable, str(RUN), *arguments], {**plain, "METALAYER_HOME": str(state)}
+
+
+def behind(port: int, environment: dict[str, str]) -> dict[str, str]:
+    """The environment of a run whose MLflow is behind a door of this machine, which pods reach by its address."""
+    host = environment["AWS_ENDPOINT_URL_S3"].rpartition(":")[0]
+    return {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": f"{host}:{port}",
+        "MLFLOW_TRACKING_USERNAME": USER,
+        "MLFLOW_TRACKING_PASSWORD": PASSWORD,
+    }
 
 
 @contextmanager
-def process_of(program: list[str]) -> Iterator[subprocess.Popen[str]]:
-    """A process, killed where the test fails before its end."""
-    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+def process_of(program: list[str], environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
+    """A process, killed where the test fails before its end; the environment is this one unless given."""
+    pipe = subprocess.PIPE
+    with subprocess.Popen(program, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
         try:
             yield process
         finally:

@@ -34,6 +34,8 @@ NAMESPACE, DATABASE, NAME = "metalayer-serving-test", "metalayer_serving_test", 
 MLFLOW = "10.96.0.51"
 SERVING = "deployment/metalayer-serving"
 CONNECTIONS, PAUSE_S = 6, 0.1
+BEFORE_S = 3
+"""Load before something befalls the pods, to compare with."""
 ROWS = 8
 """Of each request of the load."""
 KEY = {"authorization": "Bearer k1"}
@@ -191,7 +193,9 @@ def url(promote: Callable[[int], int], tmp_path_factory: pytest.TempPathFactory)
             until(lambda: answers(f"http://{service}/readyz"))  # once kube-proxy knows the pod
             yield f"http://{service}"
         finally:
-            kubectl("delete", "namespace", NAMESPACE, timeout=180)
+            kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+            run("delete", "pods", "--all", "--force", "--grace-period=0")  # nobody waits for what they have in hand
+            kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", timeout=180)
 
 
 def scale(replicas: int) -> None:
@@ -249,7 +253,7 @@ def test_two_replicas_both_answer(url: str) -> None:
     until(lambda: len(pods()) == 2)
     before = {name: rows_answered(pod) for name, pod in pods().items()}
     with load(url):
-        time.sleep(10)
+        time.sleep(BEFORE_S)
     answered = {name: rows_answered(pod) - before[name] for name, pod in pods().items()}
     print(f"\ntwo replicas: rows answered by each {sorted(answered.values())}")
     assert len(answered) == 2
@@ -258,7 +262,7 @@ def test_two_replicas_both_answer(url: str) -> None:
 
 def test_the_champion_moves_under_load(url: str, bundles: list[Path], promote: Callable[[int], int]) -> None:
     with load(url) as loaded:
-        time.sleep(5)
+        time.sleep(BEFORE_S)
         moved = time.monotonic()
         version = promote(1)
         for pod in pods().values():
@@ -274,7 +278,7 @@ def test_the_champion_moves_under_load(url: str, bundles: list[Path], promote: C
 def test_a_rolling_update_fails_no_request(url: str) -> None:
     before = set(pods())
     with load(url) as loaded:
-        time.sleep(10)
+        time.sleep(BEFORE_S)
         begun = time.monotonic()
         run("rollout", "restart", SERVING)
         run("rollout", "status", SERVING, "--timeout=400s", timeout=420)
@@ -294,7 +298,7 @@ def test_a_lost_pod_fails_no_more_than_it_had_in_hand(url: str, how: str) -> Non
     until(lambda: len(pods()) == 2)
     rows = score_rows(50)
     with load(url) as loaded, MetaLayerClient(url, api_key="k1") as patient:
-        time.sleep(10)
+        time.sleep(BEFORE_S)
         asked, over = [], threading.Event()
 
         def ask() -> None:

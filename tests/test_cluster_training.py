@@ -145,6 +145,7 @@ def assert_model_of_one(trained: Path, settings: Path, data: Path, folder: Path)
 # ---- on the test bed
 
 NAMESPACE = "metalayer-training-test"
+EPOCHS = 7
 KILL = """
 import os, signal
 from pathlib import Path
@@ -205,7 +206,7 @@ def test_two_pods_and_one_of_them_lost(
     registry: str, documents: dict[str, dict[str, Any]], simulation: Path, tmp_path: Path
 ) -> None:
     """A process is killed: both pods start again, go on from the checkpoint, and end with the model of one."""
-    folder, settings = tmp_path / "data", SETTINGS.format(epochs=15)
+    folder, settings = tmp_path / "data", SETTINGS.format(epochs=EPOCHS)
     shutil.copytree(simulation, folder)
     subprocess.run(["chmod", "-R", "a+rwX", str(folder)], check=True)
     items = on_the_bed(documents, f"{registry}/metalayer-pipeline:{bed.TAG}", settings, folder)
@@ -220,13 +221,13 @@ def test_two_pods_and_one_of_them_lost(
 
     wait_for("two epochs", 180, lambda: epochs() >= 2)
     kubectl("-n", NAMESPACE, "exec", "metalayer-training-1", "--", "python", "-c", KILL)
-    assert epochs() < 15
+    assert epochs() < EPOCHS
 
     def statuses() -> list[dict[str, Any]]:
         return [pod["status"] for pod in json.loads(kubectl("-n", NAMESPACE, "get", "pods", "-o", "json"))["items"]]
 
     wait_for("the end of both", 300, lambda: {status["phase"] for status in statuses()} == {"Succeeded"})
     assert [status["containerStatuses"][0]["restartCount"] > 0 for status in statuses()] == [True, True]
-    assert epochs() == 15
+    assert epochs() == EPOCHS
     (tmp_path / "train.yaml").write_text(settings)
     assert_model_of_one(trained, tmp_path / "train.yaml", simulation, tmp_path / "one")

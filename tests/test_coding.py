@@ -6,7 +6,8 @@ import torch
 
 from metalayer.data.crops import UNKNOWN
 from metalayer.genome import N_TOKEN, encode
-from metalayer.models.coding import OPEN_BP, WINDOWS, CodingSignals
+from metalayer.models.coding import CodingSignals
+from metalayer.models.constants import CODING_WINDOWS, OPEN_BP
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def by_hand(sequence: str, coding: CodingSignals) -> np.ndarray:
     stops = [i for i in range(size - 2) if sequence[i : i + 3] in ("TAA", "TAG", "TGA")]
     out = np.zeros((6, size))
     for i in range(size):
-        for k, window in enumerate(WINDOWS):
+        for k, window in enumerate(CODING_WINDOWS):
             ending = [value[j] for j in range(i - 5 - window + 1, i - 5 + 1) if j >= 0]
             beginning = [value[j] for j in range(i, i + window) if j < size]
             out[2 * k, i], out[2 * k + 1, i] = 4 * sum(ending) / window, 4 * sum(beginning) / window

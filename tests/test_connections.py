@@ -19,8 +19,9 @@ from releases import score_rows
 
 from metalayer.release.engine import Engine
 from metalayer.serving import bodies, connections
-from metalayer.serving.app import Serving, create_app
+from metalayer.serving.app import create_app
 from metalayer.serving.settings import ServingSettings
+from metalayer.serving.state import Serving
 from tests.servers import KEYS_OF_METRICS, free_port
 
 ONE = json.dumps({"rows": score_rows(1)}).encode()
@@ -286,7 +287,6 @@ def until_idle(server: Running) -> None:
         time.sleep(0.01)
 
 
-@pytest.mark.slow
 def test_refused_requests_leave_nothing(run: Callable[..., Running], caplog: pytest.LogCaptureFixture) -> None:
     """20,000 of them, each with a path, a method or a header of its own; most come before a key is looked at."""
     server, process = run(api_keys="k1"), psutil.Process()

@@ -565,7 +565,6 @@ def real(shared: Path, name: str) -> pl.DataFrame:
     return pl.read_parquet(shared / "real" / "nucleotide_scores" / name, columns=columns).with_columns(text)
 
 
-@pytest.mark.slow
 def test_real_genes_pass(shared: Path) -> None:
     folder = shared / "real" / "nucleotide_scores"
     names = sorted(path.name for path in folder.iterdir() if set(BASE_SCORES) <= set(pl.read_parquet_schema(path)))
@@ -573,7 +572,6 @@ def test_real_genes_pass(shared: Path) -> None:
     assert {name: said(real(shared, name)) for name in names} == dict.fromkeys(names, "")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", ["openspliceai_80_chr3", "spliceai_chr3"])
 def test_real_genes_that_are_spoiled(shared: Path, name: str) -> None:
     frame = real(shared, f"{name}.parquet")

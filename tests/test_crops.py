@@ -177,7 +177,6 @@ def test_exon_states() -> None:
     assert exon_states(np.full(3, NEITHER, np.uint8)).tolist() == [UNKNOWN] * 3
 
 
-@pytest.mark.slow
 def test_a_planted_signal_is_found_and_nothing_where_labels_are_shuffled() -> None:
     found = trainer(max_epochs=30)
     history = found.train()
@@ -216,7 +215,6 @@ def test_six_epochs_equal_three_and_three_bit_for_bit(tmp_path: Path) -> None:
             assert torch.equal(value, last[1][kind][name]), (kind, name)
 
 
-@pytest.mark.slow
 def test_two_processes_train_the_model_of_one(tmp_path: Path) -> None:
     one, two = train_in_one_and_two(
         tmp_path,

@@ -1,43 +1,36 @@
-"""Every block of docs/ runs as it stands, in order, in a folder with base-layer files."""
+"""Every block of docs/ and of the README's own-data part runs unchanged, in order, as a reader would run it.
+
+The shell is a plain bash in an empty home folder and a checkout; Python blocks go, one after the other, to the Python
+that the shell finds, in the folder where the shell then is. A `text` block below a block is what it prints.
+"""
 
 import re
 import shlex
-import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipelines import stacks
+from tests.manifests import K8S, kustomize, pod_specs
+from tests.reader import Reader, run_page
 from tests.test_manifests import SECRETS
 
 ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = ROOT / "docs" / "kubernetes.md"
 """Its blocks need a cluster: what they name is checked, and they are not run."""
-PAGES = sorted(set((ROOT / "docs").glob("*.md")) - {CLUSTER})
+PAGES = sorted(set((ROOT / "docs").glob("*.md")) - {CLUSTER, ROOT / "docs" / "serving.md"})
+"""Without that which begins where `make run` has ended: test_readme.py runs it there."""
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_blocks_run(page: Path, simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tmp_path / "work"
-    shutil.copytree(simulation, folder)
-    monkeypatch.chdir(folder)
-    monkeypatch.setenv("METALAYER_HOME", str(tmp_path / "state"))
-    names: dict[str, object] = {"__name__": "docs"}
-    blocks = re.findall(r"^```(bash|python)\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-    assert blocks
-    for kind, text in blocks:
-        if kind == "python":
-            exec(compile(text, page.name, "exec"), names)
-            continue
-        for line in text.splitlines():
-            program, *arguments = shlex.split(line.replace(" pipelines/run.py ", f" {ROOT}/pipelines/run.py "))
-            command = [str(Path(sys.executable).with_name(program)), *arguments]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-            assert done.returncode == 0, done.stderr
+def test_blocks_run(page: Path, tmp_path: Path) -> None:
+    reader = Reader(tmp_path / "home")
+    try:
+        run_page(reader, page)
+    finally:
+        reader.close()
 
 
 def test_commands_for_a_cluster_are_ones_there_are() -> None:
@@ -50,12 +43,30 @@ def test_commands_for_a_cluster_are_ones_there_are() -> None:
         arguments = shlex.split(line, comments=True)
         parser = commands._parser() if arguments[0] in commands.NAMES else run._parser()
         parser.parse_args(arguments)
-    made = set(re.findall(r"create secret generic (\S+)", text))
+    made = set(re.findall(r"^secret (\S+)", text, re.MULTILINE))
     assert made == set().union(*SECRETS.values()) | {*schedule._SECRETS, schedule._OPTIONAL_SECRET}
     for name in {**stacks.variables("kubernetes"), **stacks.variables("kubeflow")}:
         assert name in text
     for path in re.findall(r"`(k8s/[\w/.-]+)`", text):
         assert (ROOT / path).exists(), path
+
+
+def test_the_road_to_a_cluster_is_bash_and_its_overlay_has_the_images(tmp_path: Path) -> None:
+    text = CLUSTER.read_text("utf-8")
+    road = text[text.index("## From an empty cluster") : text.index("## Who may do what")]
+    blocks = re.findall(r"^```\n(.*?)^```", road, re.MULTILINE | re.DOTALL)
+    done = subprocess.run(["bash", "-n"], input="".join(blocks), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    written = next(block for block in blocks if "kustomization.yaml" in block).partition("\nkubectl")[0]
+    (tmp_path / "k8s").symlink_to(K8S)
+    given = {"METALAYER_REGISTRY": "registry:5000/lab", "METALAYER_IMAGE_TAG": "7", "METALAYER_BUCKET": "s3://b/m"}
+    subprocess.run(["bash", "-e", "-c", written], cwd=tmp_path, env={"PATH": "/usr/bin:/bin", **given}, check=True)
+    documents = kustomize(tmp_path / "cluster")
+    images = {container["image"] for spec in pod_specs(documents).values() for container in spec["containers"]}
+    assert images >= {f"registry:5000/lab/metalayer-{name}:7" for name in ("pipeline", "serving")}
+    assert not [image for image in images if image in ("metalayer-pipeline", "metalayer-serving")]
+    maps = [one["data"] for one in documents if one["kind"] == "ConfigMap"]
+    assert "s3://b/m/mlflow" in [of.get("MLFLOW_ARTIFACTS_DESTINATION") for of in maps]
 
 
 def test_the_arithmetic_of_genomes_follows_from_its_inputs() -> None:

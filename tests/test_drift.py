@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from metalayer.errors import EvaluationError
+from metalayer.evaluation import drift as module
 from metalayer.evaluation.drift import row_drift
 from metalayer.schema import FEATURES
 
@@ -29,7 +30,6 @@ def rows(tmp_path: Path) -> Path:
     return tmp_path / "rows.parquet"
 
 
-@pytest.mark.slow
 @pytest.mark.integration
 def test_only_the_shifted_feature_drifts(rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from evidently.metrics import column_statistics
@@ -39,7 +39,10 @@ def test_only_the_shifted_feature_drifts(rows: Path, tmp_path: Path, monkeypatch
     monkeypatch.setattr(
         column_statistics, "distribution", lambda *given: drawn.append(given[1].data.name) or draw(*given)
     )
+    unseen: list[object] = []
+    monkeypatch.setattr(column_statistics.ValueDriftCalculation, "_render", lambda *given: unseen.append(given) or [])
     drift = row_drift(rows, MANIFEST, tmp_path / "drift.html")
+    assert not unseen  # the page shows the table's own figures
     assert sorted(drawn) == sorted([*FEATURES, "splice_type"])  # once a column
     assert drift["drifted"] == ["gc_fraction"]
     assert drift["rows"] == {"train": 1500, "test": 1500}
@@ -47,7 +50,17 @@ def test_only_the_shifted_feature_drifts(rows: Path, tmp_path: Path, monkeypatch
     # Far on either side of the threshold.
     others = [value for name, value in drift["columns"].items() if name != "gc_fraction"]
     assert max(others) < drift["threshold"] / 2 < drift["threshold"] * 2 < drift["columns"]["gc_fraction"]
-    assert "gc_fraction" in (tmp_path / "drift.html").read_text("utf-8")
+    page = (tmp_path / "drift.html").read_text("utf-8")
+    first = page.partition("<body>")[2].partition("</p>")[0]
+    assert (
+        "1 of 51 columns differ between training and test rows by a PSI (population stability index) above 0.25 "
+        "(gc_fraction)"
+    ) in first
+    assert "reference): 1,500 rows of training genes. Test (its current): 1,500 rows of test genes." in first
+    for name in module._NAMES:
+        assert name not in page
+    for name in module._NAMES.values():  # and what is called otherwise is there
+        assert name in page
 
 
 def test_part_without_rows(rows: Path, tmp_path: Path) -> None:

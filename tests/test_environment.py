@@ -391,3 +391,24 @@ def test_a_database_of_a_later_version(
         done = subprocess.run([sys.executable, str(RUN)], capture_output=True, text=True, check=False)
         assert done.returncode == 2 and "a later version of ZenML" in done.stderr
         assert "Traceback" not in done.stderr
+
+
+def test_waiting_threads_of_our_programs_sleep_unless_the_user_says_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    for given, found in ((None, "passive"), ("active", "active")):
+        monkeypatch.setenv("OMP_WAIT_POLICY", "")  # put back afterwards
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+        if given:
+            monkeypatch.setenv("OMP_WAIT_POLICY", given)
+        environment.enter()
+        assert os.environ["OMP_WAIT_POLICY"] == environment.child()["OMP_WAIT_POLICY"] == found
+
+
+def test_no_program_imports_torch_before_it_says_how_threads_wait() -> None:
+    """OpenMP reads the variable once, where it is loaded."""
+    root = Path(__file__).resolve().parents[1]
+    program = (
+        "import sys; from metalayer import cli, environment; from pipelines import run; "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], cwd=root, check=False).returncode == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from metalayer.models.bundle import save_model
 from metalayer.schema import GENOME_BUILD_KEY
 from metalayer.settings.sections import EvaluateConfig
 from metalayer.workflows.evaluate_scores import evaluate_scores
-from tests.releases import make_bundle
+from tests.releases import make_bundle, rewrite
 
 QUICK = EvaluateConfig(n_bootstrap=100)
 Change = Callable[[pl.DataFrame], pl.DataFrame]
@@ -162,6 +163,39 @@ def test_genes_of_several_builds_are_reported_and_count_once(
     assert report == json.loads((tmp_path / "report.json").read_text())
 
 
+@pytest.mark.parametrize(
+    ("base_model", "chrom", "build", "genes"),
+    [
+        ("openspliceai_80", "2", "GRCh38", 4),
+        ("openspliceai_80", "1", "GRCh38", 0),
+        ("openspliceai_80", "2", "GRCm39", 0),
+        ("cispliceai", "1", "hg19", 4),
+        ("mine", "2", "GRCh38", 0),
+    ],
+)
+def test_genes_of_the_bases_own_training_are_said(
+    frame: pl.DataFrame,
+    bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    base_model: str,
+    chrom: str,
+    build: str,
+    genes: int,
+) -> None:
+    model, file, output = tmp_path / "model", tmp_path / "in.parquet", tmp_path / "report.json"
+    shutil.copytree(bundle, model)
+    rewrite(model / "model.json", base_model=base_model)
+    write(frame.with_columns(chrom=pl.lit(chrom)), file, build)
+    assert cli.main(["evaluate", "--model", str(model), "--scores", str(file), "--output", str(output)]) == 0
+    said, seen = capsys.readouterr().out, json.loads(output.read_text())["seen_by_base"]
+    sentence = f"{genes} of 4 genes are on chromosome {chrom}, on which {base_model}, as published, was trained"
+    assert (sentence in said) == (genes > 0) == (seen is not None)
+    if seen:
+        assert seen["note"].startswith(sentence)
+        assert (len(seen["genes"]), seen["of"], seen["chromosomes"]) == (4, 4, [chrom])
+
+
 def test_listed_errors_stand_where_the_file_has_them(frame: pl.DataFrame, bundle: Path, tmp_path: Path) -> None:
     errors = evaluate_scores(bundle, [write(frame, tmp_path / "a.parquet")], tmp_path / "report.json", QUICK, "cpu")[
         "errors"
@@ -282,7 +316,6 @@ def test_files_that_are_none(bundle: Path, tmp_path: Path, capsys: pytest.Captur
     assert "not a whole Parquet file" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_real_genes(shared: Path, tmp_path: Path) -> None:
     """The base of flank 80 on chromosome 3, beside an untrained model.
 

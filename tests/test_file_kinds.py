@@ -252,7 +252,7 @@ def test_the_folder_that_was_meant(base_layer: Path, tmp_path: Path, data_config
         (models.parent, rf"{models} holds the rows themselves"),
         (base_layer / "genes.tsv", "is a file and not a folder"),
         (tmp_path / "none", "which is not there"),
-        (base_layer / "nucleotide_scores", "which has no folder data/; expected .*analysis_sequences_[*].tsv$"),
+        (base_layer / "nucleotide_scores", r"which has no folder data/; expected .*pwm_<chrom>\.parquet$"),
     ):
         with pytest.raises(ArtifactError, match=message):
             ArtifactLoader(data_config(given)).fingerprint()

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-import pytest
 import torch
 
 from metalayer.core import MetaLayerConfig
@@ -19,8 +18,6 @@ from metalayer.workflows.ablate import ablate
 from metalayer.workflows.search import search_bundle
 from metalayer.workflows.train_genes import train_on_scores
 from tests.test_workflows import Prepared, prepare
-
-pytestmark = pytest.mark.slow
 
 COMMON: dict[str, Any] = {
     "sequence_encoder": "none",

@@ -25,15 +25,15 @@ from metalayer.registry.bento import bento_environment, package_version
 from metalayer.release.engine import Engine
 from metalayer.schema import CLASSES
 from metalayer.serving import follow
-from metalayer.serving.app import Serving
 from metalayer.serving.follow import Follower
 from metalayer.serving.kept import Kept
 from metalayer.serving.metrics import SWAPS
 from metalayer.serving.serve import serve_command
 from metalayer.serving.settings import ServingSettings
+from metalayer.serving.state import Serving
 from tests.servers import free_port, wait_until_ready
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = pytest.mark.integration
 NAME = "metalayer-pwm"
 
 

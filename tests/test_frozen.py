@@ -240,7 +240,6 @@ def test_states_that_do_not_fit_the_disk_or_float16(tmp_path: Path, monkeypatch:
         store.missing([state_key(b"a"), state_key(b"b")])
 
 
-@pytest.mark.slow
 def test_two_processes_share_the_work_and_train_the_model_of_one(tmp_path: Path) -> None:
     checkpoints.hyenadna(tmp_path / "checkpoint")
     one, two = train_in_one_and_two(

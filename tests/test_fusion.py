@@ -16,8 +16,9 @@ from metalayer.genome import N_TOKEN, Gene
 from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import load_model, save_model
+from metalayer.models.constants import ATTENTION_REACH_BP
 from metalayer.models.encoders import ENCODERS
-from metalayer.models.fusion import FUSIONS, REACH_BP
+from metalayer.models.fusion import FUSIONS
 from metalayer.models.meta import recalibrate
 from metalayer.schema import FEATURES
 from metalayer.settings.encoders import FUSION_NAMES, KINDS
@@ -175,7 +176,7 @@ def changes(model: MetaSpliceModel, rows: Rows, offset: int) -> bool:
 @torch.inference_mode()
 def test_cross_attention_sees_its_neighbourhood_and_no_further(rows: Rows) -> None:
     concat, attention = (randomised(build(fusion, options=SHALLOW)) for fusion in ("concat", "cross_attention"))
-    assert (concat.radius_bp, attention.radius_bp) == (2, REACH_BP + 2)
+    assert (concat.radius_bp, attention.radius_bp) == (2, ATTENTION_REACH_BP + 2)
     for side in (-1, 1):
         assert changes(concat, rows, 2 * side)
         assert not changes(concat, rows, 3 * side)
@@ -185,7 +186,7 @@ def test_cross_attention_sees_its_neighbourhood_and_no_further(rows: Rows) -> No
 
 def test_cross_attention_knows_which_offset_a_base_has() -> None:
     model = randomised(build("cross_attention", options=SHALLOW))
-    around = torch.randn(1, 2 * REACH_BP + 1, 16)
+    around = torch.randn(1, 2 * ATTENTION_REACH_BP + 1, 16)
     scores, letters = torch.randn(1, 32), torch.randn(1, 16)
     with torch.inference_mode():
         answer, mirrored = (model.fusion(scores, letters, given) for given in (around, around.flip(1)))

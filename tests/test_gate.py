@@ -123,6 +123,29 @@ def test_the_primary_report_decides():
     assert not failed(evaluation | {"primary": "rows"})
 
 
+def seen(left_out, unseen=("1", "3")):
+    return good() | {"seen_by_base": {"note": "7 of 9 genes", "unseen_chroms": list(unseen), "left_out": left_out}}
+
+
+def test_test_genes_that_the_base_was_trained_on_are_left_out_or_fail():
+    rule = "held_out_of_base"
+    assert failed(seen(left_out=True)) == {}
+    assert decide(seen(left_out=True), GateConfig()).reasons[0].text == "test genes: 7 of 9 genes; these are left out"
+    assert failed(seen(left_out=False)) == {
+        rule: "test genes: 7 of 9 genes; test on chromosomes that are new to the base: 1, 3 (split.test_chroms)"
+    }
+    text = failed(seen(left_out=False, unseen=()))[rule]
+    assert "no human chromosome is new to the base" in text
+    assert text.endswith("or accept this with gate.allow_seen_by_base=true")
+    accepted = decide(seen(left_out=False), GateConfig(allow_seen_by_base=True))
+    assert accepted.promoted
+    reason = accepted.reasons[0]
+    assert (reason.rule, reason.text) == (
+        rule,
+        "test genes: 7 of 9 genes; they count all the same (gate.allow_seen_by_base)",
+    )
+
+
 def test_a_gain_may_be_waived_and_is_still_listed():
     evaluation = changed("positions.difference.pr_auc_splice.low", -0.5)
     decision = decide(evaluation, GateConfig(require_better_than_base=False))

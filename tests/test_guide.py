@@ -20,8 +20,6 @@ import torch
 from metalayer import MetaLayerConfig
 from metalayer.errors import ArtifactError, ConfigError
 
-pytestmark = pytest.mark.slow
-
 BASE = Path("data/mane/GRCh38/openspliceai_eval/meta_models")
 
 

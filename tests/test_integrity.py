@@ -31,7 +31,8 @@ from metalayer.evaluation.metrics import GeneScores
 from metalayer.files import sha256
 from metalayer.genome import Gene, Interval
 from metalayer.models import MetaSpliceModel
-from metalayer.models.bundle import content_of, digest, load_model, save_model
+from metalayer.models.bundle import load_model, save_model
+from metalayer.models.description import content_of, digest
 from metalayer.release.engine import Engine
 from metalayer.release.folder import check_release, read_facts, seal
 from metalayer.serving.kept import Kept
@@ -266,7 +267,7 @@ def a_gene_of_a_pass(_: Callable[[str], Any], folder: Path, name: str) -> Stored
     base_run._keep(folder / name, scores)
 
     def read() -> str:
-        found = base_run._read_kept(folder / name, 30)
+        found = base_run._read_kept(folder / name, (30, 3))
         if found is None:  # it is scored again, with a warning
             raise MetalayerError(name)
         return text(found)

@@ -14,9 +14,9 @@ from releases import make_bundle, make_champion, make_golden
 
 from metalayer.errors import InputError, ModelError, RegistryError
 from metalayer.registry import download, versions
-from metalayer.serving.app import Serving
 from metalayer.serving.follow import GONE, NO_CHAMPION, REFUSED, UNREACHABLE, Follower
 from metalayer.serving.kept import Kept, kept_models
+from metalayer.serving.state import Serving
 from tests.fakes import fake_server
 
 NAME = "metalayer-pwm"

@@ -30,7 +30,6 @@ def contents(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256(path) for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.mark.slow
 def test_a_base_layer_pass(simulation: Path, tmp_path: Path) -> None:
     out, log, moments = tmp_path / "out", tmp_path / "log", random.Random(1)
     genome = simulation / "genome"
@@ -46,17 +45,16 @@ def test_a_base_layer_pass(simulation: Path, tmp_path: Path) -> None:
     assert contents(out) == contents(tmp_path / "whole")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tsv", "parquet"])
 def test_scoring(tmp_path: Path, kind: str) -> None:
     """No row of a run that was killed is in the scores of the next one."""
     model, rows, moments = make_bundle(tmp_path / "model"), tmp_path / "rows.parquet", random.Random(kind)
-    pl.concat([pl.DataFrame(rows_to_score(1000))] * 4).write_parquet(rows)
+    pl.concat([pl.DataFrame(rows_to_score(1000))] * 12).write_parquet(rows)
     whole, output, log = tmp_path / f"whole.{kind}", tmp_path / "out" / f"scores.{kind}", tmp_path / "log"
-    assert score_rows(rows, model, whole) == 4000
+    assert score_rows(rows, model, whole) == 12000
     command = [*METALAYER, "score", str(rows), "--model", str(model), "--output", str(output)]
     for _ in range(2):
-        killed = containers.kill_while_publishing(command, output.parent, moments.uniform(0, 1), log)
+        killed = containers.kill_while_publishing(command, output.parent, moments.uniform(0, 0.3), log)
         assert killed.returncode, "it had ended: give it more rows"
         assert list(output.parent.glob(".*"))
     assert containers.started(command, log).wait(120) == 0, log.read_text()
@@ -64,7 +62,6 @@ def test_scoring(tmp_path: Path, kind: str) -> None:
     assert output.read_bytes() == whole.read_bytes()
 
 
-@pytest.mark.slow
 @pytest.mark.integration
 def test_packaging_and_serving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pod's folder outlives its containers: one that was killed while it packaged the champion starts again."""

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -250,13 +251,15 @@ def metrics(uri: str, run: str) -> dict[str, float]:
 @pytest.mark.integration
 @pytest.mark.slow
 def test_executed_as_on_this_machine(kubeflow: Kubeflow, simulation: Path, tmp_path: Path) -> None:
-    with fake_server() as server:
+    settings = command((*QUICK, *PASSING), ("--data-root", str(simulation)))
+    with fake_server() as server, ThreadPoolExecutor(1) as beside:
+        same = beside.submit(execute, tmp_path / "state", [str(RUN), *settings])
         fake = FakeKubeflow(server, kubeflow)
         done = kubeflow.run(simulation, KF_PIPELINES_ENDPOINT=server.url)
+        local = same.result()
     assert done.code == 0, done.err + fake.log.read_text()
     (submitted,) = [body for key, body in server.asked if key == "POST /apis/v2beta1/runs"]
     assert submitted["experiment_id"] == "e"
-    local = execute(tmp_path / "state", [str(RUN), *command((*QUICK, *PASSING), ("--data-root", str(simulation)))])
     assert local.code == 0, local.err
     assert "gate: promoted" in done.out
     judged = [ended.out[ended.out.index("22 held-out") :].partition("\nmodel  ")[0] for ended in (done, local)]

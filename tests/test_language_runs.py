@@ -81,7 +81,6 @@ def test_the_preset_trains_on_score_files(simulation: Path, tmp_path: Path) -> N
     assert (info["model"]["sequence_encoder"], info["trained_on"]) == ("hyenadna", "genes")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["hyenadna", "huggingface"])
 def test_the_pipelines_steps_end_in_a_release_that_answers(simulation: Path, tmp_path: Path, kind: str) -> None:
     place = tmp_path / "checkpoint"

@@ -55,7 +55,6 @@ def test_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.slow
 def test_two_processes_end_as_one(simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = command((*QUICK, *PASSING, "model.dropout=0"), ("--data-root", str(simulation)))
     found = []
@@ -74,7 +73,6 @@ def test_two_processes_end_as_one(simulation: Path, tmp_path: Path, monkeypatch:
     assert found[1] == pytest.approx(found[0], abs=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("two")
 def test_a_failure_is_that_of_the_process(prepared: Prepared, tmp_path: Path) -> None:
     given = (prepared.rows, prepared.tracks, prepared.manifest)
@@ -87,7 +85,6 @@ def test_a_failure_is_that_of_the_process(prepared: Prepared, tmp_path: Path) ->
     assert not (tmp_path / "model").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["this", "a process"])
 def test_none_outlives_the_others(
     victim: str, simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,7 @@ from metalayer.registry import lease, line, promotion
 from metalayer.registry.line import Line
 from tests.servers import mlflow_server
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = pytest.mark.integration
 NAME = "metalayer-pwm"
 VERSIONS = 6
 ROUNDS = 8

@@ -42,6 +42,15 @@ def precision_at_recall(positive, score, percent):
     raise AssertionError
 
 
+def false_per_million(positive, score, percent):
+    """False calls at the same score."""
+    for threshold in sorted(set(score.tolist()), reverse=True):
+        called = score >= threshold
+        if Fraction(int(positive[called].sum()), int(positive.sum())) >= Fraction(percent, 100):
+            return 1e6 * (called & ~positive).sum() / len(score)
+    raise AssertionError
+
+
 def expected_ece(site, p):
     bins = np.minimum((np.round(p, 6) * 15).astype(int), 14)
     return sum(abs(p[bins == b].sum() - site[bins == b].sum()) for b in range(15)) / len(p)
@@ -60,6 +69,7 @@ def brute_force(genes, system, top_k_values):
         out[f"topk_{name}"] = top_k(true, score, true.sum())
         for percent in (90, 95):
             out[f"precision_at_recall{percent}_{name}"] = precision_at_recall(true, score, percent)
+            out[f"false_per_mb_at_recall{percent}_{name}"] = false_per_million(true, score, percent)
         for k in top_k_values:
             out[f"top{k}_acc_{name}"] = top_k(true, score, k)
     out["ap_splice"] = (out["ap_donor"] + out["ap_acceptor"]) / 2

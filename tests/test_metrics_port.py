@@ -79,7 +79,6 @@ def is_worker(process: psutil.Process) -> bool:
 
 
 @pytest.mark.integration
-@pytest.mark.slow
 def test_two_workers_are_counted_on_one_port_whatever_becomes_of_them(bento: str, home: Path) -> None:
     port, log = free_port(), home / "two.log"
     given = {"workers": "2", "metrics_port": str(port), "metrics_key": "m", "drain_s": "0"}
@@ -139,7 +138,6 @@ def test_two_workers_are_counted_on_one_port_whatever_becomes_of_them(bento: str
 
 
 @pytest.mark.integration
-@pytest.mark.slow
 def test_a_port_that_is_taken_ends_the_server_with_its_name(bento: str, home: Path) -> None:
     """Also where BentoML is started without `metalayer serve`, which looks first."""
     log = home / "taken.log"

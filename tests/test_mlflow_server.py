@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from metalayer.errors import ConfigError, RegistryError
-from metalayer.registry import line, registration, versions
+from metalayer.registry import line, listing, registration, versions
 from metalayer.serving.champion import followed_bento
+from tests import forked
 from tests.door import basic, bearer, guarded_door
 from tests.releases import make_champion, make_golden
 from tests.servers import mlflow_server
@@ -36,7 +35,6 @@ def guarded(server: int) -> Iterator[int]:
 
 
 @pytest.mark.integration
-@pytest.mark.slow
 def test_runs_with_a_server(server: int, guarded: int, simulation: Path, tmp_path: Path) -> None:
     state = tmp_path / "state"
     plain = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
@@ -49,8 +47,7 @@ def test_runs_with_a_server(server: int, guarded: int, simulation: Path, tmp_pat
         uri = f"http://127.0.0.1:{port}"
         environment = {**plain, "METALAYER_HOME": str(state), "MLFLOW_TRACKING_URI": uri, **given}
         arguments = command((*QUICK, *FAILING), ("--data-root", str(simulation)))
-        program = [sys.executable, str(RUN), *arguments]
-        done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=300, check=False)
+        done = forked.run([str(RUN), *arguments], environment, tmp_path)
         assert done.returncode == 3, done.stderr
         assert f"metalayer-pwm version {number}, alias challenger" in done.stdout
         assert not (state / "mlflow.db").exists()
@@ -60,14 +57,57 @@ def test_runs_with_a_server(server: int, guarded: int, simulation: Path, tmp_pat
             assert TOKEN.encode() not in content, path
             assert PASSWORD.encode() not in content, path
     refused = {**plain, "METALAYER_HOME": str(state), "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{guarded}"}
-    done = subprocess.run(program, env=refused, capture_output=True, text=True, timeout=300, check=False)
+    done = forked.run([str(RUN), *arguments], refused, tmp_path)
     assert done.returncode == 1
     assert "401" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.integration
-@pytest.mark.slow
+def test_what_is_listed_past_mlflow_is_what_mlflow_lists(
+    server: int, guarded: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    for name in os.environ:
+        if name.startswith("MLFLOW_"):
+            monkeypatch.delenv(name)
+    uri, door = (f"http://127.0.0.1:{port}" for port in (server, guarded))
+    client = mlflow.MlflowClient(uri, uri)
+    for name in ("metalayer-listed", "metalayer-it's", "other"):
+        client.create_registered_model(name)
+        for number in range(3):
+            client.create_model_version(name, "s3://nowhere/m", tags={"digest": f"d{number}", "text": 'a"b'})
+    client.set_registered_model_alias("metalayer-listed", "champion", 2)
+    client.set_registered_model_alias("metalayer-listed", "best", 2)
+    found = versions.all_versions(uri)
+    assert len([one for one in found if one.name == "metalayer-listed"]) == 3
+    with monkeypatch.context() as without:
+        without.setattr(listing, "read", lambda *_: None)
+        assert versions.all_versions(uri) == found
+
+    def listed(address: str) -> set[tuple[str, int]] | None:
+        read = listing.read(address, versions.NAME_PREFIX)
+        return None if read is None else {(one.name, int(one.version)) for one in read}
+
+    whole = listed(uri)
+    assert whole is not None
+    assert {name for name, _ in whole} >= {"metalayer-listed", "metalayer-it's"}
+    pages = listing._pages
+    monkeypatch.setattr(listing, "_pages", lambda *a: pages(*a[:3], {**a[3], "max_results": 2}))
+    assert listed(uri) == whole
+    assert listed(door) is None  # refused: MLflow says so
+    log_in(monkeypatch, USER, PASSWORD)
+    assert listed(door) == whole
+    for name in ("USERNAME", "PASSWORD"):
+        monkeypatch.delenv(f"MLFLOW_TRACKING_{name}")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", TOKEN)
+    assert listed(f"{door}/") == whole
+    monkeypatch.setenv("MLFLOW_TRACKING_AUTH", "a-plugin")
+    assert listed(door) is None
+
+
+@pytest.mark.integration
 def test_a_server_of_the_model_may_only_read(tmp_path: Path, released: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """MLflow asks who they are, as in `k8s/base/mlflow.yaml` and docs/kubernetes.md: runs write, serving reads."""
     from mlflow.server import get_app_client

@@ -62,6 +62,32 @@ CASES: list[tuple[str, Any, dict[str, Any], str, dict[str, Any]]] = [
     ("gate.min_gain", 0.01, {"gate": {"require_better_than_base": False}}, "require_better_than_base", ROWS),
 ]
 
+STACK: dict[str, Any] = {"head": "stack", "training_unit": "genes"}
+BESIDE_A_STACK: dict[str, Any] = {
+    "sequence_encoder": "cnn",
+    "sequence_encoder_config": {"num_filters": 8},
+    "score_encoder": True,
+    "track_encoder": "stages",
+    "track_encoder_config": {"channels": 8},
+    "hidden_dim": 64,
+    "dropout": 0.2,
+    "fusion": "gated",
+    "track_dropout": 0.2,
+    "context_bp": 9001,
+    "exon_loss": 1.0,
+    "warmup_fraction": 0.1,
+    "early_stopping_metric": "loss",
+    "learning_rate": 0.01,
+    "max_epochs": 3,
+    "patience": 3,
+    "weight_decay": 0.1,
+    "crop_bp": 4096,
+    "batch_crops": 4,
+    "easy_share": 0.5,
+    "weight_average": 0.9,
+    "augment_tracks": True,
+}
+
 
 def with_setting(sections: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
     section, name = key.split(".")
@@ -98,8 +124,28 @@ def test_a_setting_that_cannot_act_is_refused_and_one_that_acts_is_not(
 
 
 def test_every_need_has_a_case() -> None:
-    cases = {key for key, *_ in CASES}
-    assert {setting for need in NEEDS for setting in need.settings} <= cases
+    cases = {key.split(".")[1] for key, *_ in CASES} | {"head", *BESIDE_A_STACK}
+    assert {setting.split(".")[1] for need in NEEDS for setting in need.settings} <= cases
+
+
+@pytest.mark.parametrize(("name", "value"), BESIDE_A_STACK.items())
+def test_a_setting_of_networks_beside_a_stack_alone(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name}: given .*no effect with head stack"):
+        MetaLayerConfig(**STACK, **{name: value})
+
+
+def test_a_stack_is_of_whole_genes_and_of_no_pipeline() -> None:
+    config = MetaLayerConfig(**STACK)
+    assert MetaLayerConfig(**config.model_dump()) == config
+    with pytest.raises(ConfigError, match="head: given 'stack'; no effect with training_unit rows"):
+        MetaLayerConfig(head="stack")
+    with pytest.raises(
+        ConfigError, match=r"model.head: given 'stack'; no effect in a pipeline.*metalayer train --scores"
+    ):
+        RunConfig.from_dict({"model": {"head": "stack"}, **GENES})
+    assert MetaLayerConfig(base_model=["a", "b"]).base_model == "a+b"
+    with pytest.raises(ConfigError, match=r"data.base_model: given a, b; a pipeline reads one base model"):
+        RunConfig.from_dict({"data": {"base_model": ["a", "b"]}})
 
 
 def test_they_are_told_with_all_other_mistakes() -> None:
@@ -219,9 +265,11 @@ def test_a_search_space_is_judged_with_the_rest() -> None:
 
 
 def test_parts_of_a_network_that_do_not_fit_are_found_before_the_first_step(tmp_path: Path) -> None:
-    from pipelines import run
+    from pipelines import configuration, run
 
     genes = ("train.training_unit=genes", "model.track_encoder=stages", "model.context_bp=100")
     asked = [part for setting in genes for part in ("--set", setting)]
+    options = run._parser().parse_args(asked)
+    config = configuration.read(options, tmp_path).config
     with pytest.raises(ConfigError, match=r"context_bp: given 100; the track encoder reads"):
-        run._config(run._parser().parse_args(asked), tmp_path)
+        run._check(config, options)

@@ -12,14 +12,15 @@ from metalayer.errors import ModelError
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import ROW_CHUNK
 from metalayer.models import MetaSpliceModel
-from metalayer.models.bundle import digest, save_model
+from metalayer.models.bundle import save_model
+from metalayer.models.description import digest
 from metalayer.registry.bento import build_bento, find_bento
 from metalayer.release import onnx
 from metalayer.release.contract import validate_columns
 from metalayer.release.engine import Engine
 from metalayer.release.folder import ONNX
 from metalayer.release.onnx import OnnxRows
-from tests import checkpoints
+from tests import checkpoints, releases
 from tests.releases import expected, make_bundle, make_golden, make_release, score_rows
 from tests.test_models import perturbed
 
@@ -103,6 +104,8 @@ def test_another_answer_than_torchs_fails_the_package(tmp_path: Path, monkeypatc
         return calibrate(self, given * 1.1 if torch.compiler.is_exporting() else given, way)
 
     monkeypatch.setattr(MetaSpliceModel, "calibrate", slightly_off)
+    monkeypatch.setattr(onnx, "_export", releases._export)
+    monkeypatch.setattr(releases, "_graphs", {})  # not the graph of another test
     with pytest.raises(ModelError, match=r"differ by .* from torch's, allowed is 1e-05; the model is not packaged"):
         build_bento(bundle, golden, name="metalayer-pwm", version=1, facts={}, registered="d" * 64)
     assert find_bento("metalayer-pwm", 1, "d" * 64) is None

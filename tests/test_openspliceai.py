@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,10 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.plain_spliceai import PlainSpliceAI
+from benchmarks.plain_spliceai import PlainSpliceAI, Skip
 from metalayer.base import load_base_model
-from metalayer.base.openspliceai import Network
+from metalayer.base.dilated import Convolution, Network, _convolve, _interleaved
+from metalayer.base.openspliceai import load_openspliceai, read_state_dict
 from metalayer.errors import ConfigError, InputError, ModelError
 from metalayer.genome import decode, encode
 
@@ -45,6 +47,82 @@ def test_it_equals_the_plain_network(tmp_path: Path, flank: int) -> None:
     assert np.abs(model.score_tokens(tokens, block=97) - expected).max() < 1e-5
     missing = model.score(text[half:-half], upstream=text[half - 10 : half])
     assert np.array_equal(missing, model.score(text[half:-half], "N" * half + text[half - 10 : half], "N"))
+
+
+@pytest.mark.parametrize("flank", [80, 2000])
+def test_blocks_do_not_change_scores(tmp_path: Path, flank: int) -> None:
+    """Of one letter, of less and of more than a convolution reads, or of the whole sequence."""
+    member(tmp_path, flank, 1)
+    model = load_openspliceai(tmp_path, device="cpu")
+    tokens = np.random.default_rng(0).integers(0, 5, 450 + flank).astype(np.uint8)
+    whole = model.score_tokens(tokens)
+    assert whole.shape == (450, 3)
+    for block in (1, 7, 100, 449, 450):
+        assert np.abs(model.score_tokens(tokens, block) - whole).max() < 1e-6
+
+
+@pytest.mark.parametrize(("length", "width", "dilation"), [(40, 11, 1), (143, 11, 4), (1025, 41, 25), (1001, 41, 25)])
+def test_interleaved_copies_are_the_same_convolution(length: int, width: int, dilation: int) -> None:
+    torch.manual_seed(0)
+    weight = torch.randn(32, 32, 1, width).contiguous(memory_format=torch.channels_last)
+    convolution = Convolution(weight, torch.randn(32))
+    x = torch.randn(length, 32)
+    expected = torch.conv1d(x.double().T[None], weight[:, :, 0].double(), convolution.bias.double(), dilation=dilation)
+    for way in (_convolve, _interleaved):
+        found = way(x, convolution, dilation)
+        assert found.shape == (length - (width - 1) * dilation, 32)
+        assert (found - expected[0].T).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("taps", [(), (2, 7)])
+def test_a_head_of_several_convolutions_that_reads_inner_units(tmp_path: Path, taps: tuple[int, ...]) -> None:
+    """With plain rectifiers, against all of it computed one by one."""
+    plain = member(tmp_path, 400, 1)
+    weights = read_state_dict(tmp_path / "model_400nt_rs1.pt", 400)
+    torch.manual_seed(2)
+    width = 32 + (32 * len(taps) + 4 if taps else 0)
+    heads = [torch.nn.Conv1d(width, 8, 1), torch.nn.Conv1d(8, 2, 1)]
+    given = replace(weights, last=tuple(Convolution(c.weight.data, c.bias.data) for c in heads), taps=taps)
+    tokens = torch.from_numpy(np.random.default_rng(0).integers(0, 5, 800))
+    letters = torch.eye(5, 4)[tokens].T.unsqueeze(0)
+    with torch.inference_mode():
+        x = plain.initial_conv(letters)
+        skip, tapped, unit = plain.initial_skip.conv(x), [letters], 0
+        for layer in plain.residual_units:
+            if isinstance(layer, Skip):
+                skip = skip + layer.conv(x)
+                continue
+            x = layer(x)
+            if unit in taps:
+                tapped.insert(0, x)
+            unit += 1
+        read = torch.cat([skip, *tapped], dim=1) if taps else skip
+        expected = torch.softmax(heads[1](torch.relu(heads[0](read))), dim=1)[0, :, 200:-200]
+        assert (Network(given, "cpu")(tokens, 150) - expected).abs().max() < 1e-5
+
+
+def test_precision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bfloat16 is chosen, and refused, by what the CPU has; it moves scores a little, in every size of block alike."""
+    member(tmp_path, 400, 1)
+    tokens = np.random.default_rng(0).integers(0, 5, 700).astype(np.uint8)
+    exact = load_openspliceai(tmp_path, device="cpu")
+    assert exact.precision == "float32"
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert load_openspliceai(tmp_path, device="cpu", precision="auto").precision == "float32"
+    with pytest.raises(ConfigError, match=r"'bfloat16' is not available on cpu here: it takes a CPU with AMX"):
+        load_openspliceai(tmp_path, device="cpu", precision="bfloat16")
+    with pytest.raises(ConfigError, match=r"precision 'half' is unknown; there are float32, bfloat16 and auto"):
+        load_openspliceai(tmp_path, device="cpu", precision="half")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    found = load_base_model("openspliceai", weights=tmp_path, device="cpu", precision="auto")
+    assert (found.precision, found.kernels) == ("bfloat16", "avx512_bf16")
+    scores = found.score_tokens(tokens)
+    assert 1e-6 < np.abs(scores - exact.score_tokens(tokens)).max() < 0.02
+    assert np.abs(found.score_tokens(tokens, 37) - scores).max() < 1e-6
+    assert np.abs(scores.sum(axis=1) - 1).max() < 1e-5
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: True)
+    assert load_openspliceai(tmp_path, device="cpu", precision="bfloat16").kernels == "amx_bf16"
 
 
 @pytest.mark.parametrize("flank", [80, pytest.param(10000, marks=pytest.mark.slow)])
@@ -169,5 +247,5 @@ def test_a_device_without_float64(tmp_path: Path) -> None:
     with NoDoubles():
         with pytest.raises(TypeError, match="float64"):
             torch.ones(1, device="meta").double()
-        network = Network(tmp_path / "model_80nt_rs1.pt", 80, "meta")
-        assert network(torch.empty(1, 4, 580, device="meta")).shape == (1, 3, 500)
+        network = Network(read_state_dict(tmp_path / "model_80nt_rs1.pt", 80), "meta")
+        assert network(torch.empty(580, dtype=torch.long, device="meta"), 200).shape == (3, 500)

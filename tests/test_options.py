@@ -16,7 +16,8 @@ import pytest
 from metalayer import MetaLayerConfig, cli, yaml12
 from metalayer.errors import ConfigError, MetalayerError
 from metalayer.models import MetaSpliceModel
-from metalayer.models.bundle import DESCRIPTION, load_model, read_description, save_model
+from metalayer.models.bundle import load_model, save_model
+from metalayer.models.description import DESCRIPTION, read_description
 from metalayer.settings.encoders import KINDS, CnnOptions, Options, StageOptions, needs, read_options
 from metalayer.settings.network import ModelConfig, Network
 from metalayer.settings.run import RunConfig

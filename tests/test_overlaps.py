@@ -109,6 +109,7 @@ def test_the_report_counts_and_lists_them() -> None:
     ]
     assert found["list"][0]["base"] == pytest.approx(float(genes[0].scores["base"][69][:2].sum()))
     assert report["positions"] == 149
+    assert (report["by_gene"]["genes"], report["by_gene"]["counted_elsewhere"]) == (2, 0)
     # Errors are placed where they are, also behind positions that do not count.
     for error in itertools.chain(report["errors"]["fixed"]["list"], report["errors"]["made"]["list"]):
         gene = {one.gene_id: one for one in genes}[error["gene_id"]]
@@ -143,8 +144,8 @@ def store(tmp_path: Path) -> TrackStore:
 
 
 def test_training_ignores_them(store: TrackStore) -> None:
-    assert store.contradicted("ONE").tolist() == [69, 89]
-    assert store.contradicted("TWO").tolist() == [19, 39]
+    assert store.read("ONE").ignored.tolist() == [69, 89]
+    assert store.read("TWO").ignored.tolist() == [19, 39]
     genes = GeneArrays.read(store, ["ONE", "TWO"])
     assert genes.weights is not None
     assert np.flatnonzero(genes.weights == 0).tolist() == [69, 89, 119, 139]

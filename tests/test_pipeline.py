@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from metalayer.release.contract import parse_rows
+from metalayer.schema import ERROR_COLUMNS
 from metalayer.settings.run import RunConfig
+from tests import forked
 
 ROOT = Path(__file__).resolve().parents[1]
 RUN = ROOT / "pipelines" / "run.py"
@@ -46,7 +48,7 @@ with tracking.service(shared) as client:
 print(left.name, Client().get_pipeline_run(left.id).status.value, *statuses)
 """
 """Ends what was left of a run that was killed, also in an MLflow that several state folders share."""
-STEPS = (*CACHED.split(", "), "evaluate", "gate", "register", "report", "package", "promote")
+STEPS = (*CACHED.split(", "), "evaluate", "gate", "register", "package", "report", "promote")
 
 
 @dataclass(frozen=True)
@@ -62,10 +64,19 @@ Runner = Callable[..., Ended]
 
 
 def command(settings: tuple[str, ...], arguments: tuple[str, ...]) -> list[str]:
+    """With the demo's settings, whatever the data."""
+    if "--config" not in arguments:
+        arguments = ("--config", str(CONFIGS / "demo.yaml"), *arguments)
     return [*arguments, *(part for setting in settings for part in ("--set", setting))]
 
 
 def execute(state: Path, program: list[str]) -> Ended:
+    done = forked.run(program, {**os.environ, "METALAYER_HOME": str(state)}, state.parent)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+def execute_in_new_process(state: Path, program: list[str]) -> Ended:
+    """By a process that has imported nothing, for messages that come before it imports much."""
     environment = {**os.environ, "METALAYER_HOME": str(state)}
     done = subprocess.run(
         [sys.executable, *program],
@@ -73,7 +84,7 @@ def execute(state: Path, program: list[str]) -> Ended:
         cwd=state.parent,
         capture_output=True,
         text=True,
-        timeout=900,
+        timeout=120,
         check=False,
     )
     return Ended(done.returncode, done.stdout, done.stderr)
@@ -132,7 +143,6 @@ def found(pattern: str, text: str) -> str:
 
 
 @pytest.mark.integration
-@pytest.mark.slow
 class TestRuns:
     """In order: each run leaves its state to the next."""
 
@@ -150,6 +160,8 @@ class TestRuns:
         report = state.parent / found(r"^report +(\S+)$", first.out)
         assert "<html" in report.read_text("utf-8")
         assert report.with_name("drift.html").is_file()
+        errors = report.with_name("errors.tsv").read_text("utf-8").splitlines()
+        assert errors[0].split("\t") == list(ERROR_COLUMNS)
         assert not (state / "work").exists()
 
     def test_another_project_is_left_alone(self, first: Ended, state: Path) -> None:
@@ -207,6 +219,14 @@ class TestRuns:
         assert "PR-AUC splice" in logged.data.tags["reasons"]
         assert logged.data.params["train.seed"] == "42"
         assert {"meta_pr_auc_splice", "base_ap_donor", "train_loss"} <= logged.data.metrics.keys()
+        assert {"meta/pr_auc_splice", "base/ap_donor", "training/loss"} <= logged.data.metrics.keys()
+        inputs = {one.dataset.name: one.dataset.digest for one in logged.inputs.dataset_inputs}
+        assert data_hash.startswith(inputs["pwm, training files"])
+        assert logged.data.tags["test_set"].startswith(inputs["pwm, test genes"])
+        kept = {one.path for one in client.list_artifacts(logged.info.run_id)}
+        assert {"report.html", "config.yaml", "plots"} <= kept
+        assert "Gate: promoted" in logged.data.tags["mlflow.note.content"]
+        assert "Gate: promoted" in version.description
         facts = zenml_facts(state)
         assert facts["data_hash"] == data_hash
         assert facts["git_commit"] == version.tags["git_commit"]
@@ -234,11 +254,33 @@ class TestRuns:
         assert_champion_again(second, state)
         assert re.search(r"not (shown to be )?not worse than the champion|champion \(version 1\)", second.out)
 
-    def test_no_cache(self, first: Ended, run: Runner, state: Path) -> None:
-        again = run(*PASSING, arguments=("--no-cache",))
+    def test_failure_in_a_step_and_no_cache(self, first: Ended, state: Path, simulation: Path) -> None:
+        """What was trained before is not lost by it, also where the cache does not answer for the training."""
+        assert not checkpoints(state)  # runs that have finished leave none
+        program = (
+            "import sys; sys.path.insert(0, sys.argv[1])\n"
+            "from pipelines import environment, run; environment.prepare()\n"
+            "from metalayer.workflows import evaluate\n"
+            "def broken(*_): raise OSError(28, 'No space left on device')\n"
+            "evaluate.evaluate_bundle = broken\n"
+            "sys.exit(run.main(sys.argv[2:]))\n"
+        )
+        arguments = command((*QUICK, *PASSING), ("--data-root", str(simulation), "--no-cache"))
+        failed = execute(state, ["-P", "-c", program, str(ROOT), *arguments])
+        assert failed.code == 1, failed.err
+        last = failed.err.splitlines()[-4:]
+        assert last[0] == "failed  step evaluate"
+        assert last[1].startswith("cause   No space left on device; free some space on the disk")
+        log = state.parent / last[2].split()[1]
+        assert "Traceback" in log.read_text("utf-8")
+        assert last[3] == "exit status 1: failure"
+        assert "Traceback" not in failed.err
+        again = execute(state, [str(RUN), *arguments])
         assert again.code == 0, again.err
+        assert "going on after epoch 2," in again.err
         assert found(r"^cached +(.+)$", again.out) == "no step"
         assert_champion_again(again, state)
+        assert not checkpoints(state)
 
     def test_rejected(self, first: Ended, run: Runner, state: Path) -> None:
         before = champion_version(state)
@@ -279,31 +321,6 @@ class TestRuns:
         assert "Change split.test_chroms" in last[1]
         assert last[3] == "exit status 2: bad input or configuration"
         assert "Traceback" not in failed.err
-
-    def test_failure_in_a_step(self, first: Ended, state: Path, simulation: Path) -> None:
-        """What was trained before is not lost by it, also where the cache does not answer for the training."""
-        assert not checkpoints(state)  # runs that have finished leave none
-        program = (
-            "import sys; sys.path.insert(0, sys.argv[1])\n"
-            "from pipelines import environment, run; environment.prepare()\n"
-            "from metalayer.workflows import evaluate\n"
-            "def broken(*_): raise OSError(28, 'No space left on device')\n"
-            "evaluate.evaluate_bundle = broken\n"
-            "sys.exit(run.main(sys.argv[2:]))\n"
-        )
-        arguments = command((*QUICK, "train.seed=1"), ("--data-root", str(simulation)))
-        failed = execute(state, ["-P", "-c", program, str(ROOT), *arguments])
-        assert failed.code == 1, failed.err
-        last = failed.err.splitlines()[-4:]
-        assert last[0] == "failed  step evaluate"
-        assert last[1].startswith("cause   No space left on device; free some space on the disk")
-        log = state.parent / last[2].split()[1]
-        assert "Traceback" in log.read_text("utf-8")
-        assert last[3] == "exit status 1: failure"
-        assert "Traceback" not in failed.err
-        again = execute(state, [str(RUN), *arguments, "--no-cache"])
-        assert "going on after epoch 2," in again.err
-        assert not checkpoints(state)
 
     def test_a_killed_search_goes_on(self, first: Ended, state: Path, simulation: Path) -> None:
         settings = ("search.n_trials=3", "search.space={learning_rate: [0.001, 0.0001]}")
@@ -406,11 +423,11 @@ def zenml_facts(state: Path) -> dict[str, object]:
             r"did you mean 'max_epochs'\?\n.*gate.margin: given 7",
         ),
         (["--config", "absent.yaml"], "configuration file absent.yaml: No such file"),
-        (["--data-root", "absent"], "absent, which is not there; expected"),
+        (["--data-root", "absent"], "given absent, which is not there; give a folder"),
     ],
 )
 def test_bad_input_is_told_before_zenml_is_imported(tmp_path: Path, arguments: list[str], message: str) -> None:
-    ended = execute(tmp_path / "state", [str(RUN), *arguments])
+    ended = execute_in_new_process(tmp_path / "state", [str(RUN), *arguments])
     assert ended.code == 2
     assert re.search(message, ended.err)
     assert ended.err.splitlines()[-1] == "exit status 2: bad input or configuration"

@@ -9,7 +9,7 @@ import pytest
 
 from metalayer import provenance, schema
 from metalayer.errors import SchemaError
-from metalayer.models.bundle import read_description
+from metalayer.models.description import read_description
 from metalayer.provenance import COMPUTING, code_hash, meaning_hash, source_hash
 from metalayer.schema import FEATURE_SCHEMA, formulas
 from tests.releases import make_bundle

@@ -1,6 +1,5 @@
 """The README is true: its commands run, and the demo prints the table that stands there."""
 
-import os
 import re
 import shlex
 import subprocess
@@ -10,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.reader import Reader, run_page
 from tests.servers import free_port, wait_until_ready
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,18 +46,18 @@ def test_paths_exist() -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.slow
 def test_the_demo_prints_the_table_and_the_promoted_model_answers(tmp_path: Path) -> None:
-    state = tmp_path / ".metalayer"
-    environment = {**os.environ, "METALAYER_HOME": str(state)}
-    run = [sys.executable, str(ROOT / "pipelines" / "run.py"), "--stack", "local"]
-    ended = subprocess.run(run, env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=900, check=False)
-    assert ended.returncode == 0, ended.stderr
-    expected, printed = table_lines(README), table_lines(ended.stdout)
-    assert len(expected) == 6
-    for metric, numbers in expected.items():
-        assert printed[metric] == pytest.approx(numbers, abs=0.02), metric
-    serve_and_query(tmp_path, environment, state)
+    reader = Reader(tmp_path / "home")
+    try:
+        printed = table_lines(reader.run("bash", ".venv/bin/python pipelines/run.py --stack local"))
+        expected = table_lines(README)
+        assert len(expected) == 6
+        for metric, numbers in expected.items():
+            assert printed[metric] == pytest.approx(numbers, abs=0.02), metric
+        serve_and_query(reader.checkout, reader.environment, reader.checkout / ".metalayer")
+        run_page(reader, ROOT / "docs" / "serving.md")
+    finally:
+        reader.close()
 
 
 def serve_and_query(folder: Path, environment: dict[str, str], state: Path) -> None:
@@ -94,15 +94,12 @@ def check_golden(state: Path, url: str) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.slow
 def test_commands_for_own_data_run(tmp_path: Path) -> None:
-    """The simulate, run and doctor lines, from a copy of nothing but the repository's commands."""
-    environment = {**os.environ, "METALAYER_HOME": str(tmp_path / "state")}
-    binaries = Path(sys.executable).parent
-    lines = [command for command in COMMANDS if command.startswith(".venv/bin/")]
-    assert len(lines) == 3
-    for line in lines:
-        words = shlex.split(line.replace("pipelines/run.py", str(ROOT / "pipelines" / "run.py")))
-        words[0] = str(binaries / Path(words[0]).name)
-        ended = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
-        assert ended.returncode in ((0, 3) if "run.py" in line else (0,)), ended.stdout + ended.stderr
+    """The simulate, init, run and doctor lines as they stand, in a plain shell."""
+    (block,) = [text for kind, text in BLOCKS if kind == "bash" and text.startswith(".venv/bin/")]
+    reader = Reader(tmp_path / "home")
+    try:
+        printed = reader.run("bash", block)
+    finally:
+        reader.close()
+    assert "gate: promoted" in printed

@@ -1,3 +1,4 @@
+import importlib.util
 import json
 import os
 import subprocess
@@ -13,13 +14,14 @@ import pytest
 from releases import expected, make_bundle, make_champion, make_golden, rewrite, score_rows
 
 from metalayer import cli
-from metalayer.errors import InputError, ModelError, RegistryError
+from metalayer.errors import ConfigError, InputError, ModelError, RegistryError
 from metalayer.integrity import unsealed, write_json
-from metalayer.models.bundle import content_of, digest
+from metalayer.models.description import content_of, digest
 from metalayer.registry import bento, line
 from metalayer.release import folder as folder_module
+from metalayer.release.answer import BASE_COLUMNS, ROW_COLUMNS_WITH_BASE
 from metalayer.release.folder import RUNTIME, not_installed, read_facts, release_digest, runtime
-from metalayer.schema import CLASSES
+from metalayer.schema import BASE_SCORES, CLASSES
 from metalayer.serving import champion
 from tests import checkpoints
 from tests.servers import free_port, wait_until_ready
@@ -100,6 +102,7 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
         loaded = mlflow.pyfunc.load_model(f"models:/{NAME}@champion")
         answers = loaded.predict(frame)
         middle = loaded.predict(frame.drop(columns="index"))
+        both = loaded.predict(frame, params={"base": True})
         example = loaded.input_example
         with pytest.raises(Exception, match="5 mistakes"):
             loaded.predict(frame.assign(donor_score=2.0))
@@ -108,6 +111,9 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     assert list(answers.columns) == list(CLASSES)
     assert np.array_equal(answers.to_numpy().astype(np.float32), expected(bundle, rows))
     assert not np.array_equal(middle.to_numpy(), answers.to_numpy())
+    assert list(both.columns) == list(ROW_COLUMNS_WITH_BASE)
+    assert both[list(CLASSES)].equals(answers)
+    assert both[list(BASE_COLUMNS)].to_numpy() == pytest.approx(frame[list(BASE_SCORES)].to_numpy(), abs=1e-7)
     assert len(example) == 3
     signature = loaded.metadata.signature
     assert signature.inputs.input_names()[0] == "sequence"
@@ -151,7 +157,6 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     assert list((home / "elsewhere").iterdir()) == []
 
 
-@pytest.mark.slow
 def test_the_champions_own_model_again_is_known_by_its_content(home: Path, model: tuple[Path, Path]) -> None:
     from metalayer.registry import registration
 
@@ -168,7 +173,6 @@ def test_the_champions_own_model_again_is_known_by_its_content(home: Path, model
     assert registration.champion_again(again, "pwm") is None  # it was champion, and no longer is
 
 
-@pytest.mark.slow
 def test_registries_may_share_a_store_of_bentos(
     home: Path, model: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,8 +276,11 @@ def test_a_service_that_is_not_there(home: Path, model: tuple[Path, Path], monke
 def test_a_registry_in_a_file_needs_all_of_mlflow(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from metalayer.registry import tracking
 
-    monkeypatch.setattr(tracking, "_DATABASE_ERRORS", ())  # as where mlflow-skinny alone is installed
-    with pytest.raises(RegistryError, match=r"mlflow-skinny is here; name an MLflow server in MLFLOW_TRACKING_URI"):
+    find = importlib.util.find_spec  # as where mlflow-skinny alone is installed
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *more: None if name == "sqlalchemy" else find(name, *more)
+    )
+    with pytest.raises(ConfigError, match=r"mlflow-skinny is here; name an MLflow server in MLFLOW_TRACKING_URI"):
         tracking.ensure_experiment()
 
 
@@ -286,7 +293,6 @@ def test_a_damaged_bundle_is_not_registered(home: Path, model: tuple[Path, Path]
         registration.register(bundle, golden, base_model="pwm", promoted=True)
 
 
-@pytest.mark.slow
 def test_the_champion_moves_by_hand_and_back(
     home: Path, model: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -354,7 +360,6 @@ def test_the_champion_moves_by_hand_and_back(
     assert facts["git_commit"] == "c0ffee"
 
 
-@pytest.mark.slow
 def test_serve_answers_with_the_promoted_version_and_follows_a_rollback(
     home: Path, model: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:

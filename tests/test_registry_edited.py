@@ -10,7 +10,7 @@ import pytest
 
 from metalayer import cli
 from metalayer.errors import InputError, ModelError, RegistryError
-from metalayer.registry import evidence, line, promotion, tracking, versions
+from metalayer.registry import evidence, line, listing, promotion, tracking, versions
 from metalayer.registry.line import Line
 from metalayer.registry.versions import ModelVersion
 from metalayer.serving import champion
@@ -131,7 +131,7 @@ def test_where_no_earlier_champion_answers_there_is_none_and_the_next_takes_the_
 
 
 def test_other_peoples_names_neither_hide_ours_nor_stop_a_command(
-    client: mlflow.MlflowClient, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    client: mlflow.MlflowClient, uri: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """More than a page of them, quotes in some, versions of other software in others."""
     before = said(capsys, "registry", "list")
@@ -141,9 +141,32 @@ def test_other_peoples_names_neither_hide_ours_nor_stop_a_command(
     for search in ("search_registered_models", "search_model_versions"):  # pages of two, for a server full of names
         whole = getattr(mlflow.MlflowClient, search)
         monkeypatch.setattr(mlflow.MlflowClient, search, partialmethod(whole, max_results=2))
+    client.set_registered_model_alias(NAME, "challenger", 3)
+    client.set_registered_model_alias(NAME, "best", 3)
+    client.delete_model_version("metalayer-aaa1", "1")
+    read = versions.all_versions()
+    assert [(one.version, one.aliases) for one in read] == [(1, ()), (2, ()), (3, ("best", "challenger", "champion"))]
+    with monkeypatch.context() as without:
+        without.setattr(listing, "read", lambda *_: None)
+        assert versions.all_versions() == read
+        client.delete_registered_model_alias(NAME, "challenger")
+        client.delete_registered_model_alias(NAME, "best")
+        assert said(capsys, "registry", "list") == before
     assert said(capsys, "registry", "list") == before
-    assert [version.version for version in versions.all_versions()] == [1, 2, 3]
+    listed = listing.read(uri, versions.NAME_PREFIX) or []
+    assert sorted((one.name, one.version) for one in listed if not one.tags) == sorted(
+        [("metalayer-it's", "1"), ('metalayer-a"b', "1"), ("metalayer-a'b\"c", "1")]
+        + [(f"metalayer-aaa{n}", "1") for n in (0, 2, 3)]
+    )
     assert "version 2 is the champion" in said(capsys, "registry", "rollback")
+
+
+def test_a_file_that_only_mlflow_can_read_is_left_to_it(tmp_path: Path) -> None:
+    (tmp_path / "other.db").write_bytes(b"no database")
+    assert listing.read(f"sqlite:///{tmp_path}/other.db", "metalayer-") is None
+    (tmp_path / "empty.db").touch()
+    assert listing.read(f"sqlite:///{tmp_path}/empty.db", "metalayer-") is None
+    assert listing.read("postgresql://127.0.0.1/mlflow", "metalayer-") is None
 
 
 def test_a_deleted_experiment_is_named_with_what_restores_it(client: mlflow.MlflowClient, uri: str) -> None:

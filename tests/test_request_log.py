@@ -21,7 +21,7 @@ from metalayer.files import publish_file
 from metalayer.schema import CLASSES, ROW_SCORES
 from metalayer.serving import request_log
 from metalayer.serving.request_log import KEY_FILE, Answered, RequestLog
-from tests.test_client import start
+from tests.servers import Server
 
 
 def answered(n: int = 3, request_id: str = "r1", letters: str = "ACGTGCNNac") -> Answered:
@@ -173,9 +173,9 @@ def test_a_part_that_cannot_be_written_is_counted_and_the_next_one_is(tmp_path: 
         RequestLog(tmp_path / "file", lambda *_: None)
 
 
-@pytest.mark.slow
 def test_every_answer_of_a_server_is_in_its_log(released: Path, tmp_path: Path) -> None:
-    process, url = start(released, log_dir=str(tmp_path / "log"), log_every_s="3600")
+    server = Server()
+    url = server.start(released, log_dir=str(tmp_path / "log"), log_every_s="3600")
     rows = score_rows(50)
     with httpx.Client(base_url=url, timeout=60) as client:
         for number in range(20):
@@ -184,8 +184,8 @@ def test_every_answer_of_a_server_is_in_its_log(released: Path, tmp_path: Path) 
         assert client.post("/v1/score", json={"rows": [{}]}).status_code == 422  # not answered, not logged
         assert client.post("/v1/score_sequence", json={"sequence": "ACGT" * 50}).status_code == 200
     assert list((tmp_path / "log").glob("requests-*")) == []
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) in (0, -signal.SIGTERM)
+    assert server.kill(signal.SIGTERM) in (0, -signal.SIGTERM)
+    server.close()
     table = read(tmp_path / "log")
     assert len(table) == 1001
     of_rows = table.filter(pl.col("request_id").str.contains("^r[0-9]+$"))

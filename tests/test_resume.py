@@ -282,7 +282,6 @@ def test_plot_history_needs_a_history(tmp_path: Path) -> None:
         trainer(tmp_path).plot_history()
 
 
-@pytest.mark.slow
 def test_two_processes_train_the_model_of_one(tmp_path: Path) -> None:
     one, two = train_in_one_and_two(
         tmp_path,

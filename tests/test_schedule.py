@@ -20,6 +20,7 @@ from metalayer.errors import ConfigError
 from metalayer.settings.run import RunConfig
 from pipelines import commands, schedule, stacks
 from pipelines.cluster import ClusterError
+from tests import forked
 from tests.fakes import FakeServer
 from tests.manifests import K8S, VERSIONS, assert_restricted, kustomize, validate
 from tests.test_pipeline import CONFIGS, FAILING, QUICK, ROOT, RUN, command
@@ -272,11 +273,14 @@ def test_scheduled_from_the_command_line(api: FakeServer, tmp_path: Path) -> Non
 
 def schedule_it(*more: str) -> int:
     """As the command line does, in this process."""
+    from pipelines import configuration
     from pipelines import run as program
 
     options = program._parser().parse_args([*AT_TIMES, *more])
     state = Path(os.environ["METALAYER_HOME"])
-    return program._schedule(program._config(options, state), options, state)
+    settings = configuration.read(options, state)
+    program._check(settings.config, options)
+    return program._schedule(settings, options, state)
 
 
 def test_says_that_it_renews(api: FakeServer, run: schedule.ScheduledRun, capsys: pytest.CaptureFixture[str]) -> None:
@@ -311,6 +315,7 @@ from types import SimpleNamespace
 
 sys.path.insert(0, {root!r})
 from pipelines import environment, run
+from pipelines.configuration import DEMO
 
 environment.prepare()
 os.environ["ZENML_CUSTOM_SOURCE_ROOT"] = os.path.dirname(__file__)
@@ -318,8 +323,8 @@ from zenml import pipeline, step
 
 from metalayer.settings.run import RunConfig
 
-GIVEN = RunConfig.load(run.DEMO, [], None)
-OTHER = RunConfig.load(run.DEMO, ["train.max_epochs=3"], None)
+GIVEN = RunConfig.load(DEMO, [], None)
+OTHER = RunConfig.load(DEMO, ["train.max_epochs=3"], None)
 
 
 def stack(name, longest_s=3600):
@@ -358,7 +363,6 @@ if __name__ == "__main__":
 
 
 @pytest.mark.integration
-@pytest.mark.slow
 def test_a_run_under_way_counts_for_a_time(tmp_path: Path) -> None:
     """Asked in a run, and after its end: of its data, settings and code, on this machine, of others, long after."""
     program = tmp_path / "program.py"
@@ -376,7 +380,6 @@ def test_a_run_under_way_counts_for_a_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.slow
 def test_runs_where_data_have_changed_and_never_past_the_gate(simulation: Path, tmp_path: Path) -> None:
     from metalayer.registry import versions
 
@@ -386,15 +389,7 @@ def test_runs_where_data_have_changed_and_never_past_the_gate(simulation: Path, 
 
     def start() -> subprocess.CompletedProcess[str]:
         arguments = command((*QUICK, *FAILING), ("--data-root", str(data), "--if-changed"))
-        environment = {**os.environ, "METALAYER_HOME": str(state)}
-        return subprocess.run(
-            [sys.executable, str(RUN), *arguments],
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        return forked.run([str(RUN), *arguments], {**os.environ, "METALAYER_HOME": str(state)}, tmp_path)
 
     first = start()
     assert first.returncode == 3, first.stderr

@@ -372,14 +372,14 @@ class TestModel:
         assert named_model(ScoreConfig(), "pwm") is named_model(ScoreConfig(model=3), "pwm") is None
         with pytest.raises(InputError, match="recalibrates 'pwm', but the scores are of 'openspliceai'"):
             named_model(ScoreConfig(model=model), "openspliceai")
-        with pytest.raises(MetalayerError, match=r"model.json: No such file"):
+        with pytest.raises(InputError, match=r"a folder without a model; a model directory holds model.json"):
             named_model(ScoreConfig(model=tmp_path), "pwm")
-        with pytest.raises(ConfigError, match=r"score.model: given .*absent, which is no folder"):
+        with pytest.raises(InputError, match=r"score.model: given .*absent, which is no folder"):
             named_model(ScoreConfig(model=tmp_path / "absent"), "pwm")
 
     def test_no_champion(self, tmp_path: Path) -> None:
         uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
         with pytest.raises(InputError, match="metalayer-pwm has no champion to score with"):
-            registered_model(ScoreConfig(), "pwm", uri, tmp_path)
+            registered_model(ScoreConfig(), "pwm", uri)
         with pytest.raises(InputError, match="metalayer-pwm has no version 7; there are: none"):
-            registered_model(ScoreConfig(model=7), "pwm", uri, tmp_path)
+            registered_model(ScoreConfig(model=7), "pwm", uri)

@@ -14,11 +14,11 @@ import pytest
 
 from metalayer.data.scored import ScoredGenome
 from metalayer.files import sha256
-from metalayer.models.bundle import digest
+from metalayer.models.description import digest
 from metalayer.settings.sections import DataConfig
 from metalayer.workflows.score_genome import merge_shards, plan_shards, score_shard
 from tests.releases import make_bundle, make_golden
-from tests.test_pipeline import ROOT, RUN, Ended, execute, found
+from tests.test_pipeline import ROOT, RUN, Ended, execute, execute_in_new_process, found
 
 SHARDS = 4
 STEPS = [f"score_shard_{number}" for number in range(1, SHARDS + 1)]
@@ -58,7 +58,6 @@ def unsharded(simulation: Path, model: Path, folder: Path) -> Path:
 
 
 @pytest.mark.integration
-@pytest.mark.slow
 class TestRuns:
     """In order: each run leaves its state to the next."""
 
@@ -184,7 +183,7 @@ class TestRuns:
 def test_mistakes_are_told_before_zenml_is_imported(
     simulation: Path, tmp_path: Path, settings: list[str], message: str
 ) -> None:
-    ended = run(tmp_path, simulation, *settings)
+    ended = execute_in_new_process(tmp_path / "state", [str(RUN), *arguments(simulation, *settings)])
     assert ended.code == 2
     assert message in ended.err
     assert not (tmp_path / "state" / "zenml").exists()
@@ -197,7 +196,7 @@ def test_a_model_of_another_base_model_is_refused(simulation: Path, work: Path, 
     for path in (simulation / "nucleotide_scores").iterdir():
         (scores / path.name.replace("pwm_", "spliceai_")).symlink_to(path)
     settings = ("data.base_model=spliceai", f"score.model={work / 'model'}")
-    ended = execute(tmp_path / "state", [str(RUN), *arguments(tmp_path, *settings)])
+    ended = execute_in_new_process(tmp_path / "state", [str(RUN), *arguments(tmp_path, *settings)])
     assert ended.code == 2
     assert "recalibrates 'pwm', but the scores are of 'spliceai'" in ended.err
     assert not (tmp_path / "state" / "zenml").exists()

@@ -73,7 +73,6 @@ def test_resume_goes_on_and_a_new_search_starts_anew(tmp_path: Path) -> None:
     assert len(search(tmp_path, n_trials=1)[1]) == 1
 
 
-@pytest.mark.slow
 def test_a_killed_search_comes_to_the_same_end(tmp_path: Path) -> None:
     """No trial is trained twice, and the rest are those that it would have come to: past the ten drawn at random."""
     space, n = {"learning_rate": (1e-4, 1e-2), "dropout": (0.0, 0.3)}, 12

@@ -31,7 +31,7 @@ from metalayer.serving.serve import serve_command
 from tests.damaged import ARROW, JSON, ONE, damaged_bodies, stream
 from tests.servers import free_port, wait_until_ready
 
-pytestmark = [pytest.mark.integration, pytest.mark.slow]
+pytestmark = pytest.mark.integration
 TESTS = Path(__file__).parent
 DEADLINE_S, CONCURRENT = 4, 12
 

@@ -13,13 +13,14 @@ from releases import expected, make_bundle, reseal, score_rows
 
 from metalayer.errors import ModelError
 from metalayer.integrity import sealed
-from metalayer.models.bundle import digest
+from metalayer.models.description import digest
 from metalayer.release.contract import Rows
 from metalayer.release.engine import Engine
 from metalayer.release.folder import MADE_WITH, made_with, release_digest
 from metalayer.schema import CLASSES
-from metalayer.serving.app import Serving, create_app
+from metalayer.serving.app import create_app
 from metalayer.serving.settings import ServingSettings
+from metalayer.serving.state import Serving
 
 HEADERS = ("x-model-name", "x-model-version", "x-model-digest", "x-request-id")
 
@@ -103,7 +104,7 @@ JSON_TYPE = {"content-type": "application/json"}
     ("method", "path", "options", "status", "text"),
     [
         ("GET", "/nothing", {}, 404, "no /nothing"),
-        ("GET", "/", {}, 404, "POST /v1/score"),
+        ("GET", "/v1", {}, 404, "POST /v1/score"),
         ("GET", "/v1/score", {}, 405, "allowed: POST"),
         ("POST", "/v1/model", {}, 405, "GET"),
         ("POST", "/v1/score", {"content": b"{", "headers": JSON_TYPE}, 422, "not JSON"),

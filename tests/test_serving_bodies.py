@@ -22,13 +22,15 @@ from releases import score_rows
 from metalayer.base.pwm import PwmModel
 from metalayer.errors import ConfigError
 from metalayer.inference import Predictor
+from metalayer.release.answer import ROW_COLUMNS_WITH_BASE, SEQUENCE_COLUMNS
 from metalayer.release.contract import Limits, RequestError
-from metalayer.release.engine import SEQUENCE_COLUMNS, Engine
+from metalayer.release.engine import Engine
 from metalayer.schema import BASE_SCORES, CLASSES
 from metalayer.serving import arrow
-from metalayer.serving.app import Serving, create_app
+from metalayer.serving.app import create_app
 from metalayer.serving.media import decode
 from metalayer.serving.settings import ServingSettings
+from metalayer.serving.state import Serving
 from tests.damaged import ARROW, END, JSON, ONE, REFUSED, flipped, stream, typed_streams
 
 SEQUENCE = "".join(random.Random(3).choices("ACGT", k=9000))  # more than one block
@@ -74,6 +76,22 @@ def test_arrow_and_json_are_answered_alike(post, kind: Callable, compression: st
     asked = post(json.dumps({"rows": rows}), accept=f"{JSON};q=0.5, {ARROW}")
     assert asked.headers["content-type"] == ARROW
     assert np.array_equal(values(asked), plain)
+
+
+def test_base_scores_beside_meta_scores_where_they_are_asked_for(post) -> None:
+    rows = score_rows(40)
+    body, path = json.dumps({"rows": rows}), "/v1/score?base=true"
+    given = np.array([[row[name] for name in BASE_SCORES] for row in rows], dtype=np.float32)
+    meta = values(post(body))
+    for answer in (post(body, path), post(body, path, accept=ARROW)):
+        assert np.array_equal(values(answer, ROW_COLUMNS_WITH_BASE), np.concatenate([meta, given], axis=1))
+    for plain in ("/v1/score", "/v1/score?base=false", "/v1/score?other=true"):
+        assert post(body, plain).content == post(body).content
+    for wrong in ("yes", "", "True"):
+        refused = post(body, f"/v1/score?base={wrong}")
+        assert refused.status_code == 422
+        (detail,) = refused.json()["details"]
+        assert detail == {"row": None, "field": "base", "given": wrong, "allowed": "true or false"}
 
 
 @pytest.mark.parametrize("coding", ["gzip", "zstd"])
@@ -367,7 +385,6 @@ def test_openapi_says_what_is_there(engine: Engine, post) -> None:
     assert page.headers["content-type"].startswith("text/html")
     for path in ("/v1/score", "/v1/score_sequence", "/v1/model", "/metrics", "/readyz"):
         assert path in described["paths"]
-        assert path in page.text
     assert "/v1/score_variants" not in described["paths"]
     unknown = asyncio.run(get("/v1/score_variants"))
     assert unknown.status_code == 404

@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +135,20 @@ def test_a_chromosome_with_a_gene_without_place_is_not_divided(tmp_path: Path) -
         assert manifest["checks"]["genes_without_place"] == 1
     with pytest.raises(SplitError, match="lacks 1 genes"):
         make_split(rows, genes, SplitConfig(by="gene"))
+
+
+def test_genes_of_the_bases_own_training_are_marked_by_part(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows, genes = write(tmp_path, plain(5, "1") + plain(20, "2") + plain(20, "X"))
+    with caplog.at_level(logging.WARNING):
+        manifest = make_split(rows, genes, SplitConfig(), "openspliceai_80", "GRCh38")
+    assert manifest["seen_by_base"]["test"] is None
+    for part in ("train", "valid"):
+        assert manifest["seen_by_base"][part]["genes"] == manifest[part]["genes"]
+    (said,) = caplog.messages
+    assert said.startswith(
+        "training genes: 34 of 34 genes are on chromosomes 2, X, on which openspliceai_80, as published"
+    )
+    assert said.endswith("human chromosomes that are new to the base: 1, 3, 5, 7, 9")
+    unknown = make_split(rows, genes, SplitConfig(), "openspliceai_80")
+    assert unknown["seen_by_base"] == dict.fromkeys(("train", "valid", "test"))
+    assert {**manifest, "seen_by_base": None} == {**unknown, "seen_by_base": None}

@@ -22,6 +22,7 @@ from metalayer.errors import ConfigError, MetalayerError
 from metalayer.settings.sections import ScoreConfig
 from pipelines import stack_check, stacks
 from pipelines.stack_check import Finding
+from tests import forked
 from tests.fakes import FakeServer, fake_server
 from tests.manifests import VERSIONS, assert_restricted, validate
 
@@ -200,7 +201,6 @@ for name, changes in (
 
 
 @pytest.mark.integration
-@pytest.mark.slow
 def test_applied_twice_changes_nothing(tmp_path: Path) -> None:
     environment = {
         **os.environ,
@@ -267,7 +267,6 @@ print("FOUND" + json.dumps(found))
 
 
 @pytest.mark.integration
-@pytest.mark.slow
 def test_what_zenml_gives_each_step(kubernetes: stacks.Stack, tmp_path: Path) -> None:
     """As it compiles the pipeline: image, pod, deadline and account, and more attempts where a pod may be lost."""
     environment = {
@@ -733,17 +732,9 @@ def test_quantities() -> None:
 
 
 def run_command(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(RUN), *arguments],
-        env={**os.environ, **changes},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    return forked.run([str(RUN), *arguments], {**os.environ, **changes}, ROOT, timeout=120)
 
 
-@pytest.mark.slow
 def test_check_as_a_command(ready: FakeServer) -> None:
     done = run_command("stack", "check", "kubernetes")
     assert (done.returncode, done.stderr) == (0, "")
@@ -757,7 +748,6 @@ def unforeseen(*_: object) -> None:
     raise RuntimeError("the server is down")
 
 
-@pytest.mark.slow
 def test_an_unforeseen_error_of_a_command_is_told_without_traceback(tmp_path: Path) -> None:
     program = """
 import sys
@@ -783,7 +773,6 @@ sys.exit(commands.main(["stack", "apply", "local"]))
 
 
 @pytest.mark.integration
-@pytest.mark.slow
 def test_a_run_is_refused_before_it_is_submitted(ready: FakeServer, simulation: Path, tmp_path: Path) -> None:
     del ready.answers["GET /v2/metalayer-pipeline/manifests/1"]
     done = run_command("--stack", "kubernetes", "--data-root", str(simulation))

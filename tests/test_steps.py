@@ -18,7 +18,7 @@ pytestmark = pytest.mark.integration
 
 CACHED = ("load_artifacts", "label", "split", "train")
 NEVER_CACHED = ("evaluate", "gate", "register", "package", "promote", "report")
-WITH_A_SERVICE = ("evaluate", "gate", "register", "package", "promote")
+WITH_A_SERVICE = ("evaluate", "gate", "register", "package", "promote", "report")
 
 
 @pytest.fixture(autouse=True)

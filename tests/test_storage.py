@@ -112,7 +112,6 @@ print(json.dumps(codes))
 """
 
 
-@pytest.mark.slow
 @pytest.mark.integration
 def test_commands(simulation: Path, tmp_path: Path) -> None:
     full, read_only, rows = tmp_path / "full", tmp_path / "read-only", tmp_path / "rows.parquet"

@@ -52,7 +52,6 @@ def test_mlflow_takes_the_run_that_is_open(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-@pytest.mark.slow
 def test_wandb_offline_of_its_own(tmp_path: Path) -> None:
     """In a process of its own: wandb keeps the folder of the first run of a process."""
     program = (

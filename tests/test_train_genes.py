@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,21 @@ def test_evaluate_and_predict(trained: Path, simulation: Path, tmp_path: Path) -
     np.testing.assert_allclose(answer.sum(axis=1), 1.0, atol=1e-6)
 
 
+@pytest.mark.parametrize("base_model", ["openspliceai_80", "mine"])
+def test_training_on_genes_of_the_bases_own_training_is_said(
+    simulation: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, base_model: str
+) -> None:
+    file = next(path for path in scores(simulation) if path.stem.endswith("chr2"))
+    settings = ("--base-model", base_model, "--set", "max_epochs=1")
+    with caplog.at_level(logging.WARNING):
+        assert train([file], tmp_path / "m", *settings) == 0
+    said = [text for text in caplog.messages if text.startswith("training genes: ")]
+    assert len(said) == (base_model != "mine")
+    for text in said:
+        assert "are on chromosome 2, on which openspliceai_80, as published, was trained" in text
+        assert text.endswith("human chromosomes that are new to the base: 1, 3, 5, 7, 9")
+
+
 def test_without_valid_scores_whole_genes_are_held_out(simulation: Path, tmp_path: Path) -> None:
     assert train(scores(simulation), tmp_path / "m", "--set", "max_epochs=1") == 0
     _, info = load_model(tmp_path / "m" / "model")
@@ -87,6 +103,7 @@ def test_without_valid_scores_whole_genes_are_held_out(simulation: Path, tmp_pat
     assert not train_genes & valid_genes
     assert len(train_genes | valid_genes) == 44
     assert 4 <= len(valid_genes) <= 10
+    assert info["base_model"] == "pwm"  # as the files say
 
 
 def test_a_run_that_was_cut_off_goes_on(simulation: Path, trained: Path, tmp_path: Path) -> None:

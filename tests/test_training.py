@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 import torch
 
-from metalayer.data.dataset import Batch, RowLoader, RowTable
+from metalayer.data.dataset import Batch, RowLoader
 from metalayer.data.prevalence import _positions_per_row, prevalence_weights
+from metalayer.data.row_table import RowTable
 from metalayer.errors import TrainingError
 from metalayer.features import feature_matrix
 from metalayer.genome import encode

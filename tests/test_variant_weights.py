@@ -315,7 +315,6 @@ def test_what_is_doubtful_is_left_out_of_the_calibration(base: Path, tmp_path: P
         assert (calibration["reason"] == "no donor to fit on") is lacks
 
 
-@pytest.mark.slow
 def test_planted_variants_change_the_fit_and_nothing_else(simulation: Path, tmp_path: Path) -> None:
     """Weighed donors are fitted closer, weighed acceptors are; calibration and validation know of no variant."""
     plain = prepare(simulation, tmp_path / "plain", *QUICK)
@@ -352,7 +351,6 @@ def test_planted_variants_change_the_fit_and_nothing_else(simulation: Path, tmp_
     assert surer["acceptor"][ACCEPTOR] > surer["donor"][ACCEPTOR]
 
 
-@pytest.mark.slow
 def test_train_meta_model_weighs_positions_too(simulation: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {
         "base_model": "pwm",

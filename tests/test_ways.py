@@ -18,15 +18,16 @@ from metalayer import cli
 from metalayer.evaluation.calibration import Calibration, Corrections, beyond_chance, fit
 from metalayer.gene_track import GeneTrack
 from metalayer.inference import Predictor
-from metalayer.inference.predictor import base_probabilities
+from metalayer.inference.torch_network import base_probabilities
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import load_model, save_model
 from metalayer.release.engine import Engine
 from metalayer.release.folder import write_release
 from metalayer.release.onnx import prepare
 from metalayer.schema import CLASSES, NEITHER, ROW_SCORES
-from metalayer.serving.app import Serving, create_app
+from metalayer.serving.app import create_app
 from metalayer.serving.arrow import MEDIA_TYPE
+from metalayer.serving.state import Serving
 from tests.dense import dense_rows, windowed_rows
 from tests.releases import make_golden, score_rows
 from tests.test_tracks import PARTS, build, gene_track, randomised

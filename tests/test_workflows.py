@@ -28,7 +28,8 @@ from metalayer.evaluation.tables import comparison_table
 from metalayer.files import sha256
 from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
-from metalayer.models.bundle import digest, save_model
+from metalayer.models.bundle import save_model
+from metalayer.models.description import digest
 from metalayer.release.engine import read_golden
 from metalayer.schema import CLASSES, ROW_SCORES
 from metalayer.settings.run import RunConfig
@@ -40,8 +41,6 @@ from metalayer.workflows.evaluate import GOLDEN, evaluate_bundle
 from metalayer.workflows.train import train_bundle
 from tests.conftest import artifact_files
 from tests.test_loader import edit
-
-pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)

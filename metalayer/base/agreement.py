@@ -59,12 +59,22 @@ class Agreement:
         handled: genes left out, by reason (`annotation.REASONS`).
         introns: introns whose ends are letters.
         canonical: how many of them begin with GT or GC and end with AG.
+        lengths: of the chromosomes, nt.
+        left_out: the reason of each gene that cannot be scored, a key of `annotation.REASONS`, by its id.
     """
 
     genes: dict[str, list[AnnotatedGene]] = field(default_factory=dict)
     handled: Counter[str] = field(default_factory=Counter)
     introns: int = 0
     canonical: int = 0
+    lengths: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    def leave_out(self, genes: Iterable[AnnotatedGene], reason: str) -> None:
+        """Note genes that cannot be scored."""
+        named = {one.gene.gene_id: reason for one in genes}
+        self.left_out |= named
+        self.handled[reason] += len(named)
 
 
 @dataclass(frozen=True)
@@ -123,7 +133,7 @@ def check_agreement(
     """
     found, fits = Agreement(), dict[str, _Fit]()
     twins: dict[bytes, list[AnnotatedGene]] = {}
-    absent, indexed, lengths = set(genes), reference.indexed(), dict[str, int]()
+    absent, indexed, lengths = set(genes), reference.indexed(), found.lengths
     for chrom, tokens in reference.chromosomes(genes):
         absent.discard(chrom)
         lengths[chrom] = len(tokens)
@@ -141,18 +151,20 @@ def check_agreement(
                 f"first {gene.gene_id} at {gene.interval.end}: it has {len(tokens)} nt in {reference.path}. Are both "
                 "of one genome build?"
             )
-        found.handled["genes_beyond_their_chromosome"] += len(beyond)
+        found.leave_out(beyond, "genes_beyond_their_chromosome")
         for one in genes[chrom]:
             letters = tokens[one.gene.interval.start : one.gene.interval.end]
             if one in beyond:
                 continue
             if (letters == N_TOKEN).all():
-                found.handled["genes_of_N"] += 1
+                found.leave_out([one], "genes_of_N")
                 continue
             kept.append(one)
         copies = _in_two_places(kept, tokens, judge_introns=not allow_introns)
         if copies:
-            found.handled["genes_with_a_transcript_in_two_places"] += len(copies)
+            found.leave_out(
+                [one for one in kept if one.gene.gene_id in copies], "genes_with_a_transcript_in_two_places"
+            )
             kept = [one for one in kept if one.gene.gene_id not in copies]
         for one in kept if len(genes) > 1 else ():
             letters = tokens[one.gene.interval.start : one.gene.interval.end]
@@ -162,8 +174,9 @@ def check_agreement(
             found.genes[chrom] = kept
             fits[chrom] = _fit(kept, tokens)
     if absent:
-        left_out = _left_out(genes, absent, reference, annotation, names or {}, organelles)
-        found.handled["genes_on_contigs_that_the_FASTA_lacks"] = left_out
+        _refuse_absent(genes, absent, reference, annotation, names or {}, organelles)
+        lacking = [one for chrom in absent for one in genes[chrom]]
+        found.leave_out(lacking, "genes_on_contigs_that_the_FASTA_lacks")
     _check_lengths(reference, lengths, regions or {}, fits, annotation)
     if not found.genes:
         raise InputError(f"no gene of {annotation} has letters other than N in {reference.path}")
@@ -189,15 +202,15 @@ def _group(genes: Mapping[str, Sequence[AnnotatedGene]], twins: Iterable[Sequenc
             by_id[gene_id].gene = replace(by_id[gene_id].gene, paralog_group=name)
 
 
-def _left_out(
+def _refuse_absent(
     genes: Mapping[str, Sequence[AnnotatedGene]],
     absent: Collection[str],
     reference: Reference,
     annotation: Path,
     names: Mapping[str, str],
     organelles: Collection[str],
-) -> int:
-    """How many genes lie on contigs that the FASTA lacks, where these are none of its chromosomes.
+) -> None:
+    """See that contigs that the FASTA lacks are none of its chromosomes, and have few genes.
 
     Raises:
         InputError: a chromosome is lacking, or too many genes are.
@@ -216,7 +229,7 @@ def _left_out(
             "%s lacks %s of %s: their %d of %d genes are left out",
             *(reference.path, listed(theirs[chrom] for chrom in counts), annotation, count, total),
         )
-        return count
+        return
     lacking = [theirs[chrom] for chrom in chromosomes or counts]
     raise InputError(
         f"FASTA {reference.path} has no chromosome {listed(lacking)} of the annotation {annotation}"

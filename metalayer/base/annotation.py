@@ -1,4 +1,4 @@
-"""Genes and their splice sites from GTF or GFF3.
+"""Genes and their splice sites from GTF or GFF3, or from the tables of other tools (`annotation_tables.py`).
 
 A site is annotated where any transcript of the gene has an intron: the last base of the exon before is a donor, the
 first base of the exon after an acceptor. An exon belongs to the genes that its `Parent`s lead to (GFF3; parents may
@@ -23,6 +23,7 @@ from typing import NamedTuple
 
 from metalayer.base.annotation_features import Exon, Features, Key, Owners, read_features
 from metalayer.base.annotation_lines import read_lines
+from metalayer.base.annotation_tables import COLUMNS, read_table
 from metalayer.base.introns import (
     LEFT_OUT,
     MIN_INTRON_BP,
@@ -35,6 +36,7 @@ from metalayer.base.introns import (
 )
 from metalayer.contigs import CHROMOSOME, Contigs
 from metalayer.errors import InputError
+from metalayer.file_kinds import head_of, kind_of
 from metalayer.genome import Gene, chrom_order, one_based
 
 __all__ = ["MIN_INTRON_BP", "REASONS", "AnnotatedGene", "Annotation", "in_words", "introns_of", "read_annotation"]
@@ -83,16 +85,21 @@ def read_annotation(path: Path, min_intron_bp: int = MIN_INTRON_BP, contigs: Con
     get `_` and their contig after it.
 
     Args:
-        path: GTF or GFF3, plain or packed.
+        path: GTF or GFF3, or a gene table of SpliceAI or CI-SpliceAI, plain or packed.
         min_intron_bp: least length of an intron; shorter gaps are within an exon.
         contigs: which names are of one contig; None for the rules alone.
 
     Raises:
-        InputError: no such file, a damaged one, lines that are no GTF or GFF3, too much that is left out, or no gene
-            with an exon.
+        InputError: no such file, a damaged one, lines that are none of an annotation, too much that is left out, or
+            no gene with an exon.
     """
-    lines = read_features(path, contigs or Contigs())
-    genes = _genes(lines, min_intron_bp)
+    contigs = contigs or Contigs()
+    kind = kind_of(head_of(path, "annotation"))
+    if kind is not None and kind in COLUMNS:
+        lines, genes = read_table(path, kind, min_intron_bp, contigs)
+    else:
+        lines = read_features(path, contigs)
+        genes = _genes(lines, min_intron_bp)
     _refuse_ruins(path, lines, len(genes))
     lines.handled["genes_without_an_exon"] = len(lines.places.keys() - genes.keys() - lines.odd.keys())
     named = _named_apart(genes, lines)
@@ -101,6 +108,7 @@ def read_annotation(path: Path, min_intron_bp: int = MIN_INTRON_BP, contigs: Con
     for gene in named:
         if gene.gene.interval.chrom in organelles:
             gene.unspliced = {name: gene.unspliced.get(name, "introns_of_organelles") for name in gene.exons}
+            gene.junctions = []
     named.sort(key=lambda g: (first_seen[g.gene.interval.chrom], g.gene.interval.start, g.gene.gene_id))
     for gene in named:
         lines.handled += gene.handled()
@@ -183,6 +191,7 @@ def _genes(lines: Features, min_intron_bp: int) -> dict[Key, AnnotatedGene]:
     for key, gene in list(genes.items()):
         for transcript in [name for name in gene.exons if (key, name) in lost]:
             del gene.exons[transcript]
+        gene.ranks = {name: lines.ranks[name] for name in gene.exons if name in lines.ranks}
         _judge(key, gene, lines)
         if key in lines.odd or not gene.exons:
             del genes[key]

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from metalayer.base.annotation_lines import BARE, Line, read_lines
+from metalayer.base.principal import Rank, rank_of_tags
 from metalayer.contigs import Contigs, is_organelle
 from metalayer.genome import normalise_gene_id
 
@@ -86,6 +87,7 @@ class Features:
     odd: dict[Key, tuple[str, int]] = field(default_factory=dict)  # genes to leave out: reason and line
     twice: set[tuple[str, str, str]] = field(default_factory=set)  # keys of `spots` in two places
     transcripts: dict[str, dict[str, None]] = field(default_factory=dict)  # by Parent or gene_id
+    ranks: dict[str, Rank] = field(default_factory=dict)  # of transcripts that the file calls principal
     first_exon: dict[Key, int] = field(default_factory=dict)  # of each gene, its line
     handled: Counter[str] = field(default_factory=Counter)
     first: dict[str, int] = field(default_factory=dict)  # reason to its first line
@@ -328,6 +330,8 @@ def _add_transcript(
     key, spot = (name, gene_id, lines.chrom(line.chrom)), (line.start, line.end)
     if lines.spots.setdefault(key, spot) != spot and same_parents:
         lines.twice.add(key)
+    if rank := rank_of_tags(line.attributes.get("tag", "")):
+        lines.ranks[name] = min(rank, lines.ranks.get(name, rank))
     if _TRANSCRIPT.search(line.kind):
         lines.expected[name] = None
         for parent in parents:

@@ -17,7 +17,7 @@ from metalayer.genome import half_open
 
 BARE = ""
 """Key of a column 9 that is one word and no pair, as in gene and transcript lines of AUGUSTUS and BRAKER."""
-_NEEDED = "GTF or GFF3"
+NEEDED = "GTF or GFF3, or a gene table of SpliceAI or CI-SpliceAI"
 _PASSED_OVER = (b"#", b"track ", b"browser ")
 """How lines begin that are no features: comments, and those that UCSC's browser wants."""
 _COLUMNS = 9
@@ -76,7 +76,7 @@ def read_lines(
         InputError: no such file, a damaged one, another kind of file, a line of too few fields, or a place
             that is no number.
     """
-    refuse_others(path, "annotation", _NEEDED, GFF)
+    refuse_others(path, "annotation", NEEDED, GFF)
     is_fasta = False
     for number, raw in _raw_lines(path):
         if raw.startswith(b">") or raw[:7].upper() == b"##FASTA":
@@ -140,7 +140,10 @@ def attributes(text: str) -> dict[str, str]:
     if text.count('"') % 2:  # the quote at the end of a value is missing
         text = _OPEN.sub(r'"\1"; ', text)
     # Of a key that is given several times the first counts: later ones may be of a comment.
-    found = {key: double or single or bare for key, double, single, bare in reversed(_GTF.findall(text))}
+    pairs = _GTF.findall(text)
+    found = {key: double or single or bare for key, double, single, bare in reversed(pairs)}
+    if text.count("tag ") > 1:  # GENCODE and Ensembl give one tag at a time, and all of them count
+        found["tag"] = ",".join(double or single or bare for key, double, single, bare in pairs if key == "tag")
     word = text.strip("\"'")
     return found if found or not word or len(word.split()) != 1 or ";" in word else {BARE: word}
 

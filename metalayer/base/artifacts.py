@@ -9,55 +9,48 @@ per-nucleotide files hold every position in the EXON-base convention. Genes stre
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from metalayer.base.nucleotides import SCORES_FOLDER, NucleotideFile, file_name, remove_stale
 from metalayer.errors import InputError
 from metalayer.features import derived_features
-from metalayer.files import publish_directory, publish_file
-from metalayer.gene_track import GeneTrack
+from metalayer.files import publish_directory
+from metalayer.gene_track import GeneTrack, refuse_no_probabilities
 from metalayer.genome import (
+    Gene,
     chrom_in_file_names,
     decode,
     exon_base,
     intron_base,
-    one_based,
-    reverse_complement,
     same_build,
 )
-from metalayer.integrity import PAGE_CHECKSUMS, seal_metadata
 from metalayer.schema import (
     ACCEPTOR,
     ARTIFACT_COLUMNS,
     ARTIFACT_WINDOW_BP,
-    BASE_SCORES,
     CLASSES,
-    CONTIGS_KEY,
     DONOR,
-    GENOME_BUILD_KEY,
     NEITHER,
     ROW_SCORES,
-    SITE_CONVENTION,
 )
-from metalayer.site_labels import row_classes
+from metalayer.site_labels import SiteMarks, row_classes
 
 logger = logging.getLogger(__name__)
 
 GENES_PER_CHUNK = 500
-BUILD_UNKNOWN = "unknown"
 CALL_THRESHOLD = 0.5
 """Own-type score from which the base model calls a site: TP and FP above it, FN and TN below."""
+SAMPLE_SEED = 42
 HARD_NEGATIVE_SCORE = 0.05
 """Every non-site with this own-type score or more becomes a row."""
 NEGATIVES_PER_SITE = 1.2
@@ -77,6 +70,11 @@ class WriteReport:
     sites_without_row: int = 0
     """Acceptors that share a donor's row (1-nt introns), and sites whose intron base lies outside the gene."""
     files: list[str] = field(default_factory=list)
+
+    def count_sites(self, labels: NDArray[np.uint8]) -> None:
+        """Count the sites of a gene."""
+        for name in self.sites:
+            self.sites[name] += int((labels == CLASSES.index(name)).sum())
 
 
 def artifact_directory(root: Path, base_model: str, annotation_source: str, build: str) -> Path:
@@ -98,9 +96,10 @@ def write_artifacts(
     base_model: str,
     annotation_source: str,
     build: str,
-    seed: int = 42,
+    seed: int = SAMPLE_SEED,
     long_chroms: Collection[str] = (),
     contigs: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
 ) -> WriteReport:
     """Write the artifact rows and the per-nucleotide scores of one base-layer pass.
 
@@ -116,19 +115,20 @@ def write_artifacts(
         seed: draws the true negatives, gene by gene.
         long_chroms: those with genes beyond `LARGEST_32_BIT`: positions in their score files are int64, else int32.
         contigs: names of chromosomes in the FASTA, by ours, for the metadata of their score files.
+        metadata: more for the metadata of the score files.
 
     Raises:
         InputError: no gene, a gene twice, or a chromosome whose genes do not follow each other.
     """
     report = WriteReport()
     rows_dir = artifact_directory(root, base_model, annotation_source, build)
-    scores_dir = root / "nucleotide_scores"
+    scores_dir = root / SCORES_FOLDER
     seen_genes: set[str] = set()
     seen_chroms: set[str] = set()
     with contextlib.ExitStack() as drafts:
         rows_draft = drafts.enter_context(publish_directory(rows_dir))
         chunk: _Chunk | None = None
-        tracks: pq.ParquetWriter | None = None
+        tracks: NucleotideFile | None = None
         for item in genes:
             gene_id, chrom = item.gene.gene_id, item.gene.interval.chrom
             if gene_id in seen_genes:
@@ -143,40 +143,98 @@ def write_artifacts(
                 if chunk is not None and tracks is not None:
                     chunk.write(rows_draft, report)
                     tracks.close()
-                name = f"{base_model}_chr{chrom_in_file_names(chrom)}.parquet"
-                draft = drafts.enter_context(publish_file(scores_dir / name))
-                # The writer closes before its draft is published: entered later, left earlier.
+                name = file_name(base_model, chrom)
                 tracks = drafts.enter_context(
-                    pq.ParquetWriter(
-                        draft,
-                        _track_schema(build, chrom, chrom in long_chroms, contigs or {}),
-                        compression="zstd",
-                        **PAGE_CHECKSUMS,
+                    NucleotideFile.publish(
+                        scores_dir / name,
+                        base_model,
+                        chrom,
+                        build,
+                        is_long=chrom in long_chroms,
+                        contigs=contigs,
+                        marked=item.marks is not None,
+                        metadata=metadata,
                     )
                 )
-                report.files.append(f"nucleotide_scores/{name}")
+                report.files.append(f"{SCORES_FOLDER}/{name}")
                 chunk = _Chunk(chrom, 1)
             elif len(chunk.genes) == GENES_PER_CHUNK:
                 chunk.write(rows_draft, report)
                 chunk = _Chunk(chrom, chunk.first + GENES_PER_CHUNK)
             chunk.genes.append(artifact_rows(item, seed, report))
-            tracks.write_table(_track_table(item, tracks.schema), row_group_size=len(item.gene))
+            tracks.write(item.gene, item.tokens, item.scores, item.labels, item.marks)
             report.genes += 1
             report.positions += len(item.gene)
         if chunk is None:
             raise InputError("no genes to write; the base-layer pass was given an empty list")
         chunk.write(rows_draft, report)
-    _remove_stale(scores_dir, base_model, report)
+    remove_stale(scores_dir, base_model, {Path(name).name for name in report.files})
     logger.info("wrote %d genes, %d positions, rows %s", report.genes, report.positions, report.rows)
     return report
 
 
-def _remove_stale(scores_dir: Path, base_model: str, report: WriteReport) -> None:
-    """Per-nucleotide files of an earlier pass whose chromosomes are not in this one."""
-    written = {Path(name).name for name in report.files}
-    for path in scores_dir.glob(f"{base_model}_chr*.parquet"):
-        if path.name not in written:
-            path.unlink()
+ScoredGene = tuple[Gene, NDArray[np.uint8], NDArray[np.float32], NDArray[np.uint8], SiteMarks]
+"""Gene, tokens uint8 (L,), scores float32 (L, columns), labels uint8 (L,) and of which isoforms they are sites."""
+
+
+def write_scores(
+    root: Path,
+    genes: Iterable[ScoredGene],
+    *,
+    base_model: str,
+    columns: Sequence[str],
+    build: str,
+    long_chroms: Collection[str] = (),
+    contigs: Mapping[str, str] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> WriteReport:
+    """Write the per-nucleotide scores alone, of a base model whose scores make no artifact rows.
+
+    All files appear together after the last gene.
+
+    Args:
+        root: data root; gets `nucleotide_scores/`.
+        genes: those of a chromosome together.
+        base_model: name of the base model.
+        columns: names of the scores.
+        build: of the genome; `BUILD_UNKNOWN` is not written.
+        long_chroms: as in `write_artifacts`.
+        contigs: as in `write_artifacts`.
+        metadata: as in `write_artifacts`.
+
+    Raises:
+        InputError: no gene, or scores that are no probabilities.
+    """
+    report = WriteReport()
+    with contextlib.ExitStack() as drafts:
+        for chrom, of_chrom in groupby(genes, key=lambda item: item[0].interval.chrom):
+            name = file_name(base_model, chrom)
+            report.files.append(f"{SCORES_FOLDER}/{name}")
+            file = drafts.enter_context(
+                NucleotideFile.publish(
+                    root / SCORES_FOLDER / name,
+                    base_model,
+                    chrom,
+                    build,
+                    is_long=chrom in long_chroms,
+                    contigs=contigs,
+                    columns=columns,
+                    marked=True,
+                    metadata=metadata,
+                )
+            )
+            for gene, tokens, scores, labels, marks in of_chrom:
+                refuse_no_probabilities(gene.gene_id, scores)
+                file.write(gene, tokens, scores, labels, marks)
+                report.genes += 1
+                report.positions += len(gene)
+                report.count_sites(labels)
+            file.close()
+        if not report.genes:
+            raise InputError("no genes to write; the base-layer pass was given an empty list")
+    remove_stale(root / SCORES_FOLDER, base_model, {Path(name).name for name in report.files})
+    logger.info("wrote %d genes, %d positions of %s", report.genes, report.positions, ", ".join(columns))
+    return report
 
 
 class _Chunk:
@@ -232,8 +290,7 @@ def artifact_rows(item: GeneTrack, seed: int, report: WriteReport | None = None)
         pass_of[drawn] = site_pass
     position = np.flatnonzero(chosen)
     frame = _frame(item, position, pass_of[position], site_class[position], called[position])
-    for name in ("donor", "acceptor"):
-        report.sites[name] += int((item.labels == CLASSES.index(name)).sum())
+    report.count_sites(item.labels)
     report.sites_without_row += lost
     for kind, count in frame.group_by("pred_type").len().iter_rows():
         report.rows[kind] += count
@@ -305,48 +362,3 @@ def _frame(
         .then(pl.col("class").replace_strict([DONOR, ACCEPTOR, NEITHER], list(CLASSES), return_dtype=pl.String))
         .alias("splice_type"),
     ).select(ARTIFACT_COLUMNS)
-
-
-def _track_schema(build: str, chrom: str, is_long: bool, contigs: Mapping[str, str]) -> pa.Schema:
-    metadata = {"metalayer.format_version": "1", "metalayer.site_convention": SITE_CONVENTION}
-    if chrom in contigs:
-        metadata[CONTIGS_KEY] = json.dumps({chrom: contigs[chrom]})
-    if build != BUILD_UNKNOWN:
-        metadata[GENOME_BUILD_KEY] = build
-    text = pa.dictionary(pa.int32(), pa.string())
-    return pa.schema(
-        [
-            ("gene_id", text),
-            ("chrom", text),
-            ("strand", text),
-            ("position", pa.int64() if is_long else pa.int32()),
-            ("base", text),
-            *((name, pa.float32()) for name in BASE_SCORES),
-            ("label", text),
-        ],
-        metadata=seal_metadata(metadata),
-    )
-
-
-def _track_table(item: GeneTrack, schema: pa.Schema) -> pa.Table:
-    """All positions of a gene, ascending in genomic position, letters of the plus strand."""
-    gene, length = item.gene, len(item.gene)
-    tokens, scores, labels = item.tokens, item.scores, item.labels
-    if gene.strand == "-":
-        tokens, scores, labels = reverse_complement(tokens), scores[::-1], labels[::-1]
-
-    def constant(value: str) -> pa.Array:
-        return pa.DictionaryArray.from_arrays(pa.array(np.zeros(length, np.int32)), [value])
-
-    columns = [
-        constant(f"gene-{gene.gene_id}"),
-        constant(f"chr{gene.interval.chrom}"),
-        constant(gene.strand),
-        pa.array(
-            np.arange(length) + one_based(gene.interval.start, gene.interval.end)[0], schema.field("position").type
-        ),
-        pa.DictionaryArray.from_arrays(pa.array(tokens.astype(np.int32)), list("ACGTN")),
-        *(pa.array(np.ascontiguousarray(scores[:, i], dtype=np.float32)) for i in range(len(BASE_SCORES))),
-        pa.DictionaryArray.from_arrays(pa.array(labels.astype(np.int32)), list(CLASSES)),
-    ]
-    return pa.Table.from_arrays(columns, schema=schema)

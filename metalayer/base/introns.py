@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metalayer.base.principal import Principal, Rank, principal_of
 from metalayer.genome import Gene
-from metalayer.site_labels import labels_of_sites
+from metalayer.schema import ALTERNATIVE, KIND_UNKNOWN, PRINCIPAL, TRANSCRIPTS_UNKNOWN
+from metalayer.site_labels import SiteMarks, labels_of_sites
 
 MIN_INTRON_BP = 20
 """Shorter gaps between exons are frameshifts and traces of lift-over: no spliceosome removes so little."""
@@ -109,16 +111,21 @@ class AnnotatedGene:
         exons: by transcript.
         unspliced: transcripts whose introns no spliceosome removes, and the reason by which they are counted.
         min_intron_bp: least length of an intron.
+        ranks: of transcripts that the file calls principal.
+        junctions: of a table that has no transcripts, pairs of edges of introns, 0-based half-open: which edges there
+            are is known, and not which of them are of one intron.
     """
 
     gene: Gene
     exons: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     unspliced: dict[str, str] = field(default_factory=dict)
     min_intron_bp: int = MIN_INTRON_BP
+    ranks: dict[str, Rank] = field(default_factory=dict)
+    junctions: list[tuple[int, int]] = field(default_factory=list)
 
     def introns(self) -> list[tuple[int, int]]:
         """Distinct introns of the spliceosome, 0-based half-open on the plus strand, ascending."""
-        found: set[tuple[int, int]] = set()
+        found: set[tuple[int, int]] = set(self.junctions)
         for transcript, exons in self.exons.items():
             if transcript not in self.unspliced:
                 found.update(introns_of(exons, self.min_intron_bp).places)
@@ -139,10 +146,38 @@ class AnnotatedGene:
             found["bases_of_two_sites"] = len(both - alone)
         return found
 
-    def labels(self) -> NDArray[np.uint8]:
-        """Class of every exon base in transcript sense, uint8 (L,)."""
-        sites = [self.gene.sites_of_intron(*intron) for intron in self.introns()]
+    def principal(self) -> Principal:
+        """The principal transcript, and what says so."""
+        lengths = {name: sum(end - start for start, end in exons) for name, exons in self.exons.items()}
+        return principal_of(lengths, self.ranks)
+
+    def labels(self, which: str = "all") -> NDArray[np.uint8]:
+        """Class of every exon base in transcript sense, uint8 (L,).
+
+        Args:
+            which: `all`, sites of every transcript; `principal`, of the principal one, or of every one where none is
+                known to be principal.
+        """
+        chosen = self.principal().transcript if which == "principal" else None
+        exons = self.exons if chosen is None else {chosen: self.exons[chosen]}
+        sites = [self.gene.sites_of_intron(*intron) for intron in replace(self, exons=exons).introns()]
         return labels_of_sites(len(self.gene), [donor for donor, _ in sites], [acceptor for _, acceptor in sites])
+
+    def marks(self) -> SiteMarks:
+        """Of which isoforms each base is a site, transcript sense; the same whichever sites are labels."""
+        chosen = self.principal().transcript
+        marks = SiteMarks.none(len(self.gene))
+        for transcript in self.exons:
+            introns = replace(self, exons={transcript: self.exons[transcript]}, junctions=[]).introns()
+            at = np.unique([self.gene.sites_of_intron(*intron) for intron in introns]).astype(np.intp)
+            marks.transcripts[at] += 1
+            if transcript == chosen:
+                marks.kinds[at] = PRINCIPAL
+        others = (marks.transcripts > 0) & (marks.kinds != PRINCIPAL)
+        marks.kinds[others] = KIND_UNKNOWN if chosen is None else ALTERNATIVE
+        at = np.unique([self.gene.sites_of_intron(*pair) for pair in self.junctions]).astype(np.intp)
+        marks.kinds[at], marks.transcripts[at] = KIND_UNKNOWN, TRANSCRIPTS_UNKNOWN
+        return marks
 
 
 def in_words(handled: Mapping[str, int]) -> list[str]:

@@ -12,9 +12,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from metalayer.base.origin import Origin
 from metalayer.errors import ConfigError
 from metalayer.genome import encode
-from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
+from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER
 
 # Per cent of A, C, G, T. Donor: positions -3 -2 -1 (exon) +1 .. +6 (intron).
 _DONOR_PERCENT = (
@@ -74,6 +75,10 @@ class PwmModel:
     """Scores each base as donor and acceptor by its surrounding letters alone."""
 
     name = "pwm"
+    columns = BASE_SCORES
+    origin = Origin(
+        licence=None, trained_on="published letter frequencies of vertebrate splice sites", unseen_chroms=None
+    )
     # The exon base is the last but 6 letter of a donor motif and the last of an acceptor motif.
     flank_bp = max(len(SITE_FREQUENCIES[ACCEPTOR]) - 1, len(SITE_FREQUENCIES[DONOR]) - EXON_LETTERS[DONOR])
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
@@ -22,20 +23,30 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from metalayer.base.artifacts import SAMPLE_SEED, artifact_rows
 from metalayer.contigs import Contigs
-from metalayer.data.artifacts import ReadReport, count_rows, read_artifacts, read_header, read_sites, with_features
+from metalayer.data.artifacts import (
+    TYPED_ROW,
+    ReadReport,
+    count_rows,
+    read_artifacts,
+    read_header,
+    read_sites,
+    with_features,
+)
 from metalayer.data.class_label import with_label
 from metalayer.data.convention_counts import ConventionCounts
 from metalayer.data.conventions import facts, refuse_mistakes
 from metalayer.data.discovery import BaseLayerFiles, check_written, find_files
 from metalayer.data.gene_names import GeneNames
 from metalayer.data.gene_table import contigs_of, genes_from_frame, read_gene_table
-from metalayer.data.nucleotide_scores import TrackReport, write_tracks
+from metalayer.data.ignored_rows import contradicted_rows, rows_of_ignored
+from metalayer.data.nucleotide_scores import TrackReport, genome_build_of, write_tracks
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import ArtifactError
 from metalayer.features import gene_row_scores
 from metalayer.files import publish_file, sha256
-from metalayer.genome import Gene, decode, exon_base, one_based, same_chrom
+from metalayer.genome import Gene, decode, exon_base, one_based, same_build, same_chrom
 from metalayer.integrity import PAGE_CHECKSUMS
 from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER, ROW_SCORES
 from metalayer.settings.sections import DataConfig
@@ -44,6 +55,9 @@ logger = logging.getLogger(__name__)
 
 _PROGRESS_FILES = 10
 ROWS, TRACKS, GENES = "rows.parquet", "tracks.parquet", "genes.parquet"
+_GENES_TOGETHER = 100
+LISTED = 100
+"""Rows that overlapping genes label differently are listed up to this number."""
 _SCORES_APART_SHARE = 0.05
 """Negative rows whose scores differ from the per-nucleotide file's: above this share it is another model's."""
 _LETTERS_APART_SHARE = 0.01
@@ -53,12 +67,27 @@ _LETTERS_APART_SHARE = 0.01
 class ArtifactLoader:
     """Finds, checks and types the files of one base model."""
 
-    def __init__(self, config: DataConfig) -> None:
-        self.config = config
+    def __init__(self, config: DataConfig, files: BaseLayerFiles | None = None) -> None:
+        """Nothing is read before it is asked for.
+
+        Args:
+            config: which base model, and what its files may be like.
+            files: its files; None finds them by name.
+        """
+        self.config, self._files = config, files
 
     def files(self) -> BaseLayerFiles:
-        """The files, found by name; see `find_files`."""
-        return find_files(self.config)
+        """The files, as given or found by name; see `find_files`."""
+        return self._files or find_files(self.config)
+
+    def genome_build(self) -> str | None:
+        """The genome build by the folder of the files, else by the first of the per-nucleotide scores, if any has one.
+
+        Raises:
+            ArtifactError: files that are absent or cannot be read.
+        """
+        files = self.files()
+        return files.genome_build or next(filter(None, map(genome_build_of, files.nucleotide_scores)), None)
 
     def fingerprint(self) -> str:
         """SHA-256 over the names and contents of all input files, in hex: the data hash.
@@ -74,7 +103,7 @@ class ArtifactLoader:
         return total.hexdigest()
 
     def get_statistics(self) -> dict[str, Any]:
-        """What the artifact files hold, all rows of them.
+        """What the artifact files hold, all rows of them; without any, the rows drawn from the per-nucleotide scores.
 
         Returns:
             total_positions, files, classes, chromosomes, genes (rows by name each), missing (rows without
@@ -85,7 +114,7 @@ class ArtifactLoader:
         """
         files = self.files()
         check_written([file.path for file in files.artifacts])
-        found = [count_rows(file) for file in files.artifacts]
+        found = [count_rows(file) for file in files.artifacts] or [self._drawn()]
         totals: dict[str, dict[str, int]] = {}
         for kind in ("classes", "chromosomes", "genes", "missing"):
             totals[kind] = {}
@@ -97,6 +126,9 @@ class ArtifactLoader:
 
     def load(self, output_dir: Path, *, labelled: bool = False) -> dict[str, Any]:
         """Write `rows.parquet`, and `tracks.parquet` and `genes.parquet` where there is something to write.
+
+        Where there are per-nucleotide scores with letters and labels alone, rows are drawn from these as a base-layer
+        pass draws them.
 
         They are published after all of them are written, or none of them is. Rows: gene_id, chrom,
         strand, position, index, sequence, splice_type and the 50 features.
@@ -134,10 +166,12 @@ class ArtifactLoader:
                     names,
                     lambda: self._sites(files),
                     contigs=contigs,
+                    base_models=[self.config.base_model],
                     allow_introns=self.config.allow_introns,
                 )
                 store = TrackStore(draft[TRACKS])
                 own_names = store.contigs | own_names
+                self._check_alone(files, store)
             rows = _RowWriter(names, store, labelled=labelled)
             with _writer(draft[ROWS], rows.schema) as write:
                 for number, file in enumerate(files.artifacts, start=1):
@@ -145,6 +179,12 @@ class ArtifactLoader:
                         write(rows.add(batch, str(file.path)))
                     if number % _PROGRESS_FILES == 0 or number == len(files.artifacts):
                         logger.info("read %d of %d files, %d rows", number, len(files.artifacts), reading.rows_read)
+                if store is not None and not files.artifacts:
+                    for batch in _rows_of_scores(store):
+                        reading.rows_read += len(batch)
+                        reading.rows_kept += len(batch)
+                        write(rows.add(batch, str(files.directory)))
+                    logger.info("no artifact rows: drew %d rows from the per-nucleotide scores", reading.rows_read)
             names.check(f"base model {self.config.base_model}", f"gene table {files.gene_table}")
             # A gene that the table lacks lies where its scores are.
             genes = (store.genes() if store else {}) | dict(names)
@@ -158,28 +198,67 @@ class ArtifactLoader:
             _refuse_duplicates(rows, reading)
             if reading.acceptor_rows_lost:
                 _keep_donors(draft[ROWS])
+            ignored, contradictions = rows.ignored(genes)
+            if len(ignored):
+                _leave_out(draft[ROWS], ignored)
+                reading.rows_kept -= len(ignored)
             whole.result()
         for name in {TRACKS, GENES} - draft.keys():
             (output_dir / name).unlink(missing_ok=True)  # of an earlier load
-        _tell(reading, rows)
+        _log(reading, rows, len(ignored), len(contradictions))
         return {
             "base_model": self.config.base_model,
             "directory": str(files.directory),
             "annotation_source": files.annotation_source,
-            "genome_build": files.genome_build,
+            "genome_build": files.genome_build or (store.genome_build if store else None),
             "artifacts": asdict(reading),
+            "rows_from": "artifact files" if files.artifacts else "per-nucleotide scores",
             "nucleotide_scores": asdict(tracks_report) if tracks_report else None,
             "conventions_of_rows": facts(rows.conventions, allow_introns=allowed),
             "rows_rebuilt_from_tracks": rows.rebuilt,
             "rows_as_they_stand": rows.as_they_stand,
             "rows_with_scores_of_no_pass": rows.scores_of_no_pass,
+            "rows_ignored": len(ignored),
+            "rows_contradicted": {"rows": len(contradictions), "list": contradictions.head(LISTED).to_dicts()},
             "acceptors_sharing_a_donors_row": max(sum(rows.bases_of_two_sites.values()), reading.acceptor_rows_lost),
             "genes_in_table": len(table),
             "genes_placed_by_scores": len(genes.keys() - names.keys()),
         }
 
+    def _drawn(self) -> dict[str, dict[str, int]]:
+        """As `count_rows`, of the rows that `load` draws."""
+        with tempfile.TemporaryDirectory() as folder:
+            self.load(Path(folder))
+            rows = pl.scan_parquet(Path(folder) / ROWS)
+            tables = pl.collect_all(
+                [rows.group_by(name).len().sort(name) for name in ("splice_type", "chrom", "gene_id")]
+            )
+        classes, chromosomes, genes = (dict(table.iter_rows()) for table in tables)
+        return {"classes": classes, "chromosomes": chromosomes, "genes": genes, "missing": {}}
+
+    def _check_alone(self, files: BaseLayerFiles, store: TrackStore) -> None:
+        """Refuse per-nucleotide scores that cannot stand without rows, or are of another build than is asked for."""
+        if files.artifacts:
+            return
+        if not store.has_letters:
+            raise ArtifactError(
+                f"{files.directory}: no artifact rows, and per-nucleotide scores without letters, of which none can be "
+                "made; give Parquet with a column base"
+            )
+        asked = self.config.genome_build
+        if asked and store.genome_build and not same_build(asked, store.genome_build):
+            raise ArtifactError(
+                f"data.genome_build: given {asked}, but the per-nucleotide scores of {files.directory} are of "
+                f"{store.genome_build}"
+            )
+
     def _sites(self, files: BaseLayerFiles) -> pl.DataFrame:
         """gene_id, position, splice_type of all sites in the files."""
+        if not files.artifacts:
+            raise ArtifactError(
+                f"{files.directory}: no artifact rows, and per-nucleotide scores without a column label: nothing says "
+                "where sites are. Write them with `metalayer base run`, or add donor, acceptor, neither at exon bases"
+            )
         return pl.concat([read_sites(file) for file in files.artifacts])
 
     def _check_shares(self, reading: ReadReport, tracks: TrackReport | None, files: BaseLayerFiles) -> None:
@@ -200,8 +279,30 @@ class ArtifactLoader:
             )
 
 
-def _tell(reading: ReadReport, rows: _RowWriter) -> None:
+def _rows_of_scores(store: TrackStore) -> Iterator[pl.DataFrame]:
+    """Typed rows of the positions that a base-layer pass samples (`base.artifacts`), some genes at a time."""
+    drawn = []
+    for number, gene_id in enumerate(store.genes(), start=1):
+        track = store.read(gene_id)
+        rows = artifact_rows(track, SAMPLE_SEED).with_columns(
+            pl.lit(gene_id).alias("gene_id"),
+            pl.col("splice_type").fill_null(CLASSES[NEITHER]),
+            (pl.col("position") - pl.col("window_start")).alias("index"),
+        )
+        drawn.append(rows.select(*(pl.col(name).cast(kind) for name, kind in TYPED_ROW.items()), *ROW_SCORES))
+        if number % _GENES_TOGETHER == 0 or number == len(store.genes()):
+            yield pl.concat(drawn)
+            drawn = []
+
+
+def _log(reading: ReadReport, rows: _RowWriter, ignored: int, contradicted: int) -> None:
     """Say what a user should know of these files."""
+    if ignored:
+        logger.warning(
+            "%d rows are ignored in training and evaluation: overlapping genes of one strand label the base of %d "
+            "differently, the others are marked as ignored in the per-nucleotide scores",
+            *(ignored, contradicted),
+        )
     for cause, count in reading.dropped.items():
         logger.warning("dropped %d of %d rows: %s", count, reading.rows_read, cause)
     if reading.mismatched_features:
@@ -302,7 +403,8 @@ class _RowWriter:
         self.place: dict[str, tuple[str, str]] = {}
         self.keys: list[pl.DataFrame] = []
         self.conventions = ConventionCounts(of_rows=True)
-        empty = with_features(_EMPTY_ROWS, np.empty((0, len(ROW_SCORES)), np.float32))
+        self.marked: list[pl.DataFrame] = []
+        empty = with_features(pl.DataFrame(schema=TYPED_ROW), np.empty((0, len(ROW_SCORES)), np.float32))
         empty = with_label(empty) if labelled else empty
         self.schema: pa.Schema = empty.to_arrow().schema
 
@@ -328,6 +430,16 @@ class _RowWriter:
         rows = with_features(batch, row_scores, source)
         self.conventions.add_rows(batch, batch.select(BASE_SCORES).to_numpy())
         return (with_label(rows) if self.labelled else rows).to_arrow().cast(self.schema)
+
+    def ignored(self, genes: Mapping[str, Gene]) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Rows to ignore, gene_id and position; and those of them that overlapping genes label differently, with class.
+
+        Args:
+            genes: where the genes of the rows lie.
+        """
+        keys = pl.concat(self.keys)
+        odd = contradicted_rows(keys, {gene_id: genes[gene_id] for gene_id in self.place if gene_id in genes})
+        return pl.concat([odd.select("gene_id", "position"), *self.marked]).unique(), odd
 
     def check_pass(self) -> None:
         """Refuse per-nucleotide scores that are not those of the rows.
@@ -384,6 +496,10 @@ class _RowWriter:
                 "per-nucleotide scores. Are they of one genome build?"
             )
         rebuilt: NDArray[np.float32] = gene_row_scores(track.scores)[position]
+        marked = rows_of_ignored(track)
+        if len(marked):
+            ids = pl.lit(gene_id).alias("gene_id")
+            self.marked.append(part.filter(pl.col("position").is_in(marked)).select(ids, "position"))
         donor_here, acceptor_here = track.labels[:-2] == DONOR, track.labels[2:] == ACCEPTOR
         self.bases_of_two_sites[gene_id] = int((donor_here & acceptor_here).sum())
         passes = self._pass_scores(track.scores, position)
@@ -401,19 +517,6 @@ class _RowWriter:
         read_at = np.clip(np.stack([exon_base(position, kind) for kind in (DONOR, ACCEPTOR)]), 0, last)
         both: NDArray[np.float32] = scores[read_at]
         return both
-
-
-_EMPTY_ROWS = pl.DataFrame(
-    schema={
-        "gene_id": pl.String,
-        "chrom": pl.String,
-        "strand": pl.String,
-        "position": pl.Int32,
-        "index": pl.Int32,
-        "sequence": pl.String,
-        "splice_type": pl.String,
-    }
-)
 
 
 def _refuse_duplicates(rows: _RowWriter, reading: ReadReport) -> None:
@@ -436,8 +539,16 @@ def _refuse_duplicates(rows: _RowWriter, reading: ReadReport) -> None:
 
 def _keep_donors(path: Path) -> None:
     """Of a donor and an acceptor row on one base of a draft, keep the donor."""
-    frame = pl.read_parquet(path)
     lost = pl.struct("gene_id", "position").is_duplicated() & (pl.col("splice_type") == "acceptor")
+    _rewrite(path, pl.read_parquet(path).filter(~lost))
+
+
+def _leave_out(path: Path, keys: pl.DataFrame) -> None:
+    """Leave rows out of a draft, by gene_id and position."""
+    _rewrite(path, pl.read_parquet(path).join(keys, on=["gene_id", "position"], how="anti", maintain_order="left"))
+
+
+def _rewrite(path: Path, rows: pl.DataFrame) -> None:
     kept = path.with_name(path.name + "-kept")  # goes with the draft, should this process be killed
-    frame.filter(~lost).write_parquet(kept)
+    rows.write_parquet(kept)
     kept.replace(path)

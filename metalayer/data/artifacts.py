@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import polars as pl
@@ -34,6 +34,16 @@ from metalayer.schema import (
     ROW_SCORES,
 )
 
+TYPED_ROW: dict[str, Any] = {
+    "gene_id": pl.String,
+    "chrom": pl.String,
+    "strand": pl.String,
+    "position": pl.Int32,
+    "index": pl.Int32,
+    "sequence": pl.String,
+    "splice_type": pl.String,
+}
+"""What a typed row is, before its scores or features: `index` is that of the labelled base in `sequence`."""
 _REQUIRED = ("gene_id", "position", "strand", *ROW_SCORES, "splice_type", "window_start", "sequence")
 BATCH_ROWS = 65_536
 """Rows held at a time."""
@@ -264,16 +274,8 @@ def _typed(batch: pl.DataFrame, file: ArtifactFile, first: int, derived: list[st
             f"reach the labelled base at index position - window_start = {index[row]} ({int(outside.sum())} such rows)"
         )
     report.rows_kept += len(batch)
-    return batch.select(
-        "gene_id",
-        "chrom",
-        "strand",
-        pl.col("position").cast(pl.Int32),
-        pl.Series("index", index.astype(np.int32)),
-        "sequence",
-        "splice_type",
-        *ROW_SCORES,
-    )
+    rows = batch.with_columns(pl.Series("index", index))
+    return rows.select(*(pl.col(name).cast(kind) for name, kind in TYPED_ROW.items()), *ROW_SCORES)
 
 
 def _check_probabilities(scores: NDArray[np.float64], batch: pl.DataFrame, where: str) -> None:
@@ -319,5 +321,4 @@ def with_features(rows: pl.DataFrame, row_scores: NDArray[np.float32], source: s
     except InputError as error:
         raise ArtifactError(f"{source}, rows from gene {rows['gene_id'][0]} on: {error}") from None
     features = feature_matrix(row_scores, windows, order="F")
-    identity = rows.select("gene_id", "chrom", "strand", "position", "index", "sequence", "splice_type")
-    return identity.hstack([pl.Series(name, features[:, i]) for i, name in enumerate(FEATURES)])
+    return rows.select(*TYPED_ROW).hstack([pl.Series(name, features[:, i]) for i, name in enumerate(FEATURES)])

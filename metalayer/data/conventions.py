@@ -129,6 +129,18 @@ def refuse_mistakes(counts: ConventionCounts, source: str, *, allow_introns: boo
     )
 
 
+def score_moves(counts: ConventionCounts) -> dict[tuple[int, str], int]:
+    """By how many bases to shift scores in transcript direction, by class and strand, where that alone is wrong.
+
+    Returns:
+        Empty where nothing is wrong, or anything else is.
+    """
+    found = [one for where in _suspects(counts, allow_introns=False) for one in _findings(*where)]
+    if any(one.subject not in (SCORES, SCORES_OR_LABELS) or one.place != _Place(shift=-one.move) for one in found):
+        return {}
+    return {(one.site_class, one.strand): one.move for one in found}
+
+
 def facts(counts: ConventionCounts, *, allow_introns: bool) -> dict[str, Any]:
     """What was counted, JSON-ready: by class labels, those with letters, with an intron's letters, and with peaks."""
     total = SiteCounts()

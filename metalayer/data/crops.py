@@ -25,12 +25,12 @@ from torch import Tensor
 
 from metalayer.data.augment import Arrangement, introns, join_anew, shaken
 from metalayer.data.states import GeneStates
+from metalayer.data.stretches import stretch_inputs
 from metalayer.data.tracks import TrackStore
 from metalayer.data.variant_weights import VariantWeights
 from metalayer.errors import ConfigError, TrainingError
-from metalayer.features import FEATURE_REACH_BP, gene_feature_matrix, gene_row_scores, stretch_feature_matrix
-from metalayer.genome import N_TOKEN
-from metalayer.schema import ACCEPTOR, CLASSES, DONOR, FEATURES, NEITHER
+from metalayer.features import FEATURE_REACH_BP, gene_feature_matrix, gene_row_scores
+from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
 
 UNKNOWN = 255
 """Whether such a position is of an exon is not known."""
@@ -88,7 +88,7 @@ class GeneArrays:
         scores: float32 (N, C), base scores at exon bases.
         labels: uint8 (N,), classes of exon bases.
         exons: uint8 (N,), of `exon_states`.
-        weights: float32 (N,), each position's own, from variants, and 0 where another gene labels it differently; None:
+        weights: float32 (N,), each position's own, from variants, and 0 where it is ignored; None:
             all weigh 1.
     """
 
@@ -125,7 +125,7 @@ class GeneArrays:
         byte = (np.uint8, ())
         shapes = {"tokens": byte, "scores": (np.float32, (len(CLASSES),)), "labels": byte, "exons": byte}
         weighed = None if variants is None else variants.positions(there)
-        if weighed is not None or any(len(store.contradicted(gene_id)) for gene_id in there):
+        if weighed is not None or any(map(store.ignores, there)):
             shapes["weights"] = (np.float32, ())
         arrays: dict[str, NDArray[np.generic]] = {}
         for name, (kind, axes) in shapes.items():
@@ -142,7 +142,7 @@ class GeneArrays:
                 arrays["weights"][start:end] = 1.0
                 at, weights = (weighed or {}).get(track.gene.gene_id, ([], []))
                 arrays["weights"][start:end][at] = weights
-                arrays["weights"][start:end][store.contradicted(track.gene.gene_id)] = 0.0
+                arrays["weights"][start:end][track.ignored] = 0.0
         return cls(tuple(there), starts, **arrays)  # type: ignore[arg-type]
 
     def sites(self) -> NDArray[np.int64]:
@@ -419,41 +419,3 @@ def exon_states(labels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if before == ACCEPTOR:
         states[start:] = 1
     return states
-
-
-def stretch_inputs(
-    tokens: NDArray[np.uint8],
-    scores: NDArray[np.float32],
-    start: int,
-    end: int,
-    reach_bp: int,
-    with_features: bool,
-) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-    """What a model reads to answer the exon bases [start, end) of a gene; the stretch may go beyond its end.
-
-    Args:
-        tokens: uint8 (L,), the gene.
-        scores: float32 (L, C), base scores at exon bases.
-        start: first exon base, in the gene.
-        end: behind the last one.
-        reach_bp: of the model.
-        with_features: compute the score features.
-
-    Returns:
-        Of one crop, as in `CropBatch`: tokens, tracks, features and base, n = end - start.
-    """
-    length, n, spare = len(tokens), end - start, reach_bp + 1
-    near = slice(max(0, start - spare), min(length, end + spare))
-    at = slice(near.start - start + spare, near.stop - start + spare)
-    letters = np.full(n + 2 * spare, N_TOKEN, dtype=np.uint8)
-    tracks = np.zeros((n + 2 * spare, len(CLASSES)), dtype=np.float32)
-    letters[at], tracks[at] = tokens[near], scores[near]
-    base = np.full((n, len(CLASSES)), 1.0 / len(CLASSES), dtype=np.float32)  # beyond the gene: nothing
-    inside = min(length, end)
-    base[: inside - start] = scores[start:inside]
-    if not with_features:
-        return letters, tracks, np.zeros((n + 2, 0), dtype=np.float32), base
-    features = np.zeros((n + 2, len(FEATURES)), dtype=np.float32)
-    first, last = max(0, start - 1), min(length, end + 1)
-    features[first - start + 1 : last - start + 1] = stretch_feature_matrix(scores, tokens, first, last)
-    return letters, tracks, features, base

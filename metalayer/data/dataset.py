@@ -22,13 +22,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from metalayer.data.mapped import Columns, check_columns, map_parquet
+from metalayer.data.row_table import IDENTITY, Rows, RowTable
 from metalayer.data.states import MappedStates
-from metalayer.data.windows import encode_windows
-from metalayer.errors import ConfigError, SchemaError
-from metalayer.schema import ARTIFACT_WINDOW_BP, CLASSES, FEATURES
-
-Rows = NDArray[np.int64]
-_IDENTITY = ("gene_id", "chrom", "strand", "position", "splice_type")
+from metalayer.errors import ConfigError
+from metalayer.schema import ARTIFACT_WINDOW_BP, CLASSES
 
 
 @dataclass(frozen=True)
@@ -76,62 +73,6 @@ class Batch:
             self.weights.pin_memory(),
             self.rows,
         )
-
-
-@dataclass
-class RowTable:
-    """Rows with what a network reads of them.
-
-    Attributes:
-        frame: gene_id, chrom, position, splice_type ... of each row.
-        windows: uint8 (n, W).
-        features: float32 (n, F).
-        labels: int64 (n,).
-        weights: float32 (n,), the rows' own (from variants).
-    """
-
-    frame: pl.DataFrame
-    windows: NDArray[np.uint8]
-    features: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    weights: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @classmethod
-    def read(cls, path: Path, gene_ids: Sequence[str], window_bp: int = ARTIFACT_WINDOW_BP) -> RowTable:
-        """Rows of these genes in memory, ordered by chromosome, gene and position, with sequence and index.
-
-        Raises:
-            SchemaError: a feature or label column is missing.
-        """
-        scan = pl.scan_parquet(path)
-        missing = [name for name in (*FEATURES, "label", "sample_weight") if name not in scan.collect_schema().names()]
-        if missing:
-            raise SchemaError(f"{path}: no column {', '.join(missing)}; label the rows that ArtifactLoader wrote")
-        rows = scan.filter(pl.col("gene_id").is_in(list(gene_ids))).sort("chrom", "gene_id", "position").collect()
-        return cls(
-            frame=rows.select(*_IDENTITY, "sequence", "index"),
-            windows=encode_windows(rows["sequence"], rows["index"].to_numpy(), window_bp),
-            features=np.ascontiguousarray(rows.select(FEATURES).to_numpy(), dtype=np.float32),
-            labels=rows["label"].to_numpy().astype(np.int64),
-            weights=rows["sample_weight"].to_numpy().astype(np.float32),
-        )
-
-    def of_genes(self, gene_ids: Sequence[str]) -> Rows:
-        """Numbers of the rows of these genes, ascending."""
-        return np.flatnonzero(self.frame["gene_id"].is_in(list(gene_ids)).to_numpy())
-
-    def by_gene(self) -> list[tuple[str, str, slice]]:
-        """gene_id, chrom and rows of each gene; rows of a gene follow each other, as `read` orders them."""
-        gene_ids, chroms = self.frame["gene_id"].to_numpy(), self.frame["chrom"].to_numpy()
-        starts = np.flatnonzero(np.concatenate([[True], gene_ids[1:] != gene_ids[:-1]]))
-        ends = np.append(starts[1:], len(gene_ids))
-        return [
-            (str(gene_ids[start]), str(chroms[start]), slice(int(start), int(end)))
-            for start, end in zip(starts, ends, strict=True)
-        ]
 
 
 class MetaLayerDataset(RowTable):
@@ -182,7 +123,7 @@ class MetaLayerDataset(RowTable):
         elif name == "frame":
             scan = pl.scan_parquet(self.path)
             there = scan.collect_schema().names()
-            self.__dict__["frame"] = scan.select([name for name in _IDENTITY if name in there]).collect()
+            self.__dict__["frame"] = scan.select([name for name in IDENTITY if name in there]).collect()
         else:
             raise AttributeError(f"MetaLayerDataset has no attribute {name!r}")
         return self.__dict__[name]

@@ -35,10 +35,10 @@ class BaseLayerFiles:
     """All files of one base model.
 
     Attributes:
-        directory: folder of the artifact rows.
+        directory: folder of the artifact rows; of the per-nucleotide scores where there are no rows.
         genome_build: from the folder, None where `artifacts_dir` was given without one.
         annotation_source: from the folder, likewise.
-        artifacts: chunks, ordered by name.
+        artifacts: chunks, ordered by name; none where there are per-nucleotide scores alone.
         nucleotide_scores: per-nucleotide score files; perhaps none.
         gene_table: the gene table, if there is one.
         variants: the SpliceVarDB download, where variants are asked for.
@@ -61,13 +61,14 @@ class BaseLayerFiles:
 
 
 def find_files(config: DataConfig) -> BaseLayerFiles:
-    """Find the files of `config.base_model`.
+    """Find the files of `config.base_model`: artifact rows, per-nucleotide scores, or both.
 
     Raises:
-        ArtifactError: no such folder (naming the base models that exist), several builds or sources
+        ArtifactError: neither of them; no such folder (naming the base models that exist), several builds or sources
             without a choice, no chunk, a chunk with another name, or a named file that is not there.
     """
-    directory, source, build = _artifact_directory(config)
+    alone = _scores_alone(config)
+    directory, source, build = alone or _artifact_directory(config)
     artifacts = []
     for path in sorted([*directory.glob("analysis_sequences_*.tsv"), *directory.glob("analysis_sequences_*.tsv.*")]):
         match = _ARTIFACT_NAME.match(path.name)
@@ -77,7 +78,7 @@ def find_files(config: DataConfig) -> BaseLayerFiles:
                 "or .tsv.zst; rename or unpack the file, or move it away"
             )
         artifacts.append(ArtifactFile(path, chrom_of_file_name(match["chrom"])))
-    if not artifacts:
+    if not artifacts and not alone:
         raise ArtifactError(
             f"no analysis_sequences_<chrom>_chunk_<first>_<last>.tsv, or .tsv.gz, in {directory}{_others(directory)}; "
             "run the base-layer pass, or set data.artifacts_dir to the folder that holds them"
@@ -92,6 +93,14 @@ def find_files(config: DataConfig) -> BaseLayerFiles:
         variants=_variants(config),
         aliases=_optional(config.aliases, None, "data.aliases"),
     )
+
+
+def _scores_alone(config: DataConfig) -> tuple[Path, str | None, str | None] | None:
+    """Folder, source and build where the base model has per-nucleotide Parquet and no folder of artifact rows."""
+    rows = config.data_root.glob(f"data/*/*/{config.base_model}_eval/meta_models")
+    if config.artifacts_dir is not None or any(rows) or not _scores_with_letters(config):
+        return None
+    return _scores_folder(config), config.annotation_source, config.genome_build
 
 
 def _others(directory: Path) -> str:
@@ -181,7 +190,8 @@ def _artifact_directory(config: DataConfig) -> tuple[Path, str | None, str | Non
         why, hint = _no_root(config.data_root)
         raise ArtifactError(
             f"data.data_root: given {config.data_root}, {why}; expected "
-            f"{root}/<annotation_source>/<build>/{config.base_model}_eval/meta_models/analysis_sequences_*.tsv{hint}"
+            f"{root}/<annotation_source>/<build>/{config.base_model}_eval/meta_models/analysis_sequences_*.tsv, or "
+            f"{_scores_folder(config)}/{config.base_model}_<chrom>.parquet{hint}"
         )
     found, wanted = [], config.genome_build
     for path in sorted(root.glob(f"*/*/{config.base_model}_eval/meta_models")):
@@ -196,7 +206,8 @@ def _artifact_directory(config: DataConfig) -> tuple[Path, str | None, str | Non
         where = f" under {'/'.join(chosen)}" if chosen else ""
         raise ArtifactError(
             f"data.base_model: no artifacts of {config.base_model!r}{where} in {root}; there are "
-            f"{', '.join(existing) or 'none'}. Expected a folder <annotation_source>/<build>/{config.base_model}_eval"
+            f"{', '.join(existing) or 'none'}. Expected a folder <annotation_source>/<build>/{config.base_model}_eval, "
+            f"or {_scores_folder(config)}/{config.base_model}_<chrom>.parquet"
         )
     if len(found) > 1:
         choices = ", ".join(f"{source}/{build}" for _, source, build in found)

@@ -12,9 +12,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from metalayer.data.dataset import MetaLayerDataset, RowLoader, Rows, RowTable
+from metalayer.data.dataset import MetaLayerDataset, RowLoader
 from metalayer.data.gene_table import load_genes
 from metalayer.data.prevalence import prevalence_weights
+from metalayer.data.row_table import Rows, RowTable
 from metalayer.data.splits import PARTS, random_split, split_genes
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import ConfigError, SchemaError, SplitError

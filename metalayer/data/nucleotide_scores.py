@@ -1,11 +1,12 @@
 """Per-nucleotide score files to the canonical Parquet, gene by gene.
 
-Reads our Parquet (with letters, 1-based genomic positions) and the original base layer's TSV (without
-letters: it can rebuild rows, but whole genes cannot be scored from it).
+Reads our Parquet (with letters, 1-based genomic positions, of one base model or of several side by side) and the
+original base layer's TSV (without letters: it can rebuild rows, but whole genes cannot be scored from it).
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import logging
 from collections import Counter
@@ -27,9 +28,11 @@ from metalayer.data.gene_table import normalised_chrom, normalised_gene_id, with
 from metalayer.data.tracks import (
     CONTRADICTED_KEY,
     GENE_INDEX_KEY,
+    IGNORED_KEY,
     LETTER_HASHES_KEY,
     LETTERS_KEY,
     PARALOGS_KEY,
+    score_columns_in,
     tokens_of,
 )
 from metalayer.errors import ArtifactError
@@ -40,15 +43,21 @@ from metalayer.integrity import PAGE_CHECKSUMS, PARQUET_ERRORS, content_hash, op
 from metalayer.overlaps import PlacedSites, contradicted
 from metalayer.schema import (
     ACCEPTOR,
+    BASE_MODEL_KEY,
     BASE_SCORES,
     CLASSES,
     CONTIGS_KEY,
     DONOR,
     GENOME_BUILD_KEY,
+    KIND_UNKNOWN,
+    MARK_COLUMNS,
     NEITHER,
     PARALOG_UNKNOWN,
     PROBABILITY_SUM_TOLERANCE,
+    SITE_KINDS,
+    SPLICED_SCORE,
     TRACK_COLUMNS,
+    TRANSCRIPTS_UNKNOWN,
 )
 from metalayer.site_labels import labels_of_sites
 
@@ -71,6 +80,8 @@ class TrackReport:
     letters: bool = True
     genome_builds: list[str] = field(default_factory=list)
     """Builds that the files name, each once; most files name none."""
+    ignored: int = 0
+    """Positions that the files mark as ignored, by gene."""
     contradicted: int = 0
     """Positions that overlapping genes of one strand label differently."""
     conventions: dict[str, Any] = field(default_factory=dict)
@@ -85,6 +96,7 @@ def write_tracks(
     only: Collection[str] | None = None,
     contigs: Contigs | None = None,
     *,
+    base_models: Sequence[str] | None = None,
     allow_introns: bool = False,
 ) -> TrackReport:
     """Read per-nucleotide files and publish the canonical Parquet.
@@ -98,10 +110,12 @@ def write_tracks(
             rows: the labels, where the files have none (else it is not called).
         only: genes to read; None: all.
         contigs: which names are of one chromosome; None for the rules alone.
+        base_models: of files where several stand side by side, whose scores to keep, in this order; None: of all.
+            Files of one base model that do not name it are taken for the only one asked for.
         allow_introns: introns may begin and end with anything, not GT or GC and AG alone.
 
     Raises:
-        ArtifactError: a missing column, a gap or duplicate in positions, scores out of range, letters
+        ArtifactError: a missing column or base model, a gap or duplicate in positions, scores out of range, letters
             other than ACGTN, a paralog flag that is none or differs within a gene, a gene that lies elsewhere
             than the gene table says, or letters, labels and scores that do not keep one convention.
     """
@@ -114,6 +128,16 @@ def write_tracks(
     placed: list[PlacedSites] = []
     paralogs: dict[str, int] = {}
     letter_hashes: dict[str, str] = {}
+    ignored: dict[str, int] = {}
+    columns = [_score_columns(path, base_models) for path in files]
+    if len({tuple((name, len(theirs)) for name, theirs in one.items()) for one in columns}) > 1:
+        there = "; ".join(f"{path}: {', '.join(one)}" for path, one in zip(files, columns, strict=True))
+        raise ArtifactError(f"files of different base models ({there}); give files that have the same ones")
+    named = columns[0] if columns else {}
+    if len(named) < 2:  # without a name
+        named = {"": (SPLICED_SCORE,) if any(len(one) == 1 for one in named.values()) else BASE_SCORES}
+    scored = [column for names in named.values() for column in names]
+    has_marks = any(_marks(path) for path in files)
     group_sizes = Counter(gene.paralog_group for gene in gene_table.values())
     schema = pa.schema(
         [
@@ -122,13 +146,15 @@ def write_tracks(
             ("strand", pa.dictionary(pa.int32(), pa.string())),
             ("position", pa.int64()),
             ("base", pa.dictionary(pa.int32(), pa.string())),
-            *((name, pa.float32()) for name in BASE_SCORES),
+            *((name, pa.float32()) for name in scored),
             ("label", pa.uint8()),
+            ("ignored", pa.bool_()),
+            *(zip(MARK_COLUMNS, (pa.uint8(), pa.int32()), strict=True) if has_marks else ()),
         ]
     )
     sites: dict[str, list[tuple[int, int]]] | None = None
-    of_all = ConventionCounts()
-    encoding = {"position": "DELTA_BINARY_PACKED"} | dict.fromkeys(BASE_SCORES, "BYTE_STREAM_SPLIT")
+    of_all = {name: ConventionCounts() for name in named}
+    encoding = {"position": "DELTA_BINARY_PACKED"} | dict.fromkeys(scored, "BYTE_STREAM_SPLIT")
     with (
         publish_file(output) as draft,
         pq.ParquetWriter(
@@ -140,18 +166,18 @@ def write_tracks(
             **PAGE_CHECKSUMS,
         ) as writer,
     ):
-        for path in files:
+        for path, own in zip(files, columns, strict=True):
             build = normalise_build(genome_build_of(path) or "")
-            counts = ConventionCounts()
-            for rows in _genes_of(path):
+            counts = {name: ConventionCounts() for name in named}
+            for rows in _genes_of(path, dict(zip(itertools.chain(*own.values()), scored, strict=True))):
                 if only is not None and rows["gene_id"][0] not in only:
                     continue
                 frame = with_keys(rows, contigs)
-                gene = _check(frame, path, names, seen)
+                gene = _check(frame, path, names, seen, list(named.values()))
                 seen.add(gene.gene_id)
-                scores = frame.select(BASE_SCORES).to_numpy()
-                if np.isnan(scores).any():
-                    report.genes_dropped[gene.gene_id] = "null or NaN score"
+                scores = {name: frame.select(theirs).to_numpy() for name, theirs in named.items()}
+                if absent := [name for name, values in scores.items() if np.isnan(values).any()]:
+                    report.genes_dropped[gene.gene_id] = f"null or NaN score {', '.join(absent)}".strip()
                     continue
                 labels = frame["label"] if "label" in frame.columns else None
                 if labels is None:
@@ -160,8 +186,17 @@ def write_tracks(
                     labels = pl.Series("label", _labels(gene, sites.get(gene.gene_id, ())))
                 if frame["base"][0] == _NO_LETTER:
                     report.letters = False
-                counts.add(gene.interval.chrom, gene.strand, frame["base"], scores, labels)
-                table = frame.with_columns(labels.alias("label")).select(schema.names).to_arrow()
+                for name, values in scores.items():
+                    # P(spliced) peaks at both kinds of site.
+                    of_kinds = values if values.shape[1] > 1 else np.repeat(values, len(CLASSES), axis=1)
+                    counts[name].add(gene.interval.chrom, gene.strand, frame["base"], of_kinds, labels)
+                if marked := int(frame["ignored"].sum()):
+                    ignored[gene.gene_id] = marked
+                    report.ignored += marked
+                frame = frame.with_columns(labels.alias("label"))
+                if has_marks and MARK_COLUMNS[0] not in frame.columns:
+                    frame = frame.with_columns(_unmarked(labels))
+                table = frame.select(schema.names).to_arrow()
                 writer.write_table(table.cast(schema), row_group_size=len(frame))
                 index.append(
                     (gene.gene_id, gene.interval.chrom, gene.strand, gene.interval.start + 1, gene.interval.end)
@@ -172,12 +207,14 @@ def write_tracks(
                 paralogs[gene.gene_id] = _paralog(frame, names.get(gene.gene_id), group_sizes)
                 report.genes += 1
                 report.positions += len(frame)
-            refuse_mistakes(counts, str(path), allow_introns=allow_introns)
-            of_all.merge(counts)
+            for name in named:
+                refuse_mistakes(counts[name], _of_base(path, name), allow_introns=allow_introns)
+                of_all[name].merge(counts[name])
         together = f"{len(files)} files from {files[0]} on" if len(files) > 1 else str(files[0])
-        refuse_mistakes(of_all, together, allow_introns=allow_introns)
-        report.conventions = facts(of_all, allow_introns=allow_introns)
-        log_facts(report.conventions, together)
+        for name in named:
+            refuse_mistakes(of_all[name], _of_base(together, name), allow_introns=allow_introns)
+            log_facts(facts(of_all[name], allow_introns=allow_introns), _of_base(together, name))
+        report.conventions = facts(of_all[next(iter(named))], allow_introns=allow_introns)
         odd = {one.gene.gene_id: at.tolist() for one, at in zip(placed, contradicted(placed), strict=True) if len(at)}
         report.contradicted = len(
             {
@@ -192,9 +229,12 @@ def write_tracks(
             LETTER_HASHES_KEY.decode(): json.dumps(letter_hashes),
             PARALOGS_KEY.decode(): json.dumps(paralogs),
             CONTRADICTED_KEY.decode(): json.dumps(odd),
+            IGNORED_KEY.decode(): json.dumps(ignored),
         }
-        if own := {contigs.key(name): theirs for path in files for name, theirs in contigs_in(path).items()}:
-            metadata[CONTIGS_KEY] = json.dumps(own)
+        if names_of_contigs := {
+            contigs.key(name): theirs for path in files for name, theirs in contigs_in(path).items()
+        }:
+            metadata[CONTIGS_KEY] = json.dumps(names_of_contigs)
         if len(builds) == 1 and builds[0]:
             metadata[GENOME_BUILD_KEY] = builds[0]
         writer.add_key_value_metadata(seal_metadata(metadata, schema.names))
@@ -287,10 +327,55 @@ def _placed_sites(gene: Gene, labels: pl.Series, build: str) -> PlacedSites:
     return PlacedSites(gene, gene.interval.start + at, labels.to_numpy()[at], build)
 
 
-def _genes_of(path: Path) -> Iterator[pl.DataFrame]:
-    """Whole genes, in file order: gene_id, chrom, strand, position, base, scores, perhaps label and paralog."""
+def base_models_in(path: Path) -> tuple[str, ...]:
+    """The base models of a per-nucleotide file; of one alone its name, or an empty one where the file has none.
+
+    Raises:
+        ArtifactError: a `.parquet` that is none.
+    """
+    if not _is_parquet(path):
+        return ("",)
+    file = _open(path)
+    own = (file.metadata.metadata or {}).get(BASE_MODEL_KEY.encode(), b"").decode()
+    return tuple(name or own for name in score_columns_in(file.schema_arrow.names))
+
+
+def _of_base(where: Path | str, base_model: str) -> str:
+    return f"{where}, {base_model}" if base_model else str(where)
+
+
+def _score_columns(path: Path, base_models: Sequence[str] | None) -> dict[str, tuple[str, ...]]:
+    """The score columns to read of a file, by base model.
+
+    Raises:
+        ArtifactError: scores that name no base model beside those that do, or none of one that is asked for.
+    """
+    if not _is_parquet(path):
+        return {"": BASE_SCORES}
+    try:
+        found = score_columns_in(_open(path).schema_arrow.names)
+    except ArtifactError as error:
+        raise ArtifactError(f"{path}: {error}") from None
+    if "" in found or base_models is None:
+        return found
+    absent = [name for name in base_models if name not in found]
+    if absent:
+        raise ArtifactError(
+            f"{path}: no scores of base model {', '.join(absent)}; there are those of {', '.join(found)}: name one of "
+            "these (data.base_model, --base-model)"
+        )
+    return {name: found[name] for name in base_models}
+
+
+def _genes_of(path: Path, scores: Mapping[str, str]) -> Iterator[pl.DataFrame]:
+    """Whole genes, in file order: gene_id, chrom, strand, position, base, scores, ignored, perhaps label and paralog.
+
+    Args:
+        path: of the file.
+        scores: its score columns, and what they are called here.
+    """
     carried: pl.DataFrame | None = None
-    for batch in _parquet_batches(path) if _is_parquet(path) else _tsv_batches(path):
+    for batch in _parquet_batches(path, scores) if _is_parquet(path) else _tsv_batches(path):
         frame = batch if carried is None else pl.concat([carried, batch])
         parts = frame.partition_by("gene_id", maintain_order=True)
         yield from parts[:-1]
@@ -300,13 +385,15 @@ def _genes_of(path: Path) -> Iterator[pl.DataFrame]:
     yield carried
 
 
-def _parquet_batches(path: Path) -> Iterator[pl.DataFrame]:
-    required = ("gene_id", "chrom", "strand", "position", "base", *BASE_SCORES)
+def _parquet_batches(path: Path, scores: Mapping[str, str]) -> Iterator[pl.DataFrame]:
+    required = ("gene_id", "chrom", "strand", "position", "base", *scores)
     file = _open(path)
     missing = [name for name in required if name not in file.schema_arrow.names]
     if missing:
-        raise ArtifactError(f"{path}: no column {', '.join(missing)}; needed are {', '.join(required)}")
-    optional = {"label": _label_code(), "paralog": _paralog_flag()}
+        spliced = f" ({SPLICED_SCORE} does not tell donors from acceptors)" * (SPLICED_SCORE in file.schema_arrow.names)
+        raise ArtifactError(f"{path}: no column {', '.join(missing)}{spliced}; needed are {', '.join(required)}")
+    optional = {"label": _label_code(), "paralog": _paralog_flag(), "ignored": _ignored()}
+    optional |= dict(zip(MARK_COLUMNS, (_kind_code(), _transcripts()), strict=True)) if _marks(path) else {}
     there = [name for name in optional if name in file.schema_arrow.names]
     batches = file.iter_batches(_BATCH_ROWS, columns=[*required, *there])
     while True:
@@ -320,19 +407,23 @@ def _parquet_batches(path: Path) -> Iterator[pl.DataFrame]:
                 pl.col("strand").cast(pl.String),
                 pl.col("position").cast(pl.Int64),
                 pl.col("base").cast(pl.String).str.to_uppercase(),
-                pl.col(BASE_SCORES).cast(pl.Float32).fill_null(float("nan")),
+                *(pl.col(name).cast(pl.Float32).fill_null(float("nan")).alias(ours) for name, ours in scores.items()),
                 *(optional[name] for name in there),
             )
+            if "ignored" not in there:
+                frame = frame.with_columns(ignored=pl.lit(False))
         except PARQUET_ERRORS as error:
             raise ArtifactError(f"{path}: damaged within ({error}); copy or write it again") from None
         except pl.exceptions.PolarsError as error:
             raise ArtifactError(
-                f"{path}: a column of the wrong type ({str(error).splitlines()[0]}); position is a whole number, "
-                "scores and paralog are numbers, all else is text"
+                f"{path}: a column of the wrong type ({str(error).splitlines()[0]}); position "
+                "and transcripts are whole numbers, scores and paralog are numbers, ignored is true or false, all else "
+                "is text"
             ) from None
-        if frame.select(pl.exclude(BASE_SCORES)).null_count().row(0) != (0,) * (frame.width - len(BASE_SCORES)):
+        if frame.select(pl.exclude(scores.values())).null_count().row(0) != (0,) * (frame.width - len(scores)):
             raise ArtifactError(
-                f"{path}: empty fields, or labels other than {', '.join(CLASSES)}; only scores may be empty"
+                f"{path}: empty fields, or labels other than {', '.join(CLASSES)}, or site_kind other than "
+                f"{', '.join(SITE_KINDS)}; only scores may be empty"
             )
         yield frame
 
@@ -351,6 +442,38 @@ def _open(path: Path) -> pq.ParquetFile:
 
 def _paralog_flag() -> pl.Expr:
     return pl.col("paralog").cast(pl.Float64).fill_null(PARALOG_UNKNOWN)
+
+
+def _ignored() -> pl.Expr:
+    return pl.col("ignored").cast(pl.Boolean).fill_null(value=False)
+
+
+def _marks(path: Path) -> tuple[str, ...]:
+    """`MARK_COLUMNS` where a file has them, else none.
+
+    Raises:
+        ArtifactError: one of them alone.
+    """
+    there = [name for name in MARK_COLUMNS if _is_parquet(path) and name in _open(path).schema_arrow.names]
+    if len(there) == 1:
+        raise ArtifactError(f"{path}: a column {there[0]} alone; {' and '.join(MARK_COLUMNS)} go together")
+    return tuple(there)
+
+
+def _kind_code() -> pl.Expr:
+    text = pl.col(MARK_COLUMNS[0]).cast(pl.String).str.to_lowercase()
+    return text.replace_strict(list(SITE_KINDS), range(len(SITE_KINDS)), default=None, return_dtype=pl.UInt8)
+
+
+def _transcripts() -> pl.Expr:
+    return pl.col(MARK_COLUMNS[1]).cast(pl.Int32)
+
+
+def _unmarked(labels: pl.Series) -> list[pl.Series]:
+    """Marks of a gene of which the file says nothing, beside files that do."""
+    is_site = labels != NEITHER
+    found = (is_site.cast(pl.UInt8) * KIND_UNKNOWN, is_site.cast(pl.Int32) * TRANSCRIPTS_UNKNOWN)
+    return [one.alias(name) for name, one in zip(MARK_COLUMNS, found, strict=True)]
 
 
 def _label_code() -> pl.Expr:
@@ -381,12 +504,15 @@ def _tsv_batches(path: Path) -> Iterator[pl.DataFrame]:
         pl.col("genomic_position").alias("position"),
         pl.lit(_NO_LETTER).alias("base"),
         pl.col(BASE_SCORES).fill_null(float("nan")),
+        pl.lit(False).alias("ignored"),
     )
     for part in frame.partition_by("gene_id", maintain_order=True):
         yield part.sort("position")
 
 
-def _check(frame: pl.DataFrame, path: Path, gene_table: GeneNames, seen: set[str]) -> Gene:
+def _check(
+    frame: pl.DataFrame, path: Path, gene_table: GeneNames, seen: set[str], scored: Sequence[Sequence[str]]
+) -> Gene:
     """Where the gene of `frame` lies, after checking its rows."""
     gene_id, chrom, strand = frame.row(0)[:3]
     if gene_id in seen:
@@ -400,12 +526,15 @@ def _check(frame: pl.DataFrame, path: Path, gene_table: GeneNames, seen: set[str
         at = int(np.flatnonzero(steps != 1)[0])
         what = "a duplicate or wrong order" if steps[at] <= 0 else f"a gap of {steps[at] - 1}"
         raise ArtifactError(f"{path}: gene {gene_id}: {what} after position {positions[at]}; every position, once")
-    scores = frame.select(BASE_SCORES).to_numpy()
-    finite = scores[~np.isnan(scores).any(axis=1)]
-    if ((finite < 0) | (finite > 1)).any() or (np.abs(finite.sum(axis=1) - 1) > PROBABILITY_SUM_TOLERANCE).any():
-        raise ArtifactError(
-            f"{path}: gene {gene_id}: scores outside [0, 1] or not adding up to 1 within {PROBABILITY_SUM_TOLERANCE}"
-        )
+    for columns in scored:
+        scores = frame.select(columns).to_numpy()
+        finite = scores[~np.isnan(scores).any(axis=1)]
+        off = len(columns) > 1 and (np.abs(finite.sum(axis=1) - 1) > PROBABILITY_SUM_TOLERANCE).any()
+        if ((finite < 0) | (finite > 1)).any() or off:
+            raise ArtifactError(
+                f"{path}: gene {gene_id}: scores {', '.join(columns)} outside [0, 1] or not adding up to 1 within "
+                f"{PROBABILITY_SUM_TOLERANCE}"
+            )
     letters = set(frame["base"].unique().to_list())
     if not letters <= set("ACGTN") and letters != {_NO_LETTER}:
         raise ArtifactError(

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from metalayer.data.dataset import Rows, RowTable
+from metalayer.data.row_table import Rows, RowTable
 from metalayer.data.tracks import TrackStore
 from metalayer.features import gene_row_scores
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER

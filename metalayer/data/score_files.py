@@ -15,6 +15,7 @@ from metalayer.data.nucleotide_scores import TrackReport, write_tracks
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import ArtifactError
 from metalayer.genome import Gene
+from metalayer.schema import SPLICED_SCORE, bases_of
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +44,9 @@ class ScoreFile:
         gene_table: Mapping[str, Gene],
         contigs: Contigs | None = None,
         *,
+        base_model: str | None = None,
         allow_introns: bool = False,
+        spliced_alone: bool = False,
     ) -> ScoreFile:
         """Read files into one canonical Parquet.
 
@@ -52,11 +55,13 @@ class ScoreFile:
             canonical: file to publish.
             gene_table: where genes must lie, as in `write_tracks`; empty for no such check.
             contigs: which names are of one chromosome; None for the rules alone.
+            base_model: whose scores, of files where several stand side by side, as in `schema.bases_of`; None: of all.
             allow_introns: introns may begin and end with anything, not GT or GC and AG alone.
+            spliced_alone: scores that do not tell donors from acceptors need none that do beside them.
 
         Raises:
             ArtifactError: no such file, or one that cannot be used, without labels or letters, or whose letters, labels
-                and scores do not keep one convention; a gene twice.
+                and scores do not keep one convention; a gene twice; no scores that tell donors from acceptors.
         """
         given = ", ".join(map(str, paths))
         for path in paths:
@@ -71,9 +76,18 @@ class ScoreFile:
                 "add donor, acceptor, neither at exon bases"
             )
 
-        found = write_tracks(paths, canonical, gene_table, no_rows, contigs=contigs, allow_introns=allow_introns)
+        bases = None if base_model is None else bases_of(base_model)
+        found = write_tracks(
+            paths, canonical, gene_table, no_rows, contigs=contigs, base_models=bases, allow_introns=allow_introns
+        )
         if not found.letters:
             raise ArtifactError(f"{given}: no letters, so whole genes cannot be read; give Parquet with a column base")
         for gene_id, cause in found.genes_dropped.items():
             logger.warning("gene %s of %s is left out: %s", gene_id, given, cause)
-        return cls(given, ", ".join(path.name for path in paths), found, TrackStore(canonical))
+        store = TrackStore(canonical)
+        if not spliced_alone and all(len(store.score_columns(name)) == 1 for name in store.base_models):
+            raise ArtifactError(
+                f"{given}: given {SPLICED_SCORE} alone, which does not tell donors from acceptors; put the scores of a "
+                "base model that does beside them: metalayer merge"
+            )
+        return cls(given, ", ".join(path.name for path in paths), found, store)

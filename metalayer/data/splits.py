@@ -17,6 +17,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from metalayer.base.origin import seen_by_base, training_note
 from metalayer.contigs import own_names
 from metalayer.data.gene_table import contigs_of, genes_from_frame
 from metalayer.errors import SplitError
@@ -31,16 +32,21 @@ PARTS = ("train", "valid", "test")
 NOT_CHECKED_PARALOGS = "not checked: the gene table has no paralog_group"
 
 
-def make_split(rows: Path, genes: Path | None, config: SplitConfig) -> dict[str, Any]:
+def make_split(
+    rows: Path, genes: Path | None, config: SplitConfig, base_model: str = "", genome_build: str | None = None
+) -> dict[str, Any]:
     """Assign every gene of the rows to a part.
 
     Args:
         rows: labelled rows.
         genes: the typed gene table, if there is one.
         config: by chromosome or by gene.
+        base_model: whose scores the rows have; empty says nothing of what it was trained on.
+        genome_build: of the rows; None where unknown.
 
     Returns:
-        The manifest, JSON-ready: for each of `PARTS` genes, rows, classes and chromosomes; `left_out`
+        The manifest, JSON-ready: for each of `PARTS` genes, rows, classes and chromosomes; `seen_by_base` (by part,
+        which of these the base model itself was trained on, see `base.origin`; None for none); `left_out`
         (genes whose paralogs are in a held-out part); `related_test_genes` (groups of test genes that overlap or are
         paralogs, which an evaluation counts as one); `checks` with what was proven or not checked.
 
@@ -91,6 +97,12 @@ def make_split(rows: Path, genes: Path | None, config: SplitConfig) -> dict[str,
             "classes": {name: int(here[name].sum()) for name in CLASSES},
             "chromosomes": sorted(here["chrom"].unique().to_list(), key=chrom_order),
         }
+    manifest["seen_by_base"] = {
+        part: seen_by_base(base_model, ((gene, chrom_of[gene], genome_build) for gene in manifest[part]["genes"]))
+        for part in PARTS
+    }
+    if learned := manifest["seen_by_base"]["train"]:
+        logger.warning("%s", training_note(learned))
     tested = manifest["test"]["genes"]
     together = united(tested, related(table[gene_id] for gene_id in tested if gene_id in table))
     manifest["related_test_genes"] = [group for group in together if len(group) > 1]

@@ -101,8 +101,9 @@ def gene_key(gene: GeneScores) -> str:
 
 
 def test_set_digest(genes: Iterable[GeneScores]) -> str:
-    """What a set of test genes is, in any order and whatever scored them: of their ids, places and labels, in hex."""
-    return hashlib.sha256(json.dumps(sorted(_identity(gene) for gene in genes)).encode()).hexdigest()
+    """What a set of test genes is, in any order and whatever scored them: of ids, places, labels, ignored; in hex."""
+    facts = [_identity(gene) + [content_hash(gene.ignored)] * bool(len(gene.ignored)) for gene in genes]
+    return hashlib.sha256(json.dumps(sorted(facts)).encode()).hexdigest()
 
 
 def _identity(gene: GeneScores) -> list[str]:

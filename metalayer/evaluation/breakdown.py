@@ -17,7 +17,7 @@ from metalayer.schema import ACCEPTOR, CLASSES, DONOR
 
 SCORE_BIN_EDGES = (0.001, 0.01, 0.1, 0.5, 0.9)
 """Inner edges of the bins of the reference's larger score, donor or acceptor; each belongs to the bin above it."""
-_PARALOG_FLAGS = ("1", "0", "-1")
+_PARALOG_FLAGS = ("0", "1", "-1")
 
 
 class ByGroup:
@@ -46,7 +46,7 @@ class ByGroup:
 
     @classmethod
     def paralogs(cls, flags: Sequence[int], sites: SiteScores, counts: Mapping[str, SystemCounts]) -> ByGroup:
-        """Paralog flags of the genes, those that occur: `1` genes with paralogs, `0` without, `-1` unknown."""
+        """Paralog flags of the genes, those that occur: `0` genes without paralogs, `1` with, `-1` unknown."""
         names = [str(flag) for flag in flags]
         return cls(names, sites, counts, [flag for flag in _PARALOG_FLAGS if flag in names])
 
@@ -55,7 +55,10 @@ class ByGroup:
         self._groups[self._group_of[part.number]].add(part, reached)
 
     def report(self) -> dict[str, Any]:
-        """By group: genes, positions, sites, and average precisions by system where there are both kinds of site."""
+        """By group: genes, positions, sites, and average precisions by system where there are both kinds of site.
+
+        Of whole genes also false calls of each class per Mb at each recall.
+        """
         return {group: one.report() for group, one in self._groups.items()}
 
 
@@ -63,6 +66,7 @@ class _Group:
     def __init__(self, sites: SiteScores, counts: Mapping[str, SystemCounts], chosen: NDArray[np.bool_]) -> None:
         self._genes: set[str] = set()
         self._positions = 0
+        self._whole = True  # genes, and not rows
         self._sites = {CLASSES[c]: int((sites.labels[chosen] == c).sum()) for c in (DONOR, ACCEPTOR)}
         self._ranks: dict[str, dict[str, GroupRanks]] = {}
         if all(self._sites.values()):
@@ -74,6 +78,7 @@ class _Group:
     def add(self, part: Part, reached: Mapping[str, Mapping[str, Reached]]) -> None:
         self._genes.add(part.gene.gene_id)
         self._positions += len(part.labels)
+        self._whole &= part.gene.gene is not None
         for system, targets in self._ranks.items():
             for target, ranks in targets.items():
                 ranks.add(reached[system][target])
@@ -81,7 +86,14 @@ class _Group:
     def report(self) -> dict[str, Any]:
         entry: dict[str, Any] = {"genes": len(self._genes), "positions": self._positions, "sites": self._sites}
         for system, targets in self._ranks.items():
-            entry[system] = {ap_name(target): ranks.average_precision() for target, ranks in targets.items()}
+            entry[system] = {}
+            for target, ranks in targets.items():
+                found = ranks.counts().evaluate(np.ones((1, 1)), np.array([float(self._positions)]))
+                entry[system][ap_name(target)] = float(found["ap"][0])
+                if self._whole and target != "splice":
+                    entry[system] |= {
+                        f"{name}_{target}": float(drawn[0]) for name, drawn in found.items() if "per_mb" in name
+                    }
         return entry
 
 

@@ -18,9 +18,8 @@ from scipy.stats import t as student_t
 
 from metalayer.errors import EvaluationError
 from metalayer.evaluation.metrics import bad_rows, refuse_bad_rows
-from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
+from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER, PROBABILITY_FLOOR
 
-PROBABILITY_FLOOR = 1e-10
 _SCALE_BOUNDS = (0.05, 20.0)
 _PRIOR_SCALE, _PRIOR_BIAS = 0.15, 0.3
 """Standard deviations of the prior on scale (around 1) and on biases (around 0)."""

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from metalayer.evaluation.metrics import Floats, ranking, splice_score
 from metalayer.evaluation.sample import Part, Sample
-from metalayer.genome import Gene
 from metalayer.schema import CLASSES, NEITHER
 
 SITE_CLASSES = CLASSES[:NEITHER]
@@ -25,9 +24,13 @@ LISTED = 500
 """Errors that a report lists at most, of those fixed and of those made."""
 _PROBABILITY_FLOOR = 1e-7
 """Changes in log-odds are between probabilities kept this far from 0 and 1 (float32 ends there)."""
-_KINDS = [(name, error) for error in ("missed", "false call") for name in SITE_CLASSES]
+MISSED, FALSE_CALL = "missed", "false call"
+KINDS = tuple((name, error) for error in (MISSED, FALSE_CALL) for name in SITE_CLASSES)
+"""Class and kind of each error."""
 
 Mask = NDArray[np.bool_]
+Thresholds = Mapping[str, Mapping[str, float | None]]
+"""The lowest score that is called, by system and class; None where nothing is."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +46,8 @@ class SiteCalls:
     called: Mapping[str, Mapping[str, Mask]]
 
     @classmethod
-    def of(cls, part: Part, thresholds: Mapping[str, Mapping[str, float | None]]) -> SiteCalls:
-        """Call donors and acceptors that reach the threshold of their system and class (None: nothing does)."""
+    def of(cls, part: Part, thresholds: Thresholds) -> SiteCalls:
+        """Call donors and acceptors that reach the threshold of their system and class."""
         called = {}
         for system, classes in thresholds.items():
             called[system] = {
@@ -61,6 +64,11 @@ class SiteCalls:
         """Calls where there is no site of the class, (n,)."""
         return ~self.sites[name] & self.called[system][name]
 
+    def wrong(self, system: str, kind: tuple[str, str]) -> Mask:
+        """Errors of one of `KINDS`, (n,)."""
+        name, error = kind
+        return self.missed(system, name) if error == MISSED else self.false_calls(system, name)
+
 
 def _reaches(score: NDArray[np.floating], threshold: float | None) -> Mask:
     return np.zeros(len(score), dtype=bool) if threshold is None else score >= threshold
@@ -74,9 +82,7 @@ class Errors:
         candidate: who makes others.
     """
 
-    def __init__(
-        self, reference: str, candidate: str, thresholds: Mapping[str, Mapping[str, float | None]], *, listed: bool
-    ) -> None:
+    def __init__(self, reference: str, candidate: str, thresholds: Thresholds, *, listed: bool) -> None:
         """Begin with none.
 
         Args:
@@ -102,14 +108,9 @@ class Errors:
                 counts["false_calls"] += int(np.count_nonzero(calls.false_calls(system, name)))
         sides = ((self.reference, self.candidate), (self.candidate, self.reference))
         for changes, (wrong, right) in zip(self._changes.values(), sides, strict=True):
-            for kind, (name, error) in enumerate(_KINDS):
-                called = calls.called[right][name]
-                odd = (
-                    calls.missed(wrong, name) & called
-                    if error == "missed"
-                    else calls.false_calls(wrong, name) & ~called
-                )
-                changes.add(part, kind, np.flatnonzero(odd))
+            for number, kind in enumerate(KINDS):
+                odd = calls.wrong(wrong, kind) & ~calls.wrong(right, kind)
+                changes.add(part, number, np.flatnonzero(odd))
 
     def report(self) -> dict[str, Any]:
         """What was counted.
@@ -122,8 +123,9 @@ class Errors:
                 made: errors of the candidate where the reference is right, likewise.
                 listed_at_most: length of the longest list; totals count all.
             A list holds the errors of the largest change in log-odds first, each with gene_id, chrom, strand, position
-            (1-based genomic), class, error (`missed`, `false call`), the probability of the class by each system, and
-            genome_build where it is known. Without places there are no lists.
+            (1-based genomic), class, error (`missed`, `false call`), the probability of the class by each system,
+            genome_build where it is known, and also_in, ids of overlapping genes that have the position too, where
+            there are any: it is listed once. Without places there are no lists.
         """
         report: dict[str, Any] = {"listed_at_most": LISTED}
         for system, classes in self._counts.items():
@@ -133,8 +135,7 @@ class Errors:
         for key, changes in self._changes.items():
             found = changes.totals
             report[key] = {"total": sum(found.values())} | {
-                name: {"missed": found[name, "missed"], "false_calls": found[name, "false call"]}
-                for name in SITE_CLASSES
+                name: {"missed": found[name, MISSED], "false_calls": found[name, FALSE_CALL]} for name in SITE_CLASSES
             }
             if self._listed:
                 report[key]["list"] = changes.listed()
@@ -146,24 +147,22 @@ class _Changes:
 
     def __init__(self, systems: tuple[str, str]) -> None:
         self._systems = systems
-        self.totals = dict.fromkeys(_KINDS, 0)
+        self.totals = dict.fromkeys(KINDS, 0)
         self._found = np.empty((0, 6))  # change, kind, gene, position in the gene, both probabilities
         self._waiting: list[Floats] = []
-        self._places: dict[int, tuple[str, str, Gene, str | None]] = {}
+        self._parts: dict[int, Part] = {}  # without what they say of positions
 
     def add(self, part: Part, kind: int, at: NDArray[np.intp]) -> None:
         """Positions (k,) of a gene's `Part`."""
-        self.totals[_KINDS[kind]] += len(at)
-        gene = part.gene
-        if not len(at) or gene.gene is None:
+        self.totals[KINDS[kind]] += len(at)
+        if not len(at) or part.gene.gene is None:
             return
-        column = CLASSES.index(_KINDS[kind][0])
+        column = CLASSES.index(KINDS[kind][0])
         before, after = (part.scores[system][at, column].astype(np.float64) for system in self._systems)
         change = np.abs(_log_odds(after) - _log_odds(before))
         same = (np.full(len(at), number) for number in (kind, part.number))
-        index = at if part.kept is None else part.kept[at]
-        self._waiting.append(np.column_stack([change, *same, index, before, after]))
-        self._places[part.number] = (gene.gene_id, gene.chrom, gene.gene, gene.genome_build)
+        self._waiting.append(np.column_stack([change, *same, part.indices(at), before, after]))
+        self._parts[part.number] = part.without_positions()
         if sum(map(len, self._waiting)) > 10 * LISTED:
             self._cut()
 
@@ -177,20 +176,24 @@ class _Changes:
         self._cut()
         out = []
         for _, kind, number, index, before, after in self._found.tolist():
-            gene_id, chrom, gene, build = self._places[int(number)]
-            name, error = _KINDS[int(kind)]
+            part = self._parts[int(number)]
+            assert part.gene.gene is not None
+            name, error = KINDS[int(kind)]
+            position = part.gene.gene.genomic(int(index))
             entry: dict[str, Any] = {
-                "gene_id": gene_id,
-                "chrom": chrom,
-                "strand": gene.strand,
-                "position": gene.genomic(int(index)) + 1,
+                "gene_id": part.gene.gene_id,
+                "chrom": part.gene.chrom,
+                "strand": part.gene.gene.strand,
+                "position": position + 1,
                 "class": name,
                 "error": error,
                 self._systems[0]: before,
                 self._systems[1]: after,
             }
-            if build:
-                entry["genome_build"] = build
+            if part.gene.genome_build:
+                entry["genome_build"] = part.gene.genome_build
+            if also_in := part.also_in(position):
+                entry["also_in"] = also_in
             out.append(entry)
         return out
 
@@ -200,13 +203,15 @@ class Overlaps:
 
     def __init__(self, sample: Sample, systems: Sequence[str]) -> None:
         self._sample, self._systems = sample, systems
-        self._shared = 0
+        self._shared = self._ignored = 0
         self._listed: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
 
     def add(self, part: Part) -> None:
         """Count a gene."""
         scored, odd = part.gene, self._sample.contradicted[part.number]
-        self._shared += len(scored.labels) - len(part.labels) - len(odd)
+        ignored = len(self._sample.ignored[part.number])
+        self._ignored += ignored
+        self._shared += len(scored.labels) - len(part.labels) - len(odd) - ignored
         for index in odd.tolist():
             assert scored.gene is not None
             place = {"chrom": scored.chrom, "strand": scored.gene.strand, "position": scored.gene.genomic(index) + 1}
@@ -220,13 +225,15 @@ class Overlaps:
         """What was counted.
 
         Returns:
-            JSON-ready: `shared`, how many positions were there once more and do not count again; `contradicted`,
+            JSON-ready: `shared`, how many positions were there once more and do not count again; `ignored`, how many do
+            not count since their file marks them; `contradicted`,
             positions that do not count at all, because one gene has a site where another has none or one of the other
             class; `list` of these, at most `LISTED` entries: gene_id, chrom, strand, position (1-based genomic), class
             and the probability of a site by each system, and genome_build where it is known.
         """
         entries = [entry for entries in self._listed.values() for entry in entries]
-        return {"shared": self._shared, "contradicted": len(self._listed), "list": entries[:LISTED]}
+        counts = {"shared": self._shared, "ignored": self._ignored, "contradicted": len(self._listed)}
+        return counts | {"list": entries[:LISTED]}
 
 
 def _log_odds(probability: Floats) -> Floats:

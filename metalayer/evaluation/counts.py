@@ -40,6 +40,7 @@ class SiteScores:
         labels: uint8 (s,), donor or acceptor.
         gene: int64 (s,), numbers of their genes, ascending.
         scores: system name to float32 (s, 3).
+        alternative: bool (s,), whether the principal transcript lacks them.
         calls: of those systems that are to call sites, class name to the lowest score that is called; None where
             nothing is.
     """
@@ -47,6 +48,7 @@ class SiteScores:
     labels: NDArray[np.uint8]
     gene: NDArray[np.int64]
     scores: Mapping[str, NDArray[np.float32]]
+    alternative: NDArray[np.bool_]
     calls: Mapping[str, Mapping[str, float | None]]
 
     @classmethod
@@ -64,7 +66,7 @@ class SiteScores:
         Raises:
             EvaluationError: probabilities that are none.
         """
-        labels, gene = [np.empty(0, np.uint8)], [np.empty(0, np.int64)]
+        labels, gene, alternative = [np.empty(0, np.uint8)], [np.empty(0, np.int64)], [np.empty(0, bool)]
         scores: dict[str, list[NDArray[np.float32]]] = {name: [] for name in systems}
         n_sites = {name: int(n) for name, n in zip(CLASSES[:NEITHER], sample.sites.sum(axis=0), strict=True)}
         highest = {system: {name: TopScores(n) for name, n in n_sites.items()} for system in calling}
@@ -73,6 +75,7 @@ class SiteScores:
             at = np.flatnonzero(part.labels != NEITHER)
             labels.append(part.labels[at])
             gene.append(np.full(len(at), part.number))
+            alternative.append(np.isin(part.indices(at), part.gene.alternative))
             for system, values in part.scores.items():
                 bad[system] += bad_rows(values)
                 scores[system].append(values[at])
@@ -85,6 +88,7 @@ class SiteScores:
             np.concatenate(labels),
             np.concatenate(gene),
             {name: np.concatenate(found) for name, found in scores.items()},
+            np.concatenate(alternative),
             {system: {name: top.threshold() for name, top in found.items()} for system, found in highest.items()},
         )
 
@@ -174,11 +178,17 @@ class SystemCounts:
         positive, score = ranking(sites.labels[chosen], sites.scores[self.system][chosen], target)
         return Reached.of(self._thresholds[target], positive, score).hit
 
+    def threshold(self, target: str, number: int) -> float:
+        """The score of a threshold of a target, numbered as in `Reached`."""
+        return float(self._thresholds[target][-1 - number])
+
     def metric_values(self, weights: Floats, top_k: Sequence[int]) -> dict[str, Floats]:
         """All metrics under each resample of clusters, weights (B, C): name to (B,)."""
         out: dict[str, Floats] = {}
         for target, ranks in self._ranks.items():
             found = ranks.counts().evaluate(weights, self._sizes, None if target == "splice" else top_k)
+            if target == "splice":  # calls are of a class
+                found = {name: drawn for name, drawn in found.items() if not name.startswith("false")}
             out[ap_name(target)] = found.pop("ap")
             out |= {f"{name}_{target}": values for name, values in found.items()}
         out["ap_splice"] = (out["ap_donor"] + out["ap_acceptor"]) / 2

@@ -9,6 +9,7 @@ is far from chance. Features that are ratios of nearly nothing are compared afte
 from __future__ import annotations
 
 import contextlib
+import html
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,6 +31,18 @@ PSI_THRESHOLD = 0.25
 """The usual bound of a major change; below 0.1 there is none to speak of."""
 CLASS_COLUMN = "splice_type"
 METHOD = "psi"
+_NAMES = {
+    '"name": "current"': '"name": "test"',
+    '"name": "reference"': '"name": "training"',
+    '"current (mean)"': '"test (mean)"',
+    '"reference (mean)"': '"training (mean)"',
+    '"reference (+/- 1std)"': '"training (+/- 1std)"',
+    '["current", "reference"]': '["test", "training"]',
+    '"Current Distribution"': '"Test rows"',
+    '"Reference Distribution"': '"Training rows"',
+    '["Metric", "Current", "Reference"]': '["Metric", "Test", "Training"]',
+}
+"""What Evidently 0.7.23 calls the parts, as its page has it, and what they are."""
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +65,12 @@ def row_drift(rows: Path, manifest: Mapping[str, Any], output: Path, *, seed: in
     """
     reference = _sample(rows, manifest["train"]["genes"], "train", seed)
     current = _sample(rows, manifest["test"]["genes"], "test", seed)
-    psi = _evidently(reference, current, output)
+    page, psi = _evidently(reference, current)
     drifted = sorted((name for name, value in psi.items() if value > PSI_THRESHOLD), key=lambda name: -psi[name])
+    with publish_file(output) as draft:
+        draft.write_text(
+            _led_by(_in_words(drifted, len(psi), len(reference), len(current)), _named(page)), encoding="utf-8"
+        )
     logger.info(
         "drift: %d of %d columns above PSI %g between training and test rows", *(len(drifted), len(psi)), PSI_THRESHOLD
     )
@@ -79,8 +96,37 @@ def _sample(rows: Path, genes: Sequence[str], part: str, seed: int) -> pd.DataFr
     return sample.with_columns(ratios).to_pandas()
 
 
-def _evidently(reference: pd.DataFrame, current: pd.DataFrame, output: Path) -> dict[str, float]:
-    """Write the page; returns the PSI of each column."""
+def _in_words(drifted: Sequence[str], columns: int, trained: int, tested: int) -> str:
+    """What the page shows, in a sentence, and which of its two columns is which."""
+    differ = f"{len(drifted)} of {columns} columns differ" if drifted else f"None of {columns} columns differs"
+    psi = f"PSI (population stability index) above {PSI_THRESHOLD:g}"
+    named = f" ({', '.join(drifted[:5])}{' ...' * (len(drifted) > 5)})" if drifted else ""
+    return (
+        f"{differ} between training and test rows by a {psi}{named}. "
+        f"Training (Evidently's reference): {trained:,} rows of training genes. "
+        f"Test (its current): {tested:,} rows of test genes."
+    )
+
+
+def _named(page: str) -> str:
+    """The page with training and test instead of reference and current, in tables and legends."""
+    for known, ours in _NAMES.items():
+        page = page.replace(known, ours)
+    return page
+
+
+def _led_by(sentence: str, page: str) -> str:
+    """Evidently's page with a sentence before it; on a narrow screen it is scrolled, where it would be cut off."""
+    head, body, rest = page.partition("<body>")
+    if not body:
+        raise EvaluationError("the page of Evidently has no body to begin with; look for a version that was tested")
+    style = "margin:0;padding:16px 24px;font:18px/1.5 system-ui,sans-serif;background:#fff;color:#24292f"
+    wide = "<style>[id^=root_metric]{min-width:960px}</style>"
+    return f'{head}{body}{wide}<p style="{style}">{html.escape(sentence)}</p>{rest}'
+
+
+def _evidently(reference: pd.DataFrame, current: pd.DataFrame) -> tuple[str, dict[str, float]]:
+    """The page, and the PSI of each column."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # constant columns make Evidently divide by zero
         from evidently import DataDefinition, Dataset, Report
@@ -90,14 +136,13 @@ def _evidently(reference: pd.DataFrame, current: pd.DataFrame, output: Path) -> 
         drift = DataDriftPreset(
             num_method=METHOD, num_threshold=PSI_THRESHOLD, cat_method=METHOD, cat_threshold=PSI_THRESHOLD
         )
-        with _one_figure_a_column():
+        with _only_what_is_shown():
             snapshot = Report([drift, DataSummaryPreset()]).run(
                 Dataset.from_pandas(current, data_definition=definition),
                 Dataset.from_pandas(reference, data_definition=definition),
             )
-        with publish_file(output) as draft:
-            snapshot.save_html(str(draft))
-    return {
+        page = snapshot.get_html_str(as_iframe=False)
+    return page, {
         metric["config"]["column"]: float(metric["value"])
         for metric in snapshot.dict()["metrics"]
         if metric["config"]["type"].endswith(":ValueDrift")
@@ -105,8 +150,8 @@ def _evidently(reference: pd.DataFrame, current: pd.DataFrame, output: Path) -> 
 
 
 @contextlib.contextmanager
-def _one_figure_a_column() -> Iterator[None]:
-    """Draw the histogram of a column once: Evidently 0.7.23 does for each of its seven statistics, and shows one."""
+def _only_what_is_shown() -> Iterator[None]:
+    """Draw what Evidently 0.7.23 shows: one histogram of a column, not seven, and its drift in the table alone."""
     from evidently.metrics import column_statistics
 
     draw = column_statistics.distribution
@@ -118,8 +163,12 @@ def _one_figure_a_column() -> Iterator[None]:
             drawn[name] = draw(title, current, reference)
         return drawn[name]
 
+    of_drift = column_statistics.ValueDriftCalculation
+    draw_drift = of_drift._render
     column_statistics.distribution = once
+    of_drift._render = lambda *_: []
     try:
         yield
     finally:
         column_statistics.distribution = draw
+        of_drift._render = draw_drift

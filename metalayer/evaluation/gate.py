@@ -13,7 +13,7 @@ base, with a difference of 0 in every resample, passes.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -23,6 +23,7 @@ from metalayer.schema import POSITIONS, ROWS
 from metalayer.settings.sections import GateConfig
 
 CALIBRATION, PER_SITE = "calibration", "log_loss_per_site"
+SEEN_BY_BASE = "held_out_of_base"
 RETIRE = "`metalayer registry retire --reason TEXT` takes that champion out of the line"
 
 
@@ -60,7 +61,7 @@ def decide(evaluation: Mapping[str, Any], policy: GateConfig) -> Decision:
         policy: the bar.
     """
     report = evaluation.get(str(evaluation.get("primary"))) or {}
-    reasons = [_floor(report, policy)]
+    reasons = [*_held_out_of_base(evaluation.get("seen_by_base"), policy), _floor(report, policy)]
     for metric in ("ap_donor", "ap_acceptor"):
         reasons.append(_above(report, metric, -policy.margin, "not_worse_than_base", "base"))
     better = _above(report, "pr_auc_splice", policy.min_gain, "better_than_base", "base")
@@ -76,6 +77,33 @@ def decide(evaluation: Mapping[str, Any], policy: GateConfig) -> Decision:
     reasons.extend(_champion(evaluation.get("champion", {}), policy))
     reasons.extend(_best_champion(evaluation.get("best_champion"), policy))
     return Decision(all(reason.passed for reason in reasons), tuple(reasons))
+
+
+def new_to_base(chroms: Sequence[str]) -> str:
+    """What to do where test genes are those that the base model was trained on.
+
+    Args:
+        chroms: human chromosomes that it was not trained on.
+    """
+    if chroms:
+        return f"test on chromosomes that are new to the base: {', '.join(chroms)} (split.test_chroms)"
+    return (
+        "no human chromosome is new to the base, so no human gene is held out: take another base model, or genes of "
+        "another species, or accept this with gate.allow_seen_by_base=true"
+    )
+
+
+def _held_out_of_base(seen: Any, policy: GateConfig) -> list[Reason]:
+    """Test genes that the base model was trained on are left out, or say nothing of how it does on new ones."""
+    if not seen:
+        return []
+    if seen.get("left_out"):
+        return [Reason(SEEN_BY_BASE, passed=True, text=f"test genes: {seen['note']}; these are left out")]
+    if policy.allow_seen_by_base:
+        text = f"test genes: {seen['note']}; they count all the same (gate.allow_seen_by_base)"
+        return [Reason(SEEN_BY_BASE, passed=True, text=text)]
+    text = f"test genes: {seen['note']}; {new_to_base(seen['unseen_chroms'])}"
+    return [Reason(SEEN_BY_BASE, passed=False, text=text)]
 
 
 def _floor(report: Mapping[str, Any], policy: GateConfig) -> Reason:
@@ -100,9 +128,15 @@ def _above(report: Mapping[str, Any], metric: str, bound: float, rule: str, othe
         text = f"{JUDGED[metric]}: difference to the {other} {value:+.4f}, but no interval: {_no_interval(report)}"
         return Reason(name, passed=False, text=text)
     passed = low > bound
-    aim = "better than" if bound > 0 or rule == "better_than_base" else "not worse than"
+    wants_more = bound > 0 or rule == "better_than_base"
+    if passed:
+        found = "better than" if wants_more else "not worse than"
+    elif high is not None and high < 0:
+        found = "worse than"
+    else:
+        found = f"not shown to be {'better than' if wants_more else 'as good as'}"
     text = (
-        f"{JUDGED[metric]} {'is' if passed else 'is not shown to be'} {aim} that of the {other}: "
+        f"{JUDGED[metric]} is {found} that of the {other}: "
         f"difference {value:+.5f} ({low:+.5f} to {high:+.5f}), lower end must be above {bound:g}"
     )
     return Reason(name, passed, text)
@@ -128,10 +162,10 @@ def _calibration(report: Mapping[str, Any], policy: GateConfig, rule: str, what:
         return Reason(rule, passed=False, text=text)
     allowed = policy.log_loss_margin * base
     passed = high <= allowed
+    found = "" if passed else f" is {'worse than' if low > 0 else 'not shown to be as good as'} that of the base"
     text = (
-        f"{name}: {'' if passed else 'non-inferiority to the base not shown; '}{meta:.4f} against "
-        f"{base:.4f}, difference {value:+.4f} ({low:+.4f} to {high:+.4f}), upper end must be at most {allowed:.4f}, "
-        f"{100 * policy.log_loss_margin:g} % of the base's"
+        f"{name}{found}: {meta:.4f} against {base:.4f}, difference {value:+.4f} ({low:+.4f} to {high:+.4f}), upper end "
+        f"must be at most {allowed:.4f}, {100 * policy.log_loss_margin:g} % of the base's"
     )
     return Reason(rule, passed, text)
 
@@ -196,10 +230,11 @@ def _against(champion: Mapping[str, Any], metric: str, policy: GateConfig, rule:
     text = found.text
     if champion.get("by") and champion.get("exact_to"):
         text += f", by the {champion['by']}, exact to {_number(champion, 'exact_to', metric) or 0.0:.0e}"
-    low, value = _number(champion, "difference", metric, "low"), _number(champion, "difference", metric, "value")
+    low, value, high = (_number(champion, "difference", metric, end) for end in ("low", "value", "high"))
+    is_worse = high is not None and high < 0  # which more genes would not change
     if not found.passed and low is None:
         text += f". {RETIRE}"
-    elif not found.passed and low is not None and value is not None and value - low > policy.margin:
+    elif not (found.passed or is_worse) and low is not None and value is not None and value - low > policy.margin:
         text += f"; these test genes show differences of {value - low:.4f} and more only: test on more genes"
     return replace(found, text=text)
 

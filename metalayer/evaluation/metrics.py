@@ -14,7 +14,7 @@ float64; their sums and all else are float64. Bins take a score at 6 decimals: 0
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,8 @@ class GeneScores:
         paralog: 1 it has paralogs, 0 it has none, -1 unknown.
         genome_build: of its coordinates; None where unknown.
         letters: hash of its letters, or of those around its rows; empty where unknown.
+        ignored: int64, those of the n that do not count.
+        alternative: int64, those of the n that are sites of other isoforms than the principal one alone.
     """
 
     gene_id: str
@@ -56,6 +58,8 @@ class GeneScores:
     paralog: int = PARALOG_UNKNOWN
     genome_build: str | None = None
     letters: str = ""
+    ignored: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    alternative: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def average_precision(positive: NDArray[np.bool_], score: Floats, weights: Floats | None = None) -> float:

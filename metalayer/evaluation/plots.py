@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import io
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +16,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from metalayer.evaluation.metrics import ECE_BINS, TARGETS, ap_name
 from metalayer.files import publish_file
@@ -23,6 +28,19 @@ STYLES: dict[str, tuple[str, str]] = {
     "meta": ("#0b5cad", "-"),
 }
 """Colour and line of each system, in the order in which they are drawn."""
+CURVES = (
+    ("loss", {"train_loss": "training", "val_loss": "validation"}),
+    (
+        "validation average precision",
+        {"val_pr_auc_splice": "splice (PR-AUC)", "val_ap_donor": "donor", "val_ap_acceptor": "acceptor"},
+    ),
+    ("learning rate", {"learning_rate": ""}),
+)
+"""What is drawn of a training: title, and figures of an epoch with what they are called."""
+_NOT_SHOWN = re.compile(
+    r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>|<g/>| font-family: [^;\"]*;", flags=re.DOTALL
+)
+"""What the page has itself (fonts, joins of lines), or nobody sees."""
 _SETTINGS = {
     "svg.fonttype": "none",  # text stays text, in the page's own font
     "svg.hashsalt": "metalayer",
@@ -48,11 +66,28 @@ _SETTINGS = {
 }
 
 
-def precision_recall_svg(report: Mapping[str, Any]) -> str:
+_PANEL = (4.3, 3.1)
+"""Inches of a panel: its text can still be read where it is as wide as a telephone."""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One set of axes as SVG.
+
+    Attributes:
+        caption: what it shows, in a sentence.
+        svg: the element, which names what is in it for those who do not see it.
+    """
+
+    caption: str
+    svg: str
+
+
+def precision_recall(report: Mapping[str, Any]) -> list[Panel]:
     """Precision over recall of splice, donor and acceptor scores, base and meta."""
-    with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(10.4, 3.5), layout="constrained")
-        for axes, name in zip(figure.subplots(1, len(TARGETS), sharey=True), TARGETS, strict=True):
+    panels = []
+    for name in TARGETS:
+        with _panel() as (figure, axes):
             for system in ("base", "meta"):
                 curve = report["curves"][system][name]
                 colour, line = STYLES[system]
@@ -65,55 +100,46 @@ def precision_recall_svg(report: Mapping[str, Any]) -> str:
                     label=f"{system}  {report[system][ap_name(name)]:.3f}",
                 )
             _unit_square(axes)
-            axes.set(title=f"{name}", xlabel="recall")
+            axes.set(title=name, xlabel="recall", ylabel="precision")
             axes.legend(loc="lower left", title="average precision", title_fontsize=8.5, fontsize=9, alignment="left")
-        figure.axes[0].set_ylabel("precision")
-        return _svg(figure)
+            values = " and ".join(f"{who} {report[who][ap_name(name)]:.3f}" for who in ("base", "meta"))
+            caption = f"Precision over recall, {name}: average precision {values}."
+            panels.append(Panel(caption, _svg(figure, f"pr-{name}", caption)))
+    return panels
 
 
-def reliability_svg(report: Mapping[str, Any]) -> str:
+def reliability(report: Mapping[str, Any]) -> list[Panel]:
     """Observed share of sites over predicted probability, and how many positions each bin holds."""
-    with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(10.4, 3.5), layout="constrained")
-        curve_axes, count_axes = figure.subplots(1, 2, width_ratios=(1, 1.25))
-        curve_axes.plot([0, 1], [0, 1], ":", color="#8c959f", linewidth=1)
-        for system, (colour, line) in STYLES.items():
-            if system not in report["curves"]:
-                continue
+    systems = {system: style for system, style in STYLES.items() if system in report["curves"]}
+    with _panel() as (figure, axes):
+        axes.plot([0, 1], [0, 1], ":", color="#8c959f", linewidth=1)
+        for system, (colour, line) in systems.items():
             bins = report["curves"][system]["reliability"]
+            mean, observed = ([one[key] for one in bins] for key in ("mean", "observed"))
             label = f"{system}  {report[system]['ece']:.2g}"
-            curve_axes.plot(
-                [one["mean"] for one in bins],
-                [one["observed"] for one in bins],
-                line,
-                color=colour,
-                marker="o",
-                markersize=3.5,
-                label=label,
-            )
+            axes.plot(mean, observed, line, color=colour, marker="o", markersize=3.5, label=label)
+        _unit_square(axes)
+        axes.set(title="reliability", xlabel="P(donor) + P(acceptor), mean of the bin", ylabel="share of sites")
+        axes.legend(loc="upper left", title="ECE", title_fontsize=8.5, fontsize=9, alignment="left")
+        values = ", ".join(f"{system} {report[system]['ece']:.2g}" for system in systems)
+        caption = f"Share of true sites over the probability given, in 15 bins: ECE {values}."
+        shares = Panel(caption, _svg(figure, "reliability", caption))
+    with _panel() as (figure, axes):
+        for system, (colour, line) in systems.items():
             counts = [0] * ECE_BINS
-            for one in bins:  # empty bins are left out of the report
+            for one in report["curves"][system]["reliability"]:  # empty bins are left out of the report
                 counts[min(int(one["mean"] * ECE_BINS), ECE_BINS - 1)] += one["count"]
             edges = [i / ECE_BINS for i in range(ECE_BINS + 1)]
-            count_axes.stairs(counts, edges, color=colour, linestyle=line, linewidth=1.8, baseline=None, zorder=3)
-        _unit_square(curve_axes)
-        curve_axes.set(title="reliability", xlabel="P(donor) + P(acceptor), mean of the bin", ylabel="share of sites")
-        curve_axes.legend(loc="upper left", title="ECE", title_fontsize=8.5, fontsize=9, alignment="left")
-        count_axes.set(
-            title="positions in each bin" if report["unit"] == "positions" else "rows in each bin",
-            xlabel="P(donor) + P(acceptor)",
-            yscale="symlog",
-            xlim=(0, 1),
-        )
-        count_axes.set_ylim(bottom=0)
-        return _svg(figure)
+            axes.stairs(counts, edges, color=colour, linestyle=line, linewidth=1.8, baseline=None, zorder=3)
+        axes.set(title=f"{report['unit']} in each bin", xlabel="P(donor) + P(acceptor)", yscale="symlog", xlim=(0, 1))
+        axes.set_ylim(bottom=0)
+        caption = f"How many {report['unit']} each of these bins holds; lines as beside."
+        return [shares, Panel(caption, _svg(figure, "bins", caption))]
 
 
-def log_reliability_svg(report: Mapping[str, Any]) -> str:
+def log_reliability(report: Mapping[str, Any]) -> Panel:
     """Observed share of sites over the score in narrow bins, on log-odds, base beside meta, with intervals."""
-    with mpl.rc_context(_SETTINGS):
-        figure = Figure(figsize=(10.4, 4.2), layout="constrained")
-        axes = figure.subplots(1, 1)
+    with _panel((4.3, 3.6)) as (figure, axes):
         ends = (10.0**-7, 1 - 10.0**-4)
         axes.plot(ends, ends, ":", color="#8c959f", linewidth=1)
         for system in ("base", "meta"):
@@ -128,13 +154,81 @@ def log_reliability_svg(report: Mapping[str, Any]) -> str:
                     axes.plot([one["mean"]] * 2, [low, high], color=colour, linewidth=1)
         axes.set(xscale="logit", yscale="logit", xlim=ends, ylim=ends)
         axes.minorticks_off()
-        axes.set(
-            title="reliability in bins of two a power of ten",
-            xlabel="P(donor) + P(acceptor), mean of the bin",
-            ylabel="share of sites",
-        )
+        axes.set(title="reliability, on log-odds", xlabel="P(donor) + P(acceptor), mean of the bin")
+        axes.set_ylabel("share of sites")
         axes.legend(loc="upper left", fontsize=9)
-        return _svg(figure)
+        caption = "Share of true sites in two bins a power of ten; on the dotted line probabilities are right."
+        return Panel(caption, _svg(figure, "log-reliability", caption))
+
+
+def as_files(report: Mapping[str, Any]) -> dict[str, str]:
+    """The curves of a report as SVG files of their own, by name."""
+    panels = {f"precision_recall_{name}": panel for name, panel in zip(TARGETS, precision_recall(report), strict=True)}
+    panels |= dict(zip(("reliability", "reliability_counts"), reliability(report), strict=True))
+    panels["reliability_log"] = log_reliability(report)
+    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
+    return {f"{name}.svg": panel.svg.replace("<svg ", f"<svg {spaces}", 1) for name, panel in panels.items()}
+
+
+def gene_changes(report: Mapping[str, Any]) -> Panel:
+    """How many genes have how many errors less or more by meta than by the base."""
+    found = report["by_gene"]
+    with _panel() as (figure, axes):
+        fewer = [one for one in found["changes"] if one[0] < 0]
+        same = [one for one in found["changes"] if one[0] == 0]
+        more = [one for one in found["changes"] if one[0] > 0]
+        for bars, colour, label in (
+            (fewer, STYLES["meta"][0], f"fewer errors  {found['gained']:,}"),
+            (same, STYLES["base"][0], f"as many  {found['same']:,}"),
+            (more, "#b42318", f"more errors  {found['lost']:,}"),
+        ):
+            if bars:
+                changes, genes = zip(*bars, strict=True)
+                axes.bar(changes, genes, color=colour, label=label, zorder=3)
+        axes.set(title="genes by change in errors", xlabel="errors of meta less errors of base", ylabel="genes")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+        figure.legend(loc="outside lower center", ncols=3, fontsize=8.5)
+        text = (
+            f"Of {found['genes']:,} genes, {found['gained']:,} have fewer errors by meta than by the base, "
+            f"{found['lost']:,} more and {found['same']:,} as many."
+        )
+        return Panel("Left of 0: genes that gain; right: genes that lose.", _svg(figure, "gene-changes", text))
+
+
+def learning_curves(history: Sequence[Mapping[str, float]], best_epoch: int) -> list[Panel]:
+    """Loss and average precision by epoch, the epoch whose weights were kept marked; none of an empty history."""
+    panels: list[Panel] = []
+    for title, lines in CURVES[:2] if len(history) > 1 else ():
+        with _panel() as (figure, axes):
+            draw_curves(axes, title, lines, history)
+            axes.axvline(best_epoch, color="#1a7f37", linewidth=1.2, linestyle="--", label=f"kept: epoch {best_epoch}")
+            figure.legend(loc="outside lower center", ncols=2, fontsize=8.5)
+            kept = next(epoch for epoch in history if epoch["epoch"] == best_epoch)
+            values = ", ".join(
+                f"{label} {kept[name]:.4f}" for name, label in lines.items() if _is_known(kept.get(name))
+            )
+            caption = f"{title[0].upper()}{title[1:]} by epoch; at epoch {best_epoch}, which was kept: {values}."
+            panels.append(Panel(caption, _svg(figure, f"learning-{len(panels)}", caption)))
+    return panels
+
+
+def _is_known(value: float | None) -> bool:
+    return value is not None and math.isfinite(value)
+
+
+def draw_curves(
+    axes: Axes, title: str, lines: Mapping[str, str], history: Sequence[Mapping[str, float | None]]
+) -> None:
+    """Figures of each epoch that are known, as lines; epoch 0 is the untrained model, which is only validated."""
+    for name, label in lines.items():
+        shown = [epoch for epoch in history if name.startswith("val_") or epoch["epoch"]]
+        numbers = [epoch["epoch"] or 0 for epoch in shown]
+        values = [math.nan if (value := epoch.get(name)) is None else value for epoch in shown]
+        axes.plot(numbers, values, marker=".", label=label)
+    axes.set_title(title)
+    axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def ablation_png(report: Mapping[str, Any], path: Path) -> None:
@@ -175,10 +269,27 @@ def _unit_square(axes: Axes) -> None:
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.02), xticks=[0, 0.25, 0.5, 0.75, 1], yticks=[0, 0.25, 0.5, 0.75, 1])
 
 
-def _svg(figure: Figure) -> str:
-    """The <svg> element alone, without metadata, as wide as the page allows."""
+@contextmanager
+def _panel(size: tuple[float, float] = _PANEL) -> Iterator[tuple[Figure, Axes]]:
+    with mpl.rc_context(_SETTINGS):
+        figure = Figure(figsize=size, layout="constrained")
+        yield figure, figure.subplots()
+
+
+def _svg(figure: Figure, name: str, text: str) -> str:
+    """The <svg> element alone, as wide as the page allows, with a text for those who do not see it.
+
+    Its ids begin with `name`: a page has several, and each id once.
+    """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
-    return re.sub(r'^<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img">', text)
+    found = buffer.getvalue()
+    found = _NOT_SHOWN.sub("", found[found.index("<svg") :])
+    found = re.sub(r"\s*\n\s*", "\n", found)
+    used = set(re.findall(r'(?:url\(|href=")#([^")]+)', found))
+    found = re.sub(r' id="([^"]+)"', lambda at: f' id="{name}-{at[1]}"' if at[1] in used else "", found)
+    found = re.sub(r'(url\(|href=")#', rf"\1#{name}-", found)
+    found = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda at: re.sub(r"(\.\d)\d+", r"\1", at[0]), found)
+    label = html.escape(text, quote=True)
+    start = rf'<svg viewBox="\1" role="img" aria-label="{label}">'
+    return re.sub(r'^<svg [^>]*?viewBox="([^"]+)"[^>]*>', lambda at: at.expand(start), found)

@@ -21,6 +21,8 @@ from metalayer.evaluation.columns import Scratch
 
 RECALL_PERCENTS = (90, 95)
 """Recalls at which precision is reported; whole percents, so that reaching one is decided in whole numbers."""
+FALSE_CALLS = "false_per_mb_at_recall"
+"""Name of false calls per million items, before the percent."""
 _NUMBERS_AT_ONCE = 4_000_000
 """Held per array: resamples are worked off in chunks of this over the thresholds, or clusters, of a block."""
 _CELLS_A_BLOCK = 4_000_000
@@ -107,8 +109,9 @@ class RankCounts:
             top_k: the fixed k; None for no top-k at all.
 
         Returns:
-            Name to (B,): average precision (`ap`), precision at each recall (`precision_at_recall<percent>`), top-k
-            at the number of positives (`topk`) and at each k (`top<k>_acc`).
+            Name to (B,): average precision (`ap`), at each recall precision (`precision_at_recall<percent>`) and
+            negatives called per million items (`false_per_mb_at_recall<percent>`), top-k at the number of positives
+            (`topk`) and at each k (`top<k>_acc`).
         """
         resamples = len(weights)
         total = weights @ np.asarray(self.positives.sum(axis=0)).ravel()
@@ -116,7 +119,9 @@ class RankCounts:
         limits = {name: np.minimum(k, weights @ sizes) for name, k in fixed.items()}
         out = {"ap": np.zeros(resamples)}
         out |= {f"precision_at_recall{percent}": np.zeros(resamples) for percent in RECALL_PERCENTS}
+        out |= {f"{FALSE_CALLS}{percent}": np.zeros(resamples) for percent in RECALL_PERCENTS}
         out |= {name: np.zeros(resamples) for name in fixed}
+        items = weights @ sizes
         found_before, seen_before = np.zeros(resamples), np.zeros(resamples)
         for rows, hits, tied, between in self._drawn(weights):
             found = found_before[rows, None] + np.cumsum(hits, axis=1)
@@ -129,8 +134,10 @@ class RankCounts:
                     aim = percent * total[rows]
                     reached = 100 * found >= aim[:, None]
                     here = np.flatnonzero(reached[:, -1] & (100 * found_before[rows] < aim))
-                    at = precision[here, reached[here].argmax(axis=1)]
-                    out[f"precision_at_recall{percent}"][rows][here] = at
+                    at = (here, reached[here].argmax(axis=1))
+                    out[f"precision_at_recall{percent}"][rows][here] = precision[at]
+                    wrong = 1e6 * (seen[at] - found[at]) / items[rows][here]
+                    out[f"{FALSE_CALLS}{percent}"][rows][here] = wrong
                 above = seen - hits - tied
                 for name, limit in limits.items():
                     # Of a tie that the limit cuts, the expected share of positives is taken.
@@ -271,6 +278,21 @@ class GroupRanks:
     def average_precision(self) -> float:
         """Of the group, with all its genes as one."""
         return float(self.counts().evaluate(np.ones((1, 1)), np.zeros(1))["ap"][0])
+
+    def found_at(self, hits: int, calls: int) -> int:
+        """The most positives that can be found while at least `hits` of `calls` are right, or as many in proportion."""
+        return int(np.cumsum(self._hits)[self._right(hits, calls)].max(initial=0))
+
+    def last_at(self, hits: int, calls: int) -> int | None:
+        """The lowest threshold, numbered as in `Reached`, at which at least `hits` of `calls` are right; None: none."""
+        right = np.flatnonzero(self._right(hits, calls))
+        return int(self._own[right[-1]]) if len(right) else None
+
+    def _right(self, hits: int, calls: int) -> NDArray[np.bool_]:
+        """Thresholds at which at least `hits` of `calls` are right, or as many in proportion."""
+        found = np.cumsum(self._hits)
+        right: NDArray[np.bool_] = found * calls >= np.cumsum(self._hits + self._tied + self._between) * hits
+        return right
 
     def curve(self, points: int) -> dict[str, list[float]]:
         """Recall and precision at the scores of positives, thinned to so many points."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from metalayer.evaluation.columns import Columns
 from metalayer.evaluation.metrics import GeneScores
-from metalayer.schema import CLASSES
+from metalayer.schema import CLASSES, NEITHER
 
 Scores = NDArray[np.float32]
 _LABELS = "labels"
@@ -94,6 +94,25 @@ class MadeOf(Collection[GeneScores]):
         for number, gene in enumerate(self.genes):
             if self.chosen is None or number in self.chosen:
                 yield replace(gene, scores=ScoresWhenAsked(self.scores(number, gene)))
+
+    def __contains__(self, gene: object) -> bool:
+        return any(one is gene for one in self)
+
+
+@dataclass(frozen=True)
+class PrincipalLabels(Collection[GeneScores]):
+    """Genes whose sites are those of principal transcripts; sites of other isoforms alone do not count."""
+
+    genes: Collection[GeneScores]
+
+    def __len__(self) -> int:
+        return len(self.genes)
+
+    def __iter__(self) -> Iterator[GeneScores]:
+        for gene in self.genes:
+            labels = gene.labels.copy()
+            labels[gene.alternative] = NEITHER
+            yield replace(gene, labels=labels, ignored=np.union1d(gene.ignored, gene.alternative))
 
     def __contains__(self, gene: object) -> bool:
         return any(one is gene for one in self)

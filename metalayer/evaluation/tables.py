@@ -28,13 +28,74 @@ def summary_table(evaluation: Mapping[str, Any], width: int = 100) -> str:
     """
     report = evaluation[evaluation["primary"]]
     texts = (_sample(report), "; ".join(_overlaps(report)), lacking_clusters(report))
+    return "\n".join([*(textwrap.fill(text, width) for text in texts if text), "", *aligned(_summary_rows(report))])
+
+
+def principal_table(report: Mapping[str, Any]) -> list[str]:
+    """What of an evaluation a person needs with labels of principal transcripts, as one aligned text; none without."""
+    principal = report.get("principal_labels")
+    if not principal:
+        return []
+    head = f"sites of principal transcripts, those of other isoforms alone not counted: {_sample(principal)}"
+    return ["\n".join([head, *aligned(_summary_rows(principal))])]
+
+
+def beside_table(report: Mapping[str, Any]) -> list[str]:
+    """Meta against what else is joined in it, as one aligned text; none of one base model."""
+    if not report.get("differences"):
+        return []
+    names = {name: metric for name in ("donor", "acceptor") for metric in [ap_name(name)]}
+    rows = [["beside", *(text for name in names for text in (f"{name} AP", "meta - it"))]]
+    for system, gaps in report["differences"].items():
+        row = [{"mean": "untrained mean of all"}.get(system, system.removeprefix("bases."))]
+        for metric in names.values():
+            gap = gaps[metric]
+            row += [f"{report[system][metric]:.4f}", with_interval(gap["value"], (gap["low"], gap["high"]), "+.4f")]
+        rows.append(row)
+    return ["\n".join(aligned(rows))]
+
+
+def _summary_rows(report: Mapping[str, Any]) -> Rows:
+    """Metric, base, meta and paired difference of the short table; first the header."""
     rows = [["metric", *_SYSTEMS, f"meta - base, {100 * report['confidence']:g} % interval over genes"]]
     for metric in METRICS:
         if metric.in_summary:
             form, gap = _form(metric), report["difference"][metric.name]
             values = [f"{report[who][metric.name]:{form}}" for who in _SYSTEMS]
             rows.append([metric.title, *values, with_interval(gap["value"], (gap["low"], gap["high"]), f"+{form}")])
-    return "\n".join([*(textwrap.fill(text, width) for text in texts if text), "", *aligned(rows)])
+    return rows
+
+
+def in_words(report: Mapping[str, Any]) -> str:
+    """The comparison in a sentence: how many of the sites either system finds at the same precision."""
+    parts = []
+    for name, n in report["sites"].items():
+        found = report["same_precision"][name]
+        if found is None:  # the base ranks no site among its highest scores, so it has no precision to keep
+            meta = round(report["meta"][f"topk_{name}"] * n)
+            parts.append(f"{meta:,} of the {n:,} {name}s among its {n:,} highest scores, where the base has none")
+            continue
+        base, meta = (found[who] for who in _SYSTEMS)
+        more = f"{abs(meta - base):,} {'more' if meta > base else 'fewer'} than" if meta != base else "as many as"
+        precision = f"{100 * found['precision']:.1f} % of the calls right"
+        parts.append(f"{meta:,} of the {n:,} {name}s, {more} the base at the same precision ({precision})")
+    rows = "" if report["unit"] == "positions" else " (in artifact rows, a sample of their positions)"
+    genes = f"{report['genes']:,} {'gene that was' if report['genes'] == 1 else 'genes that were'} not trained on"
+    return f"In {genes}{rows}, the model finds {', and '.join(parts)}."
+
+
+def certainty_in_words(report: Mapping[str, Any]) -> str:
+    """Whether the difference in PR-AUC splice is shown, in a sentence."""
+    if lacking := lacking_clusters(report):
+        return f"Whether this holds for other genes cannot be said: {lacking}."
+    gap = report["difference"]["pr_auc_splice"]
+    value, low, high = (gap[key] for key in ("value", "low", "high"))
+    if low is None or high is None:
+        return ""
+    shown = f"{100 * report['confidence']:g} % interval for other genes {low:+.4f} to {high:+.4f}"
+    if low <= 0 <= high:
+        return f"Over all thresholds, PR-AUC changes by {value:+.4f} ({shown}): no difference is shown."
+    return f"Over all thresholds, PR-AUC {'rises' if value > 0 else 'falls'} by {abs(value):.4f} ({shown})."
 
 
 def _form(metric: Metric) -> str:
@@ -51,6 +112,8 @@ def comparisons(report: Mapping[str, Any]) -> list[tuple[Metric | None, list[str
     rows: list[tuple[Metric | None, list[str]]] = []
     for metric in METRICS:
         name, form = metric.name, _form(metric)
+        if name not in report["difference"]:  # of rows
+            continue
         both = [with_interval(report[who][name], report["intervals"][who][name], form) for who in _SYSTEMS]
         gap = report["difference"][name]
         difference = with_interval(gap["value"], (gap["low"], gap["high"]), f"+{form}")
@@ -114,6 +177,58 @@ def error_rows(report: Mapping[str, Any]) -> Rows:
     return rows
 
 
+def site_recall_rows(report: Mapping[str, Any]) -> Rows:
+    """Weak and alternative sites that each system finds where most of its calls are right; first the header."""
+    found = report["site_recall"]
+    rows = [[f"found with {100 * found['precision']:g} % of calls right", *HEADER[1:]]]
+    titles = {"weak": f"base below {found['weak_below']:g}", "alternative": "other isoforms alone"}
+    for kind, title in titles.items():
+        for name in SITE_CLASSES:
+            if one := found[kind][name]:
+                cells = [
+                    with_interval(one[who]["value"], (one[who]["low"], one[who]["high"]), ".3f") for who in _SYSTEMS
+                ]
+                gap = one["difference"]
+                cells.append(with_interval(gap["value"], (gap["low"], gap["high"]), "+.3f"))
+                rows.append([f"{one['sites']:,} {name}s, {title}", *cells])
+    return rows
+
+
+def listed_errors(errors: Sequence[Mapping[str, Any]]) -> Rows:
+    """Errors with their genes and places; first the header."""
+    rows = [["gene", "position", "error", *_SYSTEMS]]
+    for one in errors:
+        genes = ", ".join([one["gene_id"], *one.get("also_in", ())])
+        build = f" {one['genome_build']}" if one.get("genome_build") else ""
+        place = f"{one['chrom']}:{one['position']:,} ({one['strand']}){build}"
+        rows.append([genes, place, f"{one['class']}, {one['error']}", *(f"{one[who]:.3f}" for who in _SYSTEMS)])
+    return rows
+
+
+def gene_rows(genes: Sequence[Mapping[str, Any]]) -> Rows:
+    """Genes of `by_gene` with their errors; first the header."""
+    rows = [["gene", "place", "sites", "errors, base", "errors, meta", "fixed", "made"]]
+    for one in genes:
+        build = f" {one['genome_build']}" if one.get("genome_build") else ""
+        place = f"{one['chrom']}:{one['start']:,}-{one['end']:,} ({one['strand']})" if "start" in one else one["chrom"]
+        counts = (sum(one["sites"].values()), *(one[key] for key in (*_SYSTEMS, "fixed", "made")))
+        rows.append([one["gene_id"], f"{place}{build}", *(f"{count:,}" for count in counts)])
+    return rows
+
+
+def drawn_rows(gene: Mapping[str, Any]) -> Rows:
+    """Places of the gene that is drawn; first the header."""
+    rows = [
+        ["position", "class", "annotated", *(f"P({who})" for who in _SYSTEMS), *(f"{who} calls" for who in _SYSTEMS)]
+    ]
+    for place in gene["places"]:
+        annotated = ("site" if place["counts"] else "site, not counted here") if place["site"] else "no site"
+        values = [f"{place[who]['probability']:.3f}" for who in _SYSTEMS]
+        calls = ["yes" if place[who]["called"] else "no" for who in _SYSTEMS]
+        rows.append([f"{place['position']:,}", place["class"], annotated, *values, *calls])
+    return rows
+
+
 def group_rows(report: Mapping[str, Any], key: str, title: str) -> Rows:
     """Average precisions of the groups under `by_chromosome` or `by_paralog`; first the header."""
     heads = [f"{target}, {system}" for target in TARGETS for system in _SYSTEMS]
@@ -146,9 +261,9 @@ def champion_rows(champion: Mapping[str, Any]) -> Rows:
 
 
 def split_rows(manifest: Mapping[str, Any]) -> Rows:
-    """Genes, rows, rows of each class and chromosomes of the parts of a split; first the header."""
+    """Genes, rows, rows of each class and chromosomes of the parts of a split that there are; first the header."""
     rows = [["part", "genes", "rows", *CLASSES, "chromosomes"]]
-    for part in ("train", "valid", "test"):
+    for part in (name for name in ("train", "valid", "test") if name in manifest):
         here = manifest[part]
         sizes = (len(here["genes"]), here["rows"], *(here["classes"].get(name, 0) for name in CLASSES))
         rows.append([part, *(f"{size:,}" for size in sizes), ", ".join(here.get("chromosomes", ()))])
@@ -192,10 +307,12 @@ def _sample(report: Mapping[str, Any]) -> str:
 
 def _overlaps(report: Mapping[str, Any]) -> list[str]:
     """What of the positions does not count; nothing where all do."""
-    found = report.get("overlaps", {"shared": 0, "contradicted": 0})
+    found = {"shared": 0, "ignored": 0, "contradicted": 0} | report.get("overlaps", {})
     parts = []
     if found["shared"]:
         parts.append(f"{found['shared']:,} positions of several genes counted once")
+    if found["ignored"]:
+        parts.append(f"{found['ignored']:,} ignored because the files mark them")
     if found["contradicted"]:
         parts.append(f"{found['contradicted']:,} left out because overlapping genes label them differently")
     return parts
@@ -225,8 +342,11 @@ def resolution_note(report: Mapping[str, Any]) -> str:
 
 
 def report_table(report: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
-    """A report as aligned text: the comparison, the errors, and what they are by base score and paralog flag."""
-    tables = [aligned(comparison_rows(report)), aligned(calibration_rows(report))]
+    """A report as aligned text: comparison, hard sites, errors, and what they are by base score and paralog flag."""
+    compared = [row for metric, row in comparisons(report) if metric is None or metric.in_terminal]
+    tables = [aligned([list(HEADER), *compared]), aligned(calibration_rows(report))]
+    if len(rows := site_recall_rows(report)) > 1:
+        tables.append(aligned(rows))
     tables.append(aligned(error_rows(report), numbers=True))
     tables.append(aligned(base_score_rows(report), numbers=True))
     if set(report["by_paralog"]) != {"-1"}:
@@ -236,10 +356,8 @@ def report_table(report: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
 
 def comparison_table(evaluation: Mapping[str, Any]) -> str:
     """The primary report of an evaluation as aligned text, then how rows are answered where that is otherwise."""
-    note = untracked_note(evaluation)
-    return "\n\n".join(
-        [report_table(evaluation[evaluation["primary"]], [note] if note else []), *rows_table(evaluation)]
-    )
+    notes = [note for note in (untracked_note(evaluation), seen_note(evaluation)) if note]
+    return "\n\n".join([report_table(evaluation[evaluation["primary"]], notes), *rows_table(evaluation)])
 
 
 def rows_table(evaluation: Mapping[str, Any]) -> list[str]:
@@ -266,6 +384,14 @@ def untracked_note(evaluation: Mapping[str, Any]) -> str:
     names = ", ".join(without[:5]) + (" ..." if len(without) > 5 else "")
     outcome = "left out" if evaluation["primary"] == "positions" else "too many to leave out, so rows are what counts"
     return f"{len(without)} of {evaluation['test_genes']} test genes have no per-nucleotide scores ({names}): {outcome}"
+
+
+def seen_note(evaluation: Mapping[str, Any]) -> str:
+    """Which of the genes the base model itself was trained on, as published, and whether they count; else nothing."""
+    seen = evaluation.get("seen_by_base")
+    if not seen:
+        return ""
+    return f"{seen['note']}; {'these are left out' if seen.get('left_out') else 'these are counted'}"
 
 
 def builds_note(report: Mapping[str, Any]) -> str:

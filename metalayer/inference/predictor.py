@@ -1,25 +1,32 @@
-"""A trained model that answers: for rows and for every position of a gene."""
+"""A trained model that answers: for rows and for every position of a gene, in torch where that is installed.
+
+Without torch, networks of our own parts answer in numpy, on the CPU, up to rounding as in torch.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from metalayer.base.protocol import BaseModel
-from metalayer.data.crops import stretch_inputs
-from metalayer.device import resolve_device
+from metalayer.data.stretches import stretch_inputs
+from metalayer.device import has_torch, resolve_device
 from metalayer.errors import InputError
 from metalayer.features import feature_matrix
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import N_TOKEN, Gene, Interval, encode
-from metalayer.models.bundle import DESCRIPTION, digest, load_model
-from metalayer.models.meta import MetaSpliceModel, recalibrate
+from metalayer.models.description import DESCRIPTION, digest
+from metalayer.models.numpy_network import NumpyNetwork
+from metalayer.models.stack import STACK, Stack
 from metalayer.schema import CLASSES, FEATURE_SCHEMA, NEITHER, POSITIONS, PROBABILITY_SUM_TOLERANCE, ROWS, WAYS
+
+if TYPE_CHECKING:
+    from metalayer.inference.torch_network import TorchNetwork
+    from metalayer.models.meta import MetaSpliceModel
 
 ROW_CHUNK = 32
 """Rows a forward pass always holds (the last one padded), so that a row's bytes do not depend on its
@@ -42,22 +49,36 @@ class Predictor:
     """A model directory, loaded once.
 
     Attributes:
+        model: the network.
+        device: on which it runs.
         info: its `model.json`.
         digest: SHA-256 of the model, in hex.
         row_chunk: rows a forward pass always holds.
         position_block: positions a dense forward pass holds at most.
         schema: the feature schema it was trained on.
+        stack: what several base models are joined by, or one and what surrounds a position; None: no stack.
     """
 
-    def __init__(self, model: MetaSpliceModel, info: dict[str, Any], model_digest: str, device: str = "cpu") -> None:
-        self.model = model.to(resolve_device(device)).eval()
-        self.device = next(model.parameters()).device
-        on_cpu = self.device.type == "cpu"
-        self.row_chunk = 1 if model.encoder.pads else ROW_CHUNK if on_cpu else GPU_ROW_CHUNK
+    def __init__(
+        self, model: MetaSpliceModel | NumpyNetwork, info: dict[str, Any], model_digest: str, device: str = "cpu"
+    ) -> None:
+        self.model: Any = model
+        self.device = "cpu"
+        self._network: NumpyNetwork | TorchNetwork
+        if isinstance(model, NumpyNetwork):
+            self._network = model
+        else:
+            from metalayer.inference.torch_network import TorchNetwork
+
+            network = TorchNetwork(model, resolve_device(device))
+            self._network, self.device = network, str(network.device)
+        on_cpu = self.device == "cpu"
+        self.row_chunk = 1 if model.pads else ROW_CHUNK if on_cpu else GPU_ROW_CHUNK
         self.position_block = POSITION_BLOCK if on_cpu else GPU_POSITION_BLOCK
         self.info = info
         self.digest = model_digest
         self.schema = FEATURE_SCHEMA
+        self.stack = Stack.of(info[STACK]) if info.get(STACK) else None
 
     @classmethod
     def load(cls, directory: Path, device: str = "cpu") -> Predictor:
@@ -66,29 +87,43 @@ class Predictor:
         Raises:
             ModelError: missing or damaged files.
             SchemaError: a model of another feature schema.
+            ConfigError: without torch, a device or a language model that needs it.
         """
         directory = Path(directory)
         if not (directory / DESCRIPTION).exists() and (directory / "model" / DESCRIPTION).exists():
             directory = directory / "model"
-        model, info = load_model(directory)
-        return cls(model, info, digest(directory), device)
+        if has_torch():
+            from metalayer.models.bundle import load_model
+
+            return cls(*load_model(directory), digest(directory), device)
+        resolve_device(device)
+        return cls(*NumpyNetwork.load(directory), digest(directory))
 
     @property
     def masks_rows(self) -> bool:
         """Whether rows are answered otherwise than positions, with a calibration of their own."""
-        return self.model.masks_rows
+        return bool(self.model.masks_rows)
+
+    @property
+    def ways_of_asking(self) -> tuple[str, ...]:
+        """Ways that are answered on paths of their own."""
+        if self.stack:
+            return (POSITIONS,)
+        return WAYS if self.masks_rows else (POSITIONS,)
 
     def note(self, way: str) -> str:
         """How the model answers in a way of asking, in words: part of every answer."""
         model = self.model
+        if self.stack and way == ROWS:
+            return f"not answered: this model reads {_NOT_IN_ROWS}"
         if not model.masks_rows:
             return "answered from all that the model reads"
         if way == POSITIONS:
             return "answered from all that the model reads, base scores around each position included"
-        if model.fuse is None:
+        if not model.is_fused:
             base = "base scores as they are" if model.calibrator(ROWS).changes_nothing else "recalibrated base scores"
             return f"{base}; this model reads {_NOT_IN_ROWS}"
-        letters = " and letters" if model.encoder.output_dim else ""
+        letters = " and letters" if model.reads_letters else ""
         return f"answered from a row's scores{letters} alone; this model also reads {_NOT_IN_ROWS}"
 
     def ways(self) -> dict[str, dict[str, Any]]:
@@ -110,14 +145,15 @@ class Predictor:
             }
         return found
 
-    @torch.inference_mode()
     def forward_rows(self, letters: NDArray[np.uint8], features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """One forward pass: letters (n, W) and features (n, F) to calibrated probabilities, float32 (n, 3)."""
-        log_probabilities = self.model(
-            torch.from_numpy(letters).to(self.device), torch.from_numpy(features).to(self.device)
-        )
-        answer: NDArray[np.float32] = self.model.calibrate(log_probabilities, ROWS).cpu().numpy()
-        return answer
+        """One forward pass: letters (n, W) and features (n, F) to calibrated probabilities, float32 (n, 3).
+
+        Raises:
+            InputError: a model with a stack, which reads what rows do not carry.
+        """
+        if self.stack:
+            raise InputError(f"this model reads {_NOT_IN_ROWS}")
+        return self._network.calibrated(self._network.rows(letters, features), ROWS)
 
     def predict_rows(
         self, row_scores: NDArray[np.float32], windows: NDArray[np.uint8], forward: RowsForward | None = None
@@ -134,7 +170,6 @@ class Predictor:
         """
         return _in_chunks(feature_matrix(row_scores, windows), windows, self.row_chunk, forward or self.forward_rows)
 
-    @torch.inference_mode()
     def row_log_probabilities(self, features: NDArray[np.float32], windows: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Uncalibrated log-probabilities of rows with ready features, each independent of the others, bit for bit.
 
@@ -147,17 +182,8 @@ class Predictor:
         Returns:
             float32 (n, 3).
         """
-
-        def forward(letters: NDArray[np.uint8], numbers: NDArray[np.float32]) -> NDArray[np.float32]:
-            answer: NDArray[np.float32] = (
-                self.model(torch.from_numpy(letters).to(self.device), torch.from_numpy(numbers).to(self.device))
-                .cpu()
-                .numpy()
-            )
-            return answer
-
-        size = ROW_CHUNK if self.model.encoder.pads else self.row_chunk  # one by one would take too long
-        return _in_chunks(features, windows, size, forward)
+        size = ROW_CHUNK if self.model.pads else self.row_chunk  # one by one would take too long
+        return _in_chunks(features, windows, size, self._network.rows)
 
     def log_probabilities(self, track: GeneTrack, way: str = POSITIONS) -> NDArray[np.float32]:
         """Uncalibrated log-probabilities at every exon base of a gene, block by block: float32 (L, 3).
@@ -168,25 +194,35 @@ class Predictor:
         """
         return np.concatenate(list(self.log_probability_blocks(track, way)))
 
-    @torch.inference_mode()
     def log_probability_blocks(self, track: GeneTrack, way: str = POSITIONS) -> Iterator[NDArray[np.float32]]:
         """As `log_probabilities`, one float32 (n, 3) after the other, n at most `position_block`."""
         model, length = self.model, len(track)
+        scores = self.start(track)
         for start in range(0, length, self.position_block):
             end = min(start + self.position_block, length)
-            letters, tracks, features, base = (
-                torch.from_numpy(array).unsqueeze(0).to(self.device)
-                for array in stretch_inputs(
-                    track.tokens, track.scores, start, end, model.reach_bp, model.reads_features
-                )
+            letters, tracks, features, base = stretch_inputs(
+                track.tokens, scores, start, end, model.reach_bp, model.reads_features
             )
-            yield model(letters, features, tracks, base, masked=way == ROWS).squeeze(0).cpu().numpy()
+            yield self._network.positions(letters, features, tracks, base, masked=way == ROWS)
 
-    @torch.inference_mode()
+    def start(self, track: GeneTrack) -> NDArray[np.float32]:
+        """What the network corrects: the scores of the base model, or what the stack makes of several, (L, 3).
+
+        Raises:
+            InputError: other base models than those of the stack.
+        """
+        return self.stack.scores(track.bases) if self.stack else track.scores
+
     def calibrated(self, log_probabilities: NDArray[np.float32], way: str) -> NDArray[np.float32]:
         """Calibrated probabilities of the log-probabilities (n, 3) of a way of asking."""
-        answer = self.model.calibrate(torch.from_numpy(log_probabilities).to(self.device), way)
-        return answer.cpu().numpy()
+        return self._network.calibrated(log_probabilities, way)
+
+    def base_probabilities(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Base scores as the model reads them, (n, 3) to (n, 3): what it gives while it corrects nothing.
+
+        Stored scores are rounded and add up to 1 only nearly; compared are distributions that do.
+        """
+        return self._network.base_probabilities(scores)
 
     def predict_tracks(self, sequence: str, base_scores: NDArray[np.floating]) -> NDArray[np.float32]:
         """Calibrated probabilities at every base of a transcript-sense sequence.
@@ -246,13 +282,3 @@ def sequence_track(sequence: str, base_scores: NDArray[np.floating]) -> GeneTrac
         )
     nowhere = Gene("sequence", Interval("?", 0, len(tokens)), "+")
     return GeneTrack(nowhere, tokens, scores, np.full(len(tokens), NEITHER, np.uint8))
-
-
-def base_probabilities(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Base scores as the model reads them, (n, 3) to (n, 3): what it gives while it corrects nothing.
-
-    Stored scores are rounded and add up to 1 only nearly; compared are distributions that do.
-    """
-    base = torch.from_numpy(np.ascontiguousarray(scores))
-    answer: NDArray[np.float32] = torch.softmax(recalibrate(base, torch.zeros_like(base)), dim=-1).numpy()
-    return answer

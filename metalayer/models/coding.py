@@ -16,22 +16,24 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from metalayer.genome import N_TOKEN, encode
+from metalayer.genome import N_TOKEN
+from metalayer.models.constants import (
+    CODING_CHANNELS,
+    CODING_REACH_BP,
+    CODING_SCALE,
+    CODING_WINDOWS,
+    HEXAMER,
+    OPEN_BP,
+    STOP_CODONS,
+)
 
-HEXAMER = 6
-WINDOWS = (40, 120)
-"""Hexamers whose mean is taken, on either side."""
-OPEN_BP = 600
-"""Bases without a stop codon count up to here."""
-_STOPS = tuple(tuple(encode(codon).tolist()) for codon in ("TAA", "TAG", "TGA"))
-_SCALE = 4.0
 _PSEUDO_COUNT = 20_000.0
 """Hexamers of exons, as frequent as in introns, that are seen beside the real ones."""
 _LIMIT = 2.0
 
 
 class CodingSignals(nn.Module):
-    """Six signals of each base, upstream and downstream each: mean hexamers of `WINDOWS`, and the open stretch.
+    """Six signals of each base, upstream and downstream each: mean hexamers of `CODING_WINDOWS`, and the open stretch.
 
     Attributes:
         reach_bp: letters read on either side of a base.
@@ -43,7 +45,7 @@ class CodingSignals(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.reach_bp, self.channels = OPEN_BP + 2, 2 * len(WINDOWS) + 2
+        self.reach_bp, self.channels = CODING_REACH_BP, CODING_CHANNELS
         self.register_buffer("hexamers", torch.zeros(4**HEXAMER))
 
     def fit(self, tokens: NDArray[np.uint8], exons: NDArray[np.uint8], starts: NDArray[np.int64]) -> None:
@@ -78,8 +80,8 @@ class CodingSignals(nn.Module):
         number, known = _numbers(tokens)
         values = self.hexamers[number] * known
         signals = []
-        for window in WINDOWS:
-            means = _SCALE * functional.avg_pool1d(values[:, None], window, stride=1)[:, 0]
+        for window in CODING_WINDOWS:
+            means = CODING_SCALE * functional.avg_pool1d(values[:, None], window, stride=1)[:, 0]
             upstream = reach - HEXAMER + 1 - window + 1  # the last of them ends at the base
             signals += [means[:, upstream : upstream + n], means[:, reach : reach + n]]
         signals += [torch.log1p(bases) / 2 - 2 for bases in _open(tokens, reach, n)]
@@ -102,7 +104,7 @@ def _open(tokens: Tensor, reach: int, n: int) -> tuple[Tensor, Tensor]:
     """Bases without a stop codon in the best frame, up to each base and from it on, float32 (B, n) each."""
     codons = tokens.shape[1] - 2
     stop = torch.zeros((len(tokens), codons), dtype=torch.bool, device=tokens.device)
-    for codon in _STOPS:
+    for codon in STOP_CODONS:
         stop |= torch.stack([tokens[:, i : i + codons] == letter for i, letter in enumerate(codon)]).all(dim=0)
     places = torch.arange(codons, device=tokens.device)
     here = (places % 3 == torch.arange(3, device=tokens.device)[:, None]) & stop[:, None]

@@ -159,7 +159,28 @@ class CnnEncoder(SequenceEncoder):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Windows uint8 (B, 2 * radius_bp + 1) to float32 (B, E) at their centre."""
+        if torch.compiler.is_exporting():
+            return self._channels_last(tokens)
         return self._read(self._detect(tokens))
+
+    def _channels_last(self, tokens: Tensor) -> Tensor:
+        """`forward` as matrix products of positions with channels last, the same up to rounding.
+
+        ONNX Runtime takes a seventh less time for it: its convolutions change the order of their inputs and back.
+        """
+        convs = list(self._convolutions(self.motifs))
+        spare = [self.neighbour_radius_bp - conv.kernel_size[0] // 2 for conv in convs]
+        kernels = [functional.pad(conv.weight, (n, n)) for conv, n in zip(convs, spare, strict=True)]
+        biases = [conv.bias for conv in convs if conv.bias is not None]
+        letters = one_hot(tokens).unsqueeze(2)
+        found = functional.conv2d(letters, torch.cat(kernels).unsqueeze(2), torch.cat(biases))
+        x = functional.gelu(found.permute(0, 2, 3, 1).squeeze(1))  # (B, P, channels)
+        x = functional.gelu(functional.linear(x, self.mix.weight.squeeze(-1), self.mix.bias))
+        for conv in self._convolutions(self.pyramid):
+            before, here, after = x[:, :-1:2], x[:, 1::2], x[:, 2::2]
+            weight = conv.weight.transpose(1, 2).flatten(1)
+            x = here + functional.gelu(functional.linear(torch.cat([before, here, after], dim=2), weight, conv.bias))
+        return x.squeeze(1)
 
     def dense(self, tokens: Tensor) -> Tensor:
         """A stretch uint8 (B, n + 2 * radius_bp) to float32 (B, n, E), one row a base."""

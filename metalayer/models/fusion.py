@@ -13,13 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from metalayer.models.constants import ATTENTION_HEAD_DIM, ATTENTION_HEADS, ATTENTION_REACH_BP
 from metalayer.models.encoders import SequenceEncoder
-
-REACH_BP = 16
-"""Bases on either side of the labelled one that cross attention sees: the splice-site motif on both
-sides of the junction, most of a polypyrimidine tract."""
-HEADS, HEAD_DIM = 4, 16
-"""Of cross attention."""
 
 
 class Fusion(nn.Module):
@@ -100,16 +95,16 @@ class CrossAttentionFusion(Fusion):
     of many (`dense`), and embeddings once a batch. A bias of the keys would cancel in the softmax.
     """
 
-    reach_bp = REACH_BP
+    reach_bp = ATTENTION_REACH_BP
 
     def __init__(self, hidden_dim: int, encoder: SequenceEncoder) -> None:
         super().__init__()
         asked = hidden_dim + encoder.output_dim
-        self.output_dim = asked + HEADS * HEAD_DIM
-        self.query = nn.Linear(asked, HEADS * HEAD_DIM)
-        self.key = nn.Linear(encoder.neighbour_dim, HEADS * HEAD_DIM, bias=False)
-        self.value = nn.Linear(encoder.neighbour_dim, HEADS * HEAD_DIM, bias=False)
-        self.offsets = nn.Parameter(0.1 * torch.randn(2 * REACH_BP + 1, encoder.neighbour_dim))
+        self.output_dim = asked + ATTENTION_HEADS * ATTENTION_HEAD_DIM
+        self.query = nn.Linear(asked, ATTENTION_HEADS * ATTENTION_HEAD_DIM)
+        self.key = nn.Linear(encoder.neighbour_dim, ATTENTION_HEADS * ATTENTION_HEAD_DIM, bias=False)
+        self.value = nn.Linear(encoder.neighbour_dim, ATTENTION_HEADS * ATTENTION_HEAD_DIM, bias=False)
+        self.offsets = nn.Parameter(0.1 * torch.randn(2 * ATTENTION_REACH_BP + 1, encoder.neighbour_dim))
 
     def forward(self, scores: Tensor, letters: Tensor, around: Tensor | None = None) -> Tensor:
         """[scores, letters, answer]: (B, H + E + A)."""
@@ -119,14 +114,14 @@ class CrossAttentionFusion(Fusion):
     def dense(self, scores: Tensor, letters: Tensor, around: Tensor) -> Tensor:
         """[scores, letters, answer] of a stretch: (n, H + E + A)."""
         keys, values = (
-            projected.unfold(0, 2 * REACH_BP + 1, 1).transpose(1, 2)  # a view: (n, O, A)
+            projected.unfold(0, 2 * ATTENTION_REACH_BP + 1, 1).transpose(1, 2)  # a view: (n, O, A)
             for projected in (self.key(around), self.value(around))
         )
         return self._attend(torch.cat([scores, letters], dim=-1), keys, values)
 
     def _attend(self, asked: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Rows (B, H + E), keys and values (B, O, A) without their offsets, to (B, H + E + A)."""
-        query = _heads(self.query(asked)) * HEAD_DIM**-0.5
+        query = _heads(self.query(asked)) * ATTENTION_HEAD_DIM**-0.5
         weights = torch.softmax(
             torch.einsum("bhc,bohc->bho", query, _heads(keys))
             + torch.einsum("bhc,ohc->bho", query, _heads(self.key(self.offsets))),
@@ -138,8 +133,8 @@ class CrossAttentionFusion(Fusion):
 
 
 def _heads(channels: Tensor) -> Tensor:
-    """(..., A) to (..., HEADS, HEAD_DIM)."""
-    return channels.reshape(*channels.shape[:-1], HEADS, HEAD_DIM)
+    """(..., A) to (..., ATTENTION_HEADS, ATTENTION_HEAD_DIM)."""
+    return channels.reshape(*channels.shape[:-1], ATTENTION_HEADS, ATTENTION_HEAD_DIM)
 
 
 FUSIONS: dict[str, Callable[[int, SequenceEncoder], Fusion]] = {

@@ -5,7 +5,8 @@ track features), where the last layers start at zero: an untrained model equals 
 learned nothing stays there. delta is multiplied by the shrinkage factors of donors and acceptors that
 validation genes support. delta is read at row positions (intron bases), and exon bases take it from there
 (`to_exon_bases`). Every part is optional and shift-equivariant: one set of weights serves windows, crops and
-whole genes. Where the tracks are all that is read, their correction is delta, and there is no head.
+whole genes. Where the tracks are all that is read, their correction is delta, and there is no head. A model that is a
+stack alone (see `stack.py`) reads nothing more, and delta is 0.
 A model is asked in two ways: for positions, with the tracks, and for rows, which carry none, so that they are
 masked. Those are other answers, and each way has a `Calibrator` of its own; without track encoder they are one.
 Axes: B batch, n positions, W window, F features, C classes (donor, acceptor, neither).
@@ -24,12 +25,19 @@ from metalayer.models.encoders import build_encoder
 from metalayer.models.fusion import FUSIONS
 from metalayer.models.scores import FeatureNormaliser, NoScores, ScoreEncoder
 from metalayer.models.tracks import TrackEncoder
-from metalayer.schema import ACCEPTOR, CLASSES, DONOR, FEATURES, NEITHER, POSITIONS, ROWS, WAYS
+from metalayer.schema import (
+    ACCEPTOR,
+    CLASSES,
+    DONOR,
+    FEATURES,
+    NEITHER,
+    POSITIONS,
+    PROBABILITY_FLOOR,
+    ROWS,
+    WAYS,
+)
 from metalayer.settings.encoders import StageOptions
 from metalayer.settings.network import ModelConfig, Network
-
-PROBABILITY_FLOOR = 1e-10
-"""Base probabilities below this count as this before the logarithm."""
 
 
 class TrackView(NamedTuple):
@@ -50,6 +58,8 @@ class MetaSpliceModel(nn.Module):
         radius_bp: letters the sequence encoder and the fusion's neighbourhood see on either side of a base.
         reach_bp: letters and scores that any part sees on either side of a base.
         reads_features: whether there is a score encoder.
+        reads_letters: whether there is a sequence encoder.
+        is_fused: whether anything beside the tracks is read.
         calibrators: by way of asking; of a model without track encoder `positions` serves both.
     """
 
@@ -121,7 +131,13 @@ class MetaSpliceModel(nn.Module):
             self.head = nn.Linear(hidden_dim, len(CLASSES))
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)
+        self.is_fused, self.reads_letters = self.fuse is not None, bool(self.encoder.output_dim)
         self.calibrators = nn.ModuleDict({way: Calibrator() for way in (WAYS if self.masks_rows else WAYS[:1])})
+
+    @property
+    def pads(self) -> bool:
+        """As of the sequence encoder."""
+        return self.encoder.pads
 
     @property
     def masks_rows(self) -> bool:
@@ -143,8 +159,7 @@ class MetaSpliceModel(nn.Module):
     def _delta(self, joined: Tensor, seen: TrackView | None) -> Tensor:
         """Correction of rows (..., C) from what the fusion joined (..., J) and the tracks, if there are any."""
         if self.fuse is None:
-            assert seen is not None
-            return seen.correction
+            return joined.new_zeros((*joined.shape[:-1], len(CLASSES))) if seen is None else seen.correction
         if seen is None:
             delta: Tensor = self.head(self.fuse(joined))
             return delta

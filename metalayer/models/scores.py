@@ -11,10 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from metalayer.models.constants import FEATURE_CLIP
 from metalayer.schema import FEATURES, RATIO_FEATURES
-
-CLIP = 8.0
-"""Normalised features are clipped to +-CLIP: nothing far outside the training rows takes over."""
 
 
 class FeatureNormaliser(nn.Module):
@@ -50,7 +48,7 @@ class FeatureNormaliser(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Raw features float32 (..., F) to normalised ones of the same shape."""
-        return ((self._compress(features) - self.centre) / self.scale).clamp(-CLIP, CLIP)
+        return ((self._compress(features) - self.centre) / self.scale).clamp(-FEATURE_CLIP, FEATURE_CLIP)
 
 
 class ScoreEncoder(nn.Module):

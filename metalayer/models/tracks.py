@@ -20,18 +20,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metalayer.models.coding import CodingSignals
+from metalayer.models.constants import (
+    LOG_ODDS_CENTRE,
+    LOG_ODDS_LIMIT,
+    LOG_ODDS_SCALE,
+    LOG_ODDS_SHIFT,
+    PROBABILITY_SCALE,
+    TRACK_FLOOR,
+    TRACK_WIDTH_BP,
+)
 from metalayer.models.encoders import crop
 from metalayer.schema import NEITHER
 from metalayer.settings.encoders import StageOptions
-
-PROBABILITY_SCALE = 4.0
-LOG_ODDS_SHIFT, LOG_ODDS_LIMIT, LOG_ODDS_SCALE = 8.0, 16.0, 0.25
-"""Log-odds of a class against neither, shifted and clipped to [0, 16]: odds from e^-8 to e^8 are told apart."""
-WIDTH_BP = 11
-"""Of the convolution."""
-_FLOOR = 1e-10
-_CENTRE = 2.0
-"""Scaled log-odds of even odds: subtracted from the maxima."""
 
 
 def track_channels(tracks: Tensor) -> tuple[Tensor, Tensor]:
@@ -45,7 +45,7 @@ def track_channels(tracks: Tensor) -> tuple[Tensor, Tensor]:
         scaled, and 0 outside the gene.
     """
     tracks = tracks.transpose(1, 2)
-    logarithm = tracks.clamp_min(_FLOOR).log()
+    logarithm = tracks.clamp_min(TRACK_FLOOR).log()
     odds = (logarithm[:, :NEITHER] - logarithm[:, NEITHER:] + LOG_ODDS_SHIFT).clamp(0.0, LOG_ODDS_LIMIT)
     inside = tracks.sum(dim=1, keepdim=True) > 0
     return PROBABILITY_SCALE * tracks[:, :NEITHER], LOG_ODDS_SCALE * odds * inside
@@ -95,8 +95,8 @@ class TrackStage(nn.Module):
         super().__init__()
         channels, local_channels = options.channels, options.local_channels
         self.distances = tuple(options.distances)
-        self.spare = max(self.distances[-1] - 1, WIDTH_BP // 2)
-        self.local = nn.Conv1d(4 if first else 5, local_channels, WIDTH_BP)
+        self.spare = max(self.distances[-1] - 1, TRACK_WIDTH_BP // 2)
+        self.local = nn.Conv1d(4 if first else 5, local_channels, TRACK_WIDTH_BP)
         read = local_channels + 4 + 4 * (len(self.distances) - 1) + signals
         layers: list[nn.Module] = []
         for width in (read, channels):
@@ -113,8 +113,8 @@ class TrackStage(nn.Module):
             Features (B, T, n), correction of the log-odds (B, 2, n) and exon logit (B, 1, n).
         """
         near = [probabilities, odds, *([] if exon is None else [exon])]
-        local = functional.relu(self.local(crop(torch.cat(near, dim=1), self.spare - WIDTH_BP // 2)))
-        far = maxima(odds, self.distances, self.spare) - _CENTRE
+        local = functional.relu(self.local(crop(torch.cat(near, dim=1), self.spare - TRACK_WIDTH_BP // 2)))
+        far = maxima(odds, self.distances, self.spare) - LOG_ODDS_CENTRE
         here = [crop(values, self.spare) for values in (probabilities, odds, signals)]
         features = self.mix(torch.cat([local, far, *here], dim=1))
         out = self.out(features)

@@ -19,6 +19,7 @@ from metalayer import environment, storage, yaml12
 from metalayer.environment import state_dir
 from metalayer.errors import InputError, RegistryError
 from metalayer.files import flush, scratch_directory
+from metalayer.models.description import read_description
 from metalayer.release import onnx
 from metalayer.release.engine import Engine
 from metalayer.release.folder import (
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 SERVICE = "metalayer.serving.service:MetaLayerService"
 DIGEST_LABEL = "model_digest"
+_PAGES = "serving/docs_page/*"
 _BUILD_TIMEOUT_S = 300
 _DIGEST_DIGITS = 12
 _SERVER_PACKAGES = ("bentoml", "httptools", "mlflow-skinny", "onnxruntime", "prometheus_client", "starlette", "uvicorn")
@@ -118,7 +120,7 @@ def build_bento(
         tag = _tag(name, version, model_digest)
         target = bento_directory(home, tag)
         bento_name, _, bento_version = tag.partition(":")
-        copy_source(context)
+        copy_source(context, _PAGES)
         labels = {"model": name, "model_version": str(version), DIGEST_LABEL: model_digest}
         bentofile = _bentofile(labels, runtime(Path(bundle)), why_torch)
         (context / "bentofile.yaml").write_text(yaml12.dump(bentofile), encoding="utf-8")
@@ -174,6 +176,7 @@ def package_version(version: ModelVersion, tracking_uri: str | None = None, *, r
 
     with tempfile.TemporaryDirectory() as scratch:
         directory = download.fetch_release(version, tracking_uri, Path(scratch))
+        read_description(directory, f"{version.name} version {version.version}")
         Engine(directory, registered=True)
         facts = read_facts(directory)
         tag = build_bento(
@@ -209,7 +212,7 @@ def _bentofile(labels: Mapping[str, str], requirements: Sequence[str], why_torch
         "service": SERVICE,
         "description": f"{labels['model']} version {labels['model_version']}. Rows run in {runs_in}.\n",
         "labels": {**labels, "engine": "torch" if why_torch else "onnxruntime"},
-        "include": ["metalayer/**/*.py", "release/*"],
+        "include": ["metalayer/**/*.py", f"metalayer/{_PAGES}", "release/*"],
         "python": {
             # Locking resolves online, and pins CUDA.
             "lock_packages": False,

@@ -13,7 +13,7 @@ from metalayer import yaml12
 from metalayer.environment import without_password
 from metalayer.errors import ModelError
 from metalayer.files import publish_directory
-from metalayer.models.bundle import DESCRIPTION, WEIGHTS, digest
+from metalayer.models.description import DESCRIPTION, WEIGHTS, digest
 from metalayer.registry.tracking import default_tracking_uri, service
 from metalayer.registry.versions import (
     BUNDLE_ARTIFACT,

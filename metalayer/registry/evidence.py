@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import mlflow
-from mlflow.entities import ViewType
+from mlflow.entities import Metric, ViewType
 
 from metalayer.errors import ModelError, RegistryError
 from metalayer.evaluation.answers import Answers, read_answers
 from metalayer.registry import tracking, versions
+from metalayer.registry.run_contents import grouped
 from metalayer.registry.tracking import pages
 from metalayer.registry.versions import ANSWERS, ANSWERS_TAG, ModelVersion
 
@@ -40,6 +43,36 @@ def fetch_answers(version: ModelVersion, tracking_uri: str | None, folder: Path)
     except RegistryError as error:
         raise ModelError(f"{who}: the answers kept with it cannot be read: {error}") from None
     return read_answers(path, expected)
+
+
+@contextlib.contextmanager
+def logged_run(
+    run_name: str, tags: Mapping[str, str], metrics: Mapping[str, float], tracking_uri: str | None = None
+) -> Iterator[str]:
+    """A run of our experiment that ends with this block, and fails where it does; gives its id.
+
+    Args:
+        run_name: shown in MLflow.
+        tags: of the run.
+        metrics: of the run.
+        tracking_uri: of the service; None takes its default.
+
+    Raises:
+        RegistryError: the service cannot be reached or refuses.
+    """
+    uri = tracking_uri or tracking.default_tracking_uri()
+    with tracking.service(uri) as client:
+        where = tracking.experiment(client, tracking.EXPERIMENT, uri)
+        run_id = str(client.create_run(where, tags=dict(tags), run_name=run_name).info.run_id)
+        numbers = [Metric(name, value, 0, 0) for name, value in grouped(metrics).items()]
+        client.log_batch(run_id, metrics=numbers)
+    ended = "FAILED"
+    try:
+        yield run_id
+        ended = "FINISHED"
+    finally:
+        with tracking.service(uri) as client:
+            client.set_terminated(run_id, ended)
 
 
 def decisions_before(name: str, test_set: str, digest: str, tracking_uri: str | None = None) -> int:

@@ -14,13 +14,14 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
-
-import mlflow
+from typing import TYPE_CHECKING, Any
 
 from metalayer.errors import InputError
-from metalayer.registry import lease, tracking, versions
+from metalayer.registry import tracking, versions
 from metalayer.registry.versions import CHAMPION
+
+if TYPE_CHECKING:
+    import mlflow
 
 HISTORY_TAG, MOVE_TAG = "champions", "champion_move"
 RETIRED_TAG, RETIRED_AT_TAG = "retired", "retired_at"
@@ -82,6 +83,8 @@ def move(
         RegistryError: the service cannot be reached or refuses.
     """
     name, after = before.name, list(history)[-_HISTORY_LENGTH:]
+    from metalayer.registry import lease
+
     with tracking.service(tracking_uri or tracking.default_tracking_uri()) as client, lease.held(client, name) as mine:
         now = _read(client, name)
         if now != before:

@@ -12,8 +12,9 @@ from mlflow.pyfunc import PythonModel, PythonModelContext
 
 from metalayer.data.windows import encode_windows
 from metalayer.inference import Predictor
-from metalayer.release.contract import NOTE, WAY, validate_columns
-from metalayer.schema import CLASSES, ROWS
+from metalayer.release import answer
+from metalayer.release.contract import validate_columns
+from metalayer.schema import ROWS
 
 logger = logging.getLogger(__name__)
 
@@ -35,19 +36,25 @@ class SpliceModel(PythonModel):  # type: ignore[misc]
         Args:
             context: not used.
             model_input: columns of the score contract (`metalayer.release.contract`).
-            params: not used.
+            params: `base`, whether the base scores that a row was sent with stand beside its meta scores.
 
         Returns:
-            float64 columns donor, acceptor, neither, in the order of the rows; `attrs` says how they were answered.
+            float64 columns donor, acceptor, neither (meta model, calibrated), with `base` also base_donor,
+            base_acceptor, base_neither, in the order of the rows; `attrs` says how they were answered.
 
         Raises:
             RequestError: rows that break the contract.
         """
         rows = validate_columns({str(name): model_input[name].tolist() for name in model_input.columns})
         windows = encode_windows(rows.sequences, rows.index, self.predictor.schema.window_bp)
+        base = bool((params or {}).get(answer.BASE))
         answers = self.predictor.predict_rows(rows.row_scores, windows)
-        table = pd.DataFrame(answers.astype("float64"), columns=list(CLASSES), index=model_input.index)
-        table.attrs |= {WAY: ROWS, NOTE: self.predictor.note(ROWS)}
+        table = pd.DataFrame(
+            (answer.beside(answers, rows.row_scores) if base else answers).astype("float64"),
+            columns=list(answer.row_columns(base)),
+            index=model_input.index,
+        )
+        table.attrs |= answer.facts(ROWS, self.predictor.note(ROWS))
         return table
 
 

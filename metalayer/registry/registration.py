@@ -26,7 +26,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
 
 from metalayer.errors import RegistryError
 from metalayer.files import sha256
-from metalayer.models.bundle import content_of, read_description
+from metalayer.models.description import content_of, read_description
 from metalayer.registry.tracking import EXPERIMENT, default_tracking_uri, experiment, pages, service
 from metalayer.registry.versions import (
     ANSWERS,
@@ -45,6 +45,7 @@ from metalayer.registry.versions import (
     registered_name,
 )
 from metalayer.release import onnx
+from metalayer.release.answer import BASE
 from metalayer.release.contract import INDEX, SEQUENCE
 from metalayer.release.engine import GOLDEN_TOLERANCE
 from metalayer.release.folder import copy_source, pinned, release_digest, runtime, write_facts
@@ -89,6 +90,7 @@ def register(
     tags: Mapping[str, str] | None = None,
     run_id: str | None = None,
     answers: Path | None = None,
+    description: str = "",
     tracking_uri: str | None = None,
 ) -> Registration:
     """Register a model: log it, check that the logged model scores, and register it.
@@ -107,6 +109,7 @@ def register(
         tags: further tags of the version (data_hash, git_commit, run ids ...).
         run_id: MLflow run to log to; None makes one.
         answers: what it answered on its evaluation genes (`evaluation.answers`), kept for later comparisons.
+        description: of the version, in Markdown.
         tracking_uri: of the service; None takes `default_tracking_uri`.
 
     Raises:
@@ -152,6 +155,7 @@ def register(
                 run_id=run.info.run_id,
                 tags={key: str(value)[:_TAG_LENGTH] for key, value in all_tags.items()},
                 model_id=model_uri.removeprefix("models:/"),
+                description=description or None,
             )
         if not promoted:
             client.set_registered_model_alias(name, CHALLENGER, version.version)
@@ -189,7 +193,7 @@ def _log_model(
 ) -> str:
     """Log model and metrics to the run; returns the URI of the logged model, which was seen to score."""
     from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, Schema
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
 
     client.log_batch(run.info.run_id, metrics=[Metric(name, value, 0, 0) for name, value in metrics.items()])
     table = pl.read_parquet(golden)
@@ -201,6 +205,7 @@ def _log_model(
             + [ColSpec("long", INDEX, required=False)]
         ),
         Schema([ColSpec("double", name) for name in CLASSES]),
+        ParamSchema([ParamSpec(BASE, DataType.boolean, False)]),
     )
     with tempfile.TemporaryDirectory() as scratch, _in_run(run):
         kept = {} if answers is None else {"answers": str(shutil.copyfile(answers, Path(scratch) / ANSWERS))}
@@ -236,7 +241,8 @@ def _in_run(run: Run) -> Iterator[None]:
 
 def _create_name(client: mlflow.MlflowClient, name: str, base_model: str) -> None:
     try:
-        client.create_registered_model(name, tags={"base_model": base_model})
+        text = f"Recalibrated donor, acceptor and neither probabilities from the scores of {base_model}."
+        client.create_registered_model(name, tags={"base_model": base_model}, description=text)
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
             raise

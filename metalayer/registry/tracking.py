@@ -9,30 +9,27 @@ name with both kinds cannot be asked for at all.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import logging
 import os
 import sys
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
-from typing import Any
-
-import mlflow
-from google.protobuf.json_format import Error as UnreadableAnswer
-from mlflow.entities import LifecycleStage
-from mlflow.exceptions import MlflowException
+from typing import TYPE_CHECKING, Any
 
 from metalayer import environment, moved, network, storage
 from metalayer.environment import state_dir, without_password
 from metalayer.errors import ConfigError, InputError, RegistryError
 from metalayer.migrations import check_version
 
-EXPERIMENT = "metalayer"
-_SQLITE = "sqlite:///"
-_DATABASE_ERRORS: tuple[type[Exception], ...] = ()
-with contextlib.suppress(ImportError):  # mlflow-skinny comes without, and knows no databases
-    from sqlalchemy.exc import SQLAlchemyError
+if TYPE_CHECKING:
+    import mlflow
 
-    _DATABASE_ERRORS = (SQLAlchemyError,)
+EXPERIMENT = "metalayer"
+_KIND = {"mlflow.experimentKind": "custom_model_development"}
+"""Tag of an experiment of models, not of generative AI. MLflow 3.17 keeps it, but opens what the browser last showed or
+the address says (`workflows/ui.py`)."""
+_SQLITE = "sqlite:///"
 
 
 def default_tracking_uri() -> str:
@@ -78,6 +75,20 @@ def end_runs(names: Collection[str], tracking_uri: str) -> None:
                 client.set_terminated(run.info.run_id, "KILLED")
 
 
+def require_store(uri: str) -> None:
+    """Whether what is installed can keep and follow a registry there.
+
+    Raises:
+        ConfigError: a database, and no MLflow that knows any.
+    """
+    if uri.startswith(_SQLITE) and importlib.util.find_spec("sqlalchemy") is None:
+        # mlflow-skinny comes without, and knows no databases
+        raise ConfigError(
+            f"model registry {uri}: a file needs all of mlflow, and only mlflow-skinny is here; name an MLflow "
+            "server in MLFLOW_TRACKING_URI, or serve a package: metalayer serve --bento TAG"
+        )
+
+
 @contextlib.contextmanager
 def service(uri: str) -> Iterator[mlflow.MlflowClient]:
     """A client of the service; MLflow's global URIs and `sys.path` are put back afterwards.
@@ -94,21 +105,17 @@ def service(uri: str) -> Iterator[mlflow.MlflowClient]:
     # MLflow's own default tries for minutes before it says that nobody answers.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     if uri.startswith(_SQLITE):
-        if not _DATABASE_ERRORS:
-            raise RegistryError(
-                f"model registry {uri}: a file needs all of mlflow, and only mlflow-skinny is here; name an MLflow "
-                "server in MLFLOW_TRACKING_URI, or serve a package: metalayer serve --bento TAG"
-            )
-        database = Path(uri.removeprefix(_SQLITE).partition("?")[0]).resolve()
-        try:
-            database.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(
-                f"model registry {uri}: {database.parent}: {error.strerror or error}; set METALAYER_HOME to a folder "
-                "that can be written, or MLFLOW_TRACKING_URI to a file in one"
-            ) from None
-        check_version(database, "MLflow")
-        moved.follow_mlflow(database, own=database.resolve().parent == state_dir().resolve())
+        require_store(uri)
+        bring_up_to_date(uri)
+    import mlflow
+    from google.protobuf.json_format import Error as UnreadableAnswer
+    from mlflow.exceptions import MlflowException
+
+    errors: tuple[type[Exception], ...] = (MlflowException, OSError, UnreadableAnswer)
+    with contextlib.suppress(ImportError):
+        from sqlalchemy.exc import SQLAlchemyError
+
+        errors = (*errors, SQLAlchemyError)
     logging.getLogger("mlflow.store.db.utils").addFilter(_without_traceback)
     # Setting either also sets its environment variable, which is asked where it is not set.
     before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
@@ -117,7 +124,7 @@ def service(uri: str) -> Iterator[mlflow.MlflowClient]:
         mlflow.set_tracking_uri(uri)
         mlflow.set_registry_uri(uri)
         yield mlflow.MlflowClient(uri, uri)
-    except (MlflowException, OSError, UnreadableAnswer, *_DATABASE_ERRORS) as error:
+    except errors as error:
         shown = without_password(uri)
         if cause := storage.explained(error):
             kind = RegistryError if cause.exit_code == 1 else InputError
@@ -134,6 +141,25 @@ def service(uri: str) -> Iterator[mlflow.MlflowClient]:
             if value is not None:
                 os.environ[name] = value
         sys.path[:] = path  # loading a model puts its copy of this package there
+
+
+def bring_up_to_date(uri: str) -> None:
+    """Before a SQLite file is read: its folder exists, its version is known, and its locations are where it lies now.
+
+    Raises:
+        ConfigError: a folder that cannot be made.
+        InputError: a file that a later version of MLflow has changed.
+    """
+    database = Path(uri.removeprefix(_SQLITE).partition("?")[0]).resolve()
+    try:
+        database.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"model registry {uri}: {database.parent}: {error.strerror or error}; set METALAYER_HOME to a folder "
+            "that can be written, or MLFLOW_TRACKING_URI to a file in one"
+        ) from None
+    check_version(database, "MLflow")
+    moved.follow_mlflow(database, own=database.resolve().parent == state_dir().resolve())
 
 
 def pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
@@ -154,6 +180,8 @@ def pages(search: Callable[..., Any], **arguments: Any) -> Iterator[Any]:
 
 def experiment(client: mlflow.MlflowClient, name: str, uri: str) -> str:
     """As `ensure_experiment`, of a client."""
+    from mlflow.entities import LifecycleStage
+
     found = client.get_experiment_by_name(name)
     if found is not None and found.lifecycle_stage == LifecycleStage.DELETED:
         shown = without_password(uri)
@@ -166,7 +194,7 @@ def experiment(client: mlflow.MlflowClient, name: str, uri: str) -> str:
     location = None
     if uri.startswith(_SQLITE):
         location = (Path(uri.removeprefix(_SQLITE)).resolve().parent / moved.MLFLOW_ARTIFACTS).as_uri()
-    return str(client.create_experiment(name, artifact_location=location))
+    return str(client.create_experiment(name, artifact_location=location, tags=_KIND))
 
 
 def not_made_yet(uri: str) -> bool:

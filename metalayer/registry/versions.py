@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Any
-
-import mlflow
-from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from typing import TYPE_CHECKING, Any
 
 from metalayer.errors import InputError
-from metalayer.registry.tracking import default_tracking_uri, not_made_yet, pages, service, shown_uri
+from metalayer.registry import listing
+from metalayer.registry.tracking import bring_up_to_date, default_tracking_uri, not_made_yet, pages, service
+
+if TYPE_CHECKING:
+    import mlflow
 
 CHAMPION, CHALLENGER = "champion", "challenger"
 BENTO_TAG, DECISION_TAG, METRICS_TAG = "bento_tag", "decision", "metrics"
@@ -68,10 +68,12 @@ def find_version(name: str, version: str, tracking_uri: str | None = None) -> Mo
         RegistryError: the service cannot be reached or refuses.
     """
     with service(tracking_uri or default_tracking_uri()) as client:
+        from mlflow.exceptions import MlflowException
+
         try:
             return model_version(client.get_model_version(name, version))
         except MlflowException as error:
-            if error.error_code == ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            if error.error_code == "RESOURCE_DOES_NOT_EXIST":
                 return None
             raise
 
@@ -94,6 +96,21 @@ def all_versions(tracking_uri: str | None = None) -> list[ModelVersion]:
     uri = tracking_uri or default_tracking_uri()
     if not_made_yet(uri):
         return []
+    if uri.startswith("sqlite:"):
+        bring_up_to_date(uri)
+    if (listed := listing.read(uri, NAME_PREFIX)) is not None:
+        found = [replace(model_version(one), aliases=tuple(sorted(one.aliases))) for one in listed]
+    else:
+        found = _asked(uri)
+    ours_by_name = {version.name for version in found if version.digest}
+    return sorted(
+        (version for version in found if version.name in ours_by_name),
+        key=lambda version: (version.name, version.version),
+    )
+
+
+def _asked(uri: str) -> list[ModelVersion]:
+    """Every version of the names that begin as ours, by MLflow itself."""
     found: list[ModelVersion] = []
     with service(uri) as client:
         ours = f"name LIKE '{NAME_PREFIX}%'"
@@ -104,34 +121,7 @@ def all_versions(tracking_uri: str | None = None) -> list[ModelVersion]:
         for one in pages(client.search_model_versions, filter_string=ours, order_by=["name ASC", "version_number ASC"]):
             version = model_version(one)
             found.append(replace(version, aliases=tuple(aliases.get((version.name, version.version), ()))))
-    ours_by_name = {version.name for version in found if version.digest}
-    return sorted(
-        (version for version in found if version.name in ours_by_name),
-        key=lambda version: (version.name, version.version),
-    )
-
-
-def only_name(wanted: str | None = None, tracking_uri: str | None = None) -> str:
-    """The registered name that is meant: the one given, with or without prefix, or the only one there is.
-
-    Raises:
-        InputError: none there, several and none given, or one that is not there.
-        RegistryError: the service cannot be reached or refuses.
-    """
-    names = sorted({version.name for version in all_versions(tracking_uri)})
-    if not names:
-        raise InputError(
-            f"no registered model in {shown_uri(tracking_uri)}; name the state folder of another run in METALAYER_HOME"
-        )
-    listed = ", ".join(names)
-    if wanted is None:
-        if len(names) != 1:
-            raise InputError(f"registered models: {listed}; name one with --model")
-        return names[0]
-    for name in (wanted, registered_name(wanted)):
-        if name in names:
-            return name
-    raise InputError(f"--model {wanted}: no registered model of that name; there are: {listed}")
+    return found
 
 
 def known_version(name: str, version: int, tracking_uri: str | None = None) -> ModelVersion:
@@ -161,20 +151,24 @@ def set_bento_tag(name: str, version: int, tag: str, tracking_uri: str | None = 
 
 def name_tags(client: mlflow.MlflowClient, name: str) -> dict[str, str]:
     """Tags of a registered name; none where it is not registered."""
+    from mlflow.exceptions import MlflowException
+
     try:
         return dict(client.get_registered_model(name).tags)
     except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return {}
 
 
 def by_alias(client: mlflow.MlflowClient, name: str, alias: str) -> ModelVersion | None:
     """The version of a registered name that carries an alias; None where none does."""
+    from mlflow.exceptions import MlflowException
+
     try:
         return model_version(client.get_model_version_by_alias(name, alias))
     except MlflowException as error:
-        absent = (ErrorCode.Name(RESOURCE_DOES_NOT_EXIST), ErrorCode.Name(INVALID_PARAMETER_VALUE))
+        absent = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
         if error.error_code in absent and re.search(r"not found", str(error), re.IGNORECASE):
             return None
         raise
@@ -183,5 +177,7 @@ def by_alias(client: mlflow.MlflowClient, name: str, alias: str) -> ModelVersion
 def model_version(found: Any) -> ModelVersion:
     """What MLflow says of a version."""
     if not str(found.version).isdecimal():
+        from mlflow.exceptions import MlflowException
+
         raise MlflowException(f"a version of {found.name!r} has no number, but {found.version!r}")
     return ModelVersion(found.name, int(found.version), found.run_id or None, dict(found.tags))

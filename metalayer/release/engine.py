@@ -15,12 +15,13 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from metalayer.base.protocol import load_base_model
+from metalayer.base.protocol import is_built_in, load_base_model
 from metalayer.data.windows import encode_windows
 from metalayer.errors import ModelError
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import sequence_track
-from metalayer.release.contract import FIELDS, NOTE, REQUIRED, WAY, RequestError, Rows, SequenceInput, validate_columns
+from metalayer.release import answer
+from metalayer.release.contract import FIELDS, REQUIRED, RequestError, Rows, SequenceInput, validate_columns
 from metalayer.release.folder import GOLDEN, MADE_WITH, ONNX, check_release, made_with, read_facts
 from metalayer.release.onnx import OnnxRows
 from metalayer.schema import BASE_SCORES, CLASSES, POSITIONS, ROW_SCORES, ROWS
@@ -32,7 +33,6 @@ _BLOCKS = 10
 """Of which the pace is the mean: how fast a machine is changes with what else it does."""
 BLOCK_ROWS = 512
 """Rows between two looks at the clock, a multiple of the chunk of a forward pass; requests take turns by block."""
-SEQUENCE_COLUMNS = tuple(f"{system}_{name}" for system in ("base", "meta") for name in CLASSES)
 _PACKAGE_DAMAGED = (
     "The package is damaged: remove it and make it again of the registered version, metalayer registry promote VERSION"
 )
@@ -40,8 +40,6 @@ _REGISTRY_DAMAGED = (
     "The registry's copy is damaged, and every package made of it would be: restore its artifact store, promote "
     "another version (metalayer registry promote VERSION), or train again"
 )
-BUNDLED_BASES = ("pwm",)
-"""Base models that need no files of their own."""
 
 logger = logging.getLogger(__name__)
 
@@ -100,9 +98,9 @@ class Engine:
             raise ModelError(f"model {self.name} version {self.version}: {error}. {damaged}") from None
         self._predictor = Predictor.load(directory, device)
         base = self._predictor.info.get("base_model")
-        self._base = load_base_model(base) if base in BUNDLED_BASES else None
+        self._base = load_base_model(base) if base and is_built_in(base) else None
         self._onnx: OnnxRows | None = None
-        if self._predictor.device.type != "cpu":
+        if self._predictor.device != "cpu":
             self.runs_in = f"torch on {self._predictor.device}"
             torch.backends.cudnn.allow_tf32 = False  # whose rounding golden rows would not forgive
         elif (directory / ONNX).is_file():
@@ -132,7 +130,7 @@ class Engine:
         """Base and calibrated probabilities at every position of a sequence, block by block.
 
         Yields:
-            float32 (n, 6): `SEQUENCE_COLUMNS`, at exon bases.
+            float32 (n, 6): `answer.SEQUENCE_COLUMNS`, at exon bases.
 
         Raises:
             RequestError: no base scores, and no base model that could give them.
@@ -159,7 +157,7 @@ class Engine:
 
     def answered(self, way: str) -> dict[str, str]:
         """What every answer says of itself: the way of asking, and how the model answers in it."""
-        return {WAY: way, NOTE: self._predictor.note(way)}
+        return answer.facts(way, self._predictor.note(way))
 
     def describe(self) -> dict[str, Any]:
         """What is served and where it comes from, JSON-ready."""

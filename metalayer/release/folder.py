@@ -23,7 +23,7 @@ import metalayer
 from metalayer.errors import ModelError, RegistryError
 from metalayer.files import sha256
 from metalayer.integrity import FILES, check_files, content_digest, listed, read_json, write_json
-from metalayer.models.bundle import DESCRIPTION, WEIGHTS, read_description
+from metalayer.models.description import DESCRIPTION, WEIGHTS, read_description
 from metalayer.settings.encoders import is_hub_id
 
 MADE_WITH = "made_with"
@@ -128,10 +128,15 @@ def _manifest(directory: Path) -> dict[str, Any]:
     return manifest
 
 
-def copy_source(directory: Path) -> Path:
-    """Copy the source of this package (Python files only) into `directory`; returns `directory`/metalayer."""
+def copy_source(directory: Path, *others: str) -> Path:
+    """Copy the source of this package into `directory`; returns `directory`/metalayer.
+
+    Args:
+        directory: to fill.
+        others: patterns of files beside Python's, as in `serving/docs_page/*`.
+    """
     root = Path(metalayer.__file__).parent
-    for source in sorted(root.rglob("*.py")):
+    for source in sorted(path for pattern in ("**/*.py", *others) for path in root.glob(pattern)):
         target = directory / "metalayer" / source.relative_to(root)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

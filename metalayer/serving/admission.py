@@ -9,6 +9,7 @@ requests of each, so that one with many requests holds up itself and not the oth
 from __future__ import annotations
 
 import contextlib
+import functools
 import ipaddress
 import math
 import threading
@@ -214,6 +215,7 @@ class Claim:
         self.hold(0)
 
 
+@functools.lru_cache(maxsize=1024)
 def client_name(address: str | None) -> str:
     """The client of an address: of IPv6 its network, which one machine may have all addresses of."""
     try:

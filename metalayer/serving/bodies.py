@@ -6,10 +6,9 @@ nothing, hold up nobody; what they cost is what they have sent.
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
 
-import anyio
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
@@ -37,25 +36,21 @@ async def read_body(request: Request, claim: Claim, settings: ServingSettings, a
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit:
         raise too_large("the body", limit)
-    size, parts, stream = 0, [], request.stream()
-    while (part := await _next(stream, settings, arrived, size)) is not None:
-        size += len(part)
-        if size > limit:
-            raise too_large("the body", limit)
-        claim.hold_more(len(part))
-        parts.append(part)
-    return b"".join(parts)
-
-
-async def _next(stream: AsyncIterator[bytes], settings: ServingSettings, arrived: float, size: int) -> bytes | None:
-    """The next part, None behind the last; in time, and on average not too slowly."""
     deadline_s, rate = settings.deadline_s, settings.min_body_rate
-    until = arrived + min(deadline_s, BODY_GRACE_S + size / rate)
+    loop, size, parts = asyncio.get_running_loop(), 0, []
+    begun = loop.time() - (time.monotonic() - arrived)
     try:
-        with anyio.fail_after(until - time.monotonic()):
-            return await anext(stream, None)
+        async with asyncio.timeout_at(begun + min(deadline_s, BODY_GRACE_S)) as patience:
+            async for part in request.stream():
+                size += len(part)
+                if size > limit:
+                    raise too_large("the body", limit)
+                claim.hold_more(len(part))
+                parts.append(part)
+                patience.reschedule(begun + min(deadline_s, BODY_GRACE_S + size / rate))
     except TimeoutError:
         INTERRUPTED.labels("slow body").inc()
         raise HTTPException(
             408, f"the body was not there within {deadline_s:g} s, or came slower than {rate:g} bytes/s"
         ) from None
+    return b"".join(parts)

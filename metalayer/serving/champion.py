@@ -1,15 +1,17 @@
-"""The Bento to serve where none is named: the champion's, or that of what was followed last."""
+"""The Bento of a model: of the champion, or of what was followed last; of another version; of a model directory."""
 
 from __future__ import annotations
 
 import contextlib
 import logging
+import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
 from metalayer.errors import InputError, MetalayerError, RegistryError
-from metalayer.registry import tracking, versions
+from metalayer.models.description import read_description
+from metalayer.registry import names, tracking, versions
 from metalayer.registry.bento import (
     bento_directory,
     bentoml_home,
@@ -19,11 +21,13 @@ from metalayer.registry.bento import (
     writable_home,
 )
 from metalayer.registry.line import RETIRED_TAG
-from metalayer.release.folder import (
-    GOLDEN,
-    read_facts,
-)
+from metalayer.release.folder import GOLDEN, read_facts
+from metalayer.release.golden import made_up_golden
 from metalayer.serving.kept import FOLDER, Followed, Kept, kept_models
+from metalayer.settings.mistakes import closest
+
+UNREGISTERED = "unregistered"
+"""Instead of a version, of a model that no registry has."""
 
 logger = logging.getLogger(__name__)
 
@@ -85,33 +89,75 @@ def _kept_bento(kept: Kept, current: Followed, error: MetalayerError) -> str:
 
 def champion_bento(name: str | None = None) -> str:
     """The tag of the champion's Bento, built where it was not packaged here; arguments and errors like `serve`'s."""
+    tracking.require_store(tracking.default_tracking_uri())  # a server follows the champion, too
     found = {version.name: version for version in versions.champions()}
-    names = ", ".join(found)
     if not found:
         raise NoChampionError(_no_champion())
     if name is None and len(found) > 1:
-        raise InputError(f"several models have a champion: {names}; name one with --model")
+        raise InputError(
+            names.choose("several models have a champion", list(found), "metalayer serve --model {}".format)
+        )
     wanted = name or next(iter(found))
     version = found.get(wanted) or found.get(versions.registered_name(wanted))
     if version is None:
-        raise NoChampionError(f"--model {wanted}: no champion of that name; there are: {names}")
+        raise NoChampionError(_no_champion_of(wanted, list(found)))
+    return version_bento(version)
+
+
+def version_bento(version: versions.ModelVersion) -> str:
+    """The tag of a version's Bento, built where it was not packaged here; errors like `package_version`'s."""
     if tag := find_bento(version.name, version.version, version.digest):
         return tag
     writable_home()
     return package_version(version, required_tag=False)
 
 
+def folder_bento(directory: Path) -> str:
+    """The tag of a Bento of a model directory that no registry has, made here.
+
+    Its golden rows are made up, with the answers that the model gives here: they show that the package says what the
+    directory says, on this machine.
+
+    Raises:
+        ModelError, SchemaError: damaged, or of another format or feature schema.
+        RegistryError: BentoML failed.
+    """
+    info = read_description(directory)
+    writable_home()
+    with tempfile.TemporaryDirectory() as scratch:
+        golden = made_up_golden(directory, Path(scratch) / GOLDEN)
+        name = versions.registered_name(str(info.get("base_model")))
+        return build_bento(directory, golden, name=name, version=UNREGISTERED, facts={})
+
+
+def _no_champion_of(wanted: str, found: list[str]) -> str:
+    """What to do where this name has no champion, and others have."""
+    others = [one for one in versions.all_versions() if one.name in (wanted, versions.registered_name(wanted))]
+    if others:
+        return f"--model {wanted}: no version of {others[0].name} is {versions.CHAMPION}; {_asked_for(others)}"
+    near = closest(wanted, [names.short(one) for one in found])
+    meant = f". Did you mean {versions.registered_name(near)}?" if near else ""
+    return f"--model {wanted}: no champion of that name; there are: {', '.join(found)}{meant}"
+
+
+def _asked_for(there: list[versions.ModelVersion]) -> str:
+    """How versions that are no champion are served."""
+    last = there[-1]
+    command = f"metalayer serve --model {names.short(last.name)}/{last.version}"
+    return f"`{command}` serves version {last.version} all the same, and says what it is"
+
+
 def _no_champion() -> str:
     """What to do where no version is champion."""
+    there = versions.all_versions()
     passed = [
-        one
-        for one in versions.all_versions()
-        if one.tags.get(versions.DECISION_TAG) == versions.PROMOTED and RETIRED_TAG not in one.tags
+        one for one in there if one.tags.get(versions.DECISION_TAG) == versions.PROMOTED and RETIRED_TAG not in one.tags
     ]
     if not passed:
         return (
             f"no promoted model in the registry {tracking.shown_uri()}; name the state folder of another run in "
             "METALAYER_HOME, or run the pipeline first: python pipelines/run.py --stack local"
+            + (f". {_asked_for(there)}" if there else "")
         )
     listed = ", ".join(f"{one.name} version {one.version}" for one in passed)
     return (

@@ -11,7 +11,7 @@ import logging
 import signal
 from types import FrameType
 
-from metalayer.serving.app import Serving
+from metalayer.serving.state import Serving
 
 logger = logging.getLogger(__name__)
 

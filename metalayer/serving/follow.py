@@ -25,9 +25,9 @@ from metalayer.environment import without_password
 from metalayer.errors import MetalayerError, ModelError, RegistryError
 from metalayer.release.engine import Engine
 from metalayer.release.folder import read_facts
-from metalayer.serving.app import Serving
 from metalayer.serving.kept import Followed, Kept
 from metalayer.serving.metrics import FOLLOWED, SWAPS
+from metalayer.serving.state import Serving
 
 if TYPE_CHECKING:
     from metalayer.registry.versions import ModelVersion

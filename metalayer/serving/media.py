@@ -51,6 +51,8 @@ def answer_form(headers: Mapping[str, str], form: str) -> str:
         RequestError: 406.
     """
     accept = headers.get("accept", "*/*")
+    if accept in ("*/*", form):
+        return form
     wanted = {kind: _quality(accept, kind) for kind in (form, *FORMS)}  # the first of equals is the body's own
     best = max(wanted, key=lambda kind: wanted[kind])
     if not wanted[best]:

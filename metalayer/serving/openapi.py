@@ -1,14 +1,12 @@
-"""The OpenAPI document of the service, and the page /docs that shows it without anything from elsewhere."""
+"""The OpenAPI document of the service, which `/docs` shows."""
 
 from __future__ import annotations
 
-import html
-import json
 from typing import Any
 
 import metalayer
-from metalayer.release.contract import FIELDS, INDEX, NOTE, REQUIRED, SEQUENCE, SEQUENCE_FIELDS, WAY
-from metalayer.release.engine import SEQUENCE_COLUMNS
+from metalayer.release import answer
+from metalayer.release.contract import FIELDS, INDEX, REQUIRED, SEQUENCE, SEQUENCE_FIELDS
 from metalayer.schema import BASE_SCORES, CLASSES, ROW_SCORES, WAYS
 from metalayer.serving.media import ARROW, CODINGS, JSON
 from metalayer.serving.settings import ServingSettings
@@ -18,6 +16,14 @@ _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 _LETTERS = {"type": "string", "pattern": "^[ACGTNacgtn]+$", "minLength": 1}
 _BINARY = {"type": "string", "format": "binary"}
 _INDEX = {"type": "integer", "minimum": 0, "description": "0-based labelled base; left out: length // 2"}
+_BASE = {
+    "name": answer.BASE,
+    "in": "query",
+    "required": False,
+    "description": answer.BASE_TEXT,
+    "schema": {"type": "boolean", "default": False},
+    "example": True,
+}
 _REASONS = {
     400: "the request is no HTTP, or the client left",
     401: "an API key is needed",
@@ -31,6 +37,28 @@ _REASONS = {
     503: "the model is not loaded yet",
     504: "not done within the deadline",
 }
+_LETTERS_SHOWN = "CAGACCTTCGAGGACCAGGTAAGTGCTTGATTCCACAG"
+_SHOWN_DONOR = _LETTERS_SHOWN.index("GTAAGT")
+_EXAMPLES: dict[str, Any] = {
+    "ScoreRequest": {
+        "rows": [
+            {
+                SEQUENCE: _LETTERS_SHOWN,
+                INDEX: _SHOWN_DONOR,
+                **dict(zip(ROW_SCORES, (0.82, 0.01, 0.17, 0.0, 0.81, 0.01, 0.0), strict=True)),
+            }
+        ]
+    },
+    "SequenceRequest": {
+        SEQUENCE: _LETTERS_SHOWN,
+        **{
+            name: [shown if at == _SHOWN_DONOR - 1 else elsewhere for at in range(len(_LETTERS_SHOWN))]
+            for name, shown, elsewhere in zip(BASE_SCORES, (0.82, 0.01, 0.17), (0.01, 0.01, 0.98), strict=True)
+        },
+    },
+}
+"""Any model answers these."""
+_TAGS = {"scores": ("score", "score_sequence"), "model": ("model", "openapi", "docs")}
 _HEADERS = ("X-Model-Name", "X-Model-Version", "X-Model-Digest", "X-Request-Id")
 
 
@@ -53,13 +81,24 @@ def document(settings: ServingSettings) -> dict[str, Any]:
             f"{' or '.join(CODINGS[1:])}; the same row gives the same bytes whatever it is sent with.",
         },
         "paths": {
-            "/v1/score": {"post": _post("score", "Probabilities of rows", "ScoreRequest", CLASSES)},
+            "/v1/score": {
+                "post": {
+                    **_post(
+                        "score",
+                        "Probabilities of rows, with those of the base model beside them where `base=true`",
+                        "ScoreRequest",
+                        answer.ROW_COLUMNS_WITH_BASE,
+                        CLASSES,
+                    ),
+                    "parameters": [_BASE],
+                }
+            },
             "/v1/score_sequence": {
                 "post": _post(
                     "score_sequence",
                     "Base and meta probabilities at every position of a transcript-sense sequence",
                     "SequenceRequest",
-                    SEQUENCE_COLUMNS,
+                    answer.SEQUENCE_COLUMNS,
                 )
             },
             "/v1/model": {
@@ -68,7 +107,9 @@ def document(settings: ServingSettings) -> dict[str, Any]:
                 )
             },
             "/openapi.json": {"get": _get("openapi", "This document", JSON, {"type": "object"}, (401,))},
-            "/docs": {"get": _get("docs", "This document as a page", "text/html", {"type": "string"}, (401,))},
+            "/docs": {
+                "get": {**_get("docs", "This document as a page", "text/html", {"type": "string"}, ()), "security": []}
+            },
             **{
                 f"/{name}": {"get": {**_get(name, text, "text/plain", {"type": "string"}, codes), "security": []}}
                 for name, text, codes in (
@@ -85,22 +126,6 @@ def document(settings: ServingSettings) -> dict[str, Any]:
         },
         "security": [{"key": []}] if settings.all_keys() else [],
     }
-
-
-def page(described: dict[str, Any]) -> str:
-    """The document as HTML."""
-    parts = []
-    for path, methods in described["paths"].items():
-        for method, call in methods.items():
-            detail = html.escape(json.dumps(call, indent=1))
-            title = html.escape(f"{method.upper()} {path}: {call['summary']}")
-            parts.append(f"<details><summary>{title}</summary><pre>{detail}</pre></details>")
-    schemas = html.escape(json.dumps(described["components"]["schemas"], indent=1))
-    return (
-        "<!DOCTYPE html><html lang=en><meta charset=utf-8><title>metalayer</title><h1>metalayer</h1>"
-        f"<p>{html.escape(described['info']['description'])} <a href=openapi.json>openapi.json</a></p>"
-        f"{''.join(parts)}<h2>Schemas</h2><pre>{schemas}</pre></html>"
-    )
 
 
 def _schemas(settings: ServingSettings) -> dict[str, Any]:
@@ -153,19 +178,23 @@ def _object(properties: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _post(name: str, summary: str, request: str, columns: tuple[str, ...]) -> dict[str, Any]:
-    answered = {
-        "rows": {"type": "array", "items": _object(dict.fromkeys(columns, _PROBABILITY))},
-        WAY: {"enum": list(WAYS), "description": "the way of asking, as in /v1/model; in Arrow metadata of the schema"},
-        NOTE: {"type": "string", "description": "how the model answers in this way; in Arrow likewise"},
+def _post(
+    name: str, summary: str, request: str, columns: tuple[str, ...], always: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """A call whose answer has these columns; those that it has `always` if not all."""
+    row = _object({name: {**_PROBABILITY, "description": answer.COLUMNS[name]} for name in columns})
+    facts: dict[str, dict[str, Any]] = {
+        name: {"type": "string", "description": text} for name, text in answer.FACTS.items()
     }
+    facts[answer.WAY]["enum"] = list(WAYS)
+    answered = {"rows": {"type": "array", "items": {**row, "required": list(always or columns)}}, **facts}
     codes = (400, 401, 406, 408, 413, 415, 422, 429, 500, 503, 504)
     return {
         **_get(name, summary, JSON, _object(answered), codes, ARROW),
         "requestBody": {
             "required": True,
             "content": {
-                JSON: {"schema": {"$ref": f"#/components/schemas/{request}"}},
+                JSON: {"schema": {"$ref": f"#/components/schemas/{request}"}, "example": _EXAMPLES[request]},
                 ARROW: {"schema": _BINARY},
             },
         },
@@ -180,6 +209,7 @@ def _get(
     error = {JSON: {"schema": {"$ref": "#/components/schemas/Error"}}}
     return {
         "operationId": name,
+        "tags": [next((tag for tag, names in _TAGS.items() if name in names), "server")],
         "summary": summary,
         "responses": {
             "200": {"description": "the answer", "headers": headers, "content": content},

@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 
 def serve(
-    name: str | None = None,
+    model: str | None = None,
     *,
     bento: str | None = None,
     host: str | None = None,
@@ -35,8 +35,9 @@ def serve(
     """Become the server of a Bento; does not return.
 
     Args:
-        name: registered name, or the base model's; None where only one model has a champion.
-        bento: tag of a Bento, or its folder; None takes the champion's, and then follows the champion.
+        model: a model's name (`registry.names`): of a champion, which is then followed; of another version or a folder,
+            which stays, and every answer says that it is not the champion. None where only one model has a champion.
+        bento: tag of a Bento, or its folder, instead of a model.
         host: address to bind to; None is `$BENTOML_HOST`, else all addresses with API keys, and this machine
             only without.
         port: to bind to; None is `$BENTOML_PORT`, else 3000.
@@ -59,11 +60,8 @@ def serve(
         logger.warning("API keys go over plain HTTP: give --ssl-certfile, or let a proxy before the server speak HTTPS")
     number = _listening(settings, host, port)
     if bento is None:
-        from metalayer.registry.tracking import default_tracking_uri
-        from metalayer.serving.champion import followed_bento
-
-        bento = followed_bento(name)
-        chosen[f"{PREFIX}REGISTRY_URI"] = default_tracking_uri()
+        bento, found = _bento_of(model)
+        chosen |= {f"{PREFIX}{name}": value for name, value in found.items()}
     home = writable_home()
     folder = bento_directory(home, bento) if ":" in bento else Path(bento).resolve()
     if not os.access(folder / "bento.yaml", os.R_OK):
@@ -76,6 +74,26 @@ def serve(
     logger.info("serving %s", bento)
     command = serve_command(str(folder), host, number)
     os.execve(command[0], command, bento_environment() | settings.environment() | chosen)  # noqa: S606
+
+
+def _bento_of(model: str | None) -> tuple[str, dict[str, str]]:
+    """The Bento of a model's name, and settings of its server."""
+    from metalayer.registry import names
+    from metalayer.registry.tracking import default_tracking_uri
+    from metalayer.serving.champion import folder_bento, followed_bento, version_bento
+
+    wanted = None if model is None else names.parse(model)
+    if wanted is None or (isinstance(wanted, names.Registered) and wanted.is_champion):
+        return followed_bento(wanted.name if wanted else None), {"REGISTRY_URI": default_tracking_uri(), "STANDING": ""}
+    if isinstance(wanted, names.Registered):
+        version = names.find(wanted)
+        who, why = f"{version.name} version {version.version}", names.standing(version)
+        said = f"{who} is not the champion: {why}" if why else f"{who} was the champion when this server started"
+        bento = version_bento(version)
+    else:
+        bento, said = folder_bento(wanted), f"{wanted} is a model directory that is not registered, and no champion"
+    logger.warning("%s; this server was asked for it, stays with it, and says so in every answer", said)
+    return bento, {"REGISTRY_URI": "", "STANDING": said}
 
 
 def serve_command(tag: str, host: str | None = "127.0.0.1", port: int = 3000) -> list[str]:

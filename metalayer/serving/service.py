@@ -16,12 +16,13 @@ from metalayer.release.engine import Engine
 from metalayer.release.folder import read_facts
 from metalayer.serving import supervisor
 from metalayer.serving.allocator import keep_memory
-from metalayer.serving.app import Serving, create_app
+from metalayer.serving.app import create_app
 from metalayer.serving.connections import bound_connections
 from metalayer.serving.drain import drain_on_sigterm
 from metalayer.serving.follow import Follower
 from metalayer.serving.kept import FOLDER, Kept
 from metalayer.serving.settings import CIPHERS, ServingSettings
+from metalayer.serving.state import Serving
 
 RELEASE = Path(__file__).resolve().parents[2] / "release"
 

@@ -64,6 +64,9 @@ class ServingSettings(Section):
     """Seconds between SIGTERM, when /readyz turns 503, and the end of listening."""
     registry_uri: str | None = None
     """MLflow service whose alias `champion` the server follows; None stays with the version it was packaged with."""
+    standing: str = ""
+    """What a model is that was asked for and is not followed as champion; `metalayer serve` sets it, and every answer
+    says it."""
     follow_every_s: float = Field(10.0, gt=0)
     """Seconds between two looks at that alias."""
     log_dir: Path | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -35,6 +35,10 @@ class ModelConfig(Section):
 
     section: ClassVar[str] = "model"
 
+    head: Literal["network", "stack", "both"] = "network"
+    """What is learned: `network`, a neural network; `stack`, a regression on what one or several base models say around
+    a position, fitted in seconds, for few genes; `both`, a network on top of the stack. A model with a stack answers
+    whole genes, not rows."""
     sequence_encoder: SequenceEncoderName = "cnn"
     """Name of the sequence encoder: `cnn`, `hyenadna`, `huggingface` (language models) or `none`."""
     sequence_encoder_config: SequenceEncoderOptions = Field(default_factory=CnnOptions, validate_default=True)
@@ -107,6 +111,8 @@ def _misfits(network: ModelConfig) -> list[str]:
     """Parts that do not go together; empty where there are none."""
     sequence, encoder = network.sequence_encoder_config, network.sequence_encoder
     tracks, mistakes = network.track_encoder_config, []
+    if network.head == "stack":
+        return []
     if not network.score_encoder and encoder == network.track_encoder == "none":
         mistakes.append(
             "score_encoder: given false with no sequence and no track encoder; the model would read nothing"
@@ -141,6 +147,14 @@ class Network(ModelConfig):
     """
 
     refuses_idle: ClassVar[bool] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_empty_beside_a_stack_alone(cls, given: Any) -> Any:
+        if isinstance(given, dict) and given.get("head") == "stack":
+            kept = {name: value for name, value in given.items() if name not in _OPTIONS.values()}
+            return kept | {"sequence_encoder": "none", "score_encoder": False, "track_encoder": "none"}
+        return given
 
     window_bp: int = Field(ARTIFACT_WINDOW_BP, ge=2, le=1_000_000)
     """Letters that a window holds, in bp, the labelled base in its middle."""

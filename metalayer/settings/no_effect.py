@@ -43,11 +43,36 @@ def _frozen_language_model(encoder: Any, options: Any) -> bool:
     return encoder in LANGUAGE_MODELS and isinstance(options, Mapping) and bool(options.get("freeze"))
 
 
-_UNIT, _TRACKS = ("train.training_unit",), ("model.track_encoder",)
+_UNIT, _TRACKS, _HEAD = ("train.training_unit",), ("model.track_encoder",), ("model.head",)
 _READS = ("model.score_encoder", "model.sequence_encoder")
 _ENCODER = ("model.sequence_encoder", "model.sequence_encoder_config")
 _CHROMOSOMES = "with by gene; set by to chromosome, or leave it out"
 NEEDS = (
+    Need(
+        ("model.head",),
+        (PIPELINE,),
+        lambda _: False,
+        "in a pipeline, which serves networks, that answer rows too; a stack is trained by metalayer train --scores. "
+        "Leave it out",
+    ),
+    Need(
+        ("model.head",),
+        _UNIT,
+        lambda unit: unit == "genes",
+        "with training_unit rows, which carry no scores around them; set training_unit to genes, or leave it out",
+    ),
+    Need(
+        (
+            *("model.sequence_encoder", "model.sequence_encoder_config", "model.score_encoder", "model.track_encoder"),
+            *("model.track_encoder_config", "model.hidden_dim", "model.dropout", "model.fusion", "model.track_dropout"),
+            *("model.context_bp", "train.exon_loss", "train.warmup_fraction", "train.early_stopping_metric"),
+            *("train.learning_rate", "train.max_epochs", "train.patience", "train.weight_decay", "train.crop_bp"),
+            *("train.batch_crops", "train.easy_share", "train.weight_average", "train.augment_tracks"),
+        ),
+        _HEAD,
+        lambda head: head != "stack",
+        "with head stack, which has no network; set head to both or network, or leave it out",
+    ),
     Need(
         ("train.crop_bp", "train.batch_crops", "train.easy_share", "train.exon_loss", "train.augment_tracks"),
         _UNIT,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, get_args
@@ -10,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from metalayer import yaml12
 from metalayer.errors import ConfigError
+from metalayer.schema import bases_of
 from metalayer.settings.door import FORM, LIBRARY_ALONE, SECTION_OF, override, sectioned
 from metalayer.settings.mistakes import closest, joined, listed, refuse
 from metalayer.settings.network import ModelConfig
@@ -105,6 +107,12 @@ class RunConfig(Section):
         }
         kinds = {name: type(section) for name, section in sections.items()}
         mistakes = _across_sections(kinds, {name: section.__dict__ for name, section in sections.items()}, given)
+        bases = bases_of(self.data.base_model)
+        if len(bases) > 1:
+            mistakes.append(
+                f"data.base_model: given {', '.join(bases)}; a pipeline reads one base model. A model of several is "
+                "trained by metalayer train --scores"
+            )
         refuse(mistakes + _mistakes_of_search(sections))
         return self
 
@@ -115,14 +123,22 @@ class RunConfig(Section):
         Raises:
             ConfigError: a file that cannot be read, or mistakes in it or in the overrides.
         """
-        values, mistakes = sectioned(yaml12.read_mapping(path) if path else {})
+        return cls.merged(yaml12.read_mapping(path) if path else {}, overrides, data_root)
+
+    @classmethod
+    def merged(cls, written: Mapping[Any, Any], overrides: Sequence[str] = (), data_root: Path | None = None) -> Self:
+        """As `load`, of settings that are read already; these stay as they are."""
+        values, mistakes = sectioned(copy.deepcopy(dict(written)))
         if mistakes:
             raise ConfigError(joined(mistakes))
         for text in overrides:
             name, key, value = override(text)
             name = name or SECTION_OF.get(key, "")
             if not name:
-                raise ConfigError(f"--set {text}: expected {FORM}")
+                close = closest(key, SECTION_OF)
+                raise ConfigError(
+                    f"--set {text}: expected {FORM}" + (f"; did you mean {SECTION_OF[close]}.{close}?" if close else "")
+                )
             section = values.setdefault(name, {})
             if not isinstance(section, dict):
                 raise ConfigError(f"--set {text}: {name} is not a section")

@@ -9,9 +9,12 @@ from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model
 
 from metalayer.genome import normalise_chrom
 from metalayer.metric_list import ValidationMetric
+from metalayer.schema import BASES_SEPARATOR
 from metalayer.settings.mistakes import refuse
 from metalayer.settings.section import Section
 
+_ONE_BASE = "[A-Za-z0-9]([A-Za-z0-9._-]{0,46}[A-Za-z0-9])?"
+_BASE_NAMES = rf"^{_ONE_BASE}(\+{_ONE_BASE})*$"
 _FOLDER_NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
 
 
@@ -33,8 +36,9 @@ class DataConfig(Section):
 
     section: ClassVar[str] = "data"
 
-    base_model: str = Field("openspliceai", max_length=48, pattern=_FOLDER_NAME)
-    """Name of the base model, as in `<base_model>_eval`; the registered model and the Bento are named after it."""
+    base_model: str = Field("openspliceai", max_length=100, pattern=_BASE_NAMES)
+    """Name of the base model, as in `<base_model>_eval`; the registered model and the Bento are named after it. Of
+    several side by side in one file of `metalayer merge` a list, or their names joined by +."""
     data_root: Path = Path()
     """Folder that holds `data/`, `genes.tsv` and `nucleotide_scores/`."""
     annotation_source: str | None = None
@@ -62,6 +66,11 @@ class DataConfig(Section):
     allow_introns: bool = False
     """Whether introns of per-nucleotide files may begin and end with anything, as in some genomes; else nearly all do
     with GT or GC and AG."""
+
+    @field_validator("base_model", mode="before")
+    @classmethod
+    def _are_joined(cls, given: Any) -> Any:
+        return BASES_SEPARATOR.join(map(str, given)) if isinstance(given, list | tuple) else given
 
 
 class SplitConfig(Section):
@@ -193,6 +202,9 @@ class GateConfig(Section):
     """The paired interval of splice PR-AUC against the base must lie above `min_gain`."""
     min_gain: float = Field(1e-4, ge=0.0, le=1.0)
     """Smallest lower bound that counts as better; above numerical noise."""
+    allow_seen_by_base: bool = False
+    """Count test genes on human chromosomes that the base model was trained on, as published. Else they are left out of
+    what is judged; a model all of whose test genes are such is rejected."""
 
 
 class ScoreConfig(Section):
@@ -200,10 +212,12 @@ class ScoreConfig(Section):
 
     section: ClassVar[str] = "score"
 
-    shards: int = Field(8, ge=1, le=10_000)
-    """Steps that the genes are divided over, by positions; one on a cluster is a Job."""
-    model: int | Path | None = None
-    """A registered version, or a model directory; None: the champion of `data.base_model`."""
+    shards: int | None = Field(None, ge=1, le=10_000)
+    """Steps that the genes are divided over, by positions; one on a cluster is a Job. None: 8, or one a gene where
+    there are fewer."""
+    model: int | str | None = None
+    """A model's name (`NAME`, `NAME@ALIAS`, `NAME/VERSION`, `models:/...` or a model directory), or the number of a
+    version; None: the champion of `data.base_model`."""
     output: Path | None = None
     """Parquet to write, with a manifest of the same name in JSON beside it; None: `scores/<base model>.parquet` in the
     state directory (`$METALAYER_HOME`, else `.metalayer`)."""
@@ -211,6 +225,11 @@ class ScoreConfig(Section):
     """Where the network runs. `cuda` sends the shards to the stack's step operator, where it has one."""
     threads: int | None = Field(None, ge=1, le=1024)
     """CPU threads of the network; None: as many as cores. Scores repeat bit for bit at equal threads and device."""
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _is_named(cls, model: Any) -> Any:
+        return str(model) if isinstance(model, Path) else model
 
     @field_validator("output")
     @classmethod
@@ -225,23 +244,29 @@ class BaseConfig(Section):
     section: ClassVar[str] = "base"
 
     model: str
-    """Name of the base model: `pwm` (built in), or `openspliceai` with `weights`."""
+    """Name of the base model: `pwm` (built in), `cispliceai` or `spliceai` (of the installed distribution of that name,
+    or with `weights`), `openspliceai`, `pangolin` or `pangolin_spliced` (with `weights`)."""
     fasta: Path
     """Reference: FASTA, plain or packed."""
     annotation: Path
-    """Genes with their exons: GTF or GFF3, plain or packed."""
+    """Genes with their exons: GTF, GFF3, or a gene table of SpliceAI, OpenSpliceAI or CI-SpliceAI, plain or packed;
+    `grch37` or `grch38`: the table of such a tool that is installed here."""
     aliases: Path | None = None
     """Names of contigs, where FASTA and annotation have different ones: NCBI's assembly report, UCSC's chromAlias, or a
     table with the names of one contig a line."""
     output: Path
     """Data root to write: `data/`, `genes.tsv`, `nucleotide_scores/` and the manifest."""
     weights: Path | None = None
-    """Folder with the model's `model_<flank>nt_rs<seed>.pt` state dicts."""
+    """Folder with the model's own files: `spliceai1.h5` to `spliceai5.h5`, `CI-SpliceAI.pb` (or that file itself),
+    `model_<flank>nt_rs<seed>.pt` of OpenSpliceAI, `final.<fold>.<0, 2, 4, 6>.3.v2` of Pangolin."""
     flank: int | None = Field(None, ge=0)
-    """Which networks of `weights`, by the nt that they see around a position, both sides together; None where
-    the folder holds those of one flank."""
+    """Which networks of OpenSpliceAI, by the nt that they see around a position, both sides together; None where
+    `weights` holds those of one flank."""
     device: str | None = Field(None, pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
     """Where the networks run; None leaves it to the model."""
+    precision: Literal["float32", "bfloat16", "auto"] | None = None
+    """In what the networks compute: `auto` takes bfloat16 where CPU or GPU has instructions for it. None leaves it
+    to the model: float32."""
     flanks: Literal["real", "N"] = "real"
     """Letters around a gene: those of the reference, or N, which tells a network where the annotated transcript
     ends."""
@@ -253,5 +278,43 @@ class BaseConfig(Section):
     """Least length of an intron; shorter gaps between exons are within one."""
     allow_introns: bool = False
     """Whether introns may begin and end with anything, as in some genomes; else nearly all do with GT or GC and AG."""
+    labels: Literal["all", "principal"] = "all"
+    """Which sites are labelled donor and acceptor: `all`, of every transcript; `principal`, of the principal one of a
+    gene (see docs/base_layer.md), the sites of others being `neither`. Both are marked in `site_kind`."""
     workers: int = Field(1, ge=1, le=1024)
     """Processes that score genes, one CPU thread each; 1 scores in this process with all threads."""
+
+
+class ImportConfig(Section):
+    """An import of per-nucleotide scores that are there already (`metalayer import`)."""
+
+    section: ClassVar[str] = "import"
+
+    files: tuple[Path, ...] = Field(min_length=1)
+    """Files of scores, and sheets that list some."""
+    fasta: Path
+    """Reference: FASTA, plain or packed; the letters."""
+    annotation: Path
+    """Genes with their exons, like `base.annotation`: the labels."""
+    aliases: Path | None = None
+    """Names of contigs, where files have different ones; like `base.aliases`."""
+    base: str = Field(max_length=48, pattern=_FOLDER_NAME)
+    """Name of the base model, as `data.base_model` will have it."""
+    output: Path
+    """Data root to write: `genes.tsv`, `nucleotide_scores/`, the manifest and a list of all genes."""
+    build: str = Field("unknown", pattern=_FOLDER_NAME)
+    """Genome build (`GRCh38`, `GRCh37`)."""
+    columns: tuple[str, ...] = ()
+    """Columns of tables by what they are, `NAME=COLUMN`."""
+    shift: tuple[str, ...] = ()
+    """Bases by which scores are moved: a number along the chromosome, `donor=N` and `acceptor=N` in transcript
+    direction."""
+    absent: float | None = Field(None, ge=0.0, le=0.5)
+    """Donor and acceptor score of bases that the files leave out because it is low, as below a threshold; None: these
+    stay empty."""
+    logits: bool = False
+    """Whether scores are logits: of three classes by softmax, of two each by the logistic function."""
+    labels: Literal["all", "principal"] = "all"
+    """Which sites are labelled donor and acceptor; like `base.labels`."""
+    allow_introns: bool = False
+    """Whether introns may begin and end with anything, as in some genomes; else nearly all do with GT or GC and AG."""

@@ -7,29 +7,16 @@ from pathlib import Path
 
 from metalayer.files import publish_file
 
-_PANELS = (
-    ("loss", {"train_loss": "training", "val_loss": "validation"}),
-    (
-        "validation average precision",
-        {"val_pr_auc_splice": "splice (PR-AUC)", "val_ap_donor": "donor", "val_ap_acceptor": "acceptor"},
-    ),
-    ("learning rate", {"learning_rate": ""}),
-)
-
 
 def plot(history: Sequence[Mapping[str, float]], path: Path) -> Path:
     """Losses, validation figures and learning rate by epoch as PNG; returns `path`."""
     from matplotlib.figure import Figure  # without pyplot: no display, no global state
-    from matplotlib.ticker import MaxNLocator
+
+    from metalayer.evaluation.plots import CURVES, draw_curves
 
     figure = Figure(figsize=(13, 3.6), layout="constrained")
-    for axes, (title, lines) in zip(figure.subplots(1, len(_PANELS)), _PANELS, strict=True):
-        for name, label in lines.items():
-            shown = history if name.startswith("val_") else history[1:]  # the untrained model is only validated
-            axes.plot([e["epoch"] for e in shown], [e[name] for e in shown], marker=".", label=label)
-        axes.set_title(title)
-        axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes, (title, lines) in zip(figure.subplots(1, len(CURVES)), CURVES, strict=True):
+        draw_curves(axes, title, lines, history)
         if any(lines.values()):
             axes.legend(frameon=False)
     with publish_file(path) as draft:

@@ -15,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from metalayer.data.dataset import RowLoader, Rows
+from metalayer.data.dataset import RowLoader
+from metalayer.data.row_table import Rows
 from metalayer.device import resolve_device
 from metalayer.errors import EvaluationError
 from metalayer.evaluation.row_metrics import check_labels, check_top_k_values, row_metrics
 from metalayer.models.meta import MetaSpliceModel
-from metalayer.schema import CLASSES, ROWS
+from metalayer.schema import BASE_SCORES, CLASSES, ROWS, SCORE_FEATURES
 
 
 class MetaLayerEvaluator:
@@ -59,6 +60,23 @@ class MetaLayerEvaluator:
         with _evaluation_mode(model):
             labels, probabilities, rows = _answers(model, loader)
         return row_metrics(labels, probabilities, chroms[rows], self.top_k_values)
+
+    def evaluate_base(self, loader: RowLoader) -> dict[str, Any]:
+        """Metrics of the base model's own scores on the same rows.
+
+        Args:
+            loader: of the rows.
+
+        Returns:
+            As of `row_metrics`, by chromosome too.
+
+        Raises:
+            EvaluationError: no chromosomes, and as in `row_metrics`.
+        """
+        rows = np.sort(loader.rows)
+        scores = loader.table.features[rows][:, [SCORE_FEATURES.index(name) for name in BASE_SCORES]]
+        labels = loader.table.labels[rows].astype(np.uint8)
+        return row_metrics(labels, scores, _chromosomes(loader.table.frame)[rows], self.top_k_values)
 
 
 @torch.inference_mode()

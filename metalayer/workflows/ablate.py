@@ -16,7 +16,6 @@ import numpy as np
 import torch
 
 from metalayer.data.same_genes import known_genes
-from metalayer.data.score_files import ScoreFile
 from metalayer.data.tracks import TrackStore
 from metalayer.device import use_threads
 from metalayer.errors import ConfigError, MetalayerError
@@ -27,9 +26,9 @@ from metalayer.evaluation.plots import ablation_png
 from metalayer.evaluation.scored_genes import ScoresOnDisk
 from metalayer.files import only_one, publish_file, sha256
 from metalayer.inference import Predictor
-from metalayer.inference.predictor import base_probabilities
+from metalayer.inference.torch_network import base_probabilities
 from metalayer.integrity import unsealed, write_json
-from metalayer.models.bundle import DESCRIPTION, read_description
+from metalayer.models.description import DESCRIPTION, read_description
 from metalayer.models.meta import build_model
 from metalayer.provenance import code_hash
 from metalayer.schema import CLASSES, POSITIONS
@@ -44,6 +43,7 @@ from metalayer.workflows.train_genes import (
     TRAIN_TRACKS,
     VALID_TRACKS,
     gene_names,
+    read_file,
     read_tracks,
     refuse_crossing,
     score_parts,
@@ -295,8 +295,7 @@ def _test_genes(
     config = next(iter(variant.configs.values()))  # of files, alike for all
     read_tracks(scores, valid_scores, data, config)
     table, contigs = gene_names(config)
-    allowed = config.allow_introns
-    store = ScoreFile.read(test_scores, data / TEST_TRACKS, table, contigs, allow_introns=allowed).store
+    store = read_file(test_scores, data / TEST_TRACKS, table, contigs, config).store
     tested = known_genes(store, store.genes(), table)
     for name, option in ((TRAIN_TRACKS, "--scores"), (VALID_TRACKS, "--valid-scores")):
         if name == TRAIN_TRACKS or valid_scores:
@@ -318,6 +317,7 @@ def _base_genes(store: TrackStore) -> ScoresOnDisk:
                 track.gene,
                 track.paralog,
                 store.genome_build,
+                ignored=track.ignored,
             )
             for track in store.read_many(list(store.genes()))
         ),

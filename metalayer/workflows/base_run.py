@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import json
 import logging
 import multiprocessing
 import os
 import shutil
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -27,23 +28,22 @@ from numpy.typing import NDArray
 
 import metalayer
 from metalayer import storage
-from metalayer.base.agreement import check_agreement
-from metalayer.base.annotation import AnnotatedGene, in_words, read_annotation
-from metalayer.base.artifacts import artifact_directory, write_artifacts
-from metalayer.base.fasta import Reference
+from metalayer.base.annotation import AnnotatedGene, in_words
+from metalayer.base.artifacts import ScoredGene, artifact_directory, write_artifacts, write_scores
 from metalayer.base.genome_files import write_gene_table
+from metalayer.base.installed_tables import annotation_file
 from metalayer.base.protocol import BaseModel, load_base_model
-from metalayer.contigs import Contigs, listed
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
 from metalayer.device import use_threads
 from metalayer.errors import InputError, MetalayerError
-from metalayer.files import only_one, sha256
+from metalayer.files import only_one, publish_file, sha256
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import LARGEST_32_BIT, Gene, decode, reverse_complement, same_build
 from metalayer.integrity import content_digest, unsealed, write_json
 from metalayer.provenance import code_hash
-from metalayer.schema import CLASSES, SITE_CONVENTION
+from metalayer.schema import BASE_SCORES, KERNELS_KEY, PRECISION_KEY, SITE_CONVENTION
 from metalayer.settings.sections import BaseConfig
+from metalayer.workflows.annotated_genome import AnnotatedGenome, file_facts
 from metalayer.workflows.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -54,6 +54,8 @@ _SHA256_BYTES = 32
 
 def base_run(config: BaseConfig) -> dict[str, Any]:
     """Score every position of every gene and write a data root: artifact rows, scores, gene table, manifest.
+
+    A base model that does not tell donors from acceptors has no artifact rows.
 
     Args:
         config: model, files and output.
@@ -69,56 +71,51 @@ def base_run(config: BaseConfig) -> dict[str, Any]:
         MetalayerError: another pass of this model writes there, a worker that died, or a full disk; finished
             genes are kept.
     """
+    config = config.model_copy(update={"annotation": annotation_file(config.annotation)})
     model = _load(config)
     facts = _facts(config, model)
-    contigs = Contigs.of(config.aliases)
-    annotation = read_annotation(config.annotation, config.min_intron_bp, contigs)
-    reference = Reference(config.fasta, contigs)
-    there: dict[str, list[AnnotatedGene]] = {}
-    for annotated in annotation.genes:
-        there.setdefault(annotated.gene.interval.chrom, []).append(annotated)
-    if contigs.path and not any(map(contigs.knows, annotation.names.values())):
-        logger.warning(
-            "%s has no name that %s has (%s)", contigs.path, config.annotation, listed(annotation.names.values())
-        )
-    fitting = check_agreement(
-        there,
-        reference,
+    genome = AnnotatedGenome.read(
+        config.fasta,
         config.annotation,
-        names=annotation.names,
-        regions=annotation.lengths,
-        organelles=annotation.organelles,
+        config.aliases,
+        min_intron_bp=config.min_intron_bp,
         allow_introns=config.allow_introns,
     )
-    by_chrom = fitting.genes
-    own_names = {chrom: reference.names[chrom] for chrom in by_chrom}
-    handled = dict(sorted((Counter(annotation.handled) + fitting.handled).items()))
-    genes = [annotated.gene for chrom in there for annotated in by_chrom.get(chrom, ())]
+    by_chrom, genes, reference, own_names = genome.by_chrom, genome.genes, genome.reference, genome.own_names
     positions = sum(map(len, genes))
     logger.info("%d genes on %d chromosomes, %s nt", len(genes), len(by_chrom), f"{positions:,}")
     manifest_path = config.output / manifest_name(model.name)
-    has_gene_table = _has_genes(config.output / "genes.tsv", genes, manifest_path)
+    has_gene_table = has_genes(config.output / "genes.tsv", genes, manifest_path)
     lock = config.output / f".base-layer-{model.name}.lock"
     with _told(config), only_one(lock, "give this pass another output"):
         kept = _kept_folder(config.output, model.name, content_digest(facts))
+        kernels = _kernels(kept, model)
+        if kernels:
+            logger.info("%s in %s (%s)", model.name, facts["precision"], ", ".join(kernels))
 
-        def tracks() -> Iterator[GeneTrack]:
+        def scored() -> Iterator[ScoredGene]:
             progress = Progress(positions)
             with _Scorer(model, config, kept) as scorer:
                 for chrom, tokens in reference.chromosomes(by_chrom):
                     for annotated, letters, scores in scorer.over(by_chrom[chrom], tokens):
                         progress.add(len(letters))
-                        yield GeneTrack(annotated.gene, letters, scores, annotated.labels())
+                        labels, marks = annotated.labels(config.labels), annotated.marks()
+                        yield annotated.gene, letters, scores, labels, marks
 
-        report = write_artifacts(
-            config.output,
-            tracks(),
-            base_model=model.name,
-            annotation_source=config.annotation_source,
-            build=config.build,
-            long_chroms={gene.interval.chrom for gene in genes if gene.interval.end > LARGEST_32_BIT},
-            contigs=own_names,
-        )
+        files: dict[str, Any] = {
+            "base_model": model.name,
+            "build": config.build,
+            "long_chroms": {gene.interval.chrom for gene in genes if gene.interval.end > LARGEST_32_BIT},
+            "contigs": own_names,
+            "metadata": {PRECISION_KEY: facts["precision"], KERNELS_KEY: json.dumps(kernels)} if kernels else {},
+        }
+        if model.columns == BASE_SCORES:
+            tracks = (
+                GeneTrack(gene, tokens, scores, labels, marks=marks) for gene, tokens, scores, labels, marks in scored()
+            )
+            report = write_artifacts(config.output, tracks, annotation_source=config.annotation_source, **files)
+        else:
+            report = write_scores(config.output, scored(), columns=model.columns, **files)
         if not has_gene_table:
             write_gene_table(config.output / "genes.tsv", genes, own_names)
         manifest = {
@@ -129,22 +126,26 @@ def base_run(config: BaseConfig) -> dict[str, Any]:
             "genome_build": config.build,
             "annotation_source": config.annotation_source,
             **facts,
+            "columns": list(model.columns),
+            "origin": model.origin.described(),
+            **({"kernels": kernels} if kernels else {}),
             "genes": report.genes,
             "positions": report.positions,
             "sites": report.sites,
             "sites_without_row": report.sites_without_row,
             "rows": report.rows,
-            "introns": fitting.introns,
-            "canonical": fitting.canonical,
+            "introns": genome.fitting.introns,
+            "canonical": genome.fitting.canonical,
             "any_introns_allowed": config.allow_introns,
-            "annotation_handled": handled,
+            "annotation_handled": genome.handled,
+            "principal_by": genome.principal_by(),
             "contigs": own_names,
             "ambiguous_letters": reference.ambiguous,
             "files": _files(config, model.name),
         }
         write_json(manifest_path, manifest)
         shutil.rmtree(kept, ignore_errors=True)
-    for line in in_words(handled):
+    for line in (*genome.labels_in_words(config.labels), *in_words(genome.handled)):
         logger.info("%s: %s", config.annotation.name, line)
     return manifest
 
@@ -184,19 +185,12 @@ def changed_files(manifest: Mapping[str, Any], output: Path) -> list[str]:
 
 
 def _load(config: BaseConfig) -> BaseModel:
-    given = {"weights": config.weights, "flank": config.flank, "device": config.device}
+    given = {name: getattr(config, name) for name in ("weights", "flank", "device", "precision")}
     return load_base_model(config.model, **{name: value for name, value in given.items() if value is not None})
 
 
 def _facts(config: BaseConfig, model: BaseModel) -> dict[str, Any]:
     """All that decides the scores; a pass with other facts starts again."""
-
-    def file(kind: str, path: Path) -> dict[str, str]:
-        try:
-            return {"name": path.name, "sha256": sha256(path)}
-        except OSError as error:
-            raise InputError(f"{kind} {path}: {error.strerror or error}") from None
-
     return {
         "metalayer_version": metalayer.__version__,
         "code_hash": code_hash(),
@@ -204,10 +198,12 @@ def _facts(config: BaseConfig, model: BaseModel) -> dict[str, Any]:
         "flank_bp": model.flank_bp,
         "padding": config.flanks,
         "min_intron_bp": config.min_intron_bp,
+        "labels": config.labels,
         "weights_sha256": getattr(model, "weights", {}),
-        "fasta": file("FASTA", config.fasta),
-        "annotation": file("annotation", config.annotation),
-        **({"aliases": file("aliases", config.aliases)} if config.aliases else {}),
+        **({"precision": model.precision} if hasattr(model, "precision") else {}),
+        "fasta": file_facts("FASTA", config.fasta),
+        "annotation": file_facts("annotation", annotation_file(config.annotation)),
+        **({"aliases": file_facts("aliases", config.aliases)} if config.aliases else {}),
     }
 
 
@@ -231,6 +227,21 @@ def _kept_folder(output: Path, model: str, digest: str) -> Path:
     return kept
 
 
+def _kernels(kept: Path, model: BaseModel) -> list[str]:
+    """The instructions that this pass's networks run on, with those of the machines where it was begun.
+
+    They change the last digits alone, so they do not start a pass again; none of a model that is no network.
+    """
+    own = getattr(model, "kernels", None)
+    if own is None:
+        return []
+    path = kept / "kernels.txt"
+    known = sorted({own, *(path.read_text(encoding="ascii").split() if path.exists() else ())})
+    with publish_file(path) as draft:
+        draft.write_text("\n".join(known), encoding="ascii")
+    return known
+
+
 @contextlib.contextmanager
 def _told(config: BaseConfig) -> Iterator[None]:
     """What can happen in hours, as errors that say how to go on."""
@@ -247,7 +258,7 @@ def _told(config: BaseConfig) -> Iterator[None]:
         raise type(told)(f"{config.output} cannot be written: {told}. All {again}") from error
 
 
-def _has_genes(path: Path, genes: Sequence[Gene], own_manifest: Path) -> bool:
+def has_genes(path: Path, genes: Sequence[Gene], own_manifest: Path) -> bool:
     """Whether the gene table there holds these genes; if not, it may be replaced.
 
     Raises:
@@ -322,7 +333,7 @@ class _Scorer:
     def _begin(self, gene: AnnotatedGene, tokens: NDArray[np.uint8], before: str, after: str) -> Callable[[], _Scores]:
         """What gives the scores of a gene and keeps them."""
         path = self.kept / (hashlib.sha256(gene.gene.gene_id.encode()).hexdigest()[:24] + ".npy")
-        done = _read_kept(path, len(tokens))
+        done = _read_kept(path, (len(tokens), len(self.model.columns)))
         if done is not None:
             return lambda: done
         letters = decode(tokens)
@@ -357,7 +368,7 @@ def _keep(path: Path, scores: _Scores) -> None:
     part.replace(path)
 
 
-def _read_kept(path: Path, length: int) -> _Scores | None:
+def _read_kept(path: Path, shape: tuple[int, int]) -> _Scores | None:
     """Scores of a gene that an earlier, unfinished pass has kept; None where there are none to use."""
     if not path.exists():
         return None
@@ -365,7 +376,7 @@ def _read_kept(path: Path, length: int) -> _Scores | None:
     scores: _Scores = np.empty(0, np.float32)
     if content[-_SHA256_BYTES:] == hashlib.sha256(content[:-_SHA256_BYTES]).digest():
         scores = np.load(io.BytesIO(content))
-    if scores.shape != (length, len(CLASSES)) or scores.dtype != np.float32:
+    if scores.shape != shape or scores.dtype != np.float32:
         logger.warning("%s is damaged; the gene is scored again", path)
         return None
     return scores

@@ -25,7 +25,7 @@ from metalayer.evaluation.calibration import (
 )
 from metalayer.evaluation.columns import Columns
 from metalayer.inference import Predictor
-from metalayer.inference.predictor import base_probabilities
+from metalayer.inference.torch_network import base_probabilities
 from metalayer.schema import CLASSES, POSITIONS, ROWS, WAYS
 from metalayer.training.parts import Part
 
@@ -34,13 +34,16 @@ logger = logging.getLogger(__name__)
 _BASE, _MODEL, _LABELS = "base", "model", "labels"
 
 
-def calibrate(predictor: Predictor, valid: Part, weights: VariantWeights | None = None) -> dict[str, dict[str, Any]]:
+def calibrate(
+    predictor: Predictor, valid: Part, weights: VariantWeights | None = None, *, also: Part | None = None
+) -> dict[str, dict[str, Any]]:
     """Calibrate on all positions of the validation genes; on their rows where none has per-nucleotide scores.
 
     Args:
         predictor: of the model, which gets the calibration.
         valid: the validation part.
         weights: what they make doubtful is left out.
+        also: further genes with per-nucleotide scores, where answers for them are as honest.
 
     Returns:
         As of `calibrate_on_genes`.
@@ -50,14 +53,19 @@ def calibrate(predictor: Predictor, valid: Part, weights: VariantWeights | None 
     """
     tracked = valid.tracked()
     if valid.store is not None and tracked:
-        return calibrate_on_genes(predictor, valid.store, tracked, weights)
+        more = [(also.store, also.tracked())] if also and also.store else []
+        return calibrate_on_genes(predictor, valid.store, tracked, weights, more)
     if valid.rows is None:
         raise SplitError("the validation part has neither per-nucleotide scores nor rows to calibrate on")
     return calibrate_on_rows(predictor, valid.rows, weights)
 
 
 def calibrate_on_genes(
-    predictor: Predictor, store: TrackStore, gene_ids: Sequence[str], weights: VariantWeights | None = None
+    predictor: Predictor,
+    store: TrackStore,
+    gene_ids: Sequence[str],
+    weights: VariantWeights | None = None,
+    more: Sequence[tuple[TrackStore, Sequence[str]]] = (),
 ) -> dict[str, dict[str, Any]]:
     """Fit shrinkage factors and calibration on all positions of validation genes, and put them into the model.
 
@@ -69,32 +77,34 @@ def calibrate_on_genes(
         predictor: of the model.
         store: per-nucleotide scores with letters.
         gene_ids: the validation genes that are there.
-        weights: doubtful positions of these are left out, as are those that another gene labels differently.
+        weights: doubtful positions of these are left out, as are ignored ones.
+        more: further stores and their genes.
 
     Returns:
         By way of asking: shrinkage (donor, acceptor), scale, bias, what they were fitted on, how many were left out of
         it, and the reason where they change nothing. JSON-ready.
     """
-    ways = WAYS if predictor.masks_rows else (POSITIONS,)
-    doubtful = weights.doubtful("positions", gene_ids) if weights else {}
-    found = {way: _fitted_on_genes(predictor, store, gene_ids, way, doubtful) for way in ways}
+    sources = [(store, gene_ids), *more]
+    ids = [gene_id for _, some in sources for gene_id in some]
+    doubtful = weights.doubtful("positions", ids) if weights else {}
+    found = {way: _fitted_on_genes(predictor, sources, way, doubtful) for way in predictor.ways_of_asking}
     return {way: found.get(way, found[POSITIONS]) for way in WAYS}
 
 
 def _fitted_on_genes(
     predictor: Predictor,
-    store: TrackStore,
-    gene_ids: Sequence[str],
+    sources: Sequence[tuple[TrackStore, Sequence[str]]],
     way: str,
     doubtful: Mapping[str, NDArray[np.int64]],
 ) -> dict[str, Any]:
-    logger.info("calibrating answers for %s on all positions of %d validation genes", way, len(gene_ids))
+    count = sum(len(gene_ids) for _, gene_ids in sources)
+    logger.info("calibrating answers for %s on all positions of %d validation genes", way, count)
     corrections, left_out = Corrections(), 0
     scores = (np.float32, (len(CLASSES),))
     genes = Columns({_BASE: scores, _MODEL: scores, _LABELS: (np.uint8, ())})
-    for track in store.read_many(list(gene_ids)):
+    for track in (track for store, gene_ids in sources for track in store.read_many(list(gene_ids))):
         gene_id = track.gene.gene_id
-        out = np.union1d(doubtful.get(gene_id, []), store.contradicted(gene_id)).astype(np.int64)
+        out = np.union1d(doubtful.get(gene_id, []), track.ignored).astype(np.int64)
         log_p = np.delete(predictor.log_probabilities(track, way), out, axis=0)
         log_base = np.delete(np.log(base_probabilities(track.scores)), out, axis=0)
         labels = np.delete(track.labels, out)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metalayer.data.dataset import RowTable
+from metalayer.data.row_table import RowTable
 from metalayer.data.same_genes import KnownGene, same_as, seen_by
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import EvaluationError, MetalayerError, ModelError

@@ -10,31 +10,33 @@ from typing import Any
 
 import numpy as np
 import polars as pl
-import pyarrow.parquet as pq
 
-from metalayer.data.dataset import RowTable
+from metalayer.data.row_table import RowTable
 from metalayer.data.tracks import TrackStore, open_tracks
 from metalayer.device import use_threads
 from metalayer.evaluation.answers import test_set_digest, write_answers
+from metalayer.evaluation.error_file import ERRORS, error_file
 from metalayer.evaluation.looks import widened
 from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import evaluate
 from metalayer.evaluation.scored_genes import ScoresOnDisk
 from metalayer.files import publish_file
 from metalayer.inference import Predictor
-from metalayer.inference.predictor import base_probabilities
 from metalayer.integrity import content_hash
-from metalayer.models.bundle import content_of
-from metalayer.release.folder import MADE_WITH, made_with
-from metalayer.schema import CLASSES, POSITIONS, PROBABILITY_SUM_TOLERANCE, ROW_SCORES, ROWS
+from metalayer.models.description import content_of
+from metalayer.models.stack import Stack
+from metalayer.release.golden import GOLDEN_ROWS, write_golden
+from metalayer.schema import ACCEPTOR, CLASSES, DONOR, POSITIONS, PROBABILITY_SUM_TOLERANCE, ROW_SCORES, ROWS
 from metalayer.settings.run import RunConfig
+from metalayer.settings.sections import GateConfig
 from metalayer.workflows.champions import Champion, TestGenes, against_line
 
 logger = logging.getLogger(__name__)
 
 GOLDEN, ANSWERS, EVALUATION = "golden.parquet", "answers.parquet", "evaluation.json"
-GOLDEN_ROWS = 64
 SYSTEMS = ("base", "meta", "uncalibrated")
+MEAN, BASES = "mean", "bases."
+"""Of several base models, beside `SYSTEMS`: their untrained mean, and before the name of each."""
 
 
 def evaluate_bundle(
@@ -49,6 +51,9 @@ def evaluate_bundle(
 ) -> dict[str, Any]:
     """Evaluate a model on the test genes: on all their positions where there are tracks, and on their rows.
 
+    Genes that the base model itself was trained on, as published, are no evidence of how a model does on new ones:
+    they are left out, unless `gate.allow_seen_by_base` counts them or the others have no donors or no acceptors.
+
     A few test genes without tracks (a share of at most `data.max_bad_share`) are left out of the
     positions, and named; with more of them the rows are what counts.
 
@@ -59,17 +64,19 @@ def evaluate_bundle(
         manifest: of `make_split`.
         config: the run.
         champions: of the line, the one that stands first.
-        output_dir: gets `evaluation.json`, `golden.parquet` (rows with the answers expected of them) and
-            `answers.parquet` (what the model answered, for later comparisons).
+        output_dir: gets `evaluation.json`, `golden.parquet` (rows with the answers expected of them),
+            `answers.parquet` (what the model answered, for later comparisons) and, where whole genes were scored,
+            `errors.parquet` (every error, see `evaluation.error_file`).
         decisions_before: how many other models were judged on a test set, by its digest and this model's; None: none.
 
     Returns:
         primary ("positions" where whole genes could be scored, else "rows"), positions, rows, champion,
-        best_champion: the reports of `metalayer.evaluation`; looks: the test set, which decision on it this is,
+        best_champion: the reports of `metalayer.evaluation`; seen_by_base: of `base.origin`, with left_out, whether the
+        reports are without these genes; None where there are none; looks: the test set, which decision on it this is,
         and the confidence for that. JSON-ready.
     """
     use_threads(config.train.threads)
-    test_genes = list(manifest["test"]["genes"])
+    test_genes, seen = _held_out(manifest, rows, config.gate)
     predictor = Predictor.load(bundle, config.train.device)
     table = RowTable.read(rows, test_genes, predictor.schema.window_bp)
     row_genes = _score_rows(predictor, table)
@@ -94,16 +101,20 @@ def evaluate_bundle(
     settings = config.evaluate.model_copy(update={"confidence": widened(config.evaluate.confidence, looks)})
     logger.info("intervals from %d resamples of gene clusters", settings.n_bootstrap)
     related = manifest.get("related_test_genes", ())
+    output_dir.mkdir(parents=True, exist_ok=True)
+    positions = None
+    if position_genes:
+        with error_file(output_dir / ERRORS) as watch:
+            positions = evaluate(position_genes, settings, unit="positions", related_genes=related, watch=watch)
     evaluation: dict[str, Any] = {
         "primary": "positions" if complete else "rows",
-        "positions": evaluate(position_genes, settings, unit="positions", related_genes=related)
-        if position_genes
-        else None,
+        "positions": positions,
         "rows": evaluate(row_genes, settings, unit="rows", related_genes=related),
         "row_answers": evaluate(row_answers, settings, unit="positions", related_genes=related)
         if row_answers
         else None,
         "ways": predictor.ways(),
+        "seen_by_base": seen,
         "looks": {
             "test_set": test_set,
             "model_digest": model_digest,
@@ -116,7 +127,6 @@ def evaluate_bundle(
     }
     genes = TestGenes(primary_genes, table, store if complete else None, related)
     evaluation |= against_line(champions, genes, config)
-    output_dir.mkdir(parents=True, exist_ok=True)
     _write_golden(bundle, table, output_dir / GOLDEN)
     write_answers(primary_genes, output_dir / ANSWERS)
     with publish_file(output_dir / EVALUATION) as draft:
@@ -124,11 +134,24 @@ def evaluate_bundle(
     return evaluation
 
 
+def _held_out(manifest: Mapping[str, Any], rows: Path, policy: GateConfig) -> tuple[list[str], dict[str, Any] | None]:
+    """The test genes that count, and which of them all the base was trained on."""
+    genes = list(manifest["test"]["genes"])
+    seen = (manifest.get("seen_by_base") or {}).get("test")
+    if not seen:
+        return genes, None
+    new = sorted(set(genes) - set(seen["genes"]))
+    there = pl.scan_parquet(rows).filter(pl.col("gene_id").is_in(new)).select(pl.col("splice_type").unique()).collect()
+    left_out = not policy.allow_seen_by_base and {CLASSES[DONOR], CLASSES[ACCEPTOR]} <= set(there["splice_type"])
+    logger.warning("test genes: %s%s", seen["note"], "; these are left out" if left_out else "")
+    return new if left_out else genes, seen | {"left_out": left_out}
+
+
 def _score_rows(predictor: Predictor, table: RowTable) -> list[GeneScores]:
     """Base, meta and uncalibrated meta on rows, by gene."""
     log_p = predictor.row_log_probabilities(table.features, table.windows)
     meta = predictor.calibrated(log_p, ROWS)
-    base = base_probabilities(table.features[:, : len(CLASSES)])
+    base = predictor.base_probabilities(table.features[:, : len(CLASSES)])
     out = []
     for gene_id, chrom, at in table.by_gene():
         scores = dict(zip(SYSTEMS, (base[at], meta[at], np.exp(log_p[at])), strict=True))
@@ -140,19 +163,33 @@ def _score_rows(predictor: Predictor, table: RowTable) -> list[GeneScores]:
 def score_positions(
     predictor: Predictor, store: TrackStore, gene_ids: Sequence[str], way: str = POSITIONS
 ) -> ScoresOnDisk:
-    """Base, meta and uncalibrated meta at every exon base of each gene, answered in a way of asking."""
-    return ScoresOnDisk(_scored(predictor, store, gene_ids, way), SYSTEMS)
+    """Base, meta and uncalibrated meta at every exon base of each gene, answered in a way of asking.
+
+    Of a model with a stack of several base models, `base` is the one that was best on its training genes; their
+    untrained mean, and each that tells donors from acceptors as `bases.NAME`, are there too.
+    """
+    return ScoresOnDisk(_scored(predictor, store, gene_ids, way), (*SYSTEMS, *_beside(predictor.stack)))
+
+
+def _beside(stack: Stack | None) -> tuple[str, ...]:
+    """Systems that a model of several base models is compared with, too."""
+    return (MEAN, *(f"{BASES}{name}" for name in stack.telling)) if stack and len(stack.bases) > 1 else ()
 
 
 def _scored(predictor: Predictor, store: TrackStore, gene_ids: Sequence[str], way: str) -> Iterator[GeneScores]:
     for number, track in enumerate(store.read_many(list(gene_ids)), start=1):
         log_p = predictor.log_probabilities(track, way)
-        answers = (base_probabilities(track.scores), predictor.calibrated(log_p, way), np.exp(log_p))
+        stack, beside = predictor.stack, _beside(predictor.stack)
+        own = {f"{BASES}{name}": scores for name, scores in track.bases.items()} | {MEAN: track.scores}
+        best = own[f"{BASES}{stack.best}"] if stack and beside else track.scores
+        answers = (predictor.base_probabilities(best), predictor.calibrated(log_p, way), np.exp(log_p))
         gene = track.gene
         place = (gene, track.paralog, store.genome_build)
         letters = content_hash(track.tokens)
         scores = dict(zip(SYSTEMS, answers, strict=True))
-        yield GeneScores(gene.gene_id, gene.interval.chrom, track.labels, scores, *place, letters)
+        scores |= {name: predictor.base_probabilities(own[name]) for name in beside}
+        rest = (letters, track.ignored, track.alternative)
+        yield GeneScores(gene.gene_id, gene.interval.chrom, track.labels, scores, *place, *rest)
         if number % 10 == 0 or number == len(gene_ids):
             logger.info("scored %d of %d test genes", number, len(gene_ids))
 
@@ -172,16 +209,5 @@ def _write_golden(bundle: Path, table: RowTable, path: Path) -> None:
     rows = np.unique(np.concatenate(chosen))
     row_scores = table.features[rows][:, : len(ROW_SCORES)]
     answers = Predictor.load(bundle).predict_rows(row_scores, table.windows[rows])
-    scores = row_scores.astype(np.float64)
-    golden = (
-        table.frame[rows]
-        .select("gene_id", "chrom", "position", "splice_type", "sequence", "index")
-        .hstack(
-            [pl.Series(name, scores[:, i]) for i, name in enumerate(ROW_SCORES)]
-            + [pl.Series(name, answers[:, i].astype(np.float64)) for i, name in enumerate(CLASSES)]
-        )
-    )
-    with publish_file(path) as draft:
-        made = golden.to_arrow(compat_level=pl.CompatLevel.oldest())
-        facts = {MADE_WITH: json.dumps(made_with())}
-        pq.write_table(made.replace_schema_metadata(facts), draft, compression="zstd")
+    named = table.frame[rows].select("gene_id", "chrom", "position", "splice_type", "sequence", "index")
+    write_golden(named, row_scores, answers, path)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from metalayer.base.origin import seen_by_base
 from metalayer.contigs import Contigs
 from metalayer.data.gene_names import GeneNames
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
@@ -16,13 +17,13 @@ from metalayer.data.same_genes import Same, known_genes, same_as, seen_by
 from metalayer.data.score_files import ScoreFile
 from metalayer.errors import ArtifactError
 from metalayer.evaluation.report import evaluate
-from metalayer.evaluation.scored_genes import Chained
+from metalayer.evaluation.scored_genes import Chained, PrincipalLabels
 from metalayer.evaluation.tables import builds_note
 from metalayer.files import publish_file
 from metalayer.gene_groups import related
 from metalayer.genome import builds_once, same_build
 from metalayer.inference import Predictor
-from metalayer.schema import POSITIONS, ROWS, WAYS
+from metalayer.schema import POSITIONS, ROWS
 from metalayer.settings.sections import EvaluateConfig
 from metalayer.workflows.evaluate import score_positions
 
@@ -60,9 +61,12 @@ def evaluate_scores(
 
     Returns:
         What was written: the report of `evaluation.report.evaluate`, with ways of asking, row_answers (the same
-        report of what rows are answered, None where that is the same), files (name, genome_build, genes,
+        report of what rows are answered, None where that is the same), principal_labels (the same report in which sites
+        are those of principal transcripts and those of other isoforms alone do not count, None where no file marks
+        any), files (name, genome_build, genes,
         positions, conventions), genome_builds (None for files that name none), genes_in_several_builds, genes_dropped,
-        genes_seen_in_training, seen_because (by gene id) and model_digest.
+        genes_seen_in_training, seen_because (by gene id), seen_by_base (of `base.origin`: the human genes that the base
+        model itself was trained on, as published; None for none) and model_digest.
 
     Raises:
         ArtifactError: a file that cannot be used, without labels or letters, or whose letters, labels and scores do
@@ -78,7 +82,14 @@ def evaluate_scores(
     table = GeneNames(genes_from_frame(read_gene_table(gene_table, contigs)) if gene_table else {})
     with tempfile.TemporaryDirectory() as folder:
         files = [
-            ScoreFile.read([path], Path(folder) / f"{i}.parquet", table, contigs, allow_introns=allow_introns)
+            ScoreFile.read(
+                [path],
+                Path(folder) / f"{i}.parquet",
+                table,
+                contigs,
+                base_model=predictor.info.get("base_model"),
+                allow_introns=allow_introns,
+            )
             for i, path in enumerate(scores)
         ]
         table.check("the scores", f"gene table {gene_table}")
@@ -91,17 +102,31 @@ def evaluate_scores(
         seen = _seen_in_training(predictor, files)
         together = related(table.values())
         by_way: dict[str, dict[str, Any]] = {}
-        for way in WAYS if predictor.masks_rows else (POSITIONS,):
+        principal: dict[str, Any] | None = None
+        for way in predictor.ways_of_asking:
             scored = Chained([score_positions(predictor, file.store, list(file.store.genes()), way) for file in files])
             by_way[way] = evaluate(scored, config or EvaluateConfig(), unit="positions", related_genes=together)
+            if way == POSITIONS and any(len(gene.alternative) for gene in scored):
+                principal = evaluate(
+                    PrincipalLabels(scored), config or EvaluateConfig(), unit="positions", related_genes=together
+                )
     report = by_way[POSITIONS]
     report |= builds | {
         "ways": predictor.ways(),
         "row_answers": by_way.get(ROWS),
+        "principal_labels": principal,
         "files": [_facts(file) for file in files],
         "genes_dropped": {gene_id: cause for file in files for gene_id, cause in file.found.genes_dropped.items()},
         "genes_seen_in_training": sorted(seen),
         "seen_because": {gene_id: str(why) for gene_id, why in sorted(seen.items())},
+        "seen_by_base": seen_by_base(
+            predictor.info.get("base_model") or "",
+            (
+                (gene_id, gene.interval.chrom, file.store.genome_build)
+                for file in files
+                for gene_id, gene in file.store.genes().items()
+            ),
+        ),
         "model_digest": predictor.digest,
     }
     with publish_file(output) as draft:

@@ -27,8 +27,10 @@ from metalayer.file_kinds import TEXT, refuse_others
 from metalayer.files import only_one, publish_file, sha256
 from metalayer.inference import Predictor
 from metalayer.integrity import PAGE_CHECKSUMS, PARQUET_ERRORS, open_parquet, read_json, write_json
-from metalayer.release.contract import INDEX, NOTE, SEQUENCE, WAY, Limits, RequestError, validate_columns
-from metalayer.schema import CLASSES, ROW_SCORES, ROWS
+from metalayer.release import answer
+from metalayer.release.contract import INDEX, SEQUENCE, Limits, RequestError, validate_columns
+from metalayer.schema import BASE_SCORES, CLASSES, ROW_SCORES, ROWS
+from metalayer.workflows.places import CONTIG, GENOMIC_POSITION, Places
 
 if TYPE_CHECKING:
     from metalayer.client import MetaLayerClient
@@ -39,12 +41,15 @@ T = TypeVar("T")
 
 _BATCH_ROWS = 8192
 _IN_FLIGHT = 4
-_NAMES = ("gene_id", "transcript_id", "gene_name", "chrom", "strand", "position")
+_NAMES = ("gene_id", "transcript_id", "gene_name", "chrom", "strand", "position", CONTIG, GENOMIC_POSITION)
 """Columns that name a row: handed on as they are."""
 
 
-def score_rows(rows: Path, model: Path, output: Path, device: str = "cpu") -> int:
-    """Score rows; the output has the columns that name a row, then donor, acceptor, neither (calibrated).
+def score_rows(rows: Path, model: Path, output: Path, device: str = "cpu", places: Places | None = None) -> int:
+    """Score rows.
+
+    The output has the columns that name a row, with `places` contig and genomic_position, then donor, acceptor, neither
+    (calibrated), and base_donor, base_acceptor, base_neither (as given).
 
     Args:
         rows: `.parquet`, or tab-separated text with a header: `sequence` (transcript sense), the seven row
@@ -54,6 +59,7 @@ def score_rows(rows: Path, model: Path, output: Path, device: str = "cpu") -> in
         output: `.parquet` or `.tsv`; appears whole or not at all. How rows are answered is logged, and stands in
             the metadata of the Parquet's schema.
         device: of the network.
+        places: where the genes of the rows lie; None where only the rows themselves say it.
 
     Returns:
         Number of rows.
@@ -69,11 +75,13 @@ def score_rows(rows: Path, model: Path, output: Path, device: str = "cpu") -> in
     done = 0
     with publish_file(output) as draft, _writer(draft, output.suffix, note) as write:
         for batch in _read(rows):
-            answers = _score(batch, predictor, rows, done)
+            answers = _score(batch, predictor, rows, done, places)
             done += len(answers)
             write(answers)
         if not done:
             raise ArtifactError(f"{rows}: no rows")
+        if places:
+            places.check(str(rows))
     logger.info("scored %d rows into %s", done, output)
     return done
 
@@ -98,13 +106,14 @@ def _writer(path: Path, kind: str, note: str) -> Iterator[Callable[[pl.DataFrame
         yield write
 
 
-def score_rows_by_server(rows: Path, client: MetaLayerClient, output: Path) -> int:
+def score_rows_by_server(rows: Path, client: MetaLayerClient, output: Path, places: Places | None = None) -> int:
     """As `score_rows`, by a server; a run that was cut off goes on where it was.
 
     Args:
         rows: `.parquet`, as in `score_rows`.
         client: of the server; tries again while that restarts, and is closed on KeyboardInterrupt.
         output: `.parquet`; appears whole or not at all. Answers are kept in `<output>.parts` until then.
+        places: as in `score_rows`.
 
     Returns:
         Number of rows.
@@ -122,19 +131,20 @@ def score_rows_by_server(rows: Path, client: MetaLayerClient, output: Path) -> i
     with only_one(parts / "lock", "write to another --output"):
         try:
             content = sha256(rows)
+            content += f" {sha256(places.path)}" if places else ""
         except OSError as error:
             raise ArtifactError(f"{rows}: {error.strerror or error}") from None
         if any(parts.glob("*.parquet")):
             client.model()
             _check_run(parts / "run.json", rows, content, client.digest)
         done, files = 0, []
-        for part, count in _in_flight(_part_by_part(rows, content, client, parts), client):
+        for part, count in _in_flight(_part_by_part(rows, content, client, parts, places), client):
             files.append(part)
             done += count
         if not done:
             raise ArtifactError(f"{rows}: no rows")
         schema = _kept_answers(files[0]).schema
-        logger.info("rows: %s", (schema.metadata or {}).get(NOTE.encode(), b"the server says no more").decode())
+        logger.info("rows: %s", answer.note_of(schema.metadata, "the server says no more"))
         with publish_file(output) as draft, pq.ParquetWriter(draft, schema, compression="zstd") as out:
             for part in files:
                 out.write_table(_kept_answers(part).cast(out.schema))
@@ -144,14 +154,14 @@ def score_rows_by_server(rows: Path, client: MetaLayerClient, output: Path) -> i
 
 
 def _part_by_part(
-    rows: Path, content: str, client: MetaLayerClient, parts: Path
+    rows: Path, content: str, client: MetaLayerClient, parts: Path, places: Places | None
 ) -> Iterator[Callable[[], tuple[Path, int]]]:
     """For each batch what makes its part, where that is not there, and gives its path and its number of rows."""
     first, checking = 0, threading.Lock()
 
     def score(batch: pl.DataFrame, part: Path, first: int) -> tuple[Path, int]:
         if not part.exists():
-            answers = _noted(_named(batch, _ask(batch, client, rows, first)), client.note)
+            answers = _noted(_named(batch, _ask(batch, client, rows, first), rows, places), client.note)
             with checking:
                 _check_run(parts / "run.json", rows, content, client.digest)
             with publish_file(part) as draft:
@@ -257,7 +267,9 @@ def _read(path: Path) -> Iterator[pl.DataFrame]:
         names = pl.read_csv(path, separator="\t", n_rows=0, infer_schema=False).columns
         kinds: dict[str, pl.DataType] = dict.fromkeys(names, pl.String())
         kinds.update((name, pl.Float64()) for name in ROW_SCORES if name in kinds)
-        kinds.update((name, pl.Int64()) for name in (INDEX, "position", "window_start") if name in kinds)
+        kinds.update(
+            (name, pl.Int64()) for name in (INDEX, "position", "window_start", GENOMIC_POSITION) if name in kinds
+        )
         scan = pl.scan_csv(path, separator="\t", schema=kinds).select(_wanted(path, names))
         yield from scan.collect_batches(chunk_size=_BATCH_ROWS, maintain_order=True)
     except FileNotFoundError:
@@ -273,7 +285,7 @@ def _wanted(path: Path, there: list[str]) -> list[str]:
     return [name for name in there if name in {*_NAMES, SEQUENCE, *ROW_SCORES, INDEX, "window_start"}]
 
 
-def _score(batch: pl.DataFrame, predictor: Predictor, path: Path, first: int) -> pl.DataFrame:
+def _score(batch: pl.DataFrame, predictor: Predictor, path: Path, first: int, places: Places | None) -> pl.DataFrame:
     columns = {name: batch[name].to_list() for name in (SEQUENCE, *ROW_SCORES)}
     if INDEX in batch.columns:
         columns[INDEX] = batch[INDEX].to_list()
@@ -285,14 +297,20 @@ def _score(batch: pl.DataFrame, predictor: Predictor, path: Path, first: int) ->
         raise _bad_rows(path, error, first) from None
     windows = encode_windows(rows.sequences, rows.index, predictor.schema.window_bp)
     answers = predictor.predict_rows(rows.row_scores, windows)
-    return _named(batch, pl.DataFrame(answers, schema=CLASSES))
+    return _named(batch, pl.DataFrame(answers, schema=CLASSES), path, places)
 
 
 def _noted(answers: pl.DataFrame, note: str) -> pa.Table:
     """A table whose metadata say how its rows were answered."""
-    return answers.to_arrow().replace_schema_metadata({WAY: ROWS, NOTE: note})
+    return answers.to_arrow().replace_schema_metadata(answer.facts(ROWS, note))
 
 
-def _named(batch: pl.DataFrame, answers: pl.DataFrame) -> pl.DataFrame:
-    """The columns that name a row, where there are any, then the answers."""
-    return pl.DataFrame([batch[name] for name in _NAMES if name in batch.columns] + answers.get_columns())
+def _named(batch: pl.DataFrame, answers: pl.DataFrame, source: Path, places: Places | None) -> pl.DataFrame:
+    """The columns that name a row, where there are any, then the answers, and the base's scores beside them."""
+    found = places.of(batch, str(source)).get_columns() if places else []
+    of_places = {column.name for column in found}
+    named = [batch[name] for name in _NAMES if name in batch.columns and name not in of_places]
+    base = [
+        batch[given].cast(pl.Float32).alias(name) for given, name in zip(BASE_SCORES, answer.BASE_COLUMNS, strict=True)
+    ]
+    return pl.DataFrame([*named, *found, *answers.get_columns(), *base])

@@ -32,14 +32,18 @@ from metalayer.files import publish_file, scratch_directory, sha256
 from metalayer.genome import LARGEST_32_BIT, Gene, builds_once, one_based
 from metalayer.inference import Predictor
 from metalayer.integrity import sealed
-from metalayer.models.bundle import digest, read_description
-from metalayer.schema import SITE_CONVENTION
+from metalayer.models.description import digest, read_description
+from metalayer.registry import names
+from metalayer.schema import SITE_CONVENTION, bases_of
 from metalayer.settings.sections import DataConfig, ScoreConfig
 from metalayer.workflows.progress import Progress
 
 logger = logging.getLogger(__name__)
 
+_SHARDS = 8
+
 _FORMAT_VERSION = 1
+_OPTION = "score.model"
 _NAMES_TOLD = 5
 _DIGITS = 12
 
@@ -125,12 +129,12 @@ class ScoringModel:
         return {"digest": self.digest, "name": self.name, "version": self.version}
 
 
-def plan_shards(data: DataConfig, shards: int) -> ScoringPlan:
+def plan_shards(data: DataConfig, shards: int | None = None) -> ScoringPlan:
     """Cut all genes of a base model's per-nucleotide files into runs of about as many positions each.
 
     Args:
         data: which files.
-        shards: how many.
+        shards: how many; None: `_SHARDS`, or one a gene where there are fewer.
 
     Raises:
         ArtifactError: no files, or files that cannot be used; a gene in two of them; several genome builds.
@@ -148,6 +152,7 @@ def plan_shards(data: DataConfig, shards: int) -> ScoringPlan:
                 raise ArtifactError(f"gene {gene.gene_id} is in {file_of[gene.gene_id]} and in {path}; give it once")
             file_of[gene.gene_id] = path
             genes.append(gene)
+    shards = min(_SHARDS, len(genes)) if shards is None else shards
     if shards > len(genes):
         raise ConfigError(f"configuration: score.shards: given {shards}, but there are {len(genes)} genes to score")
     genes.sort(key=genome_order)
@@ -180,48 +185,40 @@ def named_model(config: ScoreConfig, base_model: str) -> ScoringModel | None:
     """The model directory that the configuration names; None where it means a registered one.
 
     Raises:
-        InputError: no such folder, or a model of another base model.
+        InputError: no name of a model, or a model of another base model.
         ModelError, SchemaError: a directory that is incomplete or damaged, or of another feature schema.
     """
-    if not isinstance(config.model, Path):
-        return None
-    if not config.model.is_dir():
-        raise ConfigError(
-            f"configuration: score.model: given {config.model}, which is no folder; name a model directory, a "
-            "registered version, or nothing for the champion"
-        )
-    directory = config.model / "model" if (config.model / "model").is_dir() else config.model
-    return _checked(directory, base_model)
+    wanted = None if config.model is None or isinstance(config.model, int) else names.parse(config.model, _OPTION)
+    return _checked(wanted, base_model) if isinstance(wanted, Path) else None
 
 
-def registered_model(config: ScoreConfig, base_model: str, tracking_uri: str, folder: Path) -> ScoringModel:
+def registered_model(config: ScoreConfig, base_model: str, tracking_uri: str) -> ScoringModel:
     """The champion, or the version that the configuration names, with its files.
 
     Args:
         config: which version.
         base_model: whose scores it reads.
         tracking_uri: of the registry.
-        folder: keeps the files, one directory a version.
 
     Raises:
         InputError: no champion, or no such version.
         RegistryError: the registry cannot be reached or refuses.
         ModelError: the stored model is damaged.
     """
-    from metalayer.registry import download, versions
+    from metalayer.registry import versions
 
-    name = versions.registered_name(base_model)
-    if config.model is None:
-        found = versions.find_champion(name, tracking_uri)
-        if found is None:
-            raise InputError(
-                f"{name} has no champion to score with: train one that passes the gate, or name a version or a model "
-                "directory with score.model"
-            )
-    else:
-        found = versions.known_version(name, int(str(config.model)), tracking_uri)
-    bundle = download.fetch(name, found.version, tracking_uri, folder).bundle
-    return _checked(bundle, base_model, name, found.version)
+    name, given = versions.registered_name(base_model), config.model
+    if given is None and versions.find_champion(name, tracking_uri) is None:
+        raise InputError(
+            f"{name} has no champion to score with: train one that passes the gate, or name a version or a model "
+            "directory with score.model"
+        )
+    if given is None or isinstance(given, int):
+        found = versions.known_version(name, given, tracking_uri) if given else None
+        given = name if found is None else f"{name}/{found.version}"
+    model = names.fetch(given, tracking_uri, _OPTION)
+    assert model.registered is not None  # else it is a folder, which `named_model` knows
+    return _checked(model.directory, base_model, model.registered.name, model.registered.version)
 
 
 def _checked(directory: Path, base_model: str, name: str | None = None, version: int | None = None) -> ScoringModel:
@@ -272,7 +269,15 @@ def score_shard(
     with scratch_directory(output.with_name(f"{output.name}-tracks")) as folder:
         tracks = folder / "tracks.parquet"
         no_sites = pl.DataFrame(schema={"gene_id": pl.String, "position": pl.Int64, "splice_type": pl.String})
-        found = write_tracks(files, tracks, genes, lambda: no_sites, only=genes, allow_introns=shard.allow_introns)
+        found = write_tracks(
+            files,
+            tracks,
+            genes,
+            lambda: no_sites,
+            only=genes,
+            base_models=bases_of(predictor.info["base_model"]),
+            allow_introns=shard.allow_introns,
+        )
         lacking = sorted(genes.keys() - TrackStore(tracks).genes().keys())
         if lacking:
             causes = ", ".join(f"{gene_id} ({found.genes_dropped.get(gene_id, 'absent')})" for gene_id in lacking[:5])

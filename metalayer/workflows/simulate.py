@@ -18,6 +18,7 @@ from metalayer.files import publish_directory
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import decode
 from metalayer.integrity import FILES, listed, write_json
+from metalayer.site_labels import SiteMarks
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ def simulate(output_dir: Path, seed: int = 7, n_genes: int = 150) -> dict[str, A
         for item in simulation.genes:
             upstream, downstream = simulation.flanks(item.gene, model.flank_bp)
             scores = model.score(decode(item.tokens), upstream, downstream)
-            yield GeneTrack(item.gene, item.tokens, scores, item.labels)
+            marks = SiteMarks.of_one_transcript(item.labels)
+            yield GeneTrack(item.gene, item.tokens, scores, item.labels, marks=marks)
 
     with publish_directory(output_dir) as draft:
         report = write_artifacts(

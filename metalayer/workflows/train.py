@@ -99,7 +99,7 @@ def train_bundle(
         "parameters": sum(p.numel() for p in model.parameters()),
         fitted.unit: fitted.counts,
         "sample_weights": fitted.sample_weights,
-        "device": str(fitted.trainer.device),
+        "device": fitted.device,
     }
 
 

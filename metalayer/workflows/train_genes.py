@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from metalayer.base.origin import seen_by_base, training_note
 from metalayer.contigs import Contigs
 from metalayer.core import MetaLayerConfig
 from metalayer.data.gene_names import GeneNames
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
+from metalayer.data.nucleotide_scores import base_models_in
 from metalayer.data.same_genes import KnownGene, alike, known_genes, same_as
 from metalayer.data.score_files import ScoreFile
 from metalayer.data.splits import split_genes
@@ -45,7 +47,8 @@ def train_on_scores(
     model directory.
 
     Args:
-        scores: labelled Parquet files with letters, to train on.
+        scores: labelled Parquet files with letters, to train on. Where `config` does not name their base model, the
+            name in their metadata is taken.
         valid_scores: likewise, to pick the best epoch and to calibrate on; none: `val_split` of the genes of
             `scores`, whole genes; those that overlap, have equal letters, or are paralogs by `gene_table`, together.
         config: model and training.
@@ -63,6 +66,7 @@ def train_on_scores(
         TrainingError: a part without sites, or a loss that is not finite.
     """
     config = MetaLayerConfig.for_scores(config.given(), separate=bool(valid_scores))
+    is_named = _take_name(config, scores)
     folder = Path(output_dir)
     resumed = resume and (folder / LAST).exists()
     if resumed:
@@ -76,6 +80,11 @@ def train_on_scores(
     parts = score_parts(data, bool(valid_scores), config)
     genes = {"train": list(parts.train.gene_ids), "valid": list(parts.valid.gene_ids)}
     logger.info("training on %d genes, validating on %d", *map(len, genes.values()))
+    if is_named and (store := parts.train.store):
+        places, build = store.genes(), store.genome_build
+        learned = ((gene_id, places[gene_id].interval.chrom, build) for gene_id in genes["train"])
+        if seen := seen_by_base(config.base_model, learned):
+            logger.warning("%s", training_note(seen))
     files = [path for path in (*scores, *valid_scores, config.gene_table, config.aliases) if path]
     arrays = data / f"process-{world.rank}"
     fitted = fit(
@@ -103,8 +112,20 @@ def train_on_scores(
     }
     if not fitted.is_written:
         return result
-    fitted.trainer.plot_history()
+    if fitted.trainer:
+        fitted.trainer.plot_history()
     return {**result, "calibration": fitted.calibration}
+
+
+def _take_name(config: MetaLayerConfig, scores: Sequence[Path]) -> bool:
+    """Take the name of the base model from the files, where it was not given; returns whether it is known."""
+    if config.base_model != MetaLayerConfig.model_fields["base_model"].default:
+        return True
+    names = {name for path in scores if path.is_file() for name in base_models_in(path)}
+    if len(names) != 1 or "" in names:
+        return False
+    config.base_model = names.pop()
+    return True
 
 
 def read_tracks(scores: Sequence[Path], valid_scores: Sequence[Path], data: Path, config: MetaLayerConfig) -> None:
@@ -121,10 +142,18 @@ def read_tracks(scores: Sequence[Path], valid_scores: Sequence[Path], data: Path
         InputError: aliases that cannot be used.
     """
     table, contigs = gene_names(config)
-    ScoreFile.read(scores, data / TRAIN_TRACKS, table, contigs, allow_introns=config.allow_introns)
+    read_file(scores, data / TRAIN_TRACKS, table, contigs, config)
     if valid_scores:
-        ScoreFile.read(valid_scores, data / VALID_TRACKS, table, contigs, allow_introns=config.allow_introns)
+        read_file(valid_scores, data / VALID_TRACKS, table, contigs, config)
     table.check("the scores", f"gene table {config.gene_table}")
+
+
+def read_file(
+    scores: Sequence[Path], canonical: Path, table: GeneNames, contigs: Contigs, config: MetaLayerConfig
+) -> ScoreFile:
+    """Files with the scores of `config.base_model`, as `ScoreFile.read` has them."""
+    allowed = config.allow_introns
+    return ScoreFile.read(scores, canonical, table, contigs, base_model=config.base_model, allow_introns=allowed)
 
 
 def gene_names(config: MetaLayerConfig) -> tuple[GeneNames, Contigs]:

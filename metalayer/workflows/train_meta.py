@@ -51,8 +51,8 @@ def train_meta_model(
             of that run but for `max_epochs` and `device`.
 
     Returns:
-        metrics (of the test genes' rows, see `MetaLayerEvaluator`), history, best_epoch, calibration and
-        paths; JSON-ready but for the paths.
+        metrics (of the test genes' rows, see `MetaLayerEvaluator`), base_metrics (the same of the base model's scores),
+        history, best_epoch, calibration and paths; JSON-ready but for the paths.
 
     Raises:
         InputError: files or settings that cannot be used.
@@ -62,6 +62,8 @@ def train_meta_model(
     resumed = resume and (folder / LAST).exists()
     if resumed:
         config = resumed_config(folder / LAST, config)
+    if config.head != "network":
+        raise ConfigError(f"head: given {config.head!r}; a stack is fitted to whole genes: metalayer train --scores")
     check_shares(config.train_split, config.val_split, config.test_split)
     world = distributed.join(config.get_device())
     model = new_model(config, config)
@@ -104,13 +106,16 @@ def train_meta_model(
     result: dict[str, Any] = {"history": fitted.history, "best_epoch": fitted.best_epoch, "paths": paths}
     if not fitted.is_written:
         return result
+    assert fitted.trainer is not None  # a stack was refused
     paths["curves"] = fitted.trainer.plot_history()
     assert test.rows is not None
     test_loader = test.rows.validation(config.batch_size, config.num_workers)
-    metrics = MetaLayerEvaluator(config.top_k_values).evaluate_dataloader(model, test_loader, fitted.trainer.device)
+    evaluator = MetaLayerEvaluator(config.top_k_values)
+    metrics = evaluator.evaluate_dataloader(model, test_loader, fitted.trainer.device)
+    base = evaluator.evaluate_base(test_loader)
     with publish_file(paths["metrics"]) as draft:
-        draft.write_text(json.dumps(metrics, indent=1), encoding="utf-8")
-    return {"metrics": metrics, "calibration": fitted.calibration, **result}
+        draft.write_text(json.dumps({**metrics, "base": base}, indent=1), encoding="utf-8")
+    return {"metrics": metrics, "base_metrics": base, "calibration": fitted.calibration, **result}
 
 
 def resumed_config(path: Path, asked: MetaLayerConfig) -> MetaLayerConfig:

@@ -1,0 +1,191 @@
+"""The work on the body of a request: read it, score it block by block, encode the answer.
+
+Nothing here waits or knows of connections: `app.py` takes one step after the other, each in its turn.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from starlette.exceptions import HTTPException
+
+from metalayer.release import answer
+from metalayer.release.contract import SEQUENCE, RequestError, parse_rows, parse_sequence
+from metalayer.release.engine import Engine
+from metalayer.schema import CLASSES, POSITIONS, ROWS
+from metalayer.serving import arrow
+from metalayer.serving.admission import SHORT_S, Claim, busy
+from metalayer.serving.media import JSON
+from metalayer.serving.metrics import INTERRUPTED, LETTERS, SCORED_ROWS
+from metalayer.serving.request_log import Answered, RequestLog
+from metalayer.serving.settings import ServingSettings
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request whose body is there: the engine that answers, form and columns of the answer, and who wants to know."""
+
+    engine: Engine
+    form: str
+    wanted: str
+    base: bool
+    settings: ServingSettings
+    request_id: str
+    log: RequestLog | None
+    claim: Claim
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of an answer."""
+
+    content: bytes
+    last: bool
+
+
+Work = Callable[[Asked, bytes], tuple[float, Iterator[Part | None]]]
+"""Request and its decoded body: the seconds that it takes; None for each block done, then the parts of the answer."""
+
+_JSON_ROWS = 8192
+"""Rows of a part of an answer in JSON: as Python numbers and text they take thirty times their bytes."""
+_POSITION_BYTES = 4 * (2 * len(answer.SEQUENCE_COLUMNS) + len(CLASSES)) + 2
+"""Of a letter that is scored: itself, a label; in float32 its base scores, and its answers by block and as a whole."""
+CERTAIN = 2
+"""How many times the time that is left work has to take for it to be ended early: a machine may become faster."""
+
+
+def rows_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | None]]:
+    """Rows to the meta model's scores, with the base scores they came with where those are asked for.
+
+    Raises:
+        RequestError: as in `parse_rows`.
+    """
+    rows = (parse_rows if asked.form == JSON else arrow.read_rows)(body, asked.settings.limits)
+    names = answer.row_columns(asked.base)
+    asked.claim.hold(rows.nbytes + 8 * len(names) * len(rows))  # with its answers, by block and as a whole
+
+    def finish(meta: NDArray[np.float32]) -> NDArray[np.float32]:
+        SCORED_ROWS.inc(len(meta))
+        _log(asked, rows.sequences, rows.index, rows.row_scores, meta)
+        return answer.beside(meta, rows.row_scores) if asked.base else meta
+
+    parts = _by_block(asked, asked.engine.score(rows), len(rows), names, ROWS, finish)
+    return asked.engine.pace.seconds(ROWS, len(rows)), parts
+
+
+def sequence_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | None]]:
+    """A sequence to base and meta scores of its positions.
+
+    Raises:
+        RequestError: as in `parse_sequence`.
+    """
+    given = (parse_sequence if asked.form == JSON else arrow.read_sequence)(body, asked.settings.limits)
+    asked.claim.hold(_POSITION_BYTES * len(given))
+
+    def finish(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        LETTERS.inc(len(scores))
+        _log(asked, pl.Series([given.sequence]))
+        return scores
+
+    blocks = asked.engine.score_sequence(given)
+    parts = _by_block(asked, blocks, len(given), answer.SEQUENCE_COLUMNS, POSITIONS, finish)
+    return asked.engine.pace.seconds(POSITIONS, len(given)), parts
+
+
+def _log(
+    asked: Asked,
+    sequences: pl.Series,
+    index: NDArray[np.int64] | None = None,
+    row_scores: NDArray[np.float32] | None = None,
+    answers: NDArray[np.float32] | None = None,
+) -> None:
+    if asked.log is not None:
+        engine = asked.engine
+        model = (engine.name, engine.version, engine.digest)
+        asked.log.put(Answered(asked.request_id, *model, sequences, index, row_scores, answers))
+
+
+def _by_block(
+    asked: Asked,
+    blocks: Iterator[NDArray[np.float32]],
+    count: int,
+    names: Sequence[str],
+    way: str,
+    finish: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+) -> Iterator[Part | None]:
+    """None for each block done, then the parts of the answer.
+
+    Args:
+        asked: the request.
+        blocks: scores (n, k).
+        count: rows or letters of all blocks.
+        names: of the columns of the answer.
+        way: of asking.
+        finish: of the scores of all blocks makes those columns.
+
+    Raises:
+        HTTPException: 429 of what will not be done in time any more.
+        RequestError: 413 of what takes longer than the deadline on its own.
+    """
+    claim, pace = asked.claim, asked.engine.pace
+    done: list[NDArray[np.float32]] = []
+    ready, spent, begun = 0, 0.0, time.perf_counter()
+    for block in blocks:
+        done.append(block)
+        ready += len(block)
+        taken = time.perf_counter() - begun
+        spent += taken
+        pace.note(way, len(block), taken)
+        claim.left_s = pace.seconds(way, count - ready)
+        if spent > SHORT_S and claim.left_s > CERTAIN * claim.time_left_s():
+            raise _too_late(claim, way, count, asked.settings.deadline_s / pace.seconds(way, 1))
+        yield None
+        begun = time.perf_counter()
+    scores = np.concatenate(done)
+    done.clear()
+    if not np.isfinite(scores).all():
+        raise ValueError("the model gave numbers that are not finite")
+    facts = asked.engine.answered(way)
+    if asked.settings.standing:
+        facts[answer.NOTE] += f"; {asked.settings.standing}"
+    yield from encode_answer(finish(scores), names, facts, asked.wanted)
+
+
+def _too_late(claim: Claim, way: str, count: int, possible: float) -> HTTPException | RequestError:
+    """The refusal of work that has begun and cannot be done before its deadline."""
+    if count < possible:
+        return busy("this worker is busy, and this would not be done in time", claim.left_s, "deadline")
+    INTERRUPTED.labels("deadline").inc()
+    field, units = ("rows", "rows") if way == ROWS else (SEQUENCE, "letters")
+    most = max(1, int(possible / 2))
+    detail = {"row": None, "field": field, "given": f"{count} {units}", "allowed": f"here, about {most} at a time"}
+    return RequestError(f"{count} {units} cannot be answered in time here: send about {most} at a time", 413, [detail])
+
+
+def encode_answer(
+    scores: NDArray[np.float32], names: Sequence[str], facts: Mapping[str, str], form: str = JSON
+) -> Iterator[Part]:
+    """Scores (n, k) as `{"rows": [{name: p, ...}, ...], ...}`, or as an Arrow stream of k columns, in parts.
+
+    Args:
+        scores: probabilities, all finite.
+        names: of the columns.
+        facts: what the answer says of itself: further fields, or metadata of the Arrow schema.
+        form: media type.
+    """
+    if form != JSON:
+        yield Part(arrow.encode(scores, names, facts), last=True)
+        return
+    row = "{" + ",".join(f'"{name}":%r' for name in names) + "}"  # the text that `json` writes, in half its time
+    for start in range(0, len(scores), _JSON_ROWS):
+        part = scores[start : start + _JSON_ROWS]
+        last = start + _JSON_ROWS >= len(scores)
+        text = ",".join([row] * len(part)) % tuple(part.ravel().tolist())
+        before, after = "," if start else '{"rows":[', f"],{json.dumps(dict(facts))[1:]}" if last else ""
+        yield Part(f"{before}{text}{after}".encode(), last=last)
