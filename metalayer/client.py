@@ -24,8 +24,7 @@ from numpy.typing import NDArray
 from metalayer import environment, network
 from metalayer.errors import ConfigError, ServiceError
 from metalayer.release.answer import BASE, note_of, row_columns
-from metalayer.release.contract import SEQUENCE, RequestError
-from metalayer.schema import BASE_SCORES
+from metalayer.release.contract import SEQUENCE, RequestError, score_fields
 from metalayer.serving.arrow import MEDIA_TYPE
 
 _AGAIN = (429, 502, 503)
@@ -156,12 +155,17 @@ class MetaLayerClient:
             raise ServiceError(f"server {self._url}: its model changed while {len(rows)} rows were scored; ask again")
         return pl.concat(answers)
 
-    def score_sequence(self, sequence: str, base_scores: NDArray[np.floating] | None = None) -> pl.DataFrame:
+    def score_sequence(
+        self,
+        sequence: str,
+        base_scores: NDArray[np.floating] | Mapping[str, NDArray[np.floating]] | None = None,
+    ) -> pl.DataFrame:
         """Base and calibrated probabilities at every position of a transcript-sense sequence.
 
         Args:
             sequence: letters (L), ACGTN.
-            base_scores: (L, 3), donor, acceptor, neither of the base model at exon bases; None asks the server's own.
+            base_scores: (L, 3), donor, acceptor, neither of the base model at exon bases; of several base models by
+                name, of those that do not tell donors from acceptors (L, 1), P(spliced); None asks the server's own.
 
         Returns:
             Float32 columns base_donor to meta_neither, L rows, at exon bases.
@@ -170,9 +174,11 @@ class MetaLayerClient:
             ServiceError: the server does not answer.
             RequestError: input that breaks the contract, with all mistakes in `details`.
         """
-        columns = {SEQUENCE: [sequence]}
+        columns: dict[str, list[Any]] = {SEQUENCE: [sequence]}
         if base_scores is not None:
-            columns |= {name: [column] for name, column in zip(BASE_SCORES, np.asarray(base_scores).T, strict=True)}
+            given = base_scores if isinstance(base_scores, Mapping) else {"": base_scores}
+            fields = score_fields({name: np.asarray(scores) for name, scores in given.items()})
+            columns |= {name: [values] for name, values in fields.items()}
         return self._ask("/v1/score_sequence", _stream(pa.table(columns)))
 
     def _taken(self) -> dict[str, int]:

@@ -17,7 +17,8 @@ from metalayer.genome import decode
 from metalayer.integrity import unsealed
 from metalayer.registry import names
 from metalayer.release.answer import BASE
-from metalayer.schema import ACCEPTOR, BASE_SCORES, DONOR, ROW_SCORES
+from metalayer.release.contract import score_fields
+from metalayer.schema import ACCEPTOR, DONOR, ROW_SCORES
 from metalayer.settings.run import RunConfig
 from metalayer.workflows.gated import REJECTED_STATUS
 from pipelines import console, environment
@@ -220,7 +221,7 @@ def _gene_query(done: Done) -> tuple[dict[str, Any], list[int]] | None:
         track = store.read(gene_id)
         if {DONOR, ACCEPTOR} <= set(track.labels.tolist()):
             # As text a float32 is short, and read again the same.
-            columns = {name: [float(str(x)) for x in track.scores[:, i]] for i, name in enumerate(BASE_SCORES)}
+            columns = {name: [float(str(x)) for x in values] for name, values in score_fields(track.bases).items()}
             sites = sorted(int((track.labels == site).argmax()) for site in (DONOR, ACCEPTOR))
             return {"sequence": decode(track.tokens), **columns}, sites
     return None

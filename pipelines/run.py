@@ -257,6 +257,7 @@ def _run(
         plan = _scoring_plan(config, run_name, state)
         settings, data_hash, cached = config.score, plan.data_hash, True
     else:
+        gated.check_head(config.model.head, config.data.base_model)
         data_hash, cached = _artifact_inputs(config, run_name), True
         if options.pipeline == "training":
             gated.check_held_out(config, ArtifactLoader(config.data).genome_build())

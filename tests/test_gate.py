@@ -17,6 +17,7 @@ from metalayer.settings.sections import EvaluateConfig, GateConfig
 
 FLOOR, BETTER = "absolute_floor", "better_than_base:pr_auc_splice"
 DONOR, ACCEPTOR = "not_worse_than_base:ap_donor", "not_worse_than_base:ap_acceptor"
+MEAN = "not_worse_than_mean:ap_donor"
 CHAMPION, CALIBRATION = "not_worse_than_champion", "calibration"
 ROW_RULES = ["rows:not_worse_than_base:ap_donor", "rows:not_worse_than_base:ap_acceptor", "rows:calibration"]
 METRICS = ("pr_auc_splice", "ap_donor", "ap_acceptor")
@@ -47,6 +48,13 @@ def ways(own=False):
 def good_rows(**changes):
     """An evaluation of a model that answers rows otherwise than positions."""
     return good() | {"ways": ways(own=True), "row_answers": compared()} | changes
+
+
+def joined(low: float, high: float = 0.01):
+    """An evaluation of a model of several base models, with its difference to their untrained mean."""
+    found = good()
+    found["positions"]["differences"] = {"mean": difference(0.002, low, high), "bases.a": difference()}
+    return found
 
 
 def champion(**changes):
@@ -317,3 +325,15 @@ def test_probabilities_under_the_calibration_of_others_fail_and_the_base_passes(
     assert judged(1.0, 0.0) == {}
     assert "rows:calibration" in judged(1.0, 1.5)
     assert "rows:calibration" in judged(3.0, 0.0)
+
+
+def test_a_model_of_several_is_not_worse_than_their_untrained_mean() -> None:
+    rules = {reason.rule for reason in decide(joined(-0.001), GateConfig()).reasons}
+    assert {MEAN, "not_worse_than_mean:ap_acceptor"} <= rules
+    assert not failed(joined(-0.001))
+    worse = failed(joined(-0.02))
+    assert worse.keys() == {MEAN, "not_worse_than_mean:ap_acceptor"}
+    assert worse[MEAN].startswith(
+        "donor AP is not shown to be as good as that of the untrained mean of the base models"
+    )
+    assert not any("mean" in reason.rule for reason in decide(good(), GateConfig()).reasons)

@@ -16,8 +16,9 @@ from metalayer import cli
 from metalayer.core import MetaLayerConfig
 from metalayer.inference import Predictor
 from metalayer.models.bundle import load_model
-from metalayer.release.engine import Engine, read_golden
+from metalayer.release.engine import Engine
 from metalayer.release.folder import RUNTIME, runtime, write_release
+from metalayer.release.golden import read_golden
 from metalayer.schema import BASE_SCORES
 from metalayer.workflows.evaluate import GOLDEN
 from tests import checkpoints
@@ -99,7 +100,7 @@ def test_the_pipelines_steps_end_in_a_release_that_answers(simulation: Path, tmp
     golden = tmp_path / "evaluation" / GOLDEN
     write_release(tmp_path / "release", tmp_path / "bundle", golden, {"name": "m", "version": "1"})
     engine = Engine(tmp_path / "release")  # it answers its golden rows
-    rows, expected = read_golden(golden)
+    rows, expected = read_golden(golden).rows, read_golden(golden).answers
     np.testing.assert_allclose(np.concatenate(list(engine.score(rows))), expected, atol=1e-6)
 
 

@@ -14,8 +14,8 @@ from metalayer.models.description import digest
 from metalayer.registry import names
 from metalayer.registry.names import Registered, parse
 from metalayer.registry.tracking import default_tracking_uri
-from metalayer.release.engine import Engine, read_golden
-from metalayer.release.golden import made_up_golden
+from metalayer.release.engine import Engine
+from metalayer.release.golden import made_up_golden, read_golden
 from metalayer.schema import CLASSES
 from metalayer.serving import champion
 from metalayer.serving import serve as serving
@@ -231,7 +231,8 @@ class TestRegistry:
 
 
 def test_golden_rows_that_are_made_up(bundle: Path, tmp_path: Path) -> None:
-    rows, answers = read_golden(made_up_golden(bundle, tmp_path / "golden.parquet"))
+    golden = read_golden(made_up_golden(bundle, tmp_path / "golden.parquet"))
+    rows, answers = golden.rows, golden.answers
     assert len(rows) == len(answers) == 64
     again = made_up_golden(bundle, tmp_path / "again.parquet")
     assert again.read_bytes() == (tmp_path / "golden.parquet").read_bytes()

@@ -15,6 +15,7 @@ from metalayer.errors import ConfigError
 from metalayer.settings.no_effect import NEEDS
 from metalayer.settings.run import RunConfig
 from metalayer.settings.sections import TrainConfig
+from metalayer.workflows.gated import check_head
 from metalayer.workflows.train_genes import train_on_scores
 
 ROWS: dict[str, Any] = {}
@@ -134,18 +135,26 @@ def test_a_setting_of_networks_beside_a_stack_alone(name: str, value: Any) -> No
         MetaLayerConfig(**STACK, **{name: value})
 
 
-def test_a_stack_is_of_whole_genes_and_of_no_pipeline() -> None:
+def test_a_stack_is_of_whole_genes() -> None:
     config = MetaLayerConfig(**STACK)
     assert MetaLayerConfig(**config.model_dump()) == config
     with pytest.raises(ConfigError, match="head: given 'stack'; no effect with training_unit rows"):
         MetaLayerConfig(head="stack")
-    with pytest.raises(
-        ConfigError, match=r"model.head: given 'stack'; no effect in a pipeline.*metalayer train --scores"
-    ):
-        RunConfig.from_dict({"model": {"head": "stack"}, **GENES})
+    with pytest.raises(ConfigError, match=r"model.head: given 'stack'; no effect with training_unit rows"):
+        RunConfig.from_dict({"model": {"head": "stack"}})
+    assert RunConfig.from_dict({"model": {"head": "stack"}, **GENES}).model.head == "stack"
+
+
+def test_several_base_models_have_one_name() -> None:
     assert MetaLayerConfig(base_model=["a", "b"]).base_model == "a+b"
-    with pytest.raises(ConfigError, match=r"data.base_model: given a, b; a pipeline reads one base model"):
-        RunConfig.from_dict({"data": {"base_model": ["a", "b"]}})
+    for given in ({"base_model": ["a", "b"]}, {"base_models": ["a", "b"]}, {"base_models": "a+b"}):
+        assert RunConfig.from_dict({"data": given}).data.base_model == "a+b"
+    with pytest.raises(ConfigError, match=r"data.base_models: unknown key"):
+        RunConfig.from_dict({"data": {"base_models": ["a", "b"], "base_model": "a"}})
+    check_head("stack", "a+b")
+    check_head("network", "a")
+    with pytest.raises(ConfigError, match=r"model.head: given network with base models a, b, .* to stack, or to both"):
+        check_head("network", "a+b")
 
 
 def test_they_are_told_with_all_other_mistakes() -> None:

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from numpy.typing import NDArray
 from scipy.special import expit
+from several import THREE, merge_three
 
 from metalayer.cli import main
 from metalayer.data.mean import untrained_mean
@@ -30,13 +31,9 @@ from metalayer.models import stack as stacks
 from metalayer.models.bundle import load_model
 from metalayer.models.description import DESCRIPTION, content_of
 from metalayer.models.stack import RANGES_BP, SITES, SiteWeights, Stack, feature_names, is_candidate, look
-from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER, SPLICED_SCORE
+from metalayer.schema import ACCEPTOR, DONOR, NEITHER, SPLICED_SCORE
 from metalayer.training import stacking
 from metalayer.training.stacking import fit_stack
-
-THREE = "left+right+spliced"
-NOISE = {"left": 1.0, "right": 2.0, "spliced": 1.0}
-"""Standard deviations of log-odds."""
 
 
 def probabilities(length: int, seed: int) -> NDArray[np.float32]:
@@ -148,34 +145,7 @@ def test_newton_finds_the_penalised_optimum() -> None:
 
 @pytest.fixture(scope="module")
 def merged(simulation: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Three made-up base models of the simulated genes, side by side: of chromosomes to train and to test on.
-
-    Each sees the sites through noise of its own, so that together they know more than any alone, and one is noisier, so
-    that the best weights are not equal.
-    """
-    folder = tmp_path_factory.mktemp("several")
-    out = {}
-    chroms = {"train": ("1", "2", "3", "4", "5", "6", "7"), "test": ("8", "9", "10")}
-    for part, wanted in chroms.items():
-        paths = [simulation / "nucleotide_scores" / f"pwm_chr{chrom}.parquet" for chrom in wanted]
-        frame = pl.concat([pl.read_parquet(path) for path in paths if path.is_file()])
-        kinds = frame["label"].cast(pl.String).replace_strict(dict(zip(CLASSES, range(3), strict=True))).to_numpy()
-        given = []
-        for seed, name in enumerate(THREE.split("+")):
-            noise = np.random.default_rng([seed, len(wanted)]).normal(size=(len(frame), 2)) * NOISE[name]
-            odds = -11.0 + 4.0 * np.stack([kinds == DONOR, kinds == ACCEPTOR], axis=1) + noise
-            scores = np.exp(np.concatenate([odds, np.zeros((len(frame), 1))], axis=1))
-            scores = (scores / scores.sum(axis=1, keepdims=True)).astype(np.float32)
-            one = frame.drop("donor_score", "acceptor_score", "neither_score")
-            if name == "spliced":
-                one = one.with_columns(pl.Series(SPLICED_SCORE, 1 - scores[:, NEITHER]))
-            else:
-                one = one.with_columns(*(pl.Series(f"{kind}_score", scores[:, i]) for i, kind in enumerate(CLASSES)))
-            one.write_parquet(folder / f"{part}-{name}.parquet")
-            given.append(f"{name}={folder / f'{part}-{name}.parquet'}")
-        out[part] = folder / f"{part}.parquet"
-        assert main(["merge", *given, "--output", str(out[part])]) == 0
-    return out
+    return merge_three(simulation, tmp_path_factory.mktemp("several"))
 
 
 def store_of(path: Path, folder: Path) -> TrackStore:

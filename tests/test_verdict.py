@@ -112,6 +112,16 @@ def test_reasons(evaluation: dict[str, Any], policy: dict[str, Any], why: str | 
     assert told(evaluation, **policy)[0] == why
 
 
+def test_the_untrained_mean_of_several() -> None:
+    evaluation = judged(0.02, 0.001)
+    evaluation["positions"]["differences"] = {"mean": differences(0.001, 0.02)}
+    why, advice = told(evaluation)
+    assert why.startswith("perhaps as good as the untrained mean of the base models in donor AP (+0.0010); 21 gene")
+    assert advice.startswith("test on more genes")
+    evaluation["positions"]["differences"] = {"mean": differences(-0.03, 0.01)}
+    assert told(evaluation)[0].startswith("worse than the untrained mean of the base models: ")
+
+
 def test_answers_to_rows() -> None:
     evaluation = judged(0.05, 0.001)
     evaluation["ways"]["rows"]["own_calibration"] = True

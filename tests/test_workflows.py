@@ -30,7 +30,7 @@ from metalayer.inference import Predictor
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import save_model
 from metalayer.models.description import digest
-from metalayer.release.engine import read_golden
+from metalayer.release.golden import read_golden
 from metalayer.schema import CLASSES, ROW_SCORES
 from metalayer.settings.run import RunConfig
 from metalayer.settings.sections import DataConfig
@@ -230,7 +230,8 @@ def test_golden_rows_come_back_to_a_millionth(evaluated: tuple[dict[str, Any], P
     _, folder = evaluated
     golden = pl.read_parquet(folder / GOLDEN)
     assert set(golden["splice_type"].unique()) == set(CLASSES)
-    rows, expected = read_golden(folder / GOLDEN)
+    golden = read_golden(folder / GOLDEN)
+    rows, expected = golden.rows, golden.answers
     predictor = Predictor.load(trained)
     windows = encode_windows(rows.sequences, rows.index, predictor.schema.window_bp)
     assert np.abs(predictor.predict_rows(rows.row_scores, windows) - expected).max() < 1e-6

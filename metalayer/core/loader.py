@@ -48,7 +48,7 @@ from metalayer.features import gene_row_scores
 from metalayer.files import publish_file, sha256
 from metalayer.genome import Gene, decode, exon_base, one_based, same_build, same_chrom
 from metalayer.integrity import PAGE_CHECKSUMS
-from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER, ROW_SCORES
+from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER, ROW_SCORES, bases_of
 from metalayer.settings.sections import DataConfig
 
 logger = logging.getLogger(__name__)
@@ -166,7 +166,7 @@ class ArtifactLoader:
                     names,
                     lambda: self._sites(files),
                     contigs=contigs,
-                    base_models=[self.config.base_model],
+                    base_models=bases_of(self.config.base_model),
                     allow_introns=self.config.allow_introns,
                 )
                 store = TrackStore(draft[TRACKS])

@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from metalayer.data.nucleotide_scores import base_models_in
 from metalayer.errors import ArtifactError
 from metalayer.files import sha256
 from metalayer.genome import chrom_in_file_names, chrom_of_file_name, normalise_chrom, same_build
 from metalayer.integrity import FILES, PARQUET_ERRORS, SEAL, open_parquet, unsealed
+from metalayer.schema import bases_of
 from metalayer.settings.sections import DataConfig
 
 MANIFESTS = ("manifest.json", "base_layer_*.json")
@@ -96,9 +98,22 @@ def find_files(config: DataConfig) -> BaseLayerFiles:
 
 
 def _scores_alone(config: DataConfig) -> tuple[Path, str | None, str | None] | None:
-    """Folder, source and build where the base model has per-nucleotide Parquet and no folder of artifact rows."""
-    rows = config.data_root.glob(f"data/*/*/{config.base_model}_eval/meta_models")
-    if config.artifacts_dir is not None or any(rows) or not _scores_with_letters(config):
+    """Folder, source and build where the base model has per-nucleotide Parquet and no folder of artifact rows.
+
+    Rows are of one base model: several have per-nucleotide scores alone.
+    """
+    several = len(bases_of(config.base_model)) > 1
+    rows = [] if several else config.data_root.glob(f"data/*/*/{config.base_model}_eval/meta_models")
+    if config.artifacts_dir is not None or any(rows):
+        if several:
+            raise ArtifactError(
+                f"data.artifacts_dir: given {config.artifacts_dir} with several base models, which are read from "
+                "per-nucleotide scores; leave it out"
+            )
+        return None
+    if not _scores_with_letters(config):
+        if several:
+            raise ArtifactError(_unmerged(config))
         return None
     return _scores_folder(config), config.annotation_source, config.genome_build
 
@@ -116,6 +131,8 @@ def find_score_files(config: DataConfig) -> tuple[Path, ...]:
         ArtifactError: there is none.
     """
     files = _scores_with_letters(config)
+    if not files and len(bases_of(config.base_model)) > 1:
+        raise ArtifactError(_unmerged(config))
     if not files:
         raise ArtifactError(
             f"no {config.base_model}_*.parquet in {_scores_folder(config)}: whole genes are scored from per-nucleotide "
@@ -245,10 +262,27 @@ def _scores_folder(config: DataConfig) -> Path:
 
 
 def _scores_with_letters(config: DataConfig) -> tuple[Path, ...]:
-    return tuple(
+    """Files that are named after the base model, else those that hold it, or all of several, side by side."""
+    folder, wanted = _scores_folder(config), set(bases_of(config.base_model))
+    named = tuple(
         path
-        for path in sorted(_scores_folder(config).glob(f"{config.base_model}_*.parquet"))
+        for path in sorted(folder.glob(f"{config.base_model}_*.parquet"))
         if not _is_other_model(path, config.base_model)
+    )
+    if named and len(wanted) == 1:
+        return named
+    return tuple(path for path in sorted(folder.glob("*.parquet")) if wanted <= set(base_models_in(path)))
+
+
+def _unmerged(config: DataConfig) -> str:
+    """What to do where no file holds the scores of several base models side by side."""
+    folder, names = _scores_folder(config), bases_of(config.base_model)
+    each = [f"{folder}/{name}_*.parquet" for name in names]
+    absent = [pattern for name, pattern in zip(names, each, strict=True) if not any(folder.glob(f"{name}_*.parquet"))]
+    first = f"; {' and '.join(absent)} {'are' if len(absent) > 1 else 'is'} to be made first" if absent else ""
+    return (
+        f"no file of {folder} has the scores of {' and '.join(names)} side by side; put them into one: "
+        f"metalayer merge {' '.join(each)} --output {folder}/{config.base_model}.parquet{first}"
     )
 
 

@@ -24,6 +24,9 @@ from metalayer.settings.sections import GateConfig
 
 CALIBRATION, PER_SITE = "calibration", "log_loss_per_site"
 SEEN_BY_BASE = "held_out_of_base"
+MEAN = "mean"
+"""Of a model of several base models: their untrained mean, among the systems of its report."""
+NOT_WORSE_THAN_MEAN, MEAN_IN_WORDS = "not_worse_than_mean", "untrained mean of the base models"
 RETIRE = "`metalayer registry retire --reason TEXT` takes that champion out of the line"
 
 
@@ -64,6 +67,7 @@ def decide(evaluation: Mapping[str, Any], policy: GateConfig) -> Decision:
     reasons = [*_held_out_of_base(evaluation.get("seen_by_base"), policy), _floor(report, policy)]
     for metric in ("ap_donor", "ap_acceptor"):
         reasons.append(_above(report, metric, -policy.margin, "not_worse_than_base", "base"))
+    reasons.extend(_mean(report, policy))
     better = _above(report, "pr_auc_splice", policy.min_gain, "better_than_base", "base")
     better = replace(better, text=f"{better.text}{_looks(evaluation)}")
     if not better.passed and _number(report, "resolution", "pr_auc_splice", "smallest_gain") is not None:
@@ -104,6 +108,21 @@ def _held_out_of_base(seen: Any, policy: GateConfig) -> list[Reason]:
         return [Reason(SEEN_BY_BASE, passed=True, text=text)]
     text = f"test genes: {seen['note']}; {new_to_base(seen['unseen_chroms'])}"
     return [Reason(SEEN_BY_BASE, passed=False, text=text)]
+
+
+def against_mean(report: Mapping[str, Any]) -> dict[str, Any]:
+    """A report with differences to the untrained mean of several base models; empty where there is none."""
+    differences = report.get("differences")
+    return (
+        {**report, "difference": differences[MEAN]} if isinstance(differences, Mapping) and MEAN in differences else {}
+    )
+
+
+def _mean(report: Mapping[str, Any], policy: GateConfig) -> list[Reason]:
+    """Not worse than what several base models say together before anything is learned."""
+    against = against_mean(report)
+    metrics = ("ap_donor", "ap_acceptor") if against else ()
+    return [_above(against, metric, -policy.margin, NOT_WORSE_THAN_MEAN, MEAN_IN_WORDS) for metric in metrics]
 
 
 def _floor(report: Mapping[str, Any], policy: GateConfig) -> Reason:

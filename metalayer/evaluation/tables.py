@@ -28,7 +28,8 @@ def summary_table(evaluation: Mapping[str, Any], width: int = 100) -> str:
     """
     report = evaluation[evaluation["primary"]]
     texts = (_sample(report), "; ".join(_overlaps(report)), lacking_clusters(report))
-    return "\n".join([*(textwrap.fill(text, width) for text in texts if text), "", *aligned(_summary_rows(report))])
+    said = [*(textwrap.fill(text, width) for text in texts if text), "", *aligned(_summary_rows(report))]
+    return "\n".join([*said, *(f"\n{table}" for table in beside_table(report))])
 
 
 def principal_table(report: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,16 @@ import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from metalayer.evaluation.gate import CALIBRATION, PER_SITE, RETIRE, SEEN_BY_BASE, new_to_base
+from metalayer.evaluation.gate import (
+    CALIBRATION,
+    MEAN_IN_WORDS,
+    NOT_WORSE_THAN_MEAN,
+    PER_SITE,
+    RETIRE,
+    SEEN_BY_BASE,
+    against_mean,
+    new_to_base,
+)
 from metalayer.metric_list import JUDGED
 from metalayer.schema import ROWS
 
@@ -100,6 +109,8 @@ def _rejection(evaluation: Mapping[str, Any], decision: Mapping[str, Any], more:
         return *_not_better(report, metric, more), rule
     if kind == "not_worse_than_base":
         return *_perhaps_worse(report, metric, "the base", more), rule
+    if kind == NOT_WORSE_THAN_MEAN:
+        return *_perhaps_worse(against_mean(report), metric, f"the {MEAN_IN_WORDS}", more), rule
     if kind == "absolute_floor":
         return failed[rule], f"{_TRAIN}; gate.min_pr_auc_splice is the floor", rule
     if kind == CALIBRATION:
@@ -152,7 +163,7 @@ def _clearly_worse(
     evaluation: Mapping[str, Any], report: Mapping[str, Any], failed: Mapping[str, str]
 ) -> tuple[str, str] | None:
     """Than what a model is shown to be worse, in words, and the beginning of the rule's name; None where it is not."""
-    sides = [("base", report, "the base")]
+    sides = [("base", report, "the base"), ("mean", against_mean(report), f"the {MEAN_IN_WORDS}")]
     for name, words in _CHAMPIONS.items():
         found = evaluation.get(name) or {}
         sides.append((name, found, f"the {words}, version {found.get('version')}"))

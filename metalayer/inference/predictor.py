@@ -5,7 +5,7 @@ Without torch, networks of our own parts answer in numpy, on the CPU, up to roun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,16 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metalayer.base.protocol import BaseModel
+from metalayer.data.mean import tells_kinds, untrained_mean
 from metalayer.data.stretches import stretch_inputs
 from metalayer.device import has_torch, resolve_device
 from metalayer.errors import InputError
-from metalayer.features import feature_matrix
-from metalayer.gene_track import GeneTrack
+from metalayer.features import FEATURE_REACH_BP, feature_matrix
+from metalayer.gene_track import GeneTrack, refuse_no_probabilities
 from metalayer.genome import N_TOKEN, Gene, Interval, encode
 from metalayer.models.description import DESCRIPTION, digest
 from metalayer.models.numpy_network import NumpyNetwork
 from metalayer.models.stack import STACK, Stack
-from metalayer.schema import CLASSES, FEATURE_SCHEMA, NEITHER, POSITIONS, PROBABILITY_SUM_TOLERANCE, ROWS, WAYS
+from metalayer.schema import (
+    BASE_SCORES,
+    CLASSES,
+    FEATURE_SCHEMA,
+    NEITHER,
+    POSITIONS,
+    PROBABILITY_SUM_TOLERANCE,
+    ROWS,
+    SPLICED_SCORE,
+    WAYS,
+)
 
 if TYPE_CHECKING:
     from metalayer.inference.torch_network import TorchNetwork
@@ -116,6 +127,9 @@ class Predictor:
         model = self.model
         if self.stack and way == ROWS:
             return f"not answered: this model reads {_NOT_IN_ROWS}"
+        if self.stack and len(self.stack.bases) > 1:
+            best = f"base scores beside it are those of {self.stack.best}, which was best on the training genes"
+            return f"answered from {', '.join(self.stack.bases)}, scores around each position included; {best}"
         if not model.masks_rows:
             return "answered from all that the model reads"
         if way == POSITIONS:
@@ -151,9 +165,17 @@ class Predictor:
         Raises:
             InputError: a model with a stack, which reads what rows do not carry.
         """
+        self.refuse_rows()
+        return self._network.calibrated(self._network.rows(letters, features), ROWS)
+
+    def refuse_rows(self) -> None:
+        """Refuse rows where the model has a stack.
+
+        Raises:
+            InputError: it has one.
+        """
         if self.stack:
             raise InputError(f"this model reads {_NOT_IN_ROWS}")
-        return self._network.calibrated(self._network.rows(letters, features), ROWS)
 
     def predict_rows(
         self, row_scores: NDArray[np.float32], windows: NDArray[np.uint8], forward: RowsForward | None = None
@@ -195,23 +217,25 @@ class Predictor:
         return np.concatenate(list(self.log_probability_blocks(track, way)))
 
     def log_probability_blocks(self, track: GeneTrack, way: str = POSITIONS) -> Iterator[NDArray[np.float32]]:
-        """As `log_probabilities`, one float32 (n, 3) after the other, n at most `position_block`."""
-        model, length = self.model, len(track)
-        scores = self.start(track)
-        for start in range(0, length, self.position_block):
-            end = min(start + self.position_block, length)
-            letters, tracks, features, base = stretch_inputs(
-                track.tokens, scores, start, end, model.reach_bp, model.reads_features
-            )
-            yield self._network.positions(letters, features, tracks, base, masked=way == ROWS)
-
-    def start(self, track: GeneTrack) -> NDArray[np.float32]:
-        """What the network corrects: the scores of the base model, or what the stack makes of several, (L, 3).
+        """As `log_probabilities`, one float32 (n, 3) after the other, n at most `position_block`.
 
         Raises:
             InputError: other base models than those of the stack.
         """
-        return self.stack.scores(track.bases) if self.stack else track.scores
+        model, length = self.model, len(track)
+        scores, there = (np.empty_like(track.scores), 0) if self.stack else (track.scores, length)
+        blocks = self.stack.blocks(track.bases) if self.stack else iter(())
+        ahead = model.reach_bp + FEATURE_REACH_BP + 1
+        for start in range(0, length, self.position_block):
+            end = min(start + self.position_block, length)
+            while there < min(length, end + ahead):  # what the network corrects
+                block = next(blocks)
+                scores[there : there + len(block)] = block
+                there += len(block)
+            letters, tracks, features, base = stretch_inputs(
+                track.tokens, scores, start, end, model.reach_bp, model.reads_features
+            )
+            yield self._network.positions(letters, features, tracks, base, masked=way == ROWS)
 
     def calibrated(self, log_probabilities: NDArray[np.float32], way: str) -> NDArray[np.float32]:
         """Calibrated probabilities of the log-probabilities (n, 3) of a way of asking."""
@@ -224,18 +248,32 @@ class Predictor:
         """
         return self._network.base_probabilities(scores)
 
-    def predict_tracks(self, sequence: str, base_scores: NDArray[np.floating]) -> NDArray[np.float32]:
+    @property
+    def reads(self) -> dict[str, tuple[str, ...]]:
+        """Scores that it reads, `schema.BASE_SCORES` or P(spliced), by base model."""
+        if self.stack:
+            return {name: BASE_SCORES if name in self.stack.telling else (SPLICED_SCORE,) for name in self.stack.bases}
+        return {str(self.info.get("base_model")): BASE_SCORES}
+
+    def best_base(self, track: GeneTrack) -> NDArray[np.float32]:
+        """Scores (L, 3) of the base model; of several, of the one that was best on the training genes."""
+        return track.several[self.stack.best] if self.stack and track.several else track.scores
+
+    def predict_tracks(
+        self, sequence: str, base_scores: NDArray[np.floating] | Mapping[str, NDArray[np.floating]]
+    ) -> NDArray[np.float32]:
         """Calibrated probabilities at every base of a transcript-sense sequence.
 
         Args:
             sequence: letters (L), ACGTN.
-            base_scores: (L, 3), donor, acceptor, neither of the base model at exon bases.
+            base_scores: (L, 3), donor, acceptor, neither of the base model at exon bases; of several base models by
+                name, of those that do not tell donors from acceptors (L, 1), P(spliced).
 
         Returns:
             float32 (L, 3): donor, acceptor, neither at exon bases.
 
         Raises:
-            InputError: other letters, lengths that differ, or scores that are no probabilities.
+            InputError: other letters, lengths that differ, scores that are no probabilities, or of other base models.
         """
         return self.predict_gene_track(sequence_track(sequence, base_scores))
 
@@ -265,20 +303,36 @@ def _in_chunks(
     return out
 
 
-def sequence_track(sequence: str, base_scores: NDArray[np.floating]) -> GeneTrack:
+def sequence_track(sequence: str, base_scores: NDArray[np.floating] | Mapping[str, NDArray[np.floating]]) -> GeneTrack:
     """A transcript-sense sequence as a gene that lies nowhere; arguments and errors as in `predict_tracks`."""
     tokens = encode(sequence)
-    scores = np.asarray(base_scores, dtype=np.float32)
-    if scores.shape != (len(tokens), len(CLASSES)) or not len(tokens):
+    given = base_scores if isinstance(base_scores, Mapping) else {"": base_scores}
+    bases = {name: np.asarray(scores, dtype=np.float32) for name, scores in given.items()}
+    for name, scores in bases.items():
+        _check_scores(name, scores, len(tokens))
+    nowhere = Gene("sequence", Interval("?", 0, len(tokens)), "+")
+    labels = np.full(len(tokens), NEITHER, np.uint8)
+    first = next(iter(bases.values()))
+    if len(bases) == 1 and tells_kinds(first):
+        return GeneTrack(nowhere, tokens, first, labels)
+    return GeneTrack(nowhere, tokens, untrained_mean(bases), labels, several=bases)
+
+
+def _check_scores(base_model: str, scores: NDArray[np.float32], length: int) -> None:
+    of = f"base scores of {base_model}" if base_model else "base scores"
+    widths = (len(CLASSES), 1) if base_model else (len(CLASSES),)
+    if scores.shape not in {(length, width) for width in widths} or not length:
+        needed = " or ".join(f"({length}, {width})" for width in widths)
         raise InputError(
-            f"base scores of shape {scores.shape} for a sequence of {len(tokens)} letters; needs one row a letter, "
-            f"({len(tokens)}, {len(CLASSES)}), and at least one letter"
+            f"{of} of shape {scores.shape} for a sequence of {length} letters; needs one row a letter, {needed}, and "
+            "at least one letter"
         )
+    refuse_no_probabilities("sequence", scores)
+    if scores.shape[1] == 1:
+        return
     off = np.abs(scores.sum(axis=1, dtype=np.float64) - 1.0) > PROBABILITY_SUM_TOLERANCE
     if off.any():
         raise InputError(
-            f"base scores of {int(off.sum())} letters, the first at {int(np.argmax(off))}, do not add up to 1 "
-            f"within {PROBABILITY_SUM_TOLERANCE}"
+            f"{of} of {int(off.sum())} letters, the first at {int(np.argmax(off))}, do not add up to 1 within "
+            f"{PROBABILITY_SUM_TOLERANCE}"
         )
-    nowhere = Gene("sequence", Interval("?", 0, len(tokens)), "+")
-    return GeneTrack(nowhere, tokens, scores, np.full(len(tokens), NEITHER, np.uint8))

@@ -9,7 +9,7 @@ Nothing here needs torch. Axes: L positions, n candidates, F features, C classes
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Self
@@ -130,22 +130,27 @@ class Stack:
         Raises:
             InputError: other base models than those of the stack.
         """
+        return np.concatenate(list(self.blocks(bases)))
+
+    def blocks(self, bases: Bases) -> Iterator[Floats]:
+        """As `scores`, one float32 (n, C) after the other, n at most 32,768."""
         if len(bases) == len(self.bases) == 1:  # one alone needs no name
             bases = dict(zip(self.bases, bases.values(), strict=True))
         self.check({name: scores.shape[1] for name, scores in bases.items()})
         bases = {name: bases[name] for name in self.bases}
         mean = untrained_mean(bases)
-        if self.weights is None:
-            return mean
-        log_odds = np.zeros(mean.shape)
         for start in range(0, len(mean), _BLOCK):
+            if self.weights is None:
+                yield mean[start : start + _BLOCK]
+                continue
             near = slice(max(0, start - REACH_BP), start + _BLOCK + REACH_BP)
             at = slice(start - near.start, start - near.start + _BLOCK)
             some = {name: scores[near] for name, scores in bases.items()}
+            log_odds = np.zeros(mean[start : start + _BLOCK].shape)
             for site, weights in zip(SITES, self.weights, strict=True):
-                log_odds[start : start + _BLOCK, site] = weights(look(some, site, mean[near], at))
-        answer: Floats = softmax(log_odds, axis=1).astype(np.float32)
-        return answer
+                log_odds[:, site] = weights(look(some, site, mean[near], at))
+            answer: Floats = softmax(log_odds, axis=1).astype(np.float32)
+            yield answer
 
     def check(self, given: Mapping[str, int]) -> None:
         """Refuse other base models.

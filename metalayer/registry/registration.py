@@ -15,14 +15,17 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 import polars as pl
 from mlflow.entities import Metric, Run
 from mlflow.entities.model_registry import ModelVersion as MlflowVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, ErrorCode
+from numpy.typing import NDArray
 
 from metalayer.errors import RegistryError
 from metalayer.files import sha256
@@ -49,7 +52,11 @@ from metalayer.release.answer import BASE
 from metalayer.release.contract import INDEX, SEQUENCE
 from metalayer.release.engine import GOLDEN_TOLERANCE
 from metalayer.release.folder import copy_source, pinned, release_digest, runtime, write_facts
+from metalayer.release.golden import read_golden, sequence_fields
 from metalayer.schema import CLASSES, ROW_SCORES
+
+if TYPE_CHECKING:
+    from mlflow.models import ModelSignature
 
 EXAMPLE_ROWS = 3
 _ORIGIN_TAGS = ("data_hash", "code_hash", "git_commit", "pipeline_run")
@@ -192,21 +199,8 @@ def _log_model(
     metrics: Mapping[str, float],
 ) -> str:
     """Log model and metrics to the run; returns the URI of the logged model, which was seen to score."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
-
     client.log_batch(run.info.run_id, metrics=[Metric(name, value, 0, 0) for name, value in metrics.items()])
-    table = pl.read_parquet(golden)
-    example = table.select(SEQUENCE, *ROW_SCORES, INDEX).cast({INDEX: pl.Int64}).to_pandas()
-    signature = ModelSignature(
-        Schema(
-            [ColSpec("string", SEQUENCE)]
-            + [ColSpec("double", name) for name in ROW_SCORES]
-            + [ColSpec("long", INDEX, required=False)]
-        ),
-        Schema([ColSpec("double", name) for name in CLASSES]),
-        ParamSchema([ParamSpec(BASE, DataType.boolean, False)]),
-    )
+    example, expected, signature = _asked(golden)
     with tempfile.TemporaryDirectory() as scratch, _in_run(run):
         kept = {} if answers is None else {"answers": str(shutil.copyfile(answers, Path(scratch) / ANSWERS))}
         logged = mlflow.pyfunc.log_model(
@@ -219,13 +213,36 @@ def _log_model(
             pip_requirements=pinned(*runtime(bundle), "mlflow", "pandas"),
         )
     answered = mlflow.pyfunc.load_model(logged.model_uri).predict(example)
-    difference = float(np.abs(answered.to_numpy() - table.select(CLASSES).to_numpy()).max())
+    given = np.array([np.concatenate(answered[name].map(np.atleast_1d).to_list()) for name in CLASSES]).T
+    difference = float(np.abs(given - expected).max())
     if not difference <= GOLDEN_TOLERANCE:
         raise RegistryError(
             f"the logged model differs by {difference:.2g} from the evaluated one on the golden rows, allowed is "
             f"{GOLDEN_TOLERANCE:g}; not registered. Evaluate and register in one environment"
         )
     return str(logged.model_uri)
+
+
+def _asked(golden: Path) -> tuple[pd.DataFrame, NDArray[np.float64], ModelSignature]:
+    """Golden requests as MLflow is given them, rows or sequences, the answers expected, (n, 3), and the signature."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+    from mlflow.types.schema import Array
+
+    table, found = pl.read_parquet(golden), read_golden(golden)
+    kind: Any = "double"
+    if found.rows is None:
+        names, kind = sequence_fields(table.columns), Array(DataType.double)
+        columns = [ColSpec("string" if name == SEQUENCE else kind, name) for name in names]
+    else:
+        names = [SEQUENCE, *ROW_SCORES, INDEX]
+        table = table.cast({INDEX: pl.Int64})
+        columns = [ColSpec("string", SEQUENCE), *(ColSpec(kind, name) for name in ROW_SCORES)]
+        columns.append(ColSpec("long", INDEX, required=False))
+    example = pd.DataFrame(table.select(names).to_dicts()) if found.rows is None else table.select(names).to_pandas()
+    answers = Schema([ColSpec(kind, name) for name in CLASSES])
+    parameters = ParamSchema([ParamSpec(BASE, DataType.boolean, False)])
+    return example, found.answers, ModelSignature(Schema(columns), answers, parameters)
 
 
 @contextlib.contextmanager

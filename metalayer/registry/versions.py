@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from metalayer.errors import InputError
 from metalayer.registry import listing
 from metalayer.registry.tracking import bring_up_to_date, default_tracking_uri, not_made_yet, pages, service
+from metalayer.schema import bases_of
 
 if TYPE_CHECKING:
     import mlflow
@@ -44,8 +45,8 @@ class ModelVersion:
 
 
 def registered_name(base_model: str) -> str:
-    """The registered name of the models over a base model."""
-    return f"{NAME_PREFIX}{base_model}"
+    """The registered name of the models over a base model, or over several: `a+b` is no name to BentoML."""
+    return f"{NAME_PREFIX}{'-and-'.join(bases_of(base_model))}"
 
 
 def find_champion(name: str, tracking_uri: str | None = None) -> ModelVersion | None:

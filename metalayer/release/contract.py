@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Any
 
@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 
 from metalayer.errors import InputError
 from metalayer.genome import token_table
-from metalayer.schema import BASE_SCORES, PROBABILITY_SUM_TOLERANCE, ROW_SCORES
+from metalayer.schema import BASE_SCORES, PROBABILITY_SUM_TOLERANCE, ROW_SCORES, SPLICED_SCORE, score_columns
 
 SEQUENCE, INDEX = "sequence", "index"
 REQUIRED: tuple[str, ...] = (SEQUENCE, *ROW_SCORES)
 FIELDS: tuple[str, ...] = (*REQUIRED, INDEX)
 SEQUENCE_FIELDS: tuple[str, ...] = (SEQUENCE, *BASE_SCORES)
-"""Of a sequence whose every position is scored; the scores, one a letter each, all or none."""
+"""Of a sequence whose every position is scored; the scores, one a letter each, all or none. Those of several base
+models, side by side, are named as in their files: `donor_score.NAME` and so on, or `spliced_score.NAME`."""
 
 MAX_DETAILS = 100
 """Mistakes listed in one answer; the message counts all of them."""
@@ -44,6 +45,7 @@ _ALLOWED_SEQUENCE_BODY = (
     f'a JSON object {{"sequence": "..."}}, and a list of numbers for each of {", ".join(BASE_SCORES)} or for none'
 )
 _ALLOWED_SCORES = "a list of numbers in [0, 1], one a letter; all three lists or none"
+_ALLOWED_NAMED = f"{', '.join(SEQUENCE_FIELDS)}; of several base models {BASE_SCORES[0]}.NAME ..., {SPLICED_SCORE}.NAME"
 _ALLOWED_ROW = f"an object with {', '.join(REQUIRED)} and optionally {INDEX}"
 _SUM_FIELD = "+".join(BASE_SCORES)
 _values = itemgetter(*REQUIRED)
@@ -106,11 +108,12 @@ class SequenceInput:
 
     Attributes:
         sequence: letters (L), ACGTN in either case, transcript sense.
-        base_scores: float32 (L, 3), donor, acceptor, neither at exon bases; None where none were given.
+        bases: scores at exon bases by base model, float32 (L, 3), donor, acceptor, neither, or (L, 1), P(spliced);
+            under an empty name where the request names none; empty where none were given.
     """
 
     sequence: str
-    base_scores: NDArray[np.float32] | None
+    bases: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -200,7 +203,7 @@ def validate_columns(columns: Mapping[str, Any], limits: Limits | None = None) -
     check_count(count, limits)
     lengths = _check_sequences(columns[SEQUENCE], mistakes)
     scores = _check_all_scores(ROW_SCORES, columns, mistakes)
-    _check_sums(scores[:, : len(BASE_SCORES)], mistakes)
+    _check_sums(scores[:, : len(BASE_SCORES)], mistakes, _SUM_FIELD)
     index = _check_index(columns.get(INDEX), lengths, mistakes)
     mistakes.raise_if_any()
     return Rows(scores.astype(np.float32, order="C"), pl.Series(SEQUENCE, columns[SEQUENCE], dtype=pl.String), index)
@@ -211,7 +214,7 @@ def parse_sequence(body: bytes, limits: Limits | None = None) -> SequenceInput:
 
     Args:
         body: UTF-8 JSON, {"sequence": "...", "donor_score": [...], "acceptor_score": [...], "neither_score": [...]},
-            the three scores all or none.
+            the three scores all or none; of several base models named as `SEQUENCE_FIELDS` says.
         limits: bounds on the length.
 
     Raises:
@@ -235,7 +238,8 @@ def validate_sequence(fields: Mapping[str, Any], limits: Limits | None = None) -
     limits = limits or Limits()
     mistakes = Mistakes()
     check_sequence_names(None, fields.keys(), mistakes)
-    for name in BASE_SCORES:
+    given = _fields_by_base(fields)
+    for name in (name for theirs in given.values() for name in theirs):
         if name in fields and not isinstance(fields[name], list):
             mistakes.add(None, name, fields[name], _ALLOWED_SCORES)
     sequence = fields.get(SEQUENCE)
@@ -250,18 +254,43 @@ def validate_sequence(fields: Mapping[str, Any], limits: Limits | None = None) -
         raise RequestError(
             f"a sequence of {length} letters; allowed are at most {limits.max_sequence_bp}: score parts", 413, [detail]
         )
-    given = [name for name in BASE_SCORES if name in fields]
-    for name in given:
+    for name in (name for theirs in given.values() for name in theirs):
         if len(fields[name]) != length:
             mistakes.add(None, name, f"{len(fields[name])} values", f"{length} values, one a letter of {SEQUENCE}")
     _check_letters(sequence, mistakes)
     mistakes.raise_if_any()
-    if not given:
-        return SequenceInput(sequence, None)
-    scores = _check_all_scores(BASE_SCORES, fields, mistakes)
-    _check_sums(scores, mistakes)
+    scores = {base: _check_all_scores(theirs, fields, mistakes) for base, theirs in given.items()}
+    for base, values in scores.items():
+        if values.shape[1] > 1:
+            _check_sums(values, mistakes, "+".join(given[base]))
     mistakes.raise_if_any()
-    return SequenceInput(sequence, scores.astype(np.float32, order="C"))
+    return SequenceInput(sequence, {base: values.astype(np.float32, order="C") for base, values in scores.items()})
+
+
+def _fields_by_base(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Fields of scores by base model, whole sets of them: under an empty name those that name none."""
+    given = list(names)
+    bases = dict.fromkeys(name.partition(".")[2] for name in given if name != SEQUENCE)
+    found = {}
+    for base in bases:
+        for kind in (BASE_SCORES, (SPLICED_SCORE,)):
+            theirs = score_columns(base, kind) if base else kind
+            if set(theirs) & set(given):
+                found[base] = theirs
+    return found
+
+
+def score_fields(bases: Mapping[str, NDArray[np.floating]]) -> dict[str, NDArray[np.floating]]:
+    """The fields of a sequence's scores, (L,) each: what `SequenceInput.bases` is made of.
+
+    Args:
+        bases: (L, 3) or (L, 1) by base model; under an empty name of a single one without its name.
+    """
+    found: dict[str, NDArray[np.floating]] = {}
+    for base, scores in bases.items():
+        columns = BASE_SCORES if scores.shape[1] == len(BASE_SCORES) else (SPLICED_SCORE,)
+        found |= dict(zip(score_columns(base, columns) if base else columns, scores.T, strict=True))
+    return found
 
 
 def _load(body: bytes, allowed: str, max_values: int) -> Any:
@@ -339,17 +368,20 @@ def _transpose(rows: Any, limits: Limits, mistakes: Mistakes) -> dict[str, list[
 
 
 def check_sequence_names(row: int | None, given: Iterable[Any], mistakes: Mistakes) -> None:
-    """Note fields of a sequence that are missing or unknown."""
-    names = list(given)
+    """Note fields of a sequence that are missing or unknown, and base models that are named beside one that is not."""
+    names = list(map(str, given))
     if SEQUENCE not in names:
         mistakes.add(row, SEQUENCE, "missing", _ALLOWED_SEQUENCE)
-    if any(name in names for name in BASE_SCORES):
-        for name in BASE_SCORES:
-            if name not in names:
-                mistakes.add(row, name, "missing", _ALLOWED_SCORES)
+    by_base = _fields_by_base(names)
+    scores = [name for theirs in by_base.values() for name in theirs if name != SPLICED_SCORE]
+    for name in scores:
+        if name not in names:
+            mistakes.add(row, name, "missing", _ALLOWED_SCORES)
     for name in names:
-        if name not in SEQUENCE_FIELDS:
-            mistakes.add(row, str(name), "an unknown field", f"the fields {', '.join(SEQUENCE_FIELDS)}")
+        if name not in (SEQUENCE, *scores):
+            mistakes.add(row, name, "an unknown field", f"the fields {_ALLOWED_NAMED}")
+    if "" in by_base and len(by_base) > 1:
+        mistakes.add(row, BASE_SCORES[0], "scores without a name beside those of named base models", _ALLOWED_NAMED)
 
 
 def check_count(count: int, limits: Limits) -> None:
@@ -447,11 +479,11 @@ def _check_scores(name: str, values: list[Any], mistakes: Mistakes) -> NDArray[n
     return np.where(bad, math.nan, numbers)
 
 
-def _check_sums(scores: NDArray[np.float64], mistakes: Mistakes) -> None:
+def _check_sums(scores: NDArray[np.float64], mistakes: Mistakes, fields: str) -> None:
     """Donor, acceptor and neither (n, 3) add up; NaN where a score is wrong already."""
     total = scores.sum(axis=1)
     for row in np.flatnonzero(np.abs(total - 1.0) > PROBABILITY_SUM_TOLERANCE).tolist():
-        mistakes.add(row, _SUM_FIELD, float(total[row]), f"scores that sum to 1 within {PROBABILITY_SUM_TOLERANCE}")
+        mistakes.add(row, fields, float(total[row]), f"scores that sum to 1 within {PROBABILITY_SUM_TOLERANCE}")
 
 
 def _clip(value: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,15 @@ from numpy.typing import NDArray
 
 from metalayer.base.protocol import is_built_in, load_base_model
 from metalayer.data.windows import encode_windows
-from metalayer.errors import ModelError
+from metalayer.errors import InputError, ModelError
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import sequence_track
 from metalayer.release import answer
-from metalayer.release.contract import FIELDS, REQUIRED, RequestError, Rows, SequenceInput, validate_columns
+from metalayer.release.contract import RequestError, Rows, SequenceInput
 from metalayer.release.folder import GOLDEN, MADE_WITH, ONNX, check_release, made_with, read_facts
+from metalayer.release.golden import made_up_scores, read_golden
 from metalayer.release.onnx import OnnxRows
-from metalayer.schema import BASE_SCORES, CLASSES, POSITIONS, ROW_SCORES, ROWS
+from metalayer.schema import POSITIONS, ROW_SCORES, ROWS, score_columns
 
 GOLDEN_TOLERANCE = 1e-6
 """Largest allowed difference of a golden row's probability from the expected one."""
@@ -105,6 +106,8 @@ class Engine:
             torch.backends.cudnn.allow_tf32 = False  # whose rounding golden rows would not forgive
         elif (directory / ONNX).is_file():
             self._onnx, self.runs_in = OnnxRows(directory / ONNX, self._predictor.digest), "ONNX Runtime"
+        elif self._predictor.stack:
+            self.runs_in = "nothing: rows are not answered"
         else:
             why = self._predictor.model.encoder.eager_because or f"the release has no {ONNX}"
             self.runs_in = f"torch: {why}"
@@ -120,40 +123,91 @@ class Engine:
 
         Yields:
             float32 (n, 3): donor, acceptor, neither; n at most `BLOCK_ROWS`.
+
+        Raises:
+            RequestError: a model that reads what rows do not carry.
         """
+        self.refuse_rows()
         for start in range(0, len(rows), BLOCK_ROWS):
             part = slice(start, start + BLOCK_ROWS)
             windows = encode_windows(rows.sequences[part], rows.index[part], self._predictor.schema.window_bp)
             yield self._predictor.predict_rows(rows.row_scores[part], windows, self._onnx)
 
+    @property
+    def score_fields(self) -> dict[str, tuple[str, ...]]:
+        """Fields of the scores of a sequence that the model reads, by base model; of a single one without its name."""
+        reads = self._predictor.reads
+        return reads if len(reads) == 1 else {name: score_columns(name, columns) for name, columns in reads.items()}
+
+    @property
+    def answers_rows(self) -> bool:
+        """Whether rows are answered, or whole sequences alone."""
+        return self._predictor.stack is None
+
+    def refuse_rows(self) -> None:
+        """Refuse rows where the model reads what they do not carry.
+
+        Raises:
+            RequestError: it does.
+        """
+        try:
+            self._predictor.refuse_rows()
+        except InputError as error:
+            raise RequestError(str(error)) from None
+
     def score_sequence(self, given: SequenceInput) -> Iterator[NDArray[np.float32]]:
         """Base and calibrated probabilities at every position of a sequence, block by block.
 
         Yields:
-            float32 (n, 6): `answer.SEQUENCE_COLUMNS`, at exon bases.
+            float32 (n, 6): `answer.SEQUENCE_COLUMNS`, at exon bases; of several base models `base` is the one that was
+            best on the training genes.
 
         Raises:
-            RequestError: no base scores, and no base model that could give them.
+            RequestError: no base scores, and no base model that could give them, or scores of other base models.
         """
-        scores = given.base_scores
-        if scores is None:
-            if self._base is None:
-                name = self._predictor.info.get("base_model")
-                detail = {
-                    "row": None,
-                    "field": "+".join(BASE_SCORES),
-                    "given": "missing",
-                    "allowed": f"the scores of {name}, one a letter",
-                }
-                raise RequestError(
-                    f"this server holds no base model {name!r}: give its {', '.join(BASE_SCORES)}", 422, [detail]
-                )
-            scores = self._base.score(given.sequence)
-        start = 0
-        for block in self._predictor.log_probability_blocks(sequence_track(given.sequence, scores)):
+        track = sequence_track(given.sequence, self._bases_of(given))
+        base, start = self._predictor.best_base(track), 0
+        for block in self._predictor.log_probability_blocks(track):
             end = start + len(block)
-            yield np.concatenate([scores[start:end], self._predictor.calibrated(block, POSITIONS)], axis=1)
+            yield np.concatenate([base[start:end], self._predictor.calibrated(block, POSITIONS)], axis=1)
             start = end
+
+    def _bases_of(self, given: SequenceInput) -> Mapping[str, NDArray[np.float32]]:
+        """Scores of a request by base model, or what the base model here gives.
+
+        Raises:
+            RequestError: others than the model reads, or none and no base model here.
+        """
+        reads = self._predictor.reads
+        if not given.bases and self._base is not None:
+            return {"": self._base.score(given.sequence)}
+        alone = next(iter(reads)) if len(reads) == 1 else ""
+        bases = {name or alone: scores for name, scores in given.bases.items()}
+        if {name: scores.shape[1] for name, scores in bases.items()} == {name: len(reads[name]) for name in reads}:
+            return bases
+        fields = self.score_fields
+        details = [
+            {
+                "row": None,
+                "field": "+".join(theirs),
+                "given": "missing",
+                "allowed": f"the scores of {name}, one a letter",
+            }
+            for name, theirs in fields.items()
+            if name not in bases or bases[name].shape[1] != len(theirs)
+        ]
+        details += [
+            {"row": None, "field": name, "given": "scores of that name", "allowed": f"scores of {', '.join(reads)}"}
+            for name in bases
+            if name not in reads
+        ]
+        needed = ", ".join(name for theirs in fields.values() for name in theirs)
+        if bases:
+            named = ", ".join(name or "a base model without a name" for name in bases)
+            raise RequestError(f"given scores of {named}; this model reads {needed}", 422, details)
+        whose = "its" if len(reads) == 1 else "their"
+        held = ", ".join(map(repr, reads))
+        raise RequestError(f"this server holds no base model {held}: give {whose} {needed}", 422, details)
 
     def answered(self, way: str) -> dict[str, str]:
         """What every answer says of itself: the way of asking, and how the model answers in it."""
@@ -168,6 +222,7 @@ class Engine:
             "alias": self._facts.get("alias"),
             "digest": self.digest,
             "base_model": info.get("base_model"),
+            "score_fields": {name: list(fields) for name, fields in self.score_fields.items()},
             "feature_schema": {**self._predictor.schema.to_dict(), "hash": self._predictor.schema.hash},
             "ways": self._predictor.ways(),
             "rows_run_in": self.runs_in,
@@ -177,9 +232,9 @@ class Engine:
         }
 
     def _warm_up(self) -> None:
-        """One sequence, and one pass of rows, which have been through the golden ones; the second time is measured."""
-        letters, scores = "ACGT" * (BLOCK_ROWS // 4), np.full((BLOCK_ROWS, len(CLASSES)), 1 / 3, dtype=np.float32)
-        count = self._predictor.row_chunk
+        """One sequence, and one pass of rows, where rows are answered; the second time is measured."""
+        count, letters = self._predictor.row_chunk, "ACGT" * (BLOCK_ROWS // 4)
+        sequence = SequenceInput(letters, made_up_scores(self._predictor, BLOCK_ROWS, np.random.default_rng(0)))
         rows = Rows(
             np.full((count, len(ROW_SCORES)), 1 / 3, dtype=np.float32),
             pl.Series([letters] * count),
@@ -187,19 +242,24 @@ class Engine:
         )
         for _ in range(2):
             begun = time.perf_counter()
-            list(self.score_sequence(SequenceInput(letters, scores)))
+            list(self.score_sequence(sequence))
             between = time.perf_counter()
-            list(self.score(rows))
             self.pace = Pace()
             self.pace.note(POSITIONS, BLOCK_ROWS, between - begun)
-            self.pace.note(ROWS, count, time.perf_counter() - between)
+            if self.answers_rows:
+                list(self.score(rows))
+                self.pace.note(ROWS, count, time.perf_counter() - between)
 
     def _check(self, golden: Path, damaged: str) -> None:
         try:
-            rows, expected = read_golden(golden)
+            asked = read_golden(golden)
         except ModelError as error:
             raise ModelError(f"model {self.name} version {self.version}: {error}. {damaged}") from None
-        difference = float(np.abs(np.concatenate(list(self.score(rows))) - expected).max())
+        if asked.rows is not None:
+            answers = np.concatenate(list(self.score(asked.rows)))
+        else:
+            answers = np.concatenate([block for one in asked.sequences for block in self.score_sequence(one)])[:, 3:]
+        difference = float(np.abs(answers - asked.answers).max())
         if not difference <= GOLDEN_TOLERANCE:  # NaN fails too
             raise ModelError(
                 f"model {self.name} version {self.version}: golden rows differ by {difference:.2g} from the expected "
@@ -218,18 +278,3 @@ def _why_they_differ(golden: Path, damaged: str) -> str:
             "Packaging it again keeps the rows"
         )
     return f"{'They were made with the same libraries as are here. ' if then else ''}{damaged}"
-
-
-def read_golden(path: Path) -> tuple[Rows, NDArray[np.float64]]:
-    """Golden rows and the probabilities expected of them, float64 (n, 3).
-
-    Raises:
-        ModelError: a file that cannot be read or holds no valid rows.
-    """
-    try:
-        table = pl.read_parquet(path)
-        inputs = [name for name in FIELDS if name in table.columns or name in REQUIRED]
-        rows = validate_columns({name: table[name].to_list() for name in inputs})
-        return rows, table.select(pl.col(CLASSES).cast(pl.Float64)).to_numpy()
-    except (OSError, pl.exceptions.PolarsError, RequestError) as error:
-        raise ModelError(f"golden rows {path} cannot be read: {error}") from None

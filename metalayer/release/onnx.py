@@ -85,6 +85,8 @@ def prepare(directory: Path) -> str:
         ModelError: a damaged model, or a graph whose probabilities differ by more than `PARITY_TOLERANCE`.
     """
     predictor = Predictor.load(directory)
+    if predictor.stack:
+        return predictor.note(ROWS)
     if why := str(predictor.model.encoder.eager_because):
         logger.info("rows of the model stay in torch: %s", why)
         return why

@@ -42,7 +42,7 @@ from metalayer.serving.metrics import (
     counts_folder,
     exposition,
 )
-from metalayer.serving.openapi import METRICS_PATH
+from metalayer.serving.openapi import METRICS_PATH, of_model
 from metalayer.serving.state import Serving
 from metalayer.serving.work import Asked, Part, Work, rows_work, sequence_work
 
@@ -178,7 +178,8 @@ async def _model(request: Request) -> Response:
 
 
 async def _openapi(request: Request) -> Response:
-    return JSONResponse(request.state.serving.document)
+    serving, engine = request.state.serving, request.state.engine
+    return JSONResponse(of_model(serving.document, engine, serving.settings) if engine else serving.document)
 
 
 async def _metrics(_: Request) -> Response:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 import metalayer
 from metalayer.release import answer
 from metalayer.release.contract import FIELDS, INDEX, REQUIRED, SEQUENCE, SEQUENCE_FIELDS
-from metalayer.schema import BASE_SCORES, CLASSES, ROW_SCORES, WAYS
+from metalayer.release.engine import Engine
+from metalayer.schema import BASE_SCORES, CLASSES, ROW_SCORES, SPLICED_SCORE, WAYS
 from metalayer.serving.media import ARROW, CODINGS, JSON
 from metalayer.serving.settings import ServingSettings
 
@@ -39,6 +42,17 @@ _REASONS = {
 }
 _LETTERS_SHOWN = "CAGACCTTCGAGGACCAGGTAAGTGCTTGATTCCACAG"
 _SHOWN_DONOR = _LETTERS_SHOWN.index("GTAAGT")
+_SHOWN_SCORES = dict(zip(BASE_SCORES, ((0.82, 0.01), (0.01, 0.01), (0.17, 0.98)), strict=True))
+_SHOWN_SCORES[SPLICED_SCORE] = (0.83, 0.02)
+"""At the donor of the example, and elsewhere."""
+
+
+def _shown(score: str) -> list[float]:
+    """A score of each letter of the example."""
+    at_site, elsewhere = _SHOWN_SCORES[score]
+    return [at_site if at == _SHOWN_DONOR - 1 else elsewhere for at in range(len(_LETTERS_SHOWN))]
+
+
 _EXAMPLES: dict[str, Any] = {
     "ScoreRequest": {
         "rows": [
@@ -51,13 +65,10 @@ _EXAMPLES: dict[str, Any] = {
     },
     "SequenceRequest": {
         SEQUENCE: _LETTERS_SHOWN,
-        **{
-            name: [shown if at == _SHOWN_DONOR - 1 else elsewhere for at in range(len(_LETTERS_SHOWN))]
-            for name, shown, elsewhere in zip(BASE_SCORES, (0.82, 0.01, 0.17), (0.01, 0.01, 0.98), strict=True)
-        },
+        **{name: _shown(name) for name in BASE_SCORES},
     },
 }
-"""Any model answers these."""
+"""Any model of one base model answers these."""
 _TAGS = {"scores": ("score", "score_sequence"), "model": ("model", "openapi", "docs")}
 _HEADERS = ("X-Model-Name", "X-Model-Version", "X-Model-Digest", "X-Request-Id")
 
@@ -128,21 +139,44 @@ def document(settings: ServingSettings) -> dict[str, Any]:
     }
 
 
+def of_model(document: Mapping[str, Any], engine: Engine, settings: ServingSettings) -> dict[str, Any]:
+    """The document for a model that answers: what it does not answer is left out, and what it reads is named."""
+    found = copy.deepcopy(dict(document))
+    if not engine.answers_rows:
+        del found["paths"]["/v1/score"], found["components"]["schemas"]["ScoreRequest"]
+    if len(engine.score_fields) > 1:
+        fields = [field for theirs in engine.score_fields.values() for field in theirs]
+        request = found["components"]["schemas"]["SequenceRequest"]
+        found["components"]["schemas"]["SequenceRequest"] = {
+            **_object({SEQUENCE: request["properties"][SEQUENCE], **dict.fromkeys(fields, _per_letter(settings))}),
+            "description": "A sequence, and the scores of each base model, one a letter. In Arrow: one row, the scores "
+            "as lists.",
+        }
+        content = found["paths"]["/v1/score_sequence"]["post"]["requestBody"]["content"][JSON]
+        content["example"] = {SEQUENCE: _LETTERS_SHOWN} | {name: _shown(name.partition(".")[0]) for name in fields}
+    return found
+
+
+def _per_letter(settings: ServingSettings) -> dict[str, Any]:
+    return _column(_PROBABILITY, settings.max_sequence_bp)
+
+
+def _column(kind: dict[str, Any], most: int) -> dict[str, Any]:
+    return {"type": "array", "items": kind, "minItems": 1, "maxItems": most}
+
+
 def _schemas(settings: ServingSettings) -> dict[str, Any]:
     row_fields = {SEQUENCE: _LETTERS, **dict.fromkeys(ROW_SCORES, _PROBABILITY), INDEX: _INDEX}
 
-    def column(kind: dict[str, Any], most: int) -> dict[str, Any]:
-        return {"type": "array", "items": kind, "minItems": 1, "maxItems": most}
-
     row = {"type": "object", "properties": row_fields, "required": list(REQUIRED), "additionalProperties": False}
-    columns = {name: column(row_fields[name], settings.max_rows) for name in FIELDS}
-    scores = {name: column(_PROBABILITY, settings.max_sequence_bp) for name in BASE_SCORES}
+    columns = {name: _column(row_fields[name], settings.max_rows) for name in FIELDS}
+    scores = dict.fromkeys(BASE_SCORES, _per_letter(settings))
     return {
         "ScoreRequest": {
             "description": "Rows or columns. Donor, acceptor and neither add up to 1 within 0.01. In Arrow: a column "
             "a field.",
             "oneOf": [
-                _object({"rows": column(row, settings.max_rows)}),
+                _object({"rows": _column(row, settings.max_rows)}),
                 _object({"columns": {**row, "properties": columns}}),
             ],
         },

@@ -64,8 +64,9 @@ def rows_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | None]]:
     """Rows to the meta model's scores, with the base scores they came with where those are asked for.
 
     Raises:
-        RequestError: as in `parse_rows`.
+        RequestError: as in `parse_rows`, and of a model that does not answer rows.
     """
+    asked.engine.refuse_rows()
     rows = (parse_rows if asked.form == JSON else arrow.read_rows)(body, asked.settings.limits)
     names = answer.row_columns(asked.base)
     asked.claim.hold(rows.nbytes + 8 * len(names) * len(rows))  # with its answers, by block and as a whole
@@ -86,7 +87,8 @@ def sequence_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | Non
         RequestError: as in `parse_sequence`.
     """
     given = (parse_sequence if asked.form == JSON else arrow.read_sequence)(body, asked.settings.limits)
-    asked.claim.hold(_POSITION_BYTES * len(given))
+    # What a stack makes of several: in float64 the logarithms of each, and its own.
+    asked.claim.hold((_POSITION_BYTES + 8 * sum(scores.shape[1] for scores in given.bases.values())) * len(given))
 
     def finish(scores: NDArray[np.float32]) -> NDArray[np.float32]:
         LETTERS.inc(len(scores))

@@ -50,13 +50,6 @@ _CHROMOSOMES = "with by gene; set by to chromosome, or leave it out"
 NEEDS = (
     Need(
         ("model.head",),
-        (PIPELINE,),
-        lambda _: False,
-        "in a pipeline, which serves networks, that answer rows too; a stack is trained by metalayer train --scores. "
-        "Leave it out",
-    ),
-    Need(
-        ("model.head",),
         _UNIT,
         lambda unit: unit == "genes",
         "with training_unit rows, which carry no scores around them; set training_unit to genes, or leave it out",

@@ -11,7 +11,6 @@ from pydantic import Field, ValidationError, model_validator
 
 from metalayer import yaml12
 from metalayer.errors import ConfigError
-from metalayer.schema import bases_of
 from metalayer.settings.door import FORM, LIBRARY_ALONE, SECTION_OF, override, sectioned
 from metalayer.settings.mistakes import closest, joined, listed, refuse
 from metalayer.settings.network import ModelConfig
@@ -107,12 +106,6 @@ class RunConfig(Section):
         }
         kinds = {name: type(section) for name, section in sections.items()}
         mistakes = _across_sections(kinds, {name: section.__dict__ for name, section in sections.items()}, given)
-        bases = bases_of(self.data.base_model)
-        if len(bases) > 1:
-            mistakes.append(
-                f"data.base_model: given {', '.join(bases)}; a pipeline reads one base model. A model of several is "
-                "trained by metalayer train --scores"
-            )
         refuse(mistakes + _mistakes_of_search(sections))
         return self
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -38,7 +39,8 @@ class DataConfig(Section):
 
     base_model: str = Field("openspliceai", max_length=100, pattern=_BASE_NAMES)
     """Name of the base model, as in `<base_model>_eval`; the registered model and the Bento are named after it. Of
-    several side by side in one file of `metalayer merge` a list, or their names joined by +."""
+    several side by side in one file of `metalayer merge` a list, or their names joined by +; `base_models` says the
+    same."""
     data_root: Path = Path()
     """Folder that holds `data/`, `genes.tsv` and `nucleotide_scores/`."""
     annotation_source: str | None = None
@@ -66,6 +68,13 @@ class DataConfig(Section):
     allow_introns: bool = False
     """Whether introns of per-nucleotide files may begin and end with anything, as in some genomes; else nearly all do
     with GT or GC and AG."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _has_one_name(cls, given: Any) -> Any:
+        if not isinstance(given, Mapping) or "base_models" not in given or "base_model" in given:
+            return given  # both of them: base_models is an unknown key
+        return {("base_model" if name == "base_models" else name): value for name, value in given.items()}
 
     @field_validator("base_model", mode="before")
     @classmethod

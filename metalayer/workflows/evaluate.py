@@ -14,8 +14,10 @@ import polars as pl
 from metalayer.data.row_table import RowTable
 from metalayer.data.tracks import TrackStore, open_tracks
 from metalayer.device import use_threads
+from metalayer.errors import ArtifactError
 from metalayer.evaluation.answers import test_set_digest, write_answers
 from metalayer.evaluation.error_file import ERRORS, error_file
+from metalayer.evaluation.gate import MEAN
 from metalayer.evaluation.looks import widened
 from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import evaluate
@@ -25,7 +27,13 @@ from metalayer.inference import Predictor
 from metalayer.integrity import content_hash
 from metalayer.models.description import content_of
 from metalayer.models.stack import Stack
-from metalayer.release.golden import GOLDEN_ROWS, write_golden
+from metalayer.release.golden import (
+    GOLDEN_ROWS,
+    GOLDEN_SEQUENCES,
+    golden_stretches,
+    write_golden,
+    write_golden_sequences,
+)
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, POSITIONS, PROBABILITY_SUM_TOLERANCE, ROW_SCORES, ROWS
 from metalayer.settings.run import RunConfig
 from metalayer.settings.sections import GateConfig
@@ -35,8 +43,8 @@ logger = logging.getLogger(__name__)
 
 GOLDEN, ANSWERS, EVALUATION = "golden.parquet", "answers.parquet", "evaluation.json"
 SYSTEMS = ("base", "meta", "uncalibrated")
-MEAN, BASES = "mean", "bases."
-"""Of several base models, beside `SYSTEMS`: their untrained mean, and before the name of each."""
+BASES = "bases."
+"""Before the names of several base models, which stand beside `SYSTEMS` with their untrained mean."""
 
 
 def evaluate_bundle(
@@ -70,7 +78,8 @@ def evaluate_bundle(
         decisions_before: how many other models were judged on a test set, by its digest and this model's; None: none.
 
     Returns:
-        primary ("positions" where whole genes could be scored, else "rows"), positions, rows, champion,
+        primary ("positions" where whole genes could be scored, else "rows"), positions, rows (None of a model that does
+        not answer them), champion,
         best_champion: the reports of `metalayer.evaluation`; seen_by_base: of `base.origin`, with left_out, whether the
         reports are without these genes; None where there are none; looks: the test set, which decision on it this is,
         and the confidence for that. JSON-ready.
@@ -79,7 +88,7 @@ def evaluate_bundle(
     test_genes, seen = _held_out(manifest, rows, config.gate)
     predictor = Predictor.load(bundle, config.train.device)
     table = RowTable.read(rows, test_genes, predictor.schema.window_bp)
-    row_genes = _score_rows(predictor, table)
+    row_genes = [] if predictor.stack else _score_rows(predictor, table)
     store = open_tracks(tracks)
     tracked = [gene_id for gene_id in test_genes if store and gene_id in store]
     untracked = [gene_id for gene_id in test_genes if gene_id not in set(tracked)]
@@ -95,6 +104,12 @@ def evaluate_bundle(
             *(len(untracked), len(test_genes), ", ".join(untracked[:3])),
             "left out" if complete else "more than data.max_bad_share, so artifact rows are what counts",
         )
+    if predictor.stack and not complete:
+        raise ArtifactError(
+            f"{len(untracked)} of {len(test_genes)} test genes have no per-nucleotide scores "
+            f"({', '.join(untracked[:3])} ...), and this model answers whole genes alone: give scores of all of them, "
+            "or test on other genes"
+        )
     primary_genes = position_genes if complete else row_genes
     test_set, model_digest = test_set_digest(primary_genes), content_of(bundle)
     looks = 1 + (decisions_before(test_set, model_digest) if decisions_before else 0)
@@ -109,7 +124,7 @@ def evaluate_bundle(
     evaluation: dict[str, Any] = {
         "primary": "positions" if complete else "rows",
         "positions": positions,
-        "rows": evaluate(row_genes, settings, unit="rows", related_genes=related),
+        "rows": evaluate(row_genes, settings, unit="rows", related_genes=related) if row_genes else None,
         "row_answers": evaluate(row_answers, settings, unit="positions", related_genes=related)
         if row_answers
         else None,
@@ -127,7 +142,13 @@ def evaluate_bundle(
     }
     genes = TestGenes(primary_genes, table, store if complete else None, related)
     evaluation |= against_line(champions, genes, config)
-    _write_golden(bundle, table, output_dir / GOLDEN)
+    if predictor.stack:
+        some = tracked[:: max(1, len(tracked) // GOLDEN_SEQUENCES)][:GOLDEN_SEQUENCES]
+        write_golden_sequences(
+            *golden_stretches(list(store.read_many(some)) if store else []), bundle, output_dir / GOLDEN
+        )
+    else:
+        _write_golden(bundle, table, output_dir / GOLDEN)
     write_answers(primary_genes, output_dir / ANSWERS)
     with publish_file(output_dir / EVALUATION) as draft:
         draft.write_text(json.dumps(evaluation, indent=1), encoding="utf-8")
@@ -179,9 +200,9 @@ def _beside(stack: Stack | None) -> tuple[str, ...]:
 def _scored(predictor: Predictor, store: TrackStore, gene_ids: Sequence[str], way: str) -> Iterator[GeneScores]:
     for number, track in enumerate(store.read_many(list(gene_ids)), start=1):
         log_p = predictor.log_probabilities(track, way)
-        stack, beside = predictor.stack, _beside(predictor.stack)
+        beside = _beside(predictor.stack)
         own = {f"{BASES}{name}": scores for name, scores in track.bases.items()} | {MEAN: track.scores}
-        best = own[f"{BASES}{stack.best}"] if stack and beside else track.scores
+        best = predictor.best_base(track)
         answers = (predictor.base_probabilities(best), predictor.calibrated(log_p, way), np.exp(log_p))
         gene = track.gene
         place = (gene, track.paralog, store.genome_build)

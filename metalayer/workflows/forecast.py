@@ -101,13 +101,13 @@ def _shaken(base: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.f
 
 
 def _time(store: TrackStore, trained: list[str], plan: Plan) -> list[str]:
-    """An epoch on some genes, times all."""
+    """An epoch on some genes, times all; a stack alone has none."""
     from metalayer.models.meta import build_model
     from metalayer.training.trainer import Trainer
 
     config = plan.config()
     some = [gene_id for gene_id in trained[:_TIMED_GENES] if gene_id in store]
-    if not some:
+    if not some or config.model.head == "stack":
         return []
     model = build_model(config.model)
     part = Part(some, store)

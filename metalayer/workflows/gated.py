@@ -18,6 +18,7 @@ from metalayer.base.origin import HUMAN_CHROMS, unseen_chroms
 from metalayer.errors import ConfigError
 from metalayer.evaluation.gate import new_to_base
 from metalayer.genome import is_human_build
+from metalayer.schema import bases_of
 from metalayer.settings.run import RunConfig
 
 if TYPE_CHECKING:
@@ -29,6 +30,24 @@ REJECTED_STATUS = 3
 """Exit status of a command whose model the gate rejected."""
 _LINK = re.compile(r'<a href="[^"#:]+">(.*?)</a>', re.DOTALL)
 """Of a report to a file beside it: drift page and errors."""
+
+
+def check_head(head: str, base_model: str) -> None:
+    """Refuse a network alone over several base models: it corrects their mean, which no request carries.
+
+    Args:
+        head: `model.head`.
+        base_model: one, or several as in `schema.bases_of`.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    bases = bases_of(base_model)
+    if head == "network" and len(bases) > 1:
+        raise ConfigError(
+            f"model.head: given network with base models {', '.join(bases)}, of which it reads the mean alone; set it "
+            "to stack, or to both"
+        )
 
 
 def check_held_out(config: RunConfig, build: str | None) -> None:

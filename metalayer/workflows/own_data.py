@@ -19,7 +19,7 @@ import pyarrow as pa
 from metalayer import yaml12
 from metalayer.base.origin import CISPLICEAI, seen_by_base, unseen_chroms
 from metalayer.data.artifacts import read_sites
-from metalayer.data.discovery import find_files
+from metalayer.data.discovery import find_files, find_score_files
 from metalayer.data.gene_names import GeneNames
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
 from metalayer.data.nucleotide_scores import base_models_in, genome_build_of
@@ -30,7 +30,7 @@ from metalayer.file_kinds import FASTA, GFF, head_of, kind_of
 from metalayer.gene_groups import related, united
 from metalayer.genome import Gene, builds_once, chrom_in_file_names, chrom_order, is_human_build, normalise_chrom
 from metalayer.integrity import open_parquet
-from metalayer.schema import CLASSES, SPLICED_SCORE
+from metalayer.schema import CLASSES, SPLICED_SCORE, bases_of
 from metalayer.settings.door import sectioned
 from metalayer.settings.mistakes import choices
 from metalayer.settings.run import RunConfig
@@ -206,11 +206,26 @@ def chosen_base(found: Contents, name: str | None = None) -> BaseFiles:
         )
     if name is None:
         return next(iter(found.bases.values()))
+    if name not in found.bases and len(several := bases_of(name)) > 1:
+        return _side_by_side(found, name, several)
     if name not in found.bases:
         raise ArtifactError(
             f"data.base_model: given {name!r}, of which {found.root} has no files; {choices(name, found.bases)}"
         )
     return found.bases[name]
+
+
+def _side_by_side(found: Contents, name: str, bases: Sequence[str]) -> BaseFiles:
+    """The files that hold several base models.
+
+    Raises:
+        ArtifactError: none does.
+    """
+    try:
+        return BaseFiles(name, find_score_files(DataConfig(base_model=name, data_root=found.root)))
+    except ArtifactError as error:
+        absent = [base for base in bases if base not in found.bases]
+        raise ArtifactError(f"{choices(absent[0], found.bases)}; {error}" if absent else str(error)) from None
 
 
 def missing(found: Contents) -> str:
@@ -266,7 +281,11 @@ def plan(found: Contents, base: BaseFiles, genes: Genes) -> Plan:
         values["data"]["genome_build"] = genes.builds[0]
         reasons["data.genome_build"] = "of the files"
     values["split"], reasons["split.by"] = _split(clusters, genes, base.name)
-    if genes.whole:
+    if genes.whole and len(bases_of(base.name)) > 1:
+        values |= {"model": {"head": "stack"}, "train": {"training_unit": "genes"}}
+        reasons["model.head"] = "several base models; both trains a network on top, where there are thousands of genes"
+        reasons["train.training_unit"] = "a stack reads the scores around each position"
+    elif genes.whole:
         preset, _ = sectioned(yaml12.read_mapping(Path(__file__).parents[1] / "configs" / "genes.yaml"))
         preset["data"].pop("base_model")
         values |= {name: section for name, section in preset.items() if section}

@@ -28,9 +28,8 @@ from metalayer.evaluation.html import write_report
 from metalayer.gene_groups import related, united
 from metalayer.genome import chrom_order
 from metalayer.models.description import read_description
-from metalayer.models.stack import STACK
 from metalayer.provenance import code_hash
-from metalayer.schema import CLASSES, bases_of
+from metalayer.schema import CLASSES
 from metalayer.settings.run import RunConfig
 from metalayer.training.trainer import HISTORY
 from metalayer.workflows import gated
@@ -77,8 +76,8 @@ def register_model(
     """Judge a model on genes that it has not seen, register it, and promote it where it passes the gate.
 
     Genes that it was trained or validated on, by name, place, letters or paralog group, are not counted, and human ones
-    that its base model was trained on as `evaluate_bundle` says. Rows, which
-    servers answer too, are drawn from the files as a base-layer pass draws them.
+    that its base model was trained on as `evaluate_bundle` says. Rows, which servers answer too (unless the model is a
+    stack), are drawn from the files as a base-layer pass draws them.
 
     Args:
         model: model directory, of `metalayer train` or any other.
@@ -89,6 +88,7 @@ def register_model(
         tracking_uri: of the registry; None takes its default.
 
     Raises:
+        ConfigError: a network alone over several base models.
         InputError: files that cannot be used; no gene that the model has not seen, or none with donors or acceptors;
             all of them on chromosomes that the base was trained on, where others are new to it; a model that does not
             say what it was trained on; a champion that lost its alias, or was moved meanwhile.
@@ -101,12 +101,7 @@ def register_model(
     base_model = info.get("base_model")
     if not base_model:
         raise InputError(f"{model}: its model.json names no base model; train it again with --base-model")
-    if info.get(STACK) or len(bases_of(base_model)) > 1:
-        raise InputError(
-            f"{model}: it reads the scores of {base_model} around a position, which rows, that servers answer too, do "
-            "not carry; the registry takes networks of one base model. Score whole genes with it: metalayer score "
-            "--model"
-        )
+    gated.check_head(info["model"]["head"], base_model)
     trained_on = seen_by(info)
     if not trained_on:
         raise InputError(
