@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,17 @@ from metalayer.errors import InputError
 from metalayer.features import gene_row_scores, mismatched_columns
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import LARGEST_32_BIT, Gene, decode, reverse_complement
-from metalayer.schema import ACCEPTOR, ARTIFACT_COLUMNS, CLASSES, DERIVED_FEATURES, DONOR, NEITHER, ROW_SCORES
+from metalayer.schema import (
+    ACCEPTOR,
+    ARTIFACT_COLUMNS,
+    CLASSES,
+    DERIVED_FEATURES,
+    DONOR,
+    NEITHER,
+    ROW_SCORES,
+    TRANSCRIPTS_UNKNOWN,
+)
+from metalayer.site_labels import SiteMarks
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 needs_real = pytest.mark.skipif(not REAL.is_dir(), reason="shared/real is not here")
@@ -67,6 +78,18 @@ def test_rows_sit_on_the_intron_base_with_the_scores_of_their_pass():
     assert (hard["pred_type"], hard["score"]) == ("TN", np.float32(0.30))
     assert (hard["splice_type"], hard["transcript_id"]) == (None, "")
     assert (called["pred_type"], called["predicted_position"], called["true_position"]) == ("FP", 101, None)
+
+
+def test_a_row_counts_the_transcripts_with_its_site():
+    item = toy_gene(sites=((400, DONOR), (700, ACCEPTOR), (1000, DONOR)))
+    marks = SiteMarks.of_one_transcript(item.labels)
+    marks.transcripts[[400, 1000]] = 7, TRANSCRIPTS_UNKNOWN
+    rows = artifact_rows(replace(item, marks=marks), seed=1)
+    counts = dict(rows.select("position", "transcript_count").iter_rows())
+    assert (counts.pop(401), counts.pop(699), counts.pop(1001)) == (7, 1, 1)
+    assert not any(counts.values())
+    of_none = dict(artifact_rows(item, seed=1).select("position", "transcript_count").iter_rows())
+    assert (of_none[401], of_none[699]) == (1, 1)
 
 
 def test_negatives_come_from_either_pass_at_the_stated_rate():

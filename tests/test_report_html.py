@@ -258,6 +258,23 @@ def test_the_page_says_which_test_genes_the_base_was_trained_on(evaluation, writ
     assert "Test genes: " not in written[1]
 
 
+def test_several_base_models_and_principal_transcripts_have_their_tables(evaluation, tmp_path):
+    report = evaluation["positions"]
+    joined = report | {"differences": {"mean": report["difference"]}, "mean": report["base"]}
+    principal = {"principal_labels": report | {"genes": 11}}
+    text, _ = write(tmp_path / "joined.html", evaluation | {"positions": joined} | principal)
+    page, shown = Page(text), comparison_table(evaluation | {"positions": joined} | principal)
+    row = page.table("beside")[0]
+    assert row[0] == "untrained mean of all"
+    assert row[1] == f"{report['base']['ap_donor']:.4f}"
+    assert "Sites of principal transcripts" in page.text
+    assert "untrained mean of all" in shown
+    assert "sites of principal transcripts, those of other isoforms alone not counted: 11 held-out genes" in shown
+    text, _ = write(tmp_path / "one.html", evaluation | {"positions": report | {"differences": {}}})
+    assert "joins several base models" not in text
+    assert "Sites of principal transcripts" not in text
+
+
 def test_the_page_shows_ten_errors_of_each_list_with_their_places(evaluation, written, tmp_path):
     report = evaluation["positions"]
     assert "Errors made" not in written[1]  # there are none
@@ -288,7 +305,7 @@ def test_the_page_and_the_table_show_the_comparison_in_parts(evaluation, written
         ):
             assert group in text
         assert "intercept of log-odds" in text
-    assert shown[1].count("\n\n") == 7
+    assert shown[1].count("\n\n") == 8  # one of them as the champion is among the systems here
 
 
 def test_a_rejected_run_without_tracks_or_champion_has_its_page_too(evaluation, tmp_path):

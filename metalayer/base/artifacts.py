@@ -316,6 +316,16 @@ def _pass_scores(
     return np.stack(columns, axis=1)
 
 
+def _transcripts(item: GeneTrack, position: NDArray[np.intp], site_class: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Transcripts with the site of each row, int64 (n,): 0 of no site, 1 where it is not known how many."""
+    found: NDArray[np.int64] = (site_class != NEITHER).astype(np.int64)
+    if item.marks is not None:
+        for kind in (DONOR, ACCEPTOR):
+            at = np.flatnonzero(site_class == kind)
+            found[at] = np.maximum(1, item.marks.transcripts[exon_base(position[at], kind)])
+    return found
+
+
 def _frame(
     item: GeneTrack,
     position: NDArray[np.intp],
@@ -338,7 +348,7 @@ def _frame(
         "score": row_scores[np.arange(len(position)), passes],
         "window_start": start,
         "window_end": end,
-        "transcript_count": site.astype(np.int64),
+        "transcript_count": _transcripts(item, position, site_class),
         # A gene of one letter has no rows, and its sequences are text all the same.
         "sequence": pl.Series([letters[a:b] for a, b in zip(start, end, strict=True)], dtype=pl.String),
     }

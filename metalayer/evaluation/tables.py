@@ -32,9 +32,9 @@ def summary_table(evaluation: Mapping[str, Any], width: int = 100) -> str:
     return "\n".join([*said, *(f"\n{table}" for table in beside_table(report))])
 
 
-def principal_table(report: Mapping[str, Any]) -> list[str]:
+def principal_table(evaluation: Mapping[str, Any]) -> list[str]:
     """What of an evaluation a person needs with labels of principal transcripts, as one aligned text; none without."""
-    principal = report.get("principal_labels")
+    principal = evaluation.get("principal_labels")
     if not principal:
         return []
     head = f"sites of principal transcripts, those of other isoforms alone not counted: {_sample(principal)}"
@@ -42,7 +42,13 @@ def principal_table(report: Mapping[str, Any]) -> list[str]:
 
 
 def beside_table(report: Mapping[str, Any]) -> list[str]:
-    """Meta against what else is joined in it, as one aligned text; none of one base model."""
+    """`beside_rows` as one aligned text; none of one base model."""
+    rows = beside_rows(report)
+    return ["\n".join(aligned(rows))] if rows else []
+
+
+def beside_rows(report: Mapping[str, Any]) -> Rows:
+    """Meta against each of several base models and their untrained mean, below a header; none of one base model."""
     if not report.get("differences"):
         return []
     names = {name: metric for name in ("donor", "acceptor") for metric in [ap_name(name)]}
@@ -53,7 +59,7 @@ def beside_table(report: Mapping[str, Any]) -> list[str]:
             gap = gaps[metric]
             row += [f"{report[system][metric]:.4f}", with_interval(gap["value"], (gap["low"], gap["high"]), "+.4f")]
         rows.append(row)
-    return ["\n".join(aligned(rows))]
+    return rows
 
 
 def _summary_rows(report: Mapping[str, Any]) -> Rows:
@@ -358,7 +364,9 @@ def report_table(report: Mapping[str, Any], notes: Sequence[str] = ()) -> str:
 def comparison_table(evaluation: Mapping[str, Any]) -> str:
     """The primary report of an evaluation as aligned text, then how rows are answered where that is otherwise."""
     notes = [note for note in (untracked_note(evaluation), seen_note(evaluation)) if note]
-    return "\n\n".join([report_table(evaluation[evaluation["primary"]], notes), *rows_table(evaluation)])
+    report = evaluation[evaluation["primary"]]
+    tables = [report_table(report, notes), *beside_table(report), *principal_table(evaluation), *rows_table(evaluation)]
+    return "\n\n".join(tables)
 
 
 def rows_table(evaluation: Mapping[str, Any]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from metalayer.evaluation.gate import MEAN
 from metalayer.evaluation.looks import widened
 from metalayer.evaluation.metrics import GeneScores
 from metalayer.evaluation.report import evaluate
-from metalayer.evaluation.scored_genes import ScoresOnDisk
+from metalayer.evaluation.scored_genes import PrincipalLabels, ScoresOnDisk
 from metalayer.files import publish_file
 from metalayer.inference import Predictor
 from metalayer.integrity import content_hash
@@ -36,7 +36,7 @@ from metalayer.release.golden import (
 )
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, POSITIONS, PROBABILITY_SUM_TOLERANCE, ROW_SCORES, ROWS
 from metalayer.settings.run import RunConfig
-from metalayer.settings.sections import GateConfig
+from metalayer.settings.sections import EvaluateConfig, GateConfig
 from metalayer.workflows.champions import Champion, TestGenes, against_line
 
 logger = logging.getLogger(__name__)
@@ -78,8 +78,9 @@ def evaluate_bundle(
         decisions_before: how many other models were judged on a test set, by its digest and this model's; None: none.
 
     Returns:
-        primary ("positions" where whole genes could be scored, else "rows"), positions, rows (None of a model that does
-        not answer them), champion,
+        primary ("positions" where whole genes could be scored, else "rows"), positions, principal_labels (the same of
+        sites of principal transcripts, None where files mark none), rows (None of a model that does not answer them),
+        champion,
         best_champion: the reports of `metalayer.evaluation`; seen_by_base: of `base.origin`, with left_out, whether the
         reports are without these genes; None where there are none; looks: the test set, which decision on it this is,
         and the confidence for that. JSON-ready.
@@ -121,9 +122,11 @@ def evaluate_bundle(
     if position_genes:
         with error_file(output_dir / ERRORS) as watch:
             positions = evaluate(position_genes, settings, unit="positions", related_genes=related, watch=watch)
+    principal = principal_report(position_genes, settings, related)
     evaluation: dict[str, Any] = {
         "primary": "positions" if complete else "rows",
         "positions": positions,
+        "principal_labels": principal,
         "rows": evaluate(row_genes, settings, unit="rows", related_genes=related) if row_genes else None,
         "row_answers": evaluate(row_answers, settings, unit="positions", related_genes=related)
         if row_answers
@@ -153,6 +156,15 @@ def evaluate_bundle(
     with publish_file(output_dir / EVALUATION) as draft:
         draft.write_text(json.dumps(evaluation, indent=1), encoding="utf-8")
     return evaluation
+
+
+def principal_report(
+    genes: Collection[GeneScores], settings: EvaluateConfig, related_genes: Sequence[Sequence[str]]
+) -> dict[str, Any] | None:
+    """The report in which sites of other isoforms alone do not count; None where no gene has any marked."""
+    if not any(len(gene.alternative) for gene in genes):
+        return None
+    return evaluate(PrincipalLabels(genes), settings, unit="positions", related_genes=related_genes)
 
 
 def _held_out(manifest: Mapping[str, Any], rows: Path, policy: GateConfig) -> tuple[list[str], dict[str, Any] | None]:

@@ -17,7 +17,7 @@ from metalayer.data.same_genes import Same, known_genes, same_as, seen_by
 from metalayer.data.score_files import ScoreFile
 from metalayer.errors import ArtifactError
 from metalayer.evaluation.report import evaluate
-from metalayer.evaluation.scored_genes import Chained, PrincipalLabels
+from metalayer.evaluation.scored_genes import Chained
 from metalayer.evaluation.tables import builds_note
 from metalayer.files import publish_file
 from metalayer.gene_groups import related
@@ -25,7 +25,7 @@ from metalayer.genome import builds_once, same_build
 from metalayer.inference import Predictor
 from metalayer.schema import POSITIONS, ROWS
 from metalayer.settings.sections import EvaluateConfig
-from metalayer.workflows.evaluate import score_positions
+from metalayer.workflows.evaluate import principal_report, score_positions
 
 logger = logging.getLogger(__name__)
 
@@ -100,16 +100,14 @@ def evaluate_scores(
         if note := builds_note(builds):
             logger.warning("%s", note)
         seen = _seen_in_training(predictor, files)
-        together = related(table.values())
+        settings, together = config or EvaluateConfig(), related(table.values())
         by_way: dict[str, dict[str, Any]] = {}
         principal: dict[str, Any] | None = None
         for way in predictor.ways_of_asking:
             scored = Chained([score_positions(predictor, file.store, list(file.store.genes()), way) for file in files])
-            by_way[way] = evaluate(scored, config or EvaluateConfig(), unit="positions", related_genes=together)
-            if way == POSITIONS and any(len(gene.alternative) for gene in scored):
-                principal = evaluate(
-                    PrincipalLabels(scored), config or EvaluateConfig(), unit="positions", related_genes=together
-                )
+            by_way[way] = evaluate(scored, settings, unit="positions", related_genes=together)
+            if way == POSITIONS:
+                principal = principal_report(scored, settings, together)
     report = by_way[POSITIONS]
     report |= builds | {
         "ways": predictor.ways(),

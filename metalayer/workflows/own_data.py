@@ -343,7 +343,9 @@ def summary(found: Contents, made: Plan) -> list[str]:
             f"{made.test_clusters[1]} acceptors, and an interval needs {MIN_CLUSTERS} of each; bring more genes"
         )
     else:
-        with_sites = f"{made.test_clusters[0]:,} clusters to test on have donors and {made.test_clusters[1]:,} acceptors"
+        with_sites = (
+            f"{made.test_clusters[0]:,} clusters to test on have donors and {made.test_clusters[1]:,} acceptors"
+        )
         lines.append(f"gate          {with_sites}; at least {MIN_CLUSTERS} of each are needed")
     return lines
 
