@@ -3,7 +3,7 @@
 A run of the pipeline spends half of its time importing torch, ZenML, MLflow and Evidently. Here one process imports
 these, once in a test process, and each program is a fork of it: with its own arguments, folder, environment, standard
 files, signals and exit status, and with our own modules imported again. Programs that tests look at for what they
-import, and those that the README and docs name, are started as everywhere else.
+import, and those that the README names, are started as everywhere else.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ for file in (*files, asker.fileno(), *(one.fd for one in open_files.get_map().va
 open_files.close()
 asked = json.loads(text)
 os.chdir(asked["folder"])
+sys.executable = asked["executable"]
 os.environ.clear()
 os.environ.update(asked["environment"])
 what, *sys.argv[1:] = (argument for argument in asked["arguments"] if argument != "-P")
@@ -116,7 +117,8 @@ import json, os, signal, socket, sys
 where, *arguments = sys.argv[1:]
 source = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 source.connect(where)
-asked = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}
+executable = os.environ.pop("FORKED_BY", sys.executable)
+asked = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd(), "executable": executable}
 socket.send_fds(source, [json.dumps(asked).encode()], [0, 1, 2])
 child = int(source.recv(64))
 for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
@@ -135,9 +137,9 @@ def command(arguments: Sequence[str]) -> list[str]:
     return [*_source(), *arguments]
 
 
-def executable(path: Path) -> Path:
-    """Write such a `python` that takes any arguments, for what starts Python by itself."""
-    path.write_text(f'#!/bin/sh\nexec {shlex.join(_source())} "$@"\n', "utf-8")
+def executable(path: Path, *arguments: str) -> Path:
+    """Write such a `python` that takes any arguments after these, and is `sys.executable` of what it runs."""
+    path.write_text(f'#!/bin/sh\nFORKED_BY={path} exec {shlex.join(command(arguments))} "$@"\n', "utf-8")
     path.chmod(0o755)
     return path
 

@@ -53,7 +53,6 @@ EXECUTED = """
 import sys
 from pathlib import Path
 from kfp import components, local
-sys.executable = sys.argv[3]  # what the runner starts for `python`
 local.init(local.SubprocessRunner(use_venv=False), pipeline_root=sys.argv[2])
 components.load_component_from_text(Path(sys.argv[1]).read_text())()
 """
@@ -219,7 +218,7 @@ class FakeKubeflow:
         python = forked.executable(self.kubeflow.folder / "python")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                forked.command(["-c", EXECUTED, str(package), str(self.kubeflow.folder / "kfp"), str(python)]),
+                [str(python), "-c", EXECUTED, str(package), str(self.kubeflow.folder / "kfp")],
                 env={**environment, "ZENML_STORE_API_KEY": self.kubeflow.key},
                 stdout=log,
                 stderr=log,
