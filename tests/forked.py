@@ -138,8 +138,9 @@ def command(arguments: Sequence[str]) -> list[str]:
 
 
 def executable(path: Path, *arguments: str) -> Path:
-    """Write such a `python` that takes any arguments after these, and is `sys.executable` of what it runs."""
-    path.write_text(f'#!/bin/sh\nFORKED_BY={path} exec {shlex.join(command(arguments))} "$@"\n', "utf-8")
+    """Write such a `python` that takes any arguments after these; without, it is `sys.executable` of what it runs."""
+    named = "" if arguments else f"FORKED_BY={shlex.quote(str(path))} "
+    path.write_text(f'#!/bin/sh\n{named}exec {shlex.join(command(arguments))} "$@"\n', "utf-8")
     path.chmod(0o755)
     return path
 
