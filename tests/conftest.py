@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from filelock import FileLock
 
 from metalayer.settings.sections import DataConfig
 from tests.databases import copy_migrated
@@ -79,13 +80,30 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def simulation(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[Path], None]], Path]:
+    """A folder by its name, which one of xdist's processes makes, the first that asks, for all of them."""
+    here = tmp_path_factory.getbasetemp()
+    place = here.parent if "PYTEST_XDIST_WORKER" in os.environ else here
+
+    def once(name: str, make: Callable[[Path], None]) -> Path:
+        folder, made = place / name, place / f"{name}.made"
+        with FileLock(place / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir()
+                make(folder)
+                made.touch()
+        return folder
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def simulation(made_once: Callable[[str, Callable[[Path], None]], Path]) -> Path:
     """A base layer over 44 simulated genes; read only."""
     from metalayer.workflows.simulate import simulate
 
-    folder = tmp_path_factory.mktemp("simulation") / "data"
-    simulate(folder, seed=11, n_genes=44)
-    return folder
+    return made_once("simulation", lambda folder: simulate(folder / "data", seed=11, n_genes=44)) / "data"
 
 
 @pytest.fixture

@@ -1,9 +1,9 @@
 """Programs in processes of their own that need not import what others have imported: forks of one that has.
 
 A run of the pipeline spends half of its time importing torch, ZenML, MLflow and Evidently. Here one process imports
-these, once in a test process, and each program is a fork of it: with its own arguments, folder, environment, files for
-its output, signals and exit status, and with our own modules imported again. Programs that tests look at for what they
-import, and those that the README and docs name, are started as everywhere else.
+these, once in a test process, and each program is a fork of it: with its own arguments, folder, environment, standard
+files, signals and exit status, and with our own modules imported again. Programs that tests look at for what they
+import, and those that the README names, are started as everywhere else.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ import atexit
 import functools
 import json
 import os
-import select
-import signal
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -28,127 +27,159 @@ _IMPORTED = (
     *("mlflow", "mlflow.pyfunc", "mlflow.store.tracking.sqlalchemy_store"),
     *("mlflow.store.model_registry.sqlalchemy_store", "zenml", "zenml.zen_stores.sql_zen_store"),
     *("zenml.integrations.mlflow.flavors", "zenml.orchestrators.local.local_orchestrator", "evidently"),
-    *("evidently.presets", "bentoml"),
+    *("evidently.presets", "bentoml", "networkx", "safetensors.torch", "plotly.offline", "git"),
+    *("torch.export._trace", "torch._inductor.codecache", "torch.onnx._internal.exporter._compat"),
+    *("torch.onnx._internal.exporter._torchlib.ops", "onnxscript.function_libs.torch_lib.ops", "onnxscript.rewriter"),
+    *("mlflow.tracing.provider", "matplotlib.backends.backend_svg"),
+    *("zenml.pipelines.pipeline_definition", "zenml.execution.pipeline.utils", "zenml.execution.step.utils"),
+    *("zenml.integrations.mlflow.experiment_trackers", "zenml.integrations.mlflow.model_registries"),
+    *(f"zenml.integrations.{name}.materializers" for name in ("numpy", "pandas", "pillow", "pytorch", "scipy")),
+    *("zenml.login.credentials_store", "zenml.log_stores", "zenml.deployers", "zenml.sandboxes"),
+    *("opentelemetry.sdk.trace", "opentelemetry.sdk._logs"),
 )
 """None of them starts threads that a program would miss: polars, which MLflow imports, does so when first used."""
-_PROGRAM = """
-import gc, importlib, json, os, pathlib, runpy, sys
-names, tests, folder = json.loads(sys.argv[1])
+_SOURCE = """
+import contextlib, gc, importlib, json, os, pathlib, runpy, selectors, signal, socket, sys
+names, tests, folder, opset = json.loads(sys.argv[1])
 for name in names:
     importlib.import_module(name)
 sys.path.insert(0, tests)
 importlib.import_module("databases").copy_migrated(pathlib.Path(folder, "mlflow.db"))
+importlib.import_module("exporter").collect_once()
+sys.modules["torch.onnx._internal.exporter._registration"].ONNXRegistry.from_torchlib(opset_version=opset)
 del sys.path[0]
 zenml = sys.modules["zenml.config.global_config"].GlobalConfiguration
 zenml._reset_instance()  # a program reads its own
 gc.collect()
 gc.freeze()
+here = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+here.bind(f"{folder}/socket")
+here.listen()
+open_files = selectors.DefaultSelector()
+open_files.register(here, selectors.EVENT_READ)
+open_files.register(sys.stdin, selectors.EVENT_READ)  # ends with the test process
 print("ready", flush=True)
-for line in sys.stdin:
-    asked = json.loads(line)
-    child = os.fork()
-    if not child:
-        break
-    print(child, flush=True)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
-else:
-    sys.exit()
+child = 1
+while child:
+    (found, _), *_ = open_files.select()
+    if found.fileobj is here:
+        asker, _ = here.accept()
+        text, files, _, _ = socket.recv_fds(asker, 1 << 20, 3)
+        child = os.fork()
+        if child:
+            for file in files:
+                os.close(file)
+            asker.send(str(child).encode())
+            open_files.register(asker, selectors.EVENT_READ, child)
+            open_files.register(os.pidfd_open(child), selectors.EVENT_READ, (child, asker))
+    elif found.fileobj is sys.stdin:
+        sys.exit()
+    elif isinstance(found.data, int):  # whoever asked was killed, and so is what it asked for
+        open_files.unregister(found.fileobj)
+        for kill in (os.killpg, os.kill):
+            with contextlib.suppress(ProcessLookupError):
+                kill(found.data, signal.SIGKILL)
+    else:
+        ended, asker = found.data
+        code = os.waitstatus_to_exitcode(os.waitpid(ended, 0)[1])
+        open_files.unregister(found.fd)
+        os.close(found.fd)
+        with contextlib.suppress(KeyError):
+            open_files.unregister(asker)
+        with contextlib.suppress(OSError):
+            asker.send(str(code).encode())
+        asker.close()
 os.setsid()
+for number, file in enumerate(files):
+    os.dup2(file, number)
+for file in (*files, asker.fileno(), *(one.fd for one in open_files.get_map().values() if one.fd)):
+    os.close(file)
+open_files.close()
+asked = json.loads(text)
 os.chdir(asked["folder"])
+sys.executable = asked["executable"]
 os.environ.clear()
 os.environ.update(asked["environment"])
-for number, path in enumerate((os.devnull, asked["out"], asked["err"])):
-    file = os.open(path, os.O_RDWR)
-    os.dup2(file, number)
-    os.close(file)
 what, *sys.argv[1:] = (argument for argument in asked["arguments"] if argument != "-P")
 if what == "-c":
     code = compile(sys.argv.pop(1), "<string>", "exec")
     sys.path[0] = ""
     exec(code, {"__name__": "__main__"})
+elif what == "-m":
+    sys.path[0] = os.getcwd()
+    runpy.run_module(sys.argv.pop(1), run_name="__main__", alter_sys=True)
 else:
     sys.argv[0], sys.path[0] = what, os.path.dirname(what)
     runpy.run_path(what, run_name="__main__")
 """
+_ASKER = """
+import json, os, signal, socket, sys
+where, *arguments = sys.argv[1:]
+source = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+source.connect(where)
+executable = os.environ.pop("FORKED_BY", sys.executable)
+asked = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd(), "executable": executable}
+socket.send_fds(source, [json.dumps(asked).encode()], [0, 1, 2])
+child = int(source.recv(64))
+for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, lambda number, _: os.kill(child, number))
+code = int(source.recv(64) or -signal.SIGKILL)
+if code < 0:
+    if -code != signal.SIGKILL:
+        signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+sys.exit(code)
+"""
 
 
-class Program:
-    """A running program, like `subprocess.Popen` with text."""
+def command(arguments: Sequence[str]) -> list[str]:
+    """What does as `python ARGUMENTS`: a file, `-c` and a program, or `-m` and a module, and what follows."""
+    return [*_source(), *arguments]
 
-    def __init__(self, arguments: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
-        self.arguments = list(arguments)
-        self._files = [tempfile.NamedTemporaryFile("r", encoding="utf-8") for _ in range(2)]  # noqa: SIM115
-        out, err = (file.name for file in self._files)
-        self._source = _source()
-        self.pid = self._source.start(
-            {
-                "arguments": self.arguments,
-                "environment": dict(environment),
-                "folder": str(folder),
-                "out": out,
-                "err": err,
-            }
-        )
 
-    def wait(self, timeout: float) -> subprocess.CompletedProcess[str]:
-        """Its output and exit status, once it has ended; ends it where that takes longer than `timeout` seconds."""
-        code = self._source.ended(timeout)
-        if code is None:
-            os.killpg(self.pid, signal.SIGKILL)
-            self._source.ended(60)
-            raise AssertionError(f"{self.arguments}: not within {timeout:g} s\n{self._text()}")
-        return subprocess.CompletedProcess(self.arguments, code, *self._text())
-
-    def _text(self) -> list[str]:
-        texts = []
-        for file in self._files:
-            file.seek(0)
-            texts.append(file.read())
-        return texts
+def executable(path: Path, *arguments: str) -> Path:
+    """Write such a `python` that takes any arguments after these; without, it is `sys.executable` of what it runs."""
+    named = "" if arguments else f"FORKED_BY={shlex.quote(str(path))} "
+    path.write_text(f'#!/bin/sh\n{named}exec {shlex.join(command(arguments))} "$@"\n', "utf-8")
+    path.chmod(0o755)
+    return path
 
 
 def run(
     arguments: Sequence[str], environment: Mapping[str, str], folder: Path, timeout: float = 900
 ) -> subprocess.CompletedProcess[str]:
-    """What `python ARGUMENTS` gives: a file, or `-c` and a program, and what follows."""
-    return Program(arguments, environment, folder).wait(timeout)
-
-
-class _Source:
-    """The process that has imported, and starts one program after the other."""
-
-    def __init__(self) -> None:
-        self._databases = tempfile.TemporaryDirectory()
-        # What ZenML and MLflow read when they are imported, set like a program of ours sets it.
-        environment = {**os.environ, **_QUIET, "PYTHONUNBUFFERED": "1"}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _PROGRAM, json.dumps([_IMPORTED, str(Path(__file__).parent), self._databases.name])],
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        assert self._process.stdout
-        self._answers = self._process.stdout
-        assert self._line(120) == b"ready\n"
-        atexit.register(self._process.kill)
-
-    def start(self, asked: Mapping[str, object]) -> int:
-        """Its process id."""
-        assert self._process.stdin
-        self._process.stdin.write(json.dumps(asked).encode() + b"\n")
-        self._process.stdin.flush()
-        return int(self._line(60) or b"")
-
-    def ended(self, timeout: float) -> int | None:
-        """The exit status of what was started last, negative of a signal; None where it goes on after `timeout`."""
-        line = self._line(timeout)
-        return None if line is None else int(line)
-
-    def _line(self, timeout: float) -> bytes | None:
-        ready, _, _ = select.select([self._answers], [], [], timeout)
-        return self._answers.readline() if ready else None
+    """What `python ARGUMENTS` gives; ends it where that takes longer than `timeout` seconds."""
+    return subprocess.run(
+        command(arguments),
+        env=environment,
+        cwd=folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
 
 
 @functools.cache
-def _source() -> _Source:
-    return _Source()
+def _source() -> tuple[str, ...]:
+    """Starts the process that has imported; the command that asks it for a program."""
+    from metalayer.release.onnx import OPSET
+
+    folder = tempfile.TemporaryDirectory()
+    # What ZenML and MLflow read when they are imported, set like a program of ours sets it.
+    environment = {**os.environ, **_QUIET, "PYTHONUNBUFFERED": "1"}
+    given = json.dumps([_IMPORTED, str(Path(__file__).parent), folder.name, OPSET])
+    process = subprocess.Popen(
+        [sys.executable, "-c", _SOURCE, given],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    atexit.register(folder.cleanup)
+    atexit.register(process.kill)
+    assert process.stdout
+    assert process.stdout.readline() == b"ready\n"
+    asker = Path(folder.name, "asker.py")
+    asker.write_text(_ASKER, "utf-8")
+    return (sys.executable, "-I", "-S", str(asker), f"{folder.name}/socket")

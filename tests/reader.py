@@ -1,4 +1,8 @@
-"""Blocks of README and docs, run as a reader would: by bash in an empty home folder, and the Python that it finds."""
+"""Blocks of README and docs, run as a reader would: by bash in an empty home folder, and the Python that it finds.
+
+Of docs/ that Python, and `metalayer`, are forks of a process that has imported: a page has several commands, each of
+which would spend seconds on imports. Those of the README are started as a reader starts them.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from tests import forked
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"^```(bash|python|text)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -30,15 +36,22 @@ for line in sys.stdin:
 
 
 class Reader:
-    """A shell in a checkout, and the Python that is started from it."""
+    """A shell in a checkout, and the Python that is started from it; `forks` where it need not import anew."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, forks: bool = False) -> None:
         home.mkdir()
         self.checkout = home / "metalayer"
         self.checkout.mkdir()
         for name in ("metalayer", "pipelines", "steps"):  # copied: a run keeps its state beside the code
             shutil.copytree(ROOT / name, self.checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
-        (self.checkout / ".venv").symlink_to(Path(sys.prefix))
+        if forks:
+            programs = self.checkout / ".venv" / "bin"
+            programs.mkdir(parents=True)
+            (programs / "activate").write_text(f"export PATH={programs}:$PATH\n")
+            forked.executable(programs / "python")
+            forked.executable(programs / "metalayer", str(Path(sys.prefix, "bin", "metalayer")))
+        else:
+            (self.checkout / ".venv").symlink_to(Path(sys.prefix))
         self.log = home / "log"
         self.environment = {"HOME": str(home), "PATH": "/usr/local/bin:/usr/bin:/bin", "OMP_WAIT_POLICY": "passive"}
         self._python: subprocess.Popen[str] | None = None

@@ -17,6 +17,7 @@ from metalayer.models.bundle import save_model
 from metalayer.release import onnx
 from metalayer.release.folder import read_facts, seal, write_release
 from metalayer.schema import CLASSES, ROW_SCORES
+from tests.exporter import collect_once
 
 if TYPE_CHECKING:
     from metalayer.registry.registration import Registration
@@ -28,6 +29,7 @@ _graphs: dict[str, bytes] = {}
 def _exported_once(predictor: Predictor, path: Path) -> None:
     """Half of what it takes to make a release is the export: of one model once in a test process."""
     if predictor.digest not in _graphs:
+        collect_once()
         _export(predictor, path)
         _graphs[predictor.digest] = path.read_bytes()
     path.write_bytes(_graphs[predictor.digest])

@@ -8,7 +8,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,17 +19,16 @@ from pipelines import pods, stack_check, stacks
 from pipelines.checkout import git_commit
 from pipelines.cluster import Cluster
 from pipelines.stack_check import Finding
-from tests import bed
+from tests import bed, forked
 from tests.bed import NAMESPACE, kubectl, objects, wait_for
 from tests.door import basic, guarded_door
-from tests.test_pipeline import FAILING, QUICK, RUN, STEPS, Ended, command, found
+from tests.test_pipeline import FAILING, QUICK, RUN, STEPS, command, found
 
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:metalayer-pipeline"
 USER, PASSWORD = "ada", "l0velace-of-the-test"
 MLFLOW_URI = bed.MLFLOW_URI
 TRAINING = "app.kubernetes.io/name=metalayer-pipeline,step_name=train"
 CUT_EPOCHS = 20
-ON_THE_BED = (sys.executable, str(RUN), "--stack", "kubernetes")
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 
@@ -118,7 +116,7 @@ class TestRuns:
         begun, went_on = rf"epoch [1-9]\d?/{CUT_EPOCHS}: loss", rf"going on after epoch (\d+),.*epoch \d+/{CUT_EPOCHS}"
         with (
             guarded_door(bed.MLFLOW, 5000, {basic(USER, PASSWORD)}, host="0.0.0.0") as port,
-            process_of([*ON_THE_BED, *settings], behind(port, environment)) as process,
+            process_of(on_the_bed(settings), behind(port, environment)) as process,
             process_of(*here(tmp_path / "state", settings)) as same,
         ):
 
@@ -169,14 +167,7 @@ class TestRuns:
             "    print(Client().get_secret(mlflow_service.SECRET).secret_values)\n"
         )
         given = {**os.environ, "MLFLOW_TRACKING_TOKEN": "t"}
-        done = subprocess.run(
-            [sys.executable, "-c", program, str(bed.ROOT)],
-            env=given,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        done = forked.run(["-c", program, str(bed.ROOT)], given, bed.ROOT, timeout=120)
         assert done.returncode == 0, done.stderr
         assert done.stdout.splitlines()[-1] == "{'MLFLOW_TRACKING_TOKEN': 't'}"
 
@@ -293,27 +284,23 @@ class TestMishaps:
             "sys.exit(run.main(sys.argv[2:]))\n"
         )
         settings = command((*QUICK, "train.seed=3"), ("--data-root", str(simulation)))
-        given = [sys.executable, "-c", program, str(bed.ROOT), "--stack", "kubernetes", *settings]
-        ended = subprocess.run(given, capture_output=True, text=True, timeout=600, check=False)
+        given = ["-c", program, str(bed.ROOT), "--stack", "kubernetes", *settings]
+        ended = forked.run(given, os.environ, bed.ROOT, timeout=600)
         assert ended.returncode == 1
         assert "failed  step train" in ended.stderr
         assert "cause   out of memory: its pod was killed at the limit 200Mi (OOMKilled)" in ended.stderr
         assert "raise limits.memory of its pod settings" in ended.stderr
 
 
-def on_the_bed(arguments: list[str], changes: dict[str, str]) -> Ended:
-    """A run on the bed, from this machine."""
-    given = {**os.environ, **changes}
-    done = subprocess.run(
-        [*ON_THE_BED, *arguments], env=given, capture_output=True, text=True, timeout=1200, check=False
-    )
-    return Ended(done.returncode, done.stdout, done.stderr)
+def on_the_bed(arguments: list[str]) -> list[str]:
+    """Program of a run on the bed, from this machine."""
+    return forked.command([str(RUN), "--stack", "kubernetes", *arguments])
 
 
 def here(state: Path, arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     """Program and environment of the same run on this machine."""
     plain = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-    return [sys.executable, str(RUN), *arguments], {**plain, "METALAYER_HOME": str(state)}
+    return forked.command([str(RUN), *arguments]), {**plain, "METALAYER_HOME": str(state)}
 
 
 def behind(port: int, environment: dict[str, str]) -> dict[str, str]:

@@ -14,7 +14,7 @@ from metalayer.files import sha256
 from metalayer.models.bundle import save_model
 from metalayer.models.meta import build_model
 from tests.bed import NAMESPACE, kubectl, objects, wait_for
-from tests.test_cluster import ON_THE_BED, environment, here, log_of, on_the_bed, process_of, untainted  # noqa: F401
+from tests.test_cluster import environment, here, log_of, on_the_bed, process_of, untainted  # noqa: F401
 from tests.test_pipeline import found
 
 BASE = "openspliceai_80"
@@ -62,7 +62,7 @@ class TestScoring:
     def test_a_shard_that_loses_its_pod_is_scored_again(self, settings: list[str], tmp_path: Path) -> None:
         output, same = tmp_path / "bed.parquet", tmp_path / "local.parquet"
         with (
-            process_of([*ON_THE_BED, *settings, "--set", f"score.output={output}"]) as process,
+            process_of(on_the_bed([*settings, "--set", f"score.output={output}"])) as process,
             process_of(*here(tmp_path / "state", [*settings, "--set", f"score.output={same}"])) as local,
         ):
             lost = wait_for(f"shard {LOST} scores", 600, lambda: scoring_pod(LOST, process))
@@ -85,7 +85,8 @@ class TestScoring:
         assert sha256(same) == told["sha256"] == sha256(output)
 
     def test_the_same_again_scores_nothing(self, settings: list[str], tmp_path: Path) -> None:
-        again = on_the_bed([*settings, "--set", f"score.output={tmp_path / 'again.parquet'}"], {})
-        assert again.code == 0, again.err
-        assert "0 input files copied" in again.err
-        assert len(found(r"^cached +(.+)$", again.out).split(", ")) == SHARDS + 1
+        with process_of(on_the_bed([*settings, "--set", f"score.output={tmp_path / 'again.parquet'}"])) as again:
+            out, err = again.communicate(timeout=1200)
+        assert again.returncode == 0, err
+        assert "0 input files copied" in err
+        assert len(found(r"^cached +(.+)$", out).split(", ")) == SHARDS + 1

@@ -26,7 +26,7 @@ PAGES = sorted(set((ROOT / "docs").glob("*.md")) - {CLUSTER, ROOT / "docs" / "se
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_blocks_run(page: Path, tmp_path: Path) -> None:
-    reader = Reader(tmp_path / "home")
+    reader = Reader(tmp_path / "home", forks=True)
     try:
         run_page(reader, page)
     finally:

@@ -9,23 +9,21 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
-import mlflow
 import pytest
 import yaml
 
 from metalayer.errors import ConfigError
 from pipelines import stacks
+from tests import forked
 from tests.fakes import FakeServer, fake_server
 from tests.servers import zenml_server
-from tests.test_pipeline import PASSING, QUICK, RUN, Ended, command, execute, found
+from tests.test_pipeline import PASSING, QUICK, Ended, First, command, first, found, metrics  # noqa: F401
 from tests.test_stacks import ENVIRONMENT, PLACES, SECRET
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,14 +86,7 @@ class Kubeflow:
         }
 
     def python(self, program: str, *arguments: str, **changes: str) -> Ended:
-        done = subprocess.run(
-            [sys.executable, "-c", program, *arguments],
-            env={**self.environment, **changes},
-            capture_output=True,
-            text=True,
-            timeout=600,
-            check=False,
-        )
+        done = forked.run(["-c", program, *arguments], {**self.environment, **changes}, ROOT, timeout=600)
         return Ended(done.returncode, done.stdout, done.stderr)
 
     def run(self, data: Path, **changes: str) -> Ended:
@@ -224,9 +215,10 @@ class FakeKubeflow:
         package = self.kubeflow.folder / "package.yaml"
         package.write_text(text)
         environment = {name: value for name, value in os.environ.items() if not name.startswith("ZENML_")}
+        python = forked.executable(self.kubeflow.folder / "python")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", EXECUTED, str(package), str(self.kubeflow.folder / "kfp")],
+                [str(python), "-c", EXECUTED, str(package), str(self.kubeflow.folder / "kfp")],
                 env={**environment, "ZENML_STORE_API_KEY": self.kubeflow.key},
                 stdout=log,
                 stderr=log,
@@ -239,35 +231,20 @@ class FakeKubeflow:
         return {"run_id": "r", "experiment_id": "e", "state": states.get(self.process.poll(), "FAILED")}
 
 
-def metrics(uri: str, run: str) -> dict[str, float]:
-    """What a pipeline run has left in MLflow, but for the time that it took."""
-    client = mlflow.MlflowClient(uri)
-    (logged,) = client.search_runs(
-        [client.get_experiment_by_name("metalayer").experiment_id], f"tags.pipeline_run = '{run}'"
-    )
-    return {name: value for name, value in logged.data.metrics.items() if name != "seconds"}
-
-
 @pytest.mark.integration
 @pytest.mark.slow
-def test_executed_as_on_this_machine(kubeflow: Kubeflow, simulation: Path, tmp_path: Path) -> None:
-    settings = command((*QUICK, *PASSING), ("--data-root", str(simulation)))
-    with fake_server() as server, ThreadPoolExecutor(1) as beside:
-        same = beside.submit(execute, tmp_path / "state", [str(RUN), *settings])
+def test_executed_as_on_this_machine(kubeflow: Kubeflow, simulation: Path, first: First) -> None:  # noqa: F811
+    with fake_server() as server:
         fake = FakeKubeflow(server, kubeflow)
         done = kubeflow.run(simulation, KF_PIPELINES_ENDPOINT=server.url)
-        local = same.result()
     assert done.code == 0, done.err + fake.log.read_text()
     (submitted,) = [body for key, body in server.asked if key == "POST /apis/v2beta1/runs"]
     assert submitted["experiment_id"] == "e"
-    assert local.code == 0, local.err
     assert "gate: promoted" in done.out
-    judged = [ended.out[ended.out.index("22 held-out") :].partition("\nmodel  ")[0] for ended in (done, local)]
+    judged = [ended.out[ended.out.index("22 held-out") :].partition("\nmodel  ")[0] for ended in (done, first)]
     assert judged[0] == judged[1]
-    (name,) = [path.name for path in (tmp_path / "state" / "reports").iterdir()]
-    here = metrics(f"sqlite:///{tmp_path}/state/mlflow.db", name)
     there = metrics(f"sqlite:///{kubeflow.folder}/mlflow.db", submitted["display_name"])
-    assert there == pytest.approx(here, abs=1e-6)
+    assert there == pytest.approx(first.metrics, abs=1e-6)
 
 
 @pytest.mark.integration
@@ -313,11 +290,11 @@ def test_what_zenml_does_fails_with_this_kfp() -> None:
     from zenml.integrations.kubeflow.orchestrators.kubeflow_orchestrator import KubeflowOrchestrator
 
     @dsl.container_component
-    def first():  # kfp reads annotations as objects, and here they are text
+    def one():  # kfp reads annotations as objects, and here they are text
         return dsl.ContainerSpec(image="image")
 
     of_8_gb = ResourceSettings(memory="8GB")
     with pytest.raises(ValueError, match="only supports PipelineTask"):
-        dsl.pipeline(lambda: first().after(first), name="after-a-component")
+        dsl.pipeline(lambda: one().after(one), name="after-a-component")
     with pytest.raises(TypeError, match="expected string"):
-        dsl.pipeline(lambda: KubeflowOrchestrator._configure_container_resources(None, first(), of_8_gb), name="memory")
+        dsl.pipeline(lambda: KubeflowOrchestrator._configure_container_resources(None, one(), of_8_gb), name="memory")

@@ -90,13 +90,49 @@ def execute_in_new_process(state: Path, program: list[str]) -> Ended:
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
-@pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("pipeline")
-    (folder / ".zen").mkdir()
-    (folder / ".zen" / "config.yaml").write_text(OTHER_PROJECT)
-    (folder / "queue.py").write_text("raise SystemExit('a file of the current folder was run')")
-    return folder / "state"
+@dataclass(frozen=True)
+class First(Ended):
+    """The first run of a state folder, promoted; other files compare theirs with it.
+
+    Attributes:
+        state: the folder, which the tests of this file go on with.
+        metrics: what it has left in MLflow, but for the time that it took.
+    """
+
+    state: Path
+    metrics: dict[str, float]
+
+
+def metrics(uri: str, run: str) -> dict[str, float]:
+    """What a pipeline run has left in MLflow, but for the time that it took."""
+    import mlflow
+
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("metalayer").experiment_id
+    (logged,) = client.search_runs([experiment], f"tags.pipeline_run = '{run}'")
+    return {name: value for name, value in logged.data.metrics.items() if name != "seconds"}
+
+
+@pytest.fixture(scope="session")
+def first(made_once: Callable[..., Path], simulation: Path) -> First:
+    def make(folder: Path) -> None:
+        (folder / ".zen").mkdir()
+        (folder / ".zen" / "config.yaml").write_text(OTHER_PROJECT)
+        (folder / "queue.py").write_text("raise SystemExit('a file of the current folder was run')")
+        state = folder / "state"
+        ended = execute(state, [str(RUN), *command((*QUICK, *PASSING), ("--data-root", str(simulation)))])
+        assert ended.code == 0, ended.err
+        name = Path(found(r"^report +(\S+)$", ended.out)).parent.name
+        left = metrics(f"sqlite:///{state / 'mlflow.db'}", name)
+        (folder / "first.json").write_text(json.dumps({**vars(ended), "metrics": left}))
+
+    folder = made_once("pipeline", make)
+    return First(**json.loads((folder / "first.json").read_text()), state=folder / "state")
+
+
+@pytest.fixture(scope="session")
+def state(first: First) -> Path:
+    return first.state
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +144,6 @@ def run(state: Path, simulation: Path) -> Runner:
         return execute(state, [str(RUN), *chosen])
 
     return start
-
-
-@pytest.fixture(scope="module")
-def first(run: Runner) -> Ended:
-    return run(*PASSING)
 
 
 def champion_version(state: Path) -> int:
@@ -294,6 +325,25 @@ class TestRuns:
         assert "exit status 3: rejected" in rejected.out.splitlines()[-1]
         assert champion_version(state) == before
 
+    def test_data_that_have_changed_never_past_the_gate(
+        self, first: Ended, run: Runner, state: Path, simulation: Path, tmp_path: Path
+    ) -> None:
+        """As a schedule starts it."""
+        again = run(*PASSING, arguments=("--if-changed",))
+        assert again.code == 0, again.err
+        assert re.search(r"nothing new: run \S+ has seen these data", again.out)
+        assert "gate:" not in again.out
+        before, data = champion_version(state), tmp_path / "data"
+        shutil.copytree(simulation, data)
+        (data / "manifest.json").unlink()  # the gene table is changed on purpose
+        lines = (data / "genes.tsv").read_text().splitlines(keepends=True)
+        (data / "genes.tsv").write_text("".join([lines[0], *reversed(lines[1:])]))
+        arguments = command((*QUICK, *FAILING), ("--data-root", str(data), "--if-changed"))
+        changed = execute(state, [str(RUN), *arguments])
+        assert changed.code == 3, changed.err
+        assert "load_artifacts" not in found(r"^cached +(.+)$", changed.out)
+        assert champion_version(state) == before
+
     def test_no_champion_without_its_bento(self, first: Ended, run: Runner, state: Path) -> None:
         from metalayer.registry import promotion, versions
 
@@ -327,7 +377,7 @@ class TestRuns:
         arguments = command((*QUICK, *settings), ("--data-root", str(simulation), "--pipeline", "search"))
         environment = {**os.environ, "METALAYER_HOME": str(state)}
         with subprocess.Popen(
-            [sys.executable, str(RUN), *arguments], env=environment, stderr=subprocess.PIPE, text=True
+            forked.command([str(RUN), *arguments]), env=environment, stderr=subprocess.PIPE, text=True
         ) as process:
             assert process.stderr is not None
             for line in process.stderr:
@@ -375,7 +425,7 @@ class TestRuns:
         arguments = command(("train.max_epochs=500", "train.patience=500"), ("--data-root", str(simulation)))
         environment = {**os.environ, "METALAYER_HOME": str(state)}
         with subprocess.Popen(
-            [sys.executable, str(RUN), *arguments], env=environment, stderr=subprocess.PIPE, text=True
+            forked.command([str(RUN), *arguments]), env=environment, stderr=subprocess.PIPE, text=True
         ) as process:
             assert process.stderr is not None
             resumed = epoch = 0

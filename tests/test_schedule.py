@@ -1,4 +1,4 @@
-"""Runs at set times: the manifests, the commands, and what a scheduled run does with data old and new."""
+"""Runs at set times: the manifests, the commands, and which runs before count for one that is to start."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +21,7 @@ from pipelines.cluster import ClusterError
 from tests import forked
 from tests.fakes import FakeServer
 from tests.manifests import K8S, VERSIONS, assert_restricted, kustomize, validate
-from tests.test_pipeline import CONFIGS, FAILING, QUICK, ROOT, RUN, command
+from tests.test_pipeline import CONFIGS, ROOT, RUN
 from tests.test_stacks import NAMESPACE, PLACES, SECRET, read_kubernetes, ready, server  # noqa: F401
 
 MONDAYS = "0 3 * * 1"
@@ -261,8 +259,7 @@ AT_TIMES = [*ARGUMENTS, "--schedule", MONDAYS, "--time-zone", "Asia/Tokyo"]
 
 
 def test_scheduled_from_the_command_line(api: FakeServer, tmp_path: Path) -> None:
-    program = [sys.executable, str(RUN), *AT_TIMES]
-    done = subprocess.run(program, env=os.environ, capture_output=True, text=True, timeout=60, check=False)
+    done = forked.run([str(RUN), *AT_TIMES], os.environ, tmp_path, timeout=60)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == f"scheduled {NAME}: {MONDAYS} Asia/Tokyo"
     key, made = api.asked[-1]
@@ -318,8 +315,10 @@ from pipelines import environment, run
 from pipelines.configuration import DEMO
 
 environment.prepare()
-os.environ["ZENML_CUSTOM_SOURCE_ROOT"] = os.path.dirname(__file__)
 from zenml import pipeline, step
+from zenml.utils.source_utils import set_custom_source_root
+
+set_custom_source_root(os.path.dirname(__file__))
 
 from metalayer.settings.run import RunConfig
 
@@ -368,43 +367,13 @@ def test_a_run_under_way_counts_for_a_time(tmp_path: Path) -> None:
     program = tmp_path / "program.py"
     program.write_text(UNDER_WAY.format(root=str(ROOT)))
     given = {**os.environ, "METALAYER_HOME": str(tmp_path / "state")}
-    done = subprocess.run(
-        [sys.executable, str(program)], env=given, capture_output=True, text=True, timeout=120, check=False
-    )
+    done = forked.run([str(program)], given, tmp_path, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     during, after = json.loads(done.stdout.partition("FOUND")[2])
     busy = "nothing to start: run this, on these data with these settings, is under way"
     assert during == [busy, None, None, None, None, None, busy, busy]
     seen = "nothing new: run this has seen these data with these settings"
     assert after == [seen, seen, None, None, None, seen, seen, None]  # the last: what it wrote is gone
-
-
-@pytest.mark.integration
-def test_runs_where_data_have_changed_and_never_past_the_gate(simulation: Path, tmp_path: Path) -> None:
-    from metalayer.registry import versions
-
-    data, state = tmp_path / "data", tmp_path / "state"
-    shutil.copytree(simulation, data)
-    (data / "manifest.json").unlink()  # the gene table will be changed on purpose
-
-    def start() -> subprocess.CompletedProcess[str]:
-        arguments = command((*QUICK, *FAILING), ("--data-root", str(data), "--if-changed"))
-        return forked.run([str(RUN), *arguments], {**os.environ, "METALAYER_HOME": str(state)}, tmp_path)
-
-    first = start()
-    assert first.returncode == 3, first.stderr
-    again = start()
-    assert again.returncode == 0, again.stderr
-    assert re.search(r"nothing new: run \S+ has seen these data", again.stdout)
-    assert "gate:" not in again.stdout
-    genes = data / "genes.tsv"
-    lines = genes.read_text().splitlines(keepends=True)
-    genes.write_text("".join([lines[0], *reversed(lines[1:])]))
-    changed = start()
-    assert changed.returncode == 3, changed.stderr
-    assert "load_artifacts" not in re.search(r"^cached +(.+)$", changed.stdout, re.MULTILINE)[1]
-    uri = f"sqlite:///{state / 'mlflow.db'}"
-    assert versions.find_champion("metalayer-pwm", uri) is None
 
 
 def test_configurations_can_be_scheduled() -> None:

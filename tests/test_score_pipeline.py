@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -17,6 +16,7 @@ from metalayer.files import sha256
 from metalayer.models.description import digest
 from metalayer.settings.sections import DataConfig
 from metalayer.workflows.score_genome import merge_shards, plan_shards, score_shard
+from tests import forked
 from tests.releases import make_bundle, make_golden
 from tests.test_pipeline import ROOT, RUN, Ended, execute, execute_in_new_process, found
 
@@ -96,7 +96,7 @@ class TestRuns:
         assert not (work / "lost.parquet").exists()
 
     def test_a_killed_shard_is_the_only_one_made_again(self, work: Path, simulation: Path, tmp_path: Path) -> None:
-        program = [sys.executable, str(RUN), *arguments(simulation, "score.model=other", "score.output=killed.parquet")]
+        program = forked.command([str(RUN), *arguments(simulation, "score.model=other", "score.output=killed.parquet")])
         environment = {**os.environ, "METALAYER_HOME": str(work / "state")}
         with subprocess.Popen(program, env=environment, cwd=work, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None

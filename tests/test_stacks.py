@@ -8,7 +8,6 @@ import os
 import socketserver
 import sqlite3
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -209,14 +208,7 @@ def test_applied_twice_changes_nothing(tmp_path: Path) -> None:
         "ZENML_STORE_URL": f"sqlite:///{tmp_path}/zenml.db",
         "MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
     }
-    done = subprocess.run(
-        [sys.executable, "-c", APPLY.format(root=str(ROOT))],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = forked.run(["-c", APPLY.format(root=str(ROOT))], environment, tmp_path, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     assert SECRET not in done.stdout + done.stderr
     _, first, second, bucket, secret, kubeflow, again = done.stdout.split("RUN\n")
@@ -274,8 +266,7 @@ def test_what_zenml_gives_each_step(kubernetes: stacks.Stack, tmp_path: Path) ->
         "METALAYER_HOME": str(tmp_path / "state"),
         "ZENML_STORE_URL": f"sqlite:///{tmp_path}/zenml.db",
     }
-    program = [sys.executable, "-c", COMPILE.format(root=str(ROOT))]
-    done = subprocess.run(program, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = forked.run(["-c", COMPILE.format(root=str(ROOT))], environment, tmp_path, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     found = json.loads(done.stdout.partition("FOUND")[2])
     orchestrator, operator = (kubernetes.components[kind] for kind in ("orchestrator", "step_operator"))
@@ -756,15 +747,7 @@ from tests.test_stacks import unforeseen
 stacks.apply = unforeseen
 sys.exit(commands.main(["stack", "apply", "local"]))
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=ROOT,
-        env={**os.environ, "METALAYER_HOME": str(tmp_path)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = forked.run(["-c", program], {**os.environ, "METALAYER_HOME": str(tmp_path)}, ROOT, timeout=120)
     assert done.returncode == 1, done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert "failed  stack apply local\ncause   RuntimeError: the server is down\n" in done.stderr
