@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from metalayer.base.convolution import Convolution, Dilated
 from metalayer.base.origin import Origin
 from metalayer.device import kernels, resolve_precision
 from metalayer.genome import N_TOKEN, encode
@@ -40,13 +41,6 @@ BLOCK, BLOCK_OF_GPU = 12_000, 200_000
 the C library to use its memory again; a GPU wants more of them."""
 _CLASSES_OF = {BASE_SCORES: (2, 1, 0), (SPLICED_SCORE,): (1,)}
 """Scores to the network's classes: neither, acceptor, donor, or not spliced, spliced."""
-
-
-class Convolution(NamedTuple):
-    """Weight (out, in, width) and bias (out)."""
-
-    weight: Tensor
-    bias: Tensor
 
 
 class Normalisation(NamedTuple):
@@ -94,28 +88,30 @@ class NetworkWeights:
 
 
 @dataclass(frozen=True)
-class _Unit:
+class Unit:
     """One residual unit: scale and shift of the first normalisation, then two convolutions in their own precision."""
 
     scale: Tensor
     shift: Tensor
-    conv_1: Convolution
-    conv_2: Convolution
+    conv_1: Dilated
+    conv_2: Dilated
     slope: float
-    dilation: int
 
     @property
     def lost(self) -> int:
         """Positions by which a convolution's output is shorter, and the unit's on either side."""
-        return (self.conv_1.weight.shape[-1] - 1) * self.dilation
+        return self.conv_1.lost
+
+    def entered(self, x: Tensor) -> Tensor:
+        """What the first convolution reads (..., C), in its precision: normalised and rectified."""
+        return functional.leaky_relu_(torch.addcmul(self.shift, x, self.scale), self.slope).to(self.conv_1.weight.dtype)
 
     def __call__(self, x: Tensor, before: _Ends) -> tuple[Tensor, _Ends]:
         """Positions (L, C) to as many, `lost` behind; without ends of what went before, to (L - 2 lost, C)."""
         x = torch.cat((before.x, x))
-        h = functional.leaky_relu_(torch.addcmul(self.shift, x, self.scale), self.slope).to(before.h.dtype)
-        h = functional.leaky_relu_(_convolve(h, self.conv_1, self.dilation), self.slope)
+        h = functional.leaky_relu_(self.conv_1.by_taps(self.entered(x)[None]), self.slope)[0]
         h = torch.cat((before.h, h))
-        out = _convolve(h, self.conv_2, self.dilation)
+        out = self.conv_2.by_taps(h[None])[0]
         ends = _Ends(x[-self.lost :].clone(), h[-self.lost :].clone())
         stop = len(x) - self.lost
         return x[stop - len(out) : stop].add_(out), ends
@@ -129,12 +125,22 @@ class _Ends(NamedTuple):
 
 
 class Network:
-    """One member of an ensemble."""
+    """One member of an ensemble.
+
+    Attributes:
+        half: letters that it sees on either side.
+        dtype: of the convolutions.
+        units: in their order.
+        first: of each token, what the first unit reads: (tokens, C).
+        reads: by the number of units before, what the sum before the last layers takes of their output: (numbers, C).
+        letters: of each token, what that sum takes of the letter, with its bias: (tokens, numbers).
+        last: layers behind the sum, each with a rectifier before it.
+    """
 
     def __init__(self, weights: NetworkWeights, device: str, dtype: torch.dtype = torch.float32) -> None:
-        self._half = weights.flank // 2
-        self._dtype = dtype
-        self._units = [
+        self.half = weights.flank // 2
+        self.dtype = dtype
+        self.units = [
             _unit(unit, weights.slope, weights.epsilon, dilation, device, dtype)
             for (_, dilation), group in zip(GROUPS[weights.flank], weights.units, strict=True)
             for unit in group
@@ -144,61 +150,44 @@ class Network:
             return part.float().to(device)
 
         first, (head, *last) = _matrix(weights.first), map(_matrix, weights.last)
-        self._first = on_device(_of_letters(*first))
+        self.first = on_device(_of_letters(*first))
         skips, *tapped = torch.split(head.weight, CHANNELS, dim=1)  # the skips' sum, taps, letters
         reads = {UNITS * group: skips @ _matrix(skip).weight for group, skip in enumerate(weights.skips)}
         for tap, read in zip(reversed(weights.taps), tapped, strict=False):
             reads[tap + 1] = reads.get(tap + 1, 0) + read
-        self._reads = {point: on_device(read) for point, read in reads.items()}
+        self.reads = {point: on_device(read) for point, read in reads.items()}
         letters = tapped[-1] if weights.taps else torch.zeros(len(skips), N_TOKEN, dtype=torch.double)
         bias = head.bias + skips @ sum(_matrix(skip).bias for skip in weights.skips)
-        self._letters = on_device(_of_letters(letters, bias))
-        self._last = [Convolution(on_device(weight), on_device(bias)) for weight, bias in last]
+        self.letters = on_device(_of_letters(letters, bias))
+        self.last = [Convolution(on_device(weight), on_device(bias)) for weight, bias in last]
 
     def __call__(self, tokens: Tensor, block: int) -> Tensor:
         """Letters int64 (n + flank) to probabilities (classes, n) in the network's order, `block` at a time."""
-        out = functional.embedding(tokens, self._letters).T.contiguous()
+        out = functional.embedding(tokens, self.letters).T.contiguous()
 
         def read(point: int, x: Tensor, end: int) -> None:
-            if point in self._reads:
-                out[:, end - len(x) : end] += self._reads[point] @ x.T
+            if point in self.reads:
+                out[:, end - len(x) : end] += self.reads[point] @ x.T
 
-        nothing = self._first.new_empty(0, CHANNELS)
-        ends = [_Ends(nothing, nothing.to(self._dtype)) for _ in self._units]
+        nothing = self.first.new_empty(0, CHANNELS)
+        ends = [_Ends(nothing, nothing.to(self.dtype)) for _ in self.units]
         end = 0
         while end < len(tokens):
-            x = functional.embedding(tokens[end : end + block + (0 if end else 2 * self._half)], self._first)
+            x = functional.embedding(tokens[end : end + block + (0 if end else 2 * self.half)], self.first)
             end += len(x)
             read(0, x, end)
             lost = 0
-            for number, unit in enumerate(self._units):
+            for number, unit in enumerate(self.units):
                 x, ends[number] = unit(x, ends[number])
                 lost += unit.lost
                 read(number + 1, x, end - lost)
-        out = out[:, self._half : len(tokens) - self._half]
-        for weight, bias in self._last:
+        return self.probabilities(out[:, self.half : len(tokens) - self.half])
+
+    def probabilities(self, out: Tensor) -> Tensor:
+        """The sum before the last layers, (numbers, n), to probabilities (classes, n) in the network's order."""
+        for weight, bias in self.last:
             out = torch.addmm(bias[:, None], weight, functional.relu(out))
         return torch.softmax(out, dim=0)
-
-
-def _convolve(x: Tensor, convolution: Convolution, dilation: int) -> Tensor:
-    """Valid: (L, C) to (L - (W - 1) * dilation, C).
-
-    With oneDNN, in the one layout for which its kernels are as fast dilated as not; elsewhere undilated.
-    """
-    weight, bias = convolution
-    if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return _interleaved(x, convolution, dilation)
-    return functional.conv2d(x.T[None, :, None], weight, bias, dilation=(1, dilation))[0, :, 0].T
-
-
-def _interleaved(x: Tensor, convolution: Convolution, dilation: int) -> Tensor:
-    """As `_convolve`, undilated on `dilation` interleaved copies of a part of the positions each."""
-    length, channels = x.shape
-    copies = functional.pad(x, (0, 0, 0, -length % dilation)).view(-1, dilation, channels).permute(1, 2, 0)
-    out = functional.conv1d(copies.contiguous(), convolution.weight[:, :, 0], convolution.bias)
-    lost = (convolution.weight.shape[-1] - 1) * dilation
-    return out.permute(2, 0, 1).reshape(-1, channels)[: length - lost]
 
 
 def _matrix(convolution: Convolution) -> Convolution:
@@ -211,7 +200,7 @@ def _of_letters(weight: Tensor, bias: Tensor) -> Tensor:
     return torch.cat((weight.T, weight.new_zeros(1, len(weight)))) + bias
 
 
-def _unit(weights: UnitWeights, slope: float, epsilon: float, dilation: int, device: str, dtype: torch.dtype) -> _Unit:
+def _unit(weights: UnitWeights, slope: float, epsilon: float, dilation: int, device: str, dtype: torch.dtype) -> Unit:
     """Folded in double on the CPU, which every machine has; then moved in the precision of its use."""
 
     def normalisation(given: Normalisation) -> tuple[Tensor, Tensor]:
@@ -219,20 +208,19 @@ def _unit(weights: UnitWeights, slope: float, epsilon: float, dilation: int, dev
         scale = norm.weight / torch.sqrt(norm.variance + epsilon)
         return scale, norm.bias - norm.mean * scale
 
-    def convolution(weight: Tensor, bias: Tensor) -> Convolution:
+    def convolution(weight: Tensor, bias: Tensor) -> Dilated:
         flat = weight[:, :, None].to(dtype).contiguous(memory_format=torch.channels_last)
-        return Convolution(flat.to(device), bias.to(dtype).to(device))
+        return Dilated(flat.to(device), bias.to(dtype).to(device), dilation)
 
     scale, shift = normalisation(weights.norm_1)
     folded, added = normalisation(weights.norm_2)
     weight, bias = weights.conv_1.weight.double(), weights.conv_1.bias.double()
-    return _Unit(
+    return Unit(
         scale.float().to(device),
         shift.float().to(device),
         convolution(weight * folded[:, None, None], bias * folded + added),
         convolution(*weights.conv_2),
         slope,
-        dilation,
     )
 
 
@@ -250,6 +238,7 @@ class Ensemble:
             sum.
         precision: of the convolutions, float32 or bfloat16; what lies between them is float32.
         kernels: the instructions that they run on.
+        networks: the members.
     """
 
     def __init__(
@@ -273,7 +262,7 @@ class Ensemble:
         self.origin, self.columns, self.neither_factor = origin, columns, neither_factor
         self.precision = resolve_precision(precision, device)
         self.kernels = kernels(device, self.precision)
-        self._networks = [Network(member, device, getattr(torch, self.precision)) for member in members]
+        self.networks = [Network(member, device, getattr(torch, self.precision)) for member in members]
 
     @property
     def flank_bp(self) -> int:
@@ -295,8 +284,12 @@ class Ensemble:
         """Tokens uint8 (L + flank) to float32 (L, columns), `block` positions at a time."""
         block = block or (BLOCK if self.device == "cpu" else BLOCK_OF_GPU)
         letters = torch.from_numpy(tokens.astype(np.int64)).to(self.device)
-        total: Any = sum(network(letters, block) for network in self._networks)
-        mean = total / len(self._networks)
+        total: Any = sum(network(letters, block) for network in self.networks)
+        return self.scores(total)
+
+    def scores(self, total: Tensor) -> NDArray[np.float32]:
+        """The sum over the networks of their probabilities, (classes, L), to float32 (L, columns)."""
+        mean = total / len(self.networks)
         if self.neither_factor != 1.0:
             mean[0] *= self.neither_factor
             mean /= mean.sum(dim=0)

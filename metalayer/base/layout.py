@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from metalayer.base.dilated import CHANNELS, GROUPS, Convolution, NetworkWeights, Normalisation, UnitWeights
+from metalayer.base.convolution import Convolution
+from metalayer.base.dilated import CHANNELS, GROUPS, NetworkWeights, Normalisation, UnitWeights
 
 Shape = tuple[int, ...]
 

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from metalayer.base.dilated import CHANNELS, GROUPS, UNITS, Convolution, Ensemble, NetworkWeights
+from metalayer.base.convolution import Convolution
+from metalayer.base.dilated import CHANNELS, GROUPS, UNITS, Ensemble, NetworkWeights
 from metalayer.base.layout import Layout, UnitNames
 from metalayer.base.origin import ORIGINS
 from metalayer.base.weight_files import finite, installed_files, load_torch, refuse_other_shapes, state_dict
