@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.plain_spliceai import PlainSpliceAI, Skip
 from metalayer.base import load_base_model
-from metalayer.base.dilated import Convolution, Network, _convolve, _interleaved
+from metalayer.base.convolution import Convolution, Dilated
+from metalayer.base.dilated import Network
 from metalayer.base.openspliceai import load_openspliceai, read_state_dict
 from metalayer.errors import ConfigError, InputError, ModelError
 from metalayer.genome import decode, encode
@@ -61,17 +62,35 @@ def test_blocks_do_not_change_scores(tmp_path: Path, flank: int) -> None:
         assert np.abs(model.score_tokens(tokens, block) - whole).max() < 1e-6
 
 
-@pytest.mark.parametrize(("length", "width", "dilation"), [(40, 11, 1), (143, 11, 4), (1025, 41, 25), (1001, 41, 25)])
-def test_interleaved_copies_are_the_same_convolution(length: int, width: int, dilation: int) -> None:
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize(
+    ("length", "width", "dilation"),
+    [
+        (40, 11, 1),
+        (143, 11, 4),
+        (1025, 41, 25),
+        (1001, 41, 25),
+        (1999, 41, 25),
+        (2000, 41, 25),
+        (3437, 41, 25),
+        (1500, 21, 10),
+    ],
+)
+def test_all_ways_are_the_same_convolution(batch: int, length: int, width: int, dilation: int) -> None:
+    """In pieces also where the last one is not full, or is left to the sum over taps."""
     torch.manual_seed(0)
-    weight = torch.randn(32, 32, 1, width).contiguous(memory_format=torch.channels_last)
-    convolution = Convolution(weight, torch.randn(32))
-    x = torch.randn(length, 32)
-    expected = torch.conv1d(x.double().T[None], weight[:, :, 0].double(), convolution.bias.double(), dilation=dilation)
-    for way in (_convolve, _interleaved):
-        found = way(x, convolution, dilation)
-        assert found.shape == (length - (width - 1) * dilation, 32)
-        assert (found - expected[0].T).abs().max() < 1e-4
+    weight = (torch.randn(32, 32, 1, width) / 10).contiguous(memory_format=torch.channels_last)
+    convolution = Dilated(weight, torch.randn(32), dilation)
+    x = torch.randn(batch, length, 32)
+    given, exact = x.double().transpose(1, 2), weight[:, :, 0].double()
+    expected = torch.conv1d(given, exact, convolution.bias.double(), dilation=dilation).transpose(1, 2)
+    for way in (convolution.by_taps, convolution.by_copies, convolution):
+        found = way(x)
+        assert found.shape == (batch, length - (width - 1) * dilation, 32)
+        assert (found - expected).abs().max() < 1e-4
+    if width > 11:
+        found = convolution.by_spectrum(x, 3)[:, : expected.shape[1]]
+        assert (found - expected[:, : found.shape[1]]).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("taps", [(), (2, 7)])

@@ -1,24 +1,28 @@
 """Valid dilated convolutions, (B, L, C) to (B, L - (width - 1) * dilation, C), in two ways.
 
-The sum over taps, and for wide ones the spectrum: positions that lie a dilation apart are a sequence of their own, whose
-pieces of `size` positions are transformed; each frequency is one product of matrices over channels, and what the end of
-a piece would wrap into its start is left out. A piece gives `size - width + 1` positions, and the work does not grow
-with the width. Both are float32 sums, equal to rounding; which of them is faster depends on the length.
+The sum over taps, and the spectrum: positions that lie a dilation apart are rows of a matrix, `SIZE` of which are a
+piece. A piece is multiplied by the matrix of a Fourier transform, each frequency by its own matrix over channels, and
+the result by that of the way back; what the end of the piece would wrap into its start is left out. A piece gives
+`SIZE - width + 1` rows, and its work does not grow with the width. It is products of matrices alone, since what gathers
+numbers for a fast transform takes longer than these. Both ways are float32 sums, equal up to rounding.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-SIZES = (64, 96, 128, 168, 208, 256)
-"""Positions of a piece; the spectrum of a weight is kept for each that was used."""
-TAPS = {torch.float32: 11.0, torch.bfloat16: 22.0}
-"""Taps of a sum that take as long as one position of a piece: measured on Zen 4."""
+SIZE = 80
+"""Rows of a piece."""
+ROWS = 100
+"""Positions that lie in one row of the pieces which are multiplied at a time."""
+TAPS = {torch.float32: 10.0, torch.bfloat16: 20.0}
+"""Taps of a sum, in its precision, that take as long as one position of a piece in float32: measured on Zen 4."""
 
 
 class Convolution(NamedTuple):
@@ -41,10 +45,10 @@ class Dilated:
     weight: Tensor
     bias: Tensor
     dilation: int
-    _spectra: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @property
     def width(self) -> int:
+        """Taps."""
         return self.weight.shape[-1]
 
     @property
@@ -53,15 +57,23 @@ class Dilated:
         return (self.width - 1) * self.dilation
 
     def __call__(self, x: Tensor) -> Tensor:
-        """In the faster way."""
-        size, pieces = self.plan(x)
-        return self.by_spectrum(x, size, pieces) if pieces else self.by_taps(x)
+        """In the faster way, or most of it in one and what is left in the other."""
+        step, per_piece = (SIZE - self.width + 1) * self.dilation, SIZE * self.dilation * TAPS[self.weight.dtype]
+        length = x.shape[1] - self.lost
+        if x.device.type != "cpu" or per_piece > step * self.width:
+            return self.by_taps(x)
+        pieces, left = divmod(length, step)
+        pieces, left = (pieces + 1, 0) if left * self.width > per_piece else (pieces, left)
+        if not pieces:
+            return self.by_taps(x)
+        out = self.by_spectrum(x, pieces)
+        return torch.cat((out, self.by_taps(x[:, pieces * step :])), dim=1) if left else out[:, :length]
 
     def by_taps(self, x: Tensor) -> Tensor:
         """With oneDNN, in the one layout for which its kernels are as fast dilated as not; elsewhere undilated.
 
-        OneDNN is named, so that torch takes no other kernel for short sequences: the numbers of a position do not depend
-        on how many there are.
+        OneDNN is named, so that torch takes no other kernel for short sequences: the numbers of a position do not
+        depend on how many there are.
         """
         if x.device.type != "cpu" or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             return self.by_copies(x)
@@ -77,33 +89,49 @@ class Dilated:
         out = out.view(batch, self.dilation, channels, -1).permute(0, 3, 1, 2)
         return out.reshape(batch, -1, channels)[:, : length - self.lost]
 
-    def plan(self, x: Tensor) -> tuple[int, int]:
-        """Size and number of pieces; none where the sum over taps is faster."""
-        if x.device.type != "cpu" or not torch.backends.mkl.is_available():
-            return 0, 0
-        length = x.shape[1] - self.lost
-        rows = -(-length // self.dilation)
-        ways = ((size, -(-rows // (size - self.width + 1))) for size in SIZES if size > self.width)
-        size, pieces = min(ways, key=lambda way: way[0] * way[1])
-        is_faster = size * pieces * self.dilation * TAPS[self.weight.dtype] < length * self.width
-        return (size, pieces) if is_faster else (0, 0)
+    def by_spectrum(self, x: Tensor, pieces: int) -> Tensor:
+        """The positions of so many pieces, (B, pieces * step, C); beyond the end of `x` there is 0."""
+        batch, _, channels = x.shape
+        count, row = SIZE // 2 + 1, self.dilation * channels
+        step, size = (SIZE - self.width + 1) * self.dilation, SIZE * self.dilation
+        forth, back = _transform(x.device)
+        back = back[: SIZE - self.width + 1]
+        real, imaginary, negative, bias = self._spectrum
+        out = torch.empty(batch, pieces * step, channels, device=x.device)
+        places = [(number, piece * step) for number in range(batch) for piece in range(pieces)]
+        at_a_time = min(max(1, ROWS // self.dilation), len(places))
+        both = torch.empty(2, 2 * count * at_a_time * row, device=x.device)
+        for first in range(0, len(places), at_a_time):
+            some = places[first : first + at_a_time]
+            found, made = both[:, : 2 * count * len(some) * row].view(2, 2 * count, len(some), row)
+            for i, (number, start) in enumerate(some):
+                piece = x[number, start : start + size].float()
+                piece = functional.pad(piece, (0, 0, 0, size - len(piece))) if len(piece) < size else piece
+                torch.mm(forth, piece.view(SIZE, row), out=found[:, i])
+            cosine, sine = (half.view(count, -1, channels) for half in found.split(count))
+            to_cosine, to_sine = (half.view(count, -1, channels) for half in made.split(count))
+            torch.bmm(cosine, real, out=to_cosine).baddbmm_(sine, negative)
+            torch.bmm(cosine, imaginary, out=to_sine).baddbmm_(sine, real)
+            to_cosine[0] += bias
+            for i, (number, start) in enumerate(some):
+                torch.mm(back, made[:, i], out=out[number, start : start + step].view(-1, row))
+        return out.to(x.dtype)
 
-    def by_spectrum(self, x: Tensor, size: int, pieces: int) -> Tensor:
-        """In so many pieces of so many positions; in float32, then in the precision of `x`."""
-        batch, given, channels = x.shape
-        step, row = size - self.width + 1, self.dilation * channels
-        needed = ((pieces - 1) * step + size) * self.dilation
-        padded = functional.pad(x.float(), (0, 0, 0, max(0, needed - given))).contiguous()
-        strides = (row, padded.shape[1] * channels, step * row, 1)
-        found = torch.fft.rfft(padded.as_strided((size, batch, pieces, row), strides), dim=0)
-        out = torch.bmm(found.reshape(len(found), -1, channels), self.spectrum(size))
-        out[0] += size * self.bias.float()
-        back = torch.fft.irfft(out.view(-1, batch, pieces, row), n=size, dim=0)[:step].permute(1, 2, 0, 3)
-        return back.reshape(batch, -1, channels)[:, : given - self.lost].to(x.dtype)
+    @cached_property
+    def _spectrum(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Of the weight: real, imaginary and negative imaginary part, (SIZE // 2 + 1, in, out); then of the bias."""
+        taps = self.weight[:, :, 0].permute(2, 1, 0).double()
+        found = torch.fft.rfft(taps, n=SIZE, dim=0).conj()
+        real, imaginary = found.real.float().contiguous(), found.imag.float().contiguous()
+        return real, imaginary, -imaginary, SIZE * self.bias.float()
 
-    def spectrum(self, size: int) -> Tensor:
-        """Of the weight: complex64 (size // 2 + 1, in, out)."""
-        if size not in self._spectra:
-            taps = self.weight[:, :, 0].permute(2, 1, 0).double()
-            self._spectra[size] = torch.fft.rfft(taps, n=size, dim=0).conj().resolve_conj().to(torch.complex64)
-        return self._spectra[size]
+
+@cache
+def _transform(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Rows to frequencies, real parts before imaginary ones, (SIZE + 2, SIZE), and back, (SIZE, SIZE + 2)."""
+    angle = 2 * torch.pi / SIZE * torch.outer(torch.arange(SIZE // 2 + 1), torch.arange(SIZE)).double()
+    cosine, sine = torch.cos(angle), -torch.sin(angle)
+    often = torch.full((SIZE // 2 + 1, 1), 2.0 / SIZE).double()
+    often[0] = often[-1] = 1 / SIZE
+    forth, back = torch.cat((cosine, sine)), torch.cat((cosine * often, sine * often)).T
+    return forth.float().to(device), back.float().contiguous().to(device)

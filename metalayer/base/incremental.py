@@ -75,6 +75,7 @@ class Range(NamedTuple):
 
     @property
     def length(self) -> int:
+        """Of an empty one 0."""
         return max(0, self.stop - self.start)
 
 
@@ -211,7 +212,8 @@ class _Trace:
             here = after
             a += unit.lost
         out += x @ network.reads[len(network.units)].T
-        return network.probabilities(out.permute(2, 0, 1).flatten(1)).unflatten(1, out.shape[:2])
+        found = network.probabilities(out.permute(2, 0, 1).flatten(1))
+        return found.view(-1, *out.shape[:2])
 
     @staticmethod
     def _around(kept: _Kept, own: Tensor, have: Range, want: Range, batch: _Batch) -> Tensor:
@@ -233,7 +235,7 @@ class WindowPass:
     `start - flank_bp` to `end + flank_bp` are enough for every alternative, a deletion too.
 
     Attributes:
-        reference: float32 (end - start, columns) in the order of the ensemble's columns; what `Ensemble` gives, to 1e-6.
+        reference: float32 (end - start, columns), as `Ensemble` gives, to 1e-6.
     """
 
     def __init__(
@@ -253,10 +255,12 @@ class WindowPass:
             InputError: no answers, or tokens that are none.
         """
         if start >= end:
-            raise InputError(f"answers at [{start}, {end}) of a window are none; the end must be greater than the start")
+            raise InputError(
+                f"answers at [{start}, {end}) of a window are none; the end must be greater than the start"
+            )
         self._ensemble, self._tokens, self._answers = ensemble, _checked(tokens), Range(start, end)
         half = ensemble.flank_bp
-        self._changes = Range(*changes) if changes else Range(start - half, end + half)
+        self._changes = Range(*(changes or (min(0, start - half), max(len(tokens), end + half))))
         with torch.inference_mode():
             letters = _letters(ensemble, tokens, start - half, end + half)
             self._traces = [_Trace(network, start - half) for network in ensemble.networks]
@@ -280,18 +284,17 @@ class WindowPass:
         """As `alternative`, for several at a time, which is faster; each is (at, ref_len, letters).
 
         Raises:
-            InputError: letters that are not in the window, not among `changes`, or too far from the answers; more letters
-                removed than there are answers.
+            InputError: letters that are not in the window, not among `changes`, or too far from the answers; more
+                letters removed than there are answers.
         """
-        alternatives = [Alternative(at, gone, letters, *self._answers) for at, gone, letters in given]
-        for one in alternatives:
+        half = self._ensemble.flank_bp
+        minimal = [_minimal(Alternative(at, gone, new, *self._answers), self._tokens, half) for at, gone, new in given]
+        for one in minimal:
             if one.at < self._changes.start or one.at + one.ref_len > self._changes.stop:
                 raise InputError(
                     f"letters [{one.at}, {one.at + one.ref_len}) are not among the changes [{self._changes.start}, "
                     f"{self._changes.stop}) that REF was kept for; name them when you make the pass"
                 )
-        half = self._ensemble.flank_bp
-        minimal = [_minimal(one, self._tokens, half) for one in alternatives]
         found = [_whole(self.reference, self.reference[:0], one, half) for one in minimal]
         with torch.inference_mode():
             for batch in _batches(range(len(minimal)), minimal, self._ensemble):
@@ -446,8 +449,8 @@ def _minimal(given: Alternative, tokens: Tokens, half: int) -> Alternative:
     is_change = one.ref_len > 0 or len(one.letters) > 0
     if is_change and (one.at + one.ref_len < given.start - half or one.at > given.end + half):
         raise InputError(
-            f"letters [{one.at}, {one.at + one.ref_len}) are further than the flank of {half} from {answers}, which they "
-            "do not change; leave them out"
+            f"letters [{one.at}, {one.at + one.ref_len}) are further than the flank of {half} from {answers}, which "
+            "they do not change; leave them out"
         )
     return one
 
@@ -462,7 +465,7 @@ def _same(one: Tokens, other: Tokens) -> int:
 def _checked(tokens: Tokens) -> Tokens:
     if tokens.dtype != np.uint8 or tokens.ndim != 1 or (tokens > N_TOKEN).any():
         raise InputError(
-            f"letters are {tokens.dtype} of shape {tokens.shape}; they must be uint8 (L) tokens from 0 to {N_TOKEN}, as "
-            "metalayer.genome.encode gives them"
+            f"letters are {tokens.dtype} of shape {tokens.shape}; they must be uint8 (L) tokens from 0 to {N_TOKEN}, "
+            "as metalayer.genome.encode gives them"
         )
     return tokens
