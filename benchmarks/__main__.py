@@ -25,6 +25,7 @@ BENCHMARKS = (
     "streaming",
     "base_layer",
     "base_peers",
+    "variant_engine",
     "importing",
     "commands",
     "serving",

@@ -20,7 +20,7 @@ class Result:
     note: str = ""
 
     def text(self) -> str:
-        parts = [f"{self.rate:>12,.0f} {self.unit}"]
+        parts = [f"{self.rate:>12,.{0 if self.rate >= 100 else 2}f} {self.unit}"]
         if self.ratio is not None:
             parts.append(f"{self.ratio:.2f} x {self.baseline}")
         return "   ".join([*parts, *([self.note] if self.note else [])])
