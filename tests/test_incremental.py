@@ -52,10 +52,10 @@ def changes(rng: np.random.Generator, size: int, count: int) -> list[tuple[int, 
     return found
 
 
-@pytest.mark.parametrize(("flank", "count"), [(80, 40), (400, 25), (2000, 8)])
+@pytest.mark.parametrize(("flank", "count"), [(80, 40), (400, 20), (2000, 3)])
 def test_alternatives_equal_whole_passes(tmp_path: Path, flank: int, count: int) -> None:
     """Also those across either end of the answers, at the ends of the window and far from the answers."""
-    model, rng, half = ensemble(tmp_path, flank), np.random.default_rng(0), flank // 2
+    model, rng, half = ensemble(tmp_path, flank, 2 if flank == 80 else 1), np.random.default_rng(0), flank // 2
     for size, start, end in (
         (flank + 200, half + 70, half + 131),
         (half + 40, 20, 40),
@@ -97,15 +97,16 @@ def test_the_widest_network(tmp_path: Path) -> None:
     """Whose convolutions go by their spectra, in a stretch and in a window that keeps little."""
     model, rng = ensemble(tmp_path, 10000, members=1), np.random.default_rng(0)
     tokens = rng.integers(0, 4, 10_500, dtype=np.uint8)
-    given = [Alternative(5200, 1, encode("N"), 5150, 5251), Alternative(5202, 4, encode("CC"), 5152, 5253)]
-    given += [Alternative(5330, 1, encode("N"), 5280, 5381), Alternative(5201, 1, encode("N"), 5151, 5252)]
-    for one, found in zip(given, score_alternatives(model, tokens, given), strict=True):
+    given = [Alternative(5200, 1, encode("N"), 5150, 5251), Alternative(5302, 4, encode("CC"), 5252, 5353)]
+    given += [Alternative(5210, 1, encode("N"), 5160, 5261)]
+    found = score_alternatives(model, tokens, given)
+    assert np.abs(found[0].reference - whole(model, tokens, 5150, 5251)).max() < 1e-6
+    for one, answers in zip(given[:2], found, strict=False):
         expected = whole(model, haplotype(tokens, one.at, one.ref_len, one.letters), one.start, one.end + one.shift)
-        assert np.abs(found.reference - whole(model, tokens, one.start, one.end)).max() < 1e-6
-        assert np.abs(found.alternative - expected).max() < 1e-6
-        assert np.abs(found.alternative - found.reference[: len(expected)]).max() > 1e-4
-        window = WindowPass(model, tokens, one.start, one.end, changes=(5190, 5340))
-        assert np.abs(window.alternative(one.at, one.ref_len, one.letters) - expected).max() < 1e-6
+        assert np.abs(answers.alternative - expected).max() < 1e-6
+        assert np.abs(answers.alternative - answers.reference[: len(expected)]).max() > 1e-4
+    window = WindowPass(model, tokens, 5252, 5353, changes=(5300, 5310))
+    assert np.abs(window.alternative(5302, 4, encode("CC")) - expected).max() < 1e-6
 
 
 def stretch(rng: np.random.Generator, size: int, count: int) -> tuple[Tokens, list[Alternative]]:
@@ -118,10 +119,10 @@ def test_a_stretch_equals_whole_passes(tmp_path: Path, monkeypatch: pytest.Monke
     """In blocks, batches and parts, from any order."""
     monkeypatch.setattr(incremental, "BLOCK", 150)
     monkeypatch.setattr(incremental, "BATCH", 3)
-    model, rng = ensemble(tmp_path, 400), np.random.default_rng(1)
-    tokens, given = stretch(rng, 3000, 60)
+    model, rng = ensemble(tmp_path, 400, members=1), np.random.default_rng(1)
+    tokens, given = stretch(rng, 3000, 40)
     given = [one for one in given if not 800 < one.at < 1900]
-    given += [Alternative(at, 1, encode(letter), at - 20, at + 21) for at in (40, 90, 2000) for letter in "ACGTN"]
+    given += [Alternative(at, 1, encode(letter), at - 20, at + 21) for at in (90, 2000) for letter in "ACGTN"]
     parts = incremental._runs(given, model)
     assert len(parts) > 1
     assert sorted(number for part in parts for number in part) == list(range(len(given)))
