@@ -234,6 +234,9 @@ class WindowPass:
     A haplotype's last answers lie `shift` further right than REF's, and depend on the same last letter. So letters from
     `start - flank_bp` to `end + flank_bp` are enough for every alternative, a deletion too.
 
+    Positions of a haplotype's answers are its own. Where letters that go cross `start` or `end`, answers are exact at
+    [start, end + shift) all the same, but some bases that stay lie outside of it: ask for answers beyond both ends.
+
     Attributes:
         reference: float32 (end - start, columns), as `Ensemble` gives, to 1e-6.
     """
