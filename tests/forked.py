@@ -65,11 +65,15 @@ while child:
     if found.fileobj is here:
         asker, _ = here.accept()
         text, files, _, _ = socket.recv_fds(asker, 1 << 20, 3)
+        if not text:  # killed before it has asked
+            asker.close()
+            continue
         child = os.fork()
         if child:
             for file in files:
                 os.close(file)
-            asker.send(str(child).encode())
+            with contextlib.suppress(OSError):
+                asker.send(str(child).encode())
             open_files.register(asker, selectors.EVENT_READ, child)
             open_files.register(os.pidfd_open(child), selectors.EVENT_READ, (child, asker))
     elif found.fileobj is sys.stdin:
@@ -115,9 +119,11 @@ else:
 _ASKER = """
 import json, os, signal, socket, sys
 where, *arguments = sys.argv[1:]
+executable = os.environ.pop("FORKED_BY", sys.executable)
+if arguments[0].startswith("-") and arguments[0] not in ("-P", "-c", "-m"):  # as libraries start what is to stand alone
+    os.execv(sys.executable, [sys.executable, *arguments])
 source = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 source.connect(where)
-executable = os.environ.pop("FORKED_BY", sys.executable)
 asked = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd(), "executable": executable}
 socket.send_fds(source, [json.dumps(asked).encode()], [0, 1, 2])
 child = int(source.recv(64))

@@ -12,6 +12,7 @@ import pytest
 
 from metalayer.errors import ConfigError, InputError
 from metalayer.workflows import ui
+from tests import forked
 from tests.servers import free_port
 
 
@@ -35,9 +36,7 @@ def interrupted(process: subprocess.Popen[str]) -> int:
 @pytest.mark.integration
 def test_mlflow(tmp_path: Path) -> None:
     make = "from metalayer.registry import tracking; tracking.ensure_experiment()"
-    subprocess.run(
-        [sys.executable, "-c", make], env={**os.environ, "METALAYER_HOME": str(tmp_path)}, check=True, timeout=120
-    )
+    forked.run(["-c", make], {**os.environ, "METALAYER_HOME": str(tmp_path)}, tmp_path, 120).check_returncode()
     process, address = opened("mlflow", tmp_path)
     try:
         assert "workflowType=machine_learning" in address  # else it is shown as one of generative AI
@@ -57,7 +56,7 @@ def test_zenml(tmp_path: Path) -> None:
     )
     environment = {**os.environ, "METALAYER_HOME": str(tmp_path)}
     root = Path(__file__).resolve().parents[1]
-    subprocess.run([sys.executable, "-c", make], env=environment, cwd=root, check=True, timeout=180)
+    forked.run(["-c", make], environment, root, 180).check_returncode()
     process, address = opened("zenml", tmp_path)
     try:
         home = address.removesuffix("/projects/default/runs")
