@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import polars as pl
@@ -18,6 +19,8 @@ from scipy.special import expit
 from several import THREE, merge_three
 
 from metalayer.cli import main
+from metalayer.core import MetaLayerConfig
+from metalayer.data.gene_table import genes_from_frame, read_gene_table
 from metalayer.data.mean import untrained_mean
 from metalayer.data.score_files import ScoreFile
 from metalayer.data.tracks import TrackStore
@@ -34,6 +37,8 @@ from metalayer.models.stack import RANGES_BP, SITES, SiteWeights, Stack, feature
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER, SPLICED_SCORE
 from metalayer.training import stacking
 from metalayer.training.stacking import fit_stack
+from metalayer.workflows import fit
+from metalayer.workflows.train_genes import train_on_scores
 
 
 def probabilities(length: int, seed: int) -> NDArray[np.float32]:
@@ -202,6 +207,29 @@ def test_what_a_training_gene_is_answered_was_not_learned_from_it(
     assert not np.array_equal(after.stack.scores(store.read(own).bases), before.stack.scores(store.read(own).bases))
     with pytest.raises(TrainingError, match=r"12 training genes form only 3 clusters .* set model.head to network"):
         fit_stack(store, gene_ids, [gene_ids[i : i + 4] for i in range(0, 12, 4)], seed=0)
+
+
+def test_paralogs_are_in_one_fold(simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the gene table, through files to the folds, though paralogs neither overlap nor have the same letters."""
+    table, files = simulation / "genes.tsv", sorted(simulation.glob("nucleotide_scores/*.parquet"))
+    config = MetaLayerConfig.for_scores({"base_model": "pwm", "head": "stack", "gene_table": table}, separate=False)
+    drawn: list[Sequence[Sequence[str]]] = []
+
+    def fitted(store: TrackStore, gene_ids: Sequence[str], groups: Sequence[Sequence[str]], seed: int) -> NoReturn:
+        drawn.append(groups)
+        raise TrainingError("enough")
+
+    monkeypatch.setattr(fit, "fit_stack", fitted)
+    with pytest.raises(TrainingError, match="enough"):
+        train_on_scores(files, [], config, tmp_path)
+    group_of = {gene_id: number for number, group in enumerate(drawn[0]) for gene_id in group}
+    paralogs: dict[str, list[str]] = {}
+    for gene_id, gene in genes_from_frame(read_gene_table(table)).items():
+        if gene.paralog_group and gene_id in group_of:
+            paralogs.setdefault(gene.paralog_group, []).append(gene_id)
+    several = [gene_ids for gene_ids in paralogs.values() if len(gene_ids) > 1]
+    assert several
+    assert all(len({group_of[gene_id] for gene_id in gene_ids}) == 1 for gene_ids in several)
 
 
 def test_from_files_to_answers(merged: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
