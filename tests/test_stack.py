@@ -140,12 +140,14 @@ def test_newton_finds_the_penalised_optimum() -> None:
     prior = np.array([0.0] * 6 + [1.0, 0.0])
     precision = np.array([10.0] * 7 + [1e-6])
 
-    found = stacking._newton(folds, prior, 10.0)
+    found = stacking._newton(folds, prior, 10.0, prior)
     residual = expit(design @ found) - positive
     assert (
         np.abs(design.T @ (weigh * residual) + precision * (found - prior)).max() < 1e-6
     )  # of a convex loss: its one minimum
     assert np.abs(found[:2] - truth[:2]).max() < 0.2
+    elsewhere = stacking._newton(folds, prior, 10.0, prior + 1.0)
+    assert np.abs(elsewhere - found).max() < 1e-6
 
 
 @pytest.fixture(scope="module")

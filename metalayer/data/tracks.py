@@ -106,8 +106,9 @@ class TrackStore:
         self._start: Callable[[GeneTrack], NDArray[np.float32]] | None = None
         self._letter_hashes: dict[str, str] = json.loads(hashes)
         paralogs: dict[str, str] = json.loads(groups)
-        for group, (gene_id, *place) in enumerate(json.loads(listed)):
-            self._genes[gene_id] = Gene.from_table(gene_id, *place, paralog_group=paralogs.get(gene_id))
+        for group, (gene_id, chrom, strand, start, end) in enumerate(json.loads(listed)):
+            known = paralogs.get(gene_id)
+            self._genes[gene_id] = Gene.from_table(gene_id, chrom, strand, start, end, paralog_group=known)
             self._group[gene_id] = group
 
     def genes(self) -> dict[str, Gene]:
