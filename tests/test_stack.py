@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, logit
 from several import THREE, merge_three
 
 from metalayer.cli import main
@@ -77,25 +77,28 @@ def test_features_are_what_each_base_says_here_and_around() -> None:
     seen = look(given, ACCEPTOR, untrained_mean(given), at_all)
     high = np.maximum.reduce([given["left"][:, ACCEPTOR], given["right"][:, ACCEPTOR], given["spliced"][:, 0]])
     assert np.array_equal(at_all, np.flatnonzero(high.astype(np.float64) >= stacks.CANDIDATE))
-    assert seen.features.shape == (len(at_all), len(names)) == (len(at_all), 5 + 5 * 2 * (len(RANGES_BP) - 1))
-    tracks = {
-        "left: same": given["left"][:, ACCEPTOR],
-        "left: other": given["left"][:, DONOR],
-        "right: same": given["right"][:, ACCEPTOR],
-        "right: other": given["right"][:, DONOR],
-        "spliced: spliced": given["spliced"][:, 0],
+    assert seen.features.shape == (len(at_all), len(names)) == (len(at_all), 5 + 2 * 2 * (len(RANGES_BP) - 1))
+    left, right, spliced = given["left"], given["right"], given["spliced"][:, 0]
+    own = {
+        "left: same": left[:, ACCEPTOR],
+        "left: other": left[:, DONOR],
+        "right: same": right[:, ACCEPTOR],
+        "right: other": right[:, DONOR],
+        "spliced: spliced": spliced,
     }
-    logs = {name: np.log(np.maximum(track, 1e-6)) for name, track in tracks.items()}
+    assert names[:5] == list(own)
+    highest = [np.maximum(np.maximum(left, right)[:, ACCEPTOR], spliced), np.maximum(left, right)[:, DONOR]]
+    logs = [np.log(np.maximum(track, 1e-6)) for track in highest]
     for row in (0, len(at_all) // 2, len(at_all) - 1):
         at = at_all[row]
-        expected = [track[at] for track in logs.values()]
-        for track in logs.values():
+        expected = [logit(np.clip(float(track[at]), 1e-6, 1 - 1e-6)) for track in own.values()]
+        for track in logs:
             for first, behind in pairwise(RANGES_BP):
                 before = track[max(0, at - behind + 1) : max(0, at - first + 1)]
                 after = track[at + first : at + behind]
                 expected += [side.max() if len(side) else np.log(1e-6) for side in (before, after)]
         assert np.allclose(seen.features[row], expected, atol=1e-4)
-    assert names[5:7] == ["left: same, before 1 to 1 bp", "left: same, behind 1 to 1 bp"]
+    assert names[5:7] == ["highest same, before 1 to 1 bp", "highest same, behind 1 to 1 bp"]
 
 
 def test_a_stack_that_learned_nothing_is_the_mean() -> None:
@@ -112,7 +115,7 @@ def test_a_stack_that_learned_nothing_is_the_mean() -> None:
         InputError, match=r"base scores of left \(donor_score.*; this model reads those of left .*right"
     ):
         stack.scores({"left": given["left"]})
-    for damage in ({"ranges_bp": [1, 2]}, {"weights": [{}]}, {"bases": ["left"]}):
+    for damage in ({"features": ["left: same"]}, {"weights": [{}]}, {"bases": ["left"]}):
         with pytest.raises(ModelError, match="the description of the stack cannot be used"):
             Stack.of(stack.described() | damage)
 
@@ -190,6 +193,7 @@ def test_what_a_training_gene_is_answered_was_not_learned_from_it(
     store = store_of(merged["train"], tmp_path)
     gene_ids = sorted(store.genes())[:12]
     groups = [gene_ids[i : i + 2] for i in range(0, 12, 2)]
+    monkeypatch.setattr(stacking, "PENALTIES", (100.0,))
     before = fit_stack(store, gene_ids, groups, seed=0)
     other, own = gene_ids[0], gene_ids[1]
     read = TrackStore.read
@@ -202,7 +206,6 @@ def test_what_a_training_gene_is_answered_was_not_learned_from_it(
         return replace(track, labels=swapped.astype(np.uint8))
 
     monkeypatch.setattr(TrackStore, "read", turned)
-    monkeypatch.setattr(stacking, "PENALTIES", (before.stack.penalty,))
     after = fit_stack(store, gene_ids, groups, seed=0)
     for gene_id in (own, other):  # of one group
         assert np.array_equal(after.held_out(store.read(gene_id)), before.held_out(store.read(gene_id)))

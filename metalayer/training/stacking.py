@@ -28,7 +28,7 @@ FOLDS = 5
 PENALTIES = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 """On the squares of weights of features of unit variance, beside the log-likelihood of what is learned from."""
 MAX_POSITIONS = 300_000
-"""Positions that are learned from, of a class: genes are drawn until there are so many, whose features take 0.3 GB."""
+"""Positions that are learned from, of a class, each in half a kB: genes are drawn until there are so many."""
 OTHERS = 200.0
 """Of the positions that are neither site nor candidate one in so many is learned from, and weighs so much."""
 _STEPS, _SETTLED = 50, 1e-13
@@ -191,9 +191,10 @@ class _Problem:
     def _weights(self, penalty: float, left_out: int | None) -> Doubles:
         if (penalty, left_out) not in self._found:
             folds = [fold for number, fold in enumerate(self._folds) if number != left_out]
-            # From the nearest that was found, whose answer differs little.
-            near = min(self._found, key=lambda one: (abs(np.log(one[0] / penalty)), one[1] != left_out), default=None)
-            start = self._prior if near is None else self._found[near]
+            # From the nearest penalty's, of the same folds: what is held out does not reach even the last bit.
+            found = [one for one, of in self._found if of == left_out]
+            near = min(found, key=lambda one: abs(np.log(one / penalty)), default=None)
+            start = self._prior if near is None else self._found[near, left_out]
             self._found[penalty, left_out] = _newton(folds, self._prior, penalty, start)
         return self._found[penalty, left_out]
 
