@@ -13,6 +13,7 @@ from typing import NoReturn
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
 from scipy.special import expit, logit
@@ -289,6 +290,44 @@ def test_from_files_to_answers(merged: dict[str, Path], tmp_path: Path, capsys: 
     canonical = tmp_path / f"{merged['test'].stem}-canonical.parquet"
     subprocess.run([sys.executable, "-c", code, str(output), str(canonical), gene_id, str(light)], check=True)
     assert np.abs(np.load(light) - ours).max() < 1e-6
+
+
+def test_answers_without_a_base_model(
+    merged: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`base_dropout`: as a stack answers that was trained without it, and the answer says so."""
+    sets = ["--set", "head=stack", "--set", "base_dropout=true"]
+    train = ["train", "--scores", str(merged["train"]), "--base-model", THREE]
+    assert main([*train, *sets, "--output-dir", str(tmp_path / "model")]) == 0
+    predictor, store = Predictor.load(tmp_path / "model"), store_of(merged["test"], tmp_path)
+    whole = predictor.stack
+    assert whole is not None
+    assert {name: stack.bases for name, stack in whole.without.items()} == {
+        "left": ("right", "spliced"),
+        "right": ("left", "spliced"),
+        "spliced": ("left", "right"),
+    }
+    track = store.read(min(store.genes()))
+    two = {name: track.bases[name] for name in ("left", "spliced")}
+    assert np.array_equal(whole.scores(two), whole.without["right"].scores(two))
+    with pytest.raises(InputError, match=r"or all but one of left, right, spliced"):
+        whole.scores({"left": track.bases["left"]})
+
+    folder = merged["test"].parent
+    files = [f"{name}={folder / f'test-{name}.parquet'}" for name in two]
+    assert main(["merge", *files, "--output", str(tmp_path / "two.parquet")]) == 0
+    score = ["score", str(tmp_path / "two.parquet"), "--output", str(tmp_path / "scored.parquet")]
+    assert main([*score, "--model", str(tmp_path / "model")]) == 0
+    note = "base model right is missing: answered by a stack of the others"
+    assert note in caplog.text
+    assert note in str(pq.read_schema(tmp_path / "scored.parquet").metadata)
+    other = tmp_path / "refuses"
+    assert main([*train, "--set", "head=stack", "--output-dir", str(other)]) == 0
+    assert main([*score, "--model", str(other)]) == 2
+    assert "no scores of base model right" in capsys.readouterr().err
+    two_only = ["train", "--scores", str(tmp_path / "two.parquet"), "--base-model", "left+spliced"]
+    assert main([*two_only, *sets, "--output-dir", str(tmp_path / "fails")]) == 2
+    assert "model.base_dropout: given true, and scores of left, spliced" in capsys.readouterr().err
 
 
 def test_a_network_on_top_of_a_stack(merged: dict[str, Path], tmp_path: Path) -> None:

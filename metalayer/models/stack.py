@@ -9,8 +9,8 @@ Nothing here needs torch. Axes: L positions, n candidates, F features, C classes
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, pairwise
 from typing import Any, Self
 
@@ -119,6 +119,7 @@ class Stack:
         best: the one of these with the highest average precision on the training genes.
         weights: of donor and acceptor; None: the untrained mean.
         penalty: which `weights` were fitted with; None of the untrained mean.
+        without: by the name of a base model the stack of the others, which answers where that one is missing.
     """
 
     bases: tuple[str, ...]
@@ -126,6 +127,12 @@ class Stack:
     best: str
     weights: tuple[SiteWeights, SiteWeights] | None = None
     penalty: float | None = None
+    without: Mapping[str, Stack] = field(default_factory=dict)
+
+    def answering(self, given: Collection[str]) -> Stack:
+        """The stack that answers where these base models are given: this one, or that of all but one."""
+        missing = [name for name in self.bases if name not in given]
+        return self.without.get(missing[0], self) if len(missing) == 1 else self
 
     def scores(self, bases: Bases) -> Floats:
         """Probabilities at every position of a stretch, float32 (L, C).
@@ -137,6 +144,9 @@ class Stack:
 
     def blocks(self, bases: Bases) -> Iterator[Floats]:
         """As `scores`, one float32 (n, C) after the other, n at most 32,768."""
+        if (other := self.answering(bases)) is not self:
+            yield from other.blocks(bases)
+            return
         if len(bases) == len(self.bases) == 1:  # one alone needs no name
             bases = dict(zip(self.bases, bases.values(), strict=True))
         self.check({name: scores.shape[1] for name, scores in bases.items()})
@@ -168,7 +178,8 @@ class Stack:
         if dict(given) != wanted:
             columns = {len(CLASSES): ", ".join(BASE_SCORES), 1: SPLICED_SCORE}
             named = [", ".join(f"{name} ({columns.get(n, n)})" for name, n in side.items()) for side in (given, wanted)]
-            raise InputError(f"base scores of {named[0] or 'none'}; this model reads those of {named[1]}")
+            but_one = f", or all but one of {', '.join(self.without)}" if self.without else ""
+            raise InputError(f"base scores of {named[0] or 'none'}; this model reads those of {named[1]}{but_one}")
 
     def described(self) -> dict[str, Any]:
         """JSON-ready, for `of`."""
@@ -182,6 +193,7 @@ class Stack:
             "features": feature_names(self.bases, self.telling),
             "weights": weights,
             "penalty": self.penalty,
+            "without": {name: stack.described() for name, stack in self.without.items()},
         }
 
     @classmethod
@@ -202,8 +214,9 @@ class Stack:
             count = len(description["features"])
             if weights and (len(weights) != len(SITES) or any(one.features.shape != (count,) for one in weights)):
                 raise ValueError(f"weights that are not those of {count} features")
-            return cls(bases, telling, str(description["best"]), weights or None, description["penalty"])
-        except (KeyError, TypeError, ValueError) as error:
+            without = {name: cls.of(other) for name, other in description["without"].items()}
+            return cls(bases, telling, str(description["best"]), weights or None, description["penalty"], without)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the description of the stack cannot be used: {error}; train the model again") from None
 
 

@@ -16,7 +16,7 @@ from scipy.special import expit, log_expit
 
 from metalayer.data.mean import untrained_mean
 from metalayer.data.tracks import TrackStore
-from metalayer.errors import TrainingError
+from metalayer.errors import ConfigError, TrainingError
 from metalayer.evaluation.metrics import average_precision
 from metalayer.gene_track import GeneTrack
 from metalayer.models.stack import SITES, Doubles, Seen, SiteWeights, Stack, is_candidate, look
@@ -32,6 +32,8 @@ MAX_POSITIONS = 300_000
 OTHERS = 200.0
 """Of the positions that are neither site nor candidate one in so many is learned from, and weighs so much."""
 _STEPS, _SETTLED = 50, 1e-13
+_SEVERAL = 3
+"""Base models, of which a stack of all but one joins several still."""
 _LOW_SCORE = 1e-4
 """Positions that score less are left out where base models are ranked."""
 
@@ -81,7 +83,14 @@ class _Fold:
         return -float(self.weights @ log_expit(np.where(self.positive, log_odds, -log_odds)))
 
 
-def fit_stack(store: TrackStore, gene_ids: Sequence[str], groups: Sequence[Sequence[str]], seed: int) -> Stacking:
+def fit_stack(
+    store: TrackStore,
+    gene_ids: Sequence[str],
+    groups: Sequence[Sequence[str]],
+    seed: int,
+    *,
+    base_dropout: bool = False,
+) -> Stacking:
     """Fit a stack.
 
     Args:
@@ -89,8 +98,10 @@ def fit_stack(store: TrackStore, gene_ids: Sequence[str], groups: Sequence[Seque
         gene_ids: to learn from.
         groups: all of them, those that are not independent together.
         seed: draws the folds, and genes where there are too many.
+        base_dropout: fit a stack without each base model, too, where one of the others tells donors from acceptors.
 
     Raises:
+        ConfigError: `base_dropout` of fewer than three base models.
         TrainingError: fewer groups than folds, a fold without positions, fewer than two folds with sites of a class, or
             a fit that does not settle.
     """
@@ -99,6 +110,24 @@ def fit_stack(store: TrackStore, gene_ids: Sequence[str], groups: Sequence[Seque
             f"a stack is fitted by cross-validation in {FOLDS} folds; {len(gene_ids)} training genes form only "
             f"{len(groups)} clusters of overlapping or related ones. Give more genes, or set model.head to network"
         )
+    bases = store.base_models
+    if base_dropout and len(bases) < _SEVERAL:
+        raise ConfigError(
+            f"model.base_dropout: given true, and scores of {', '.join(filter(None, bases)) or 'one base model'}; a "
+            f"model that answers without one of them needs at least {_SEVERAL}. Merge more, or leave it out"
+        )
+    found = _fit(store, gene_ids, groups, seed, None)
+    if not base_dropout:
+        return found
+    left = {name: set(found.stack.telling) - {name} for name in bases}
+    without = {name: _fit(store, gene_ids, groups, seed, name).stack for name, telling in left.items() if telling}
+    return replace(found, stack=replace(found.stack, without=without))
+
+
+def _fit(
+    store: TrackStore, gene_ids: Sequence[str], groups: Sequence[Sequence[str]], seed: int, missing: str | None
+) -> Stacking:
+    """As `fit_stack`, without the base model that is missing."""
     order = np.random.default_rng(seed).permutation(len(groups))
     fold_of = {gene_id: place % FOLDS for place, number in enumerate(order) for gene_id in groups[number]}
     folds = {site: [_Fold() for _ in range(FOLDS)] for site in SITES}
@@ -107,6 +136,8 @@ def fit_stack(store: TrackStore, gene_ids: Sequence[str], groups: Sequence[Seque
     for track in store.read_many([gene_id for number in order for gene_id in groups[number]]):
         if max(counts.values()) >= MAX_POSITIONS:
             break
+        if missing:
+            track = replace(track, several={name: of for name, of in track.bases.items() if name != missing})  # noqa: PLW2901
         mean, used = untrained_mean(track.bases), used + 1
         ranks.add(track)
         for site in SITES:
