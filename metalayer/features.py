@@ -38,8 +38,10 @@ _G, _A, _T, _N = 2, 0, 3, 4
 
 
 def log_probabilities(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Logarithms, of at least `PROBABILITY_FLOOR`; any shape."""
-    found: NDArray[np.float64] = np.log(np.maximum(probabilities, PROBABILITY_FLOOR), dtype=np.float64)
+    """Logarithms of probabilities, as float32 holds them, and of at least `PROBABILITY_FLOOR`; any shape."""
+    found: NDArray[np.float64] = np.log(
+        np.maximum(probabilities.astype(np.float32).astype(np.float64), PROBABILITY_FLOOR)
+    )
     return found
 
 
