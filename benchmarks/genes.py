@@ -1,12 +1,14 @@
-"""`python -m benchmarks.genes DIR [BASE ...]`: the preset `genes` on real genes, three seeds, and a stack of bases.
+"""`python -m benchmarks.genes DIR [BASE ...] [--head HEAD]`: the preset `genes` on real genes; two bases mixed.
 
-DIR holds nucleotide_scores/. Trained as a user does (`metalayer train --scores`), validated on genes held out of
-chr1, compared with the base on all positions of chr3 (`metalayer evaluate`). The stack mixes the two bases where both
-are there, at the share that chr1 bears out. Takes some minutes a seed, so `make bench` leaves it out.
+DIR holds nucleotide_scores/. Trained as a user does (`metalayer train --scores`) by three seeds, validated on genes
+held out of chr1, compared with the base on all positions of chr3 (`metalayer evaluate`). `--head` is the setting
+`model.head`. Two bases are mixed, too, by the factors that chr1 supports. Takes some minutes a seed, so `make bench`
+leaves it out.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import resource
 import statistics
@@ -38,9 +40,10 @@ def metalayer(*arguments: object) -> None:
         sys.exit(done.stderr)
 
 
-def one_seed(scores: Path, base: str, seed: int, folder: Path) -> dict[str, Any]:
+def one_seed(scores: Path, base: str, head: str, seed: int, folder: Path) -> dict[str, Any]:
     started = time.monotonic()
-    metalayer("train", "--scores", scores / f"{base}_chr1.parquet", "--output-dir", folder, "--seed", seed)
+    train = ("train", "--scores", scores / f"{base}_chr1.parquet", "--set", f"head={head}")
+    metalayer(*train, "--output-dir", folder, "--seed", seed)
     seconds = time.monotonic() - started
     held_out, report = scores / f"{base}_chr3.parquet", folder / "report.json"
     metalayer("evaluate", "--model", folder, "--scores", held_out, "--output", report)
@@ -93,20 +96,24 @@ def stack(scores: Path, weak: str, strong: str, folder: Path) -> None:
 
 
 def main() -> int:
-    scores = Path(sys.argv[1]) / "nucleotide_scores"
-    bases = sys.argv[2:] or ["openspliceai_80", "openspliceai_10000"]
+    parser = argparse.ArgumentParser()
+    parser.add_argument("real", type=Path)
+    parser.add_argument("bases", nargs="*", default=["openspliceai_80", "openspliceai_10000"])
+    parser.add_argument("--head", choices=("network", "stack", "both"), default="network")
+    given = parser.parse_args()
+    scores, bases = given.real / "nucleotide_scores", given.bases
     with tempfile.TemporaryDirectory() as name:
         for base in bases:
             found = []
             for seed in SEEDS:
-                found.append(one_seed(scores, base, seed, Path(name) / f"{base}-{seed}"))
-                print(f"{base}, seed {seed}: {summary(found[-1])}; shrinkage {_both(found[-1]['shrinkage'])}, ", end="")
-                print(f"{found[-1]['seconds']:.0f} s", flush=True)
+                found.append(one_seed(scores, base, given.head, seed, Path(name) / f"{base}-{seed}"))
+                print(f"{base}, {given.head}, seed {seed}: {summary(found[-1])}; shrinkage ", end="")
+                print(f"{_both(found[-1]['shrinkage'])}, {found[-1]['seconds']:.0f} s", flush=True)
             medians = [f"{m} {statistics.median(one['meta'][m] for one in found):.4f}" for m in METRICS]
-            print(f"{base}, median of {len(SEEDS)}: {', '.join(medians)}", flush=True)
+            print(f"{base}, {given.head}, median of {len(SEEDS)}: {', '.join(medians)}", flush=True)
         print(f"peak memory of a run {resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3:.0f} MB")
         if len(bases) == 2:
-            stack(scores, *bases, Path(name))
+            stack(scores, bases[0], bases[1], Path(name))
     return 0
 
 

@@ -1,18 +1,26 @@
-"""`python -m benchmarks.stacking DIR`: three base models joined, by nested cross-validation over real genes.
+"""`python -m benchmarks.stacking DIR`: base models joined in a stack, by nested cross-validation over real genes.
 
 DIR is a folder like `../shared/real`. Every gene is answered by a stack that was fitted, penalty included, to the genes
-of the other four fifths of the gene clusters; three draws of the folds. Beside it the best single base, the untrained
-means, and for the first draw a boosted model of the same features (scikit-learn, monotone in what each base says of the
-class itself) averaged with the mean in log-odds. Labels: all isoforms' sites, principal ones with other isoforms'
-ignored, and principal ones alone. Takes half an hour on a busy core, so `make bench` leaves it out.
+of the other four fifths of the gene clusters; three draws of the folds, and their median. `--genes nested` takes those
+of chromosomes 1, 5 and 7, by which choices are made; `chr3` answers the genes of chromosome 3 by a stack of all of
+these, once; `all` crosses the genes of all four. `--labels` says what is learned and counted: `all`, sites of all
+isoforms; `principal`, those of the principal transcript; `ignored`, these, where sites of other isoforms do not count.
+`--bases` names the base models; gains are over the first, and of several over the mean of the first two.
+`--boosted` adds a boosted model of the same features (scikit-learn, monotone in what each base says of the class
+itself), averaged with the mean in log-odds, for the first draw. `make bench` leaves it out.
 """
 
 from __future__ import annotations
 
+import argparse
 import logging
-import sys
+import statistics
 import tempfile
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -31,68 +39,110 @@ from metalayer.evaluation.scored_genes import PrincipalLabels
 from metalayer.gene_groups import related, united
 from metalayer.gene_track import GeneTrack
 from metalayer.models.stack import SITES, is_candidate, look
-from metalayer.schema import MARK_COLUMNS, NEITHER, SITE_KINDS, SPLICED_SCORE
+from metalayer.schema import CLASSES, MARK_COLUMNS, NEITHER, SITE_KINDS, SPLICED_SCORE, bases_of
 from metalayer.settings.sections import EvaluateConfig
 from metalayer.training.stacking import fit_stack
 from metalayer.workflows.merge_scores import merge_scores
 
 BASES = ("openspliceai_10000", "pangolin", "spliceai")
-BEST = "openspliceai_10000"
+CHROMS, TEST = ("1", "5", "7"), "3"
 OUTER, SEEDS = 5, (1, 2, 3)
-LABELS = ("all isoforms", "principal, others ignored", "principal")
-SYSTEMS = ("stack", "boosted", "mean of three", "mean of two")
+LABELS, GENES = ("all", "ignored", "principal"), ("nested", "chr3", "all")
+STACK, BOOSTED, OF_ALL, OF_TWO = "stack", "boosted", "mean of all", "mean of the first two"
 Scores = dict[str, dict[str, NDArray[np.float32]]]
 """By system, by gene."""
 
 
-def merged(real: Path, chrom: str, folder: Path, labels: str) -> Path:
-    """The three base models side by side on the genes of a chromosome, with marks of isoforms."""
+class Labelled(TrackStore):
+    """Genes whose file labels the sites of all isoforms, with other labels."""
+
+    labels = LABELS[0]
+
+    def read(self, gene_id: str, base_model: str | None = None) -> GeneTrack:
+        track = super().read(gene_id, base_model)
+        if self.labels == LABELS[0]:
+            return track
+        labels, ignored = track.labels.copy(), track.ignored
+        labels[track.alternative] = NEITHER
+        if self.labels == LABELS[1]:
+            ignored = np.union1d(ignored, track.alternative)
+        return replace(track, labels=labels, ignored=ignored)
+
+
+def store_of(real: Path, bases: Sequence[str], chroms: Sequence[str], folder: Path) -> Labelled:
+    """The base models side by side on the genes of chromosomes, sites of all isoforms labelled and marked."""
+    paths = []
+    for chrom in chroms:
+        given = [(base, with_isoforms(real, base, chrom, folder)) for base in bases]
+        paths.append(folder / f"merged-{chrom}.parquet" if len(bases) > 1 else given[0][1])
+        if len(bases) > 1:
+            merge_scores(given, paths[-1])
+    canonical = folder / f"canonical-{'-'.join(chroms)}.parquet"
+    ScoreFile.read(paths, canonical, {}, base_model="+".join(bases))
+    return Labelled(canonical)
+
+
+def with_isoforms(real: Path, base: str, chrom: str, folder: Path) -> Path:
+    """A file of `real` with labels and marks of all isoforms; of Pangolin, P(spliced) is the mean of its tissues."""
     isoforms = pl.read_parquet(real / "isoforms.parquet").select("gene_id", "position", pl.col("site").alias("other"))
     isoforms = isoforms.sort("other", descending=True).unique(
         ["gene_id", "position"], keep="first", maintain_order=True
     )
-    given = []
-    for base in BASES:
-        frame = pl.read_parquet(real / "nucleotide_scores" / f"{base}_chr{chrom}.parquet")
-        if base == "pangolin":
-            tissues = frame.select(pl.mean_horizontal("heart", "liver", "brain", "testis")).to_series()
-            frame = pl.read_parquet(real / "nucleotide_scores" / f"{BEST}_chr{chrom}.parquet")
-            frame = frame.drop("donor_score", "acceptor_score", "neither_score")
-            frame = frame.with_columns(tissues.cast(pl.Float32).alias(SPLICED_SCORE))
-        frame = frame.with_columns(pl.col("gene_id", "label").cast(pl.String), pl.col("position").cast(pl.Int64))
-        frame = frame.join(isoforms, on=["gene_id", "position"], how="left", maintain_order="left")
-        is_site, is_other = pl.col("label") != "neither", pl.col("other").is_not_null()
-        kind = pl.when(is_site).then(pl.lit(SITE_KINDS[1])).when(is_other).then(pl.lit(SITE_KINDS[2]))
-        frame = frame.with_columns(
-            kind.otherwise(pl.lit(SITE_KINDS[0])).alias(MARK_COLUMNS[0]),
-            pl.lit(-1, pl.Int32).alias(MARK_COLUMNS[1]),
-            ignored=(~is_site & is_other) if labels == LABELS[1] else pl.lit(False),
-        )
-        if labels == LABELS[0]:
-            frame = frame.with_columns(
-                pl.when(is_site).then("label").otherwise(pl.col("other").fill_null("neither")).alias("label")
-            )
-        path = folder / f"{base}-{chrom}.parquet"
-        frame.drop("other").write_parquet(path)
-        given.append((base, path))
-    merge_scores(given, folder / f"merged-{chrom}.parquet")
-    return folder / f"merged-{chrom}.parquet"
+    frame = pl.read_parquet(real / "nucleotide_scores" / f"{base}_chr{chrom}.parquet")
+    if base == "pangolin":
+        tissues = frame.select(pl.mean_horizontal("heart", "liver", "brain", "testis")).to_series()
+        frame = pl.read_parquet(real / "nucleotide_scores" / f"{BASES[0]}_chr{chrom}.parquet")
+        frame = frame.drop("donor_score", "acceptor_score", "neither_score")
+        frame = frame.with_columns(tissues.cast(pl.Float32).alias(SPLICED_SCORE))
+    frame = frame.with_columns(pl.col("gene_id", "label").cast(pl.String), pl.col("position").cast(pl.Int64))
+    frame = frame.join(isoforms, on=["gene_id", "position"], how="left", maintain_order="left")
+    is_site, is_other = pl.col("label") != CLASSES[NEITHER], pl.col("other").is_not_null()
+    kind = pl.when(is_site).then(pl.lit(SITE_KINDS[1])).when(is_other).then(pl.lit(SITE_KINDS[2]))
+    frame = frame.with_columns(
+        kind.otherwise(pl.lit(SITE_KINDS[0])).alias(MARK_COLUMNS[0]),
+        pl.lit(-1, pl.Int32).alias(MARK_COLUMNS[1]),
+        pl.when(is_site).then("label").otherwise(pl.col("other").fill_null(CLASSES[NEITHER])).alias("label"),
+    )
+    path = folder / f"{base}-{chrom}.parquet"
+    frame.drop("other").write_parquet(path)
+    return path
 
 
-def answers(store: TrackStore, train: Sequence[str], test: Sequence[str], seed: int) -> Scores:
-    """What each system says of the genes to test on, by the genes to train on."""
+def answers(store: TrackStore, train: Sequence[str], test: TrackStore, tested: Sequence[str], seed: int) -> Scores:
+    """What the stack says of the genes to test on, by the genes to train on; and what needs no training."""
     genes = store.genes()
-    groups = united(train, related(genes[gene_id] for gene_id in train))
-    fitted = fit_stack(store, train, groups, seed)
-    boosted = boost(store, train, seed) if seed == SEEDS[0] else None
-    found: Scores = {name: {} for name in SYSTEMS}
-    for track in store.read_many(list(test)):
+    fitted = fit_stack(store, train, united(train, related(genes[gene_id] for gene_id in train)), seed)
+    found: Scores = {STACK: {}}
+    for track in test.read_many(list(tested)):
         gene_id, bases = track.gene.gene_id, track.bases
-        found["stack"][gene_id] = fitted.stack.scores(bases)
-        found["mean of three"][gene_id] = track.scores
-        found["mean of two"][gene_id] = untrained_mean({name: bases[name] for name in BASES[:2]})
-        if boosted:
-            found["boosted"][gene_id] = averaged(track, boosted)
+        found[STACK][gene_id] = fitted.stack.scores(bases)
+        if len(bases) > 1:
+            found.setdefault(OF_ALL, {})[gene_id] = track.scores
+            first_two = {name: bases[name] for name in list(bases)[:2]}
+            found.setdefault(OF_TWO, {})[gene_id] = untrained_mean(first_two)
+    return found
+
+
+def folds(store: TrackStore, seed: int) -> Iterator[tuple[list[str], list[str]]]:
+    """Genes to train and to test on, gene clusters together."""
+    genes = store.genes()
+    groups = united(genes, related(genes.values()))
+    order = np.random.default_rng(seed).permutation(len(groups))
+    for fold in range(OUTER):
+        tested = sorted(gene_id for place in order[fold::OUTER] for gene_id in groups[place])
+        yield sorted(genes.keys() - set(tested)), tested
+
+
+def out_of_fold(store: TrackStore, seed: int, with_boosted: bool) -> Scores:
+    """All genes, each answered by what was fitted without it."""
+    found: Scores = {}
+    for train, tested in folds(store, seed):
+        there = answers(store, train, store, tested, seed)
+        if with_boosted:
+            models = boost(store, train, seed)
+            there[BOOSTED] = {track.gene.gene_id: averaged(track, models) for track in store.read_many(tested)}
+        for system, scores in there.items():
+            found.setdefault(system, {}).update(scores)
     return found
 
 
@@ -122,6 +172,7 @@ def boost(store: TrackStore, train: Sequence[str], seed: int) -> Mapping[int, Hi
 
 
 def averaged(track: GeneTrack, models: Mapping[int, HistGradientBoostingClassifier]) -> NDArray[np.float32]:
+    """Of the boosted model and the mean of all."""
     scores = track.scores.astype(np.float64)
     for site, model in models.items():
         at = np.flatnonzero(is_candidate(track.bases, site))
@@ -134,91 +185,103 @@ def averaged(track: GeneTrack, models: Mapping[int, HistGradientBoostingClassifi
     return scores.astype(np.float32)
 
 
-def compared(store: TrackStore, found: Scores, gene_ids: Sequence[str], system: str, ignoring: bool) -> dict[str, Any]:
+def compared(store: Labelled, found: Scores, system: str) -> dict[str, Any]:
+    """The report of a system; its reference is the first base model."""
     genes = []
-    for track in store.read_many(list(gene_ids)):
-        gene = track.gene
-        scores = {"base": track.bases[BEST]} | {name: of[gene.gene_id] for name, of in found.items()}
-        rest = (gene, track.paralog, None, gene.gene_id, track.ignored, track.alternative)
-        genes.append(GeneScores(gene.gene_id, gene.interval.chrom, track.labels, scores, *rest))
-    scored = PrincipalLabels(genes) if ignoring else genes
+    for track in store.read_many(sorted(store.genes())):
+        gene_id = track.gene.gene_id
+        scores = {"base": next(iter(track.bases.values()))} | {name: of[gene_id] for name, of in found.items()}
+        rest = (track.gene, track.paralog, None, gene_id, track.ignored, track.alternative)
+        genes.append(GeneScores(gene_id, track.gene.interval.chrom, track.labels, scores, *rest))
+    scored = PrincipalLabels(genes) if store.labels == LABELS[1] else genes
     return evaluate(scored, EvaluateConfig(), candidate=system)
 
 
-def gains(report: Mapping[str, Any], against: str) -> str:
-    gaps = report["difference"] if against == "base" else report["differences"][against]
-    parts = []
-    for metric in ("ap_donor", "ap_acceptor"):
-        gap = gaps[metric]
-        parts.append(f"{report[against][metric]:.4f} {gap['value']:+.4f} [{gap['low']:+.4f}, {gap['high']:+.4f}]")
-    return "  ".join(parts)
+def shown(reports: Sequence[Mapping[str, Any]], system: str) -> Iterator[str]:
+    """Lines of what a system brings; of several draws the median of each number."""
+
+    def median(*path: str) -> float:
+        values: list[Any] = [reduce(getitem, path, report) for report in reports]
+        return float(statistics.median(values))
+
+    for against in ("base", OF_TWO, OF_ALL):
+        if against == "base" or against in reports[0]["differences"]:
+            where = ("difference",) if against == "base" else ("differences", against)
+            parts = []
+            for kind in ("donor", "acceptor"):
+                gap = [median(*where, f"ap_{kind}", part) for part in ("value", "low", "high")]
+                parts.append(f"{median(against, f'ap_{kind}'):.4f} {gap[0]:+.4f} ({gap[1]:+.4f} to {gap[2]:+.4f})")
+            yield f"{system}, AP over {against}: donor {parts[0]}, acceptor {parts[1]}"
+    names = [f"false_per_mb_at_recall{recall}_{kind}" for kind in ("donor", "acceptor") for recall in (90, 95)]
+    for name in ("log_loss_per_site", *names):
+        before, after = median("base", name), median(system, name)
+        yield f"   {name} {before:.3f} -> {after:.3f} ({after / before - 1:+.0%})"
+    for kind in ("donor", "acceptor"):
+        if reports[0]["site_recall"]["alternative"][kind]:
+            path = ("site_recall", "alternative", kind)
+            gap = [median(*path, "difference", part) for part in ("value", "low", "high")]
+            change = f"{gap[0]:+.3f}, {gap[1]:+.3f} to {gap[2]:+.3f}"
+            shares = [median(*path, one, "value") for one in ("base", system)]
+            yield f"   alternative {kind} recall at 95 % precision {shares[0]:.3f} -> {shares[1]:.3f} ({change})"
 
 
-def more(report: Mapping[str, Any], system: str) -> str:
-    wanted = {
-        "false donors/Mb, recall .95": "false_per_mb_at_recall95_donor",
-        "false acceptors/Mb, recall .95": "false_per_mb_at_recall95_acceptor",
-        "log-loss a site": "log_loss_per_site",
-    }
-    parts = [f"{text} {report['base'][name]:.3f} -> {report[system][name]:.3f}" for text, name in wanted.items()]
-    return "; ".join(parts)
-
-
-def stores_of(real: Path, chroms: Sequence[str], folder: Path, labels: str) -> TrackStore:
-    own = folder / labels.replace(" ", "-")
-    own.mkdir(exist_ok=True)
-    paths = [merged(real, chrom, own, labels) for chrom in chroms]
-    return ScoreFile.read(paths, own / f"canonical-{'-'.join(chroms)}.parquet", {}, base_model="+".join(BASES)).store
+def show(title: str, store: Labelled, found: Sequence[Scores], seeds: Sequence[int]) -> None:
+    """Print what the systems of several draws bring."""
+    genes = store.genes()
+    print(f"\n{title}: {len(genes)} genes in {len(united(genes, related(genes.values())))} clusters")
+    reports = [compared(store, one, STACK) for one in found]
+    for seed, report in zip(seeds, reports, strict=True):
+        gaps = [report["difference"][f"ap_{kind}"] for kind in ("donor", "acceptor")]
+        parts = [f"{report[STACK][f'ap_{kind}']:.4f}" for kind in ("donor", "acceptor")]
+        low = [f"{gap['value']:+.4f} from {gap['low']:+.4f}" for gap in gaps]
+        print(f"seed {seed}: donor {parts[0]} ({low[0]}), acceptor {parts[1]} ({low[1]})")
+    lines = [*shown(reports, STACK)]
+    for system in (OF_ALL, OF_TWO, BOOSTED):
+        if system in found[0]:
+            lines += shown([compared(store, found[0], system)], system)
+    print("\n".join(lines), flush=True)
 
 
 def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("real", type=Path)
+    parser.add_argument("--bases", default="+".join(BASES), help="names, with + between")
+    parser.add_argument("--labels", nargs="+", choices=LABELS, default=LABELS)
+    parser.add_argument("--genes", nargs="+", choices=GENES, default=GENES)
+    parser.add_argument("--seeds", nargs="+", type=int, default=SEEDS)
+    parser.add_argument("--boosted", action="store_true")
+    given = parser.parse_args()
     logging.disable(logging.WARNING)
-    real = Path(sys.argv[1])
+    bases = bases_of(given.bases)
+    has = [
+        chrom
+        for chrom in (*CHROMS, TEST)
+        if all((given.real / "nucleotide_scores" / f"{base}_chr{chrom}.parquet").is_file() for base in bases)
+    ]
+    chosen = [chrom for chrom in has if chrom != TEST]
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for labels in LABELS:
-            store = stores_of(real, ("1", "5", "7"), folder, labels)
-            genes = store.genes()
-            groups = united(genes, related(genes.values()))
-            print(
-                f"\n{labels}: {len(genes)} genes of chr1, chr5, chr7 in {len(groups)} clusters, out of fold", flush=True
-            )
-            print("system (seed), against: donor AP of that, gain; acceptor AP of that, gain", flush=True)
-            for seed in SEEDS:
-                order = np.random.default_rng(seed).permutation(len(groups))
-                found: Scores = {system: {} for system in SYSTEMS}
-                for fold in range(OUTER):
-                    test = [gene_id for place in order[fold::OUTER] for gene_id in groups[place]]
-                    train = sorted(genes.keys() - set(test))
-                    for system, scores in answers(store, train, sorted(test), seed).items():
-                        found[system] |= scores
-                found = {system: of for system, of in found.items() if of}
-                for system in SYSTEMS if seed == SEEDS[0] else SYSTEMS[:1]:
-                    report = compared(store, found, sorted(genes), system, ignoring=labels == LABELS[1])
-                    print(f"{system} ({seed}), base: {gains(report, 'base')}")
-                    if system == "stack":
-                        print(f"{system} ({seed}), mean of two: {gains(report, 'mean of two')}")
-                        print(f"   {more(report, system)}", flush=True)
-            test_store = stores_of(real, ("3",), folder, labels)
-            everything = answers_elsewhere(store, test_store)
-            report = compared(test_store, everything, sorted(test_store.genes()), "stack", labels == LABELS[1])
-            print(f"chr3, stack of all of these, base: {gains(report, 'base')}")
-            print(
-                f"chr3, stack of all of these, mean of two: {gains(report, 'mean of two')}\n   {more(report, 'stack')}"
-            )
+        stores = {}
+        wanted = {"nested": chosen, "chr3": [TEST], "all": has}
+        for where, chroms in wanted.items():
+            if where in given.genes or (where == "nested" and "chr3" in given.genes):
+                stores[where] = store_of(given.real, bases, chroms, Path(name))
+        for labels in given.labels:
+            for store in stores.values():
+                store.labels = labels
+            for where in given.genes:
+                store, started = stores[where], time.process_time()
+                if where == "chr3":
+                    train = sorted(stores["nested"].genes())
+                    seeds = given.seeds[:1] if len(bases) > 1 else given.seeds
+                    found = [answers(stores["nested"], train, store, sorted(store.genes()), seed) for seed in seeds]
+                else:
+                    seeds = given.seeds
+                    found = [out_of_fold(store, seed, given.boosted and seed == seeds[0]) for seed in seeds]
+                title = f"{labels} labels, {where} (chromosomes {', '.join(wanted[where])})"
+                show(title, store, found, seeds)
+                print(f"   {time.process_time() - started:.0f} s of CPU", flush=True)
     return 0
 
 
-def answers_elsewhere(store: TrackStore, test: TrackStore) -> Scores:
-    """As `answers`, of genes of another store, without the boosted model."""
-    train = sorted(store.genes())
-    fitted = fit_stack(store, train, united(train, related(store.genes().values())), SEEDS[0])
-    found: Scores = {"stack": {}, "mean of two": {}}
-    for track in test.read_many(sorted(test.genes())):
-        found["stack"][track.gene.gene_id] = fitted.stack.scores(track.bases)
-        found["mean of two"][track.gene.gene_id] = untrained_mean({name: track.bases[name] for name in BASES[:2]})
-    return found
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    raise SystemExit(main())

@@ -26,6 +26,7 @@ from metalayer.schema import (
     DONOR,
     FEATURES,
     NEITHER,
+    PROBABILITY_FLOOR,
     ROW_SCORES,
     SCORE_FEATURES,
 )
@@ -34,6 +35,14 @@ EPSILON = 1e-10
 FEATURE_REACH_BP = ARTIFACT_WINDOW_BP // 2 + 3
 """Bases on either side of a row that its features read: half the window, and three of the context."""
 _G, _A, _T, _N = 2, 0, 3, 4
+
+
+def log_probabilities(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Logarithms of probabilities, as float32 holds them, and of at least `PROBABILITY_FLOOR`; any shape."""
+    found: NDArray[np.float64] = np.log(
+        np.maximum(probabilities.astype(np.float32).astype(np.float64), PROBABILITY_FLOOR)
+    )
+    return found
 
 
 def derived_features(row_scores: NDArray[np.floating]) -> dict[str, NDArray[np.float64]]:

@@ -17,6 +17,7 @@ from metalayer.base import load_base_model
 from metalayer.base.convolution import Convolution, Dilated
 from metalayer.base.dilated import Network
 from metalayer.base.openspliceai import load_openspliceai, read_state_dict
+from metalayer.base.weight_files import load_torch
 from metalayer.errors import ConfigError, InputError, ModelError
 from metalayer.genome import decode, encode
 
@@ -234,6 +235,12 @@ def test_files_cut_short(tmp_path: Path, cut: int) -> None:
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(ModelError, match=r"rs1.pt: damaged"):
         load_base_model("openspliceai", weights=tmp_path)
+
+
+def test_a_file_that_cannot_be_opened_is_not_called_damaged(tmp_path: Path) -> None:
+    for path, why in ((tmp_path, "Is a directory"), (tmp_path / "absent.pt", "No such file")):
+        with pytest.raises(ModelError, match=rf"{path.name}: cannot be read \({why}.*; name a file of weights"):
+            load_torch(path)
 
 
 @pytest.mark.parametrize("length", [1, 2, 50])

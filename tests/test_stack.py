@@ -9,15 +9,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import polars as pl
+import pyarrow.parquet as pq
 import pytest
 from numpy.typing import NDArray
-from scipy.special import expit
+from scipy.special import expit, logit
 from several import THREE, merge_three
 
 from metalayer.cli import main
+from metalayer.core import MetaLayerConfig
+from metalayer.data.gene_table import genes_from_frame, read_gene_table
 from metalayer.data.mean import untrained_mean
 from metalayer.data.score_files import ScoreFile
 from metalayer.data.tracks import TrackStore
@@ -34,6 +38,8 @@ from metalayer.models.stack import RANGES_BP, SITES, SiteWeights, Stack, feature
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER, SPLICED_SCORE
 from metalayer.training import stacking
 from metalayer.training.stacking import fit_stack
+from metalayer.workflows import fit
+from metalayer.workflows.train_genes import train_on_scores
 
 
 def probabilities(length: int, seed: int) -> NDArray[np.float32]:
@@ -72,25 +78,28 @@ def test_features_are_what_each_base_says_here_and_around() -> None:
     seen = look(given, ACCEPTOR, untrained_mean(given), at_all)
     high = np.maximum.reduce([given["left"][:, ACCEPTOR], given["right"][:, ACCEPTOR], given["spliced"][:, 0]])
     assert np.array_equal(at_all, np.flatnonzero(high.astype(np.float64) >= stacks.CANDIDATE))
-    assert seen.features.shape == (len(at_all), len(names)) == (len(at_all), 5 + 5 * 2 * (len(RANGES_BP) - 1))
-    tracks = {
-        "left: same": given["left"][:, ACCEPTOR],
-        "left: other": given["left"][:, DONOR],
-        "right: same": given["right"][:, ACCEPTOR],
-        "right: other": given["right"][:, DONOR],
-        "spliced: spliced": given["spliced"][:, 0],
+    assert seen.features.shape == (len(at_all), len(names)) == (len(at_all), 5 + 2 * 2 * (len(RANGES_BP) - 1))
+    left, right, spliced = given["left"], given["right"], given["spliced"][:, 0]
+    own = {
+        "left: same": left[:, ACCEPTOR],
+        "left: other": left[:, DONOR],
+        "right: same": right[:, ACCEPTOR],
+        "right: other": right[:, DONOR],
+        "spliced: spliced": spliced,
     }
-    logs = {name: np.log(np.maximum(track, 1e-6)) for name, track in tracks.items()}
+    assert names[:5] == list(own)
+    highest = [np.maximum(np.maximum(left, right)[:, ACCEPTOR], spliced), np.maximum(left, right)[:, DONOR]]
+    logs = [np.log(np.maximum(track, 1e-6)) for track in highest]
     for row in (0, len(at_all) // 2, len(at_all) - 1):
         at = at_all[row]
-        expected = [track[at] for track in logs.values()]
-        for track in logs.values():
+        expected = [logit(np.clip(float(track[at]), 1e-6, 1 - 1e-6)) for track in own.values()]
+        for track in logs:
             for first, behind in pairwise(RANGES_BP):
                 before = track[max(0, at - behind + 1) : max(0, at - first + 1)]
                 after = track[at + first : at + behind]
                 expected += [side.max() if len(side) else np.log(1e-6) for side in (before, after)]
         assert np.allclose(seen.features[row], expected, atol=1e-4)
-    assert names[5:7] == ["left: same, before 1 to 1 bp", "left: same, behind 1 to 1 bp"]
+    assert names[5:7] == ["highest same, before 1 to 1 bp", "highest same, behind 1 to 1 bp"]
 
 
 def test_a_stack_that_learned_nothing_is_the_mean() -> None:
@@ -107,7 +116,7 @@ def test_a_stack_that_learned_nothing_is_the_mean() -> None:
         InputError, match=r"base scores of left \(donor_score.*; this model reads those of left .*right"
     ):
         stack.scores({"left": given["left"]})
-    for damage in ({"ranges_bp": [1, 2]}, {"weights": [{}]}, {"bases": ["left"]}):
+    for damage in ({"features": ["left: same"]}, {"weights": [{}]}, {"bases": ["left"]}):
         with pytest.raises(ModelError, match="the description of the stack cannot be used"):
             Stack.of(stack.described() | damage)
 
@@ -135,12 +144,14 @@ def test_newton_finds_the_penalised_optimum() -> None:
     prior = np.array([0.0] * 6 + [1.0, 0.0])
     precision = np.array([10.0] * 7 + [1e-6])
 
-    found = stacking._newton(folds, prior, 10.0)
+    found = stacking._newton(folds, prior, 10.0, prior)
     residual = expit(design @ found) - positive
     assert (
         np.abs(design.T @ (weigh * residual) + precision * (found - prior)).max() < 1e-6
     )  # of a convex loss: its one minimum
     assert np.abs(found[:2] - truth[:2]).max() < 0.2
+    elsewhere = stacking._newton(folds, prior, 10.0, prior + 1.0)
+    assert np.abs(elsewhere - found).max() < 1e-6
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +194,7 @@ def test_what_a_training_gene_is_answered_was_not_learned_from_it(
     store = store_of(merged["train"], tmp_path)
     gene_ids = sorted(store.genes())[:12]
     groups = [gene_ids[i : i + 2] for i in range(0, 12, 2)]
+    monkeypatch.setattr(stacking, "PENALTIES", (100.0,))
     before = fit_stack(store, gene_ids, groups, seed=0)
     other, own = gene_ids[0], gene_ids[1]
     read = TrackStore.read
@@ -195,13 +207,35 @@ def test_what_a_training_gene_is_answered_was_not_learned_from_it(
         return replace(track, labels=swapped.astype(np.uint8))
 
     monkeypatch.setattr(TrackStore, "read", turned)
-    monkeypatch.setattr(stacking, "PENALTIES", (before.stack.penalty,))
     after = fit_stack(store, gene_ids, groups, seed=0)
     for gene_id in (own, other):  # of one group
         assert np.array_equal(after.held_out(store.read(gene_id)), before.held_out(store.read(gene_id)))
     assert not np.array_equal(after.stack.scores(store.read(own).bases), before.stack.scores(store.read(own).bases))
     with pytest.raises(TrainingError, match=r"12 training genes form only 3 clusters .* set model.head to network"):
         fit_stack(store, gene_ids, [gene_ids[i : i + 4] for i in range(0, 12, 4)], seed=0)
+
+
+def test_paralogs_are_in_one_fold(simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the gene table, through files to the folds, though paralogs neither overlap nor have the same letters."""
+    table, files = simulation / "genes.tsv", sorted(simulation.glob("nucleotide_scores/*.parquet"))
+    config = MetaLayerConfig.for_scores({"base_model": "pwm", "head": "stack", "gene_table": table}, separate=False)
+    drawn: list[Sequence[Sequence[str]]] = []
+
+    def fitted(store: object, gene_ids: object, groups: Sequence[Sequence[str]], *_: object, **__: object) -> NoReturn:
+        drawn.append(groups)
+        raise TrainingError("enough")
+
+    monkeypatch.setattr(fit, "fit_stack", fitted)
+    with pytest.raises(TrainingError, match="enough"):
+        train_on_scores(files, [], config, tmp_path)
+    group_of = {gene_id: number for number, group in enumerate(drawn[0]) for gene_id in group}
+    paralogs: dict[str, list[str]] = {}
+    for gene_id, gene in genes_from_frame(read_gene_table(table)).items():
+        if gene.paralog_group and gene_id in group_of:
+            paralogs.setdefault(gene.paralog_group, []).append(gene_id)
+    several = [gene_ids for gene_ids in paralogs.values() if len(gene_ids) > 1]
+    assert several
+    assert all(len({group_of[gene_id] for gene_id in gene_ids}) == 1 for gene_ids in several)
 
 
 def test_from_files_to_answers(merged: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -256,6 +290,44 @@ def test_from_files_to_answers(merged: dict[str, Path], tmp_path: Path, capsys: 
     canonical = tmp_path / f"{merged['test'].stem}-canonical.parquet"
     subprocess.run([sys.executable, "-c", code, str(output), str(canonical), gene_id, str(light)], check=True)
     assert np.abs(np.load(light) - ours).max() < 1e-6
+
+
+def test_answers_without_a_base_model(
+    merged: dict[str, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`base_dropout`: as a stack answers that was trained without it, and the answer says so."""
+    sets = ["--set", "head=stack", "--set", "base_dropout=true"]
+    train = ["train", "--scores", str(merged["train"]), "--base-model", THREE]
+    assert main([*train, *sets, "--output-dir", str(tmp_path / "model")]) == 0
+    predictor, store = Predictor.load(tmp_path / "model"), store_of(merged["test"], tmp_path)
+    whole = predictor.stack
+    assert whole is not None
+    assert {name: stack.bases for name, stack in whole.without.items()} == {
+        "left": ("right", "spliced"),
+        "right": ("left", "spliced"),
+        "spliced": ("left", "right"),
+    }
+    track = store.read(min(store.genes()))
+    two = {name: track.bases[name] for name in ("left", "spliced")}
+    assert np.array_equal(whole.scores(two), whole.without["right"].scores(two))
+    with pytest.raises(InputError, match=r"or all but one of left, right, spliced"):
+        whole.scores({"left": track.bases["left"]})
+
+    folder = merged["test"].parent
+    files = [f"{name}={folder / f'test-{name}.parquet'}" for name in two]
+    assert main(["merge", *files, "--output", str(tmp_path / "two.parquet")]) == 0
+    score = ["score", str(tmp_path / "two.parquet"), "--output", str(tmp_path / "scored.parquet")]
+    assert main([*score, "--model", str(tmp_path / "model")]) == 0
+    note = "base model right is missing: answered by a stack of the others"
+    assert note in caplog.text
+    assert note in str(pq.read_schema(tmp_path / "scored.parquet").metadata)
+    other = tmp_path / "refuses"
+    assert main([*train, "--set", "head=stack", "--output-dir", str(other)]) == 0
+    assert main([*score, "--model", str(other)]) == 2
+    assert "no scores of base model right" in capsys.readouterr().err
+    two_only = ["train", "--scores", str(tmp_path / "two.parquet"), "--base-model", "left+spliced"]
+    assert main([*two_only, *sets, "--output-dir", str(tmp_path / "fails")]) == 2
+    assert "model.base_dropout: given true, and scores of left, spliced" in capsys.readouterr().err
 
 
 def test_a_network_on_top_of_a_stack(merged: dict[str, Path], tmp_path: Path) -> None:

@@ -36,10 +36,13 @@ def load_torch(path: Path) -> Any:
     """What `torch.save` wrote, of tensors and plain values alone.
 
     Raises:
-        ModelError: a file that is damaged, or holds code.
+        ModelError: a file that cannot be opened, is damaged, or holds code.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        why = error.strerror or error
+        raise ModelError(f"{path}: cannot be read ({why}); name a file of weights that this user may read") from None
     except Exception as error:  # noqa: BLE001  torch raises what its reader stumbles over, of many kinds
         raise ModelError(f"{path}: damaged, or it holds more than tensors ({type(error).__name__})") from None
 

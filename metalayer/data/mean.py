@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from metalayer.errors import InputError
-from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, PROBABILITY_FLOOR, SPLICED_SCORE
+from metalayer.features import log_probabilities
+from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, SPLICED_SCORE
 
 Floats = NDArray[np.float32]
 Bases = Mapping[str, Floats]
@@ -48,9 +49,3 @@ def untrained_mean(bases: Bases) -> Floats:
             total += log_probabilities(parts)
     mean: Floats = softmax(total / len(bases), axis=1).astype(np.float32)
     return mean
-
-
-def log_probabilities(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Logarithms, of at least `PROBABILITY_FLOOR`."""
-    found: NDArray[np.float64] = np.log(np.maximum(probabilities, PROBABILITY_FLOOR), dtype=np.float64)
-    return found

@@ -31,6 +31,7 @@ from metalayer.data.tracks import (
     IGNORED_KEY,
     LETTER_HASHES_KEY,
     LETTERS_KEY,
+    PARALOG_GROUPS_KEY,
     PARALOGS_KEY,
     score_columns_in,
     tokens_of,
@@ -104,8 +105,9 @@ def write_tracks(
     Args:
         files: Parquet of ours, or TSV of the original base layer.
         output: the canonical Parquet.
-        gene_table: gene by id, or `GeneNames`; a gene that is there must lie where the table says, and where its file
-            has no paralog flags, the table's paralog groups give its own (a group of several genes: 1, of one: 0).
+        gene_table: gene by id, or `GeneNames`; a gene that is there must lie where the table says, keeps its paralog
+            group, and where its file has no paralog flags, the groups give its own (a group of several genes: 1, of
+            one: 0).
         row_sites: gives gene_id, position (intron base), splice_type of the sites among the artifact
             rows: the labels, where the files have none (else it is not called).
         only: genes to read; None: all.
@@ -127,6 +129,7 @@ def write_tracks(
     seen: set[str] = set()
     placed: list[PlacedSites] = []
     paralogs: dict[str, int] = {}
+    paralog_groups: dict[str, str] = {}
     letter_hashes: dict[str, str] = {}
     ignored: dict[str, int] = {}
     columns = [_score_columns(path, base_models) for path in files]
@@ -204,7 +207,10 @@ def write_tracks(
                 placed.append(_placed_sites(gene, labels, build))
                 tokens = tokens_of(gene, frame["base"])
                 letter_hashes[gene.gene_id] = content_hash(tokens) if (tokens != N_TOKEN).any() else ""
-                paralogs[gene.gene_id] = _paralog(frame, names.get(gene.gene_id), group_sizes)
+                known = names.get(gene.gene_id)
+                paralogs[gene.gene_id] = _paralog(frame, known, group_sizes)
+                if known and known.paralog_group is not None:
+                    paralog_groups[gene.gene_id] = known.paralog_group
                 report.genes += 1
                 report.positions += len(frame)
             for name in named:
@@ -228,6 +234,7 @@ def write_tracks(
             LETTERS_KEY.decode(): "true" if report.letters else "false",
             LETTER_HASHES_KEY.decode(): json.dumps(letter_hashes),
             PARALOGS_KEY.decode(): json.dumps(paralogs),
+            PARALOG_GROUPS_KEY.decode(): json.dumps(paralog_groups),
             CONTRADICTED_KEY.decode(): json.dumps(odd),
             IGNORED_KEY.decode(): json.dumps(ignored),
         }

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from metalayer.data.gene_names import GeneNames
 from metalayer.data.tracks import TrackStore
 from metalayer.genome import Gene, normalise_build, one_based, unversioned
 
@@ -61,15 +60,11 @@ class Same:
         return f"{verb[self.by]} {self.other}"
 
 
-def known_genes(store: TrackStore, gene_ids: Iterable[str], table: GeneNames | None = None) -> list[KnownGene]:
-    """Those genes that a store has, with place and letters, and with their paralog groups of a gene table."""
-    places, out = store.genes(), []
-    for gene_id in gene_ids:
-        if gene_id in store:
-            of_table = table.find(gene_id, places[gene_id].interval.chrom) if table else None
-            group = of_table.paralog_group if of_table else None
-            out.append(KnownGene(gene_id, places[gene_id], store.genome_build, store.letters_of(gene_id), group))
-    return out
+def known_genes(store: TrackStore, gene_ids: Iterable[str]) -> list[KnownGene]:
+    """Those genes that a store has, with place, letters and paralog groups."""
+    places, build = store.genes(), store.genome_build
+    there = (places[gene_id] for gene_id in gene_ids if gene_id in store)
+    return [KnownGene(one.gene_id, one, build, store.letters_of(one.gene_id), one.paralog_group) for one in there]
 
 
 def alike(genes: Sequence[KnownGene]) -> list[list[str]]:

@@ -41,6 +41,8 @@ LETTER_HASHES_KEY = b"metalayer.letter_hashes"
 """Parquet metadata: JSON object, gene_id to `content_hash` of its tokens in transcript sense; empty where all are N."""
 PARALOGS_KEY = b"metalayer.paralogs"
 """Parquet metadata: JSON object, gene_id to paralog flag."""
+PARALOG_GROUPS_KEY = b"metalayer.paralog_groups"
+"""Parquet metadata: JSON object, gene_id to its paralog group in the gene table, of genes that have one there."""
 CONTRADICTED_KEY = b"metalayer.contradicted"
 """Parquet metadata: JSON object, gene_id to the exon bases (transcript sense) that another gene labels otherwise."""
 IGNORED_KEY = b"metalayer.ignored"
@@ -95,19 +97,22 @@ class TrackStore:
         self._group: dict[str, int] = {}
         self._paralogs: dict[str, int] = json.loads(self._metadata.get(PARALOGS_KEY, b"{}"))
         self._contradicted: dict[str, list[int]] = json.loads(self._metadata.get(CONTRADICTED_KEY, b"{}"))
-        hashes, ignored = self._metadata.get(LETTER_HASHES_KEY), self._metadata.get(IGNORED_KEY)
-        if hashes is None or ignored is None:
+        keys = (LETTER_HASHES_KEY, IGNORED_KEY, PARALOG_GROUPS_KEY)
+        hashes, ignored, groups = (self._metadata.get(key) for key in keys)
+        if hashes is None or ignored is None or groups is None:
             raise ArtifactError(f"{self.path}: written by an earlier metalayer, in an older format; {_AGAIN}")
         self._ignored: dict[str, int] = json.loads(ignored)
         self._columns = score_columns_in(self._file.schema_arrow.names)
         self._start: Callable[[GeneTrack], NDArray[np.float32]] | None = None
         self._letter_hashes: dict[str, str] = json.loads(hashes)
+        paralogs: dict[str, str] = json.loads(groups)
         for group, (gene_id, chrom, strand, start, end) in enumerate(json.loads(listed)):
-            self._genes[gene_id] = Gene.from_table(gene_id, chrom, strand, start, end)
+            known = paralogs.get(gene_id)
+            self._genes[gene_id] = Gene.from_table(gene_id, chrom, strand, start, end, paralog_group=known)
             self._group[gene_id] = group
 
     def genes(self) -> dict[str, Gene]:
-        """Gene by id, in file order."""
+        """Gene by id, in file order; with paralog groups where the files were read with a gene table that has them."""
         return dict(self._genes)
 
     @property

@@ -18,7 +18,8 @@ from scipy.stats import t as student_t
 
 from metalayer.errors import EvaluationError
 from metalayer.evaluation.metrics import bad_rows, refuse_bad_rows
-from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER, PROBABILITY_FLOOR
+from metalayer.features import log_probabilities
+from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
 
 _SCALE_BOUNDS = (0.05, 20.0)
 _PRIOR_SCALE, _PRIOR_BIAS = 0.15, 0.3
@@ -54,7 +55,7 @@ class Calibration:
 
     def apply(self, probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
         """Calibrated probabilities, (n, 3) to (n, 3)."""
-        logits = self.scale * _log(probabilities) + np.array(self.bias)
+        logits = self.scale * log_probabilities(probabilities) + np.array(self.bias)
         out: NDArray[np.float64] = np.exp(logits - logsumexp(logits, axis=1, keepdims=True))
         return out
 
@@ -139,7 +140,7 @@ def _loss(
     weights: NDArray[np.floating] | None,
 ) -> tuple[float, NDArray[np.float64]]:
     """Sum of -log P(true class) under softmax(scale * log p + bias), and its gradient by scale and both biases."""
-    log_p = np.ascontiguousarray(_log(probabilities).T)
+    log_p = np.ascontiguousarray(log_probabilities(probabilities).T)
     logits = parameters[0] * log_p
     logits[:NEITHER] += parameters[1:, None]
     highest = logits.max(axis=0)
@@ -170,7 +171,7 @@ def beyond_chance(calibration: Calibration, genes: Iterable[Labelled]) -> bool:
     gains = []
     for probabilities, labels, _ in genes:
         at, truth = np.arange(len(labels)), labels.astype(np.intp)
-        gain = np.log(calibration.apply(probabilities)[at, truth]) - _log(probabilities)[at, truth]
+        gain = np.log(calibration.apply(probabilities)[at, truth]) - log_probabilities(probabilities)[at, truth]
         gains.append(gain.sum())
     if len(gains) < 2:
         return False
@@ -261,7 +262,3 @@ def _gains(
             normaliser = np.logaddexp(others, base[site_class] + factor * correction)
             out[site_class, number] = factor * at_sites - normaliser.sum()
     return out
-
-
-def _log(probabilities: NDArray[np.floating]) -> NDArray[np.float64]:
-    return np.log(np.maximum(probabilities.astype(np.float32).astype(np.float64), PROBABILITY_FLOOR))

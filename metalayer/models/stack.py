@@ -1,26 +1,27 @@
 """What a stack of base models learned to add to their mean (`data/mean.py`).
 
-It corrects the mean's log-odds of donor and acceptor against neither, each by a linear function of what every base
-model says: at the position, of both kinds of site, and as maxima in ranges of distance on either side, as far as
-`REACH_BP`. All zeros, and 1 for the mean's own log-odds, is the mean: that is what `training/stacking.py` shrinks it
-towards.
+It corrects the mean's log-odds of donor and acceptor against neither, each by a linear function of the log-odds of
+every base model at the position, of both kinds of site, and of the highest that any of them says in ranges of distance
+on either side, as far as `REACH_BP`. All zeros, and 1 for the mean's own log-odds, is the mean: that is what
+`training/stacking.py` shrinks it towards.
 Nothing here needs torch. Axes: L positions, n candidates, F features, C classes (donor, acceptor, neither).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, pairwise
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter1d
-from scipy.special import softmax
+from scipy.special import logit, softmax
 
-from metalayer.data.mean import Bases, log_probabilities, tells_kinds, untrained_mean
+from metalayer.data.mean import Bases, tells_kinds, untrained_mean
 from metalayer.errors import InputError, ModelError
+from metalayer.features import log_probabilities
 from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER, SPLICED_SCORE
 
 Floats = NDArray[np.float32]
@@ -31,10 +32,10 @@ RANGES_BP = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 1600, 2401)
 REACH_BP = RANGES_BP[-1] - 1
 CANDIDATE = float(np.exp(-7))
 """What any base model must give a class for a position to be learned from for certain."""
-_CONTEXT_FLOOR = float(np.log(1e-6))
-"""Log-probabilities below this are alike to the stack: what no base model is trained to tell apart."""
+_FLOOR = 1e-6
+"""Probabilities closer to 0 or 1 are alike to the stack: what no base model is trained to tell apart."""
 _BLOCK = 32_768
-"""Positions answered at a time, whose features take 16 MB."""
+"""Positions answered at a time, whose features take 7 MB."""
 SITES = (DONOR, ACCEPTOR)
 STACK = "stack"
 """Of `model.json`: the description of the stack."""
@@ -60,16 +61,16 @@ def feature_names(bases: Sequence[str], telling: Sequence[str]) -> list[str]:
         bases: names of all base models.
         telling: those that tell donors from acceptors.
     """
-    tracks = [f"{base}: {kind}" for base in bases for kind in (("same", "other") if base in telling else ("spliced",))]
+    own = [f"{base}: {kind}" for base in bases for kind in (("same", "other") if base in telling else ("spliced",))]
     ranges = [f"{first} to {behind - 1} bp" for first, behind in pairwise(RANGES_BP)]
-    context = [f"{track}, {side} {bp}" for track in tracks for bp in ranges for side in ("before", "behind")]
-    return [*tracks, *context]
+    sides = [f"{side} {bp}" for bp in ranges for side in ("before", "behind")]
+    return [*own, *(f"highest {kind}, {side}" for kind in ("same", "other") for side in sides)]
 
 
 def is_candidate(bases: Bases, site: int) -> NDArray[np.bool_]:
     """Positions (L,) to which any base model gives a class at least `CANDIDATE`."""
-    own = [scores[:, site if tells_kinds(scores) else 0] for scores in bases.values()]
-    high: NDArray[np.bool_] = np.maximum.reduce(own) >= np.float32(CANDIDATE)
+    own = np.maximum.reduce([track[0] for track in _by_base(bases, site)])
+    high: NDArray[np.bool_] = own >= np.float32(CANDIDATE)
     return high
 
 
@@ -83,11 +84,13 @@ def look(bases: Bases, site: int, mean: Floats, at: NDArray[np.integer] | slice)
         at: positions.
     """
     positions = np.arange(len(mean))[at]
-    tracks = [np.maximum(track, _CONTEXT_FLOOR).astype(np.float32) for track in _tracks(bases, site)]
-    columns = [track[positions] for track in tracks]
-    for track in tracks:
+    tracks = _by_base(bases, site)
+    own = np.stack([track[positions] for track in chain(*tracks)], axis=1, dtype=np.float64)
+    columns = [*logit(np.clip(own, _FLOOR, 1.0 - _FLOOR)).astype(np.float32).T]
+    for of_kind in ([track[0] for track in tracks], [track[1] for track in tracks if len(track) > 1]):
+        highest = np.log(np.maximum(np.maximum.reduce(of_kind), np.float32(_FLOOR)))
         for first, behind in pairwise(RANGES_BP):
-            columns += _maxima(track, first, behind, positions)
+            columns += _maxima(highest, first, behind, positions)
     log_mean = log_probabilities(mean[positions])
     return Seen(np.stack(columns, axis=1), log_mean[:, site] - log_mean[:, NEITHER])
 
@@ -116,6 +119,7 @@ class Stack:
         best: the one of these with the highest average precision on the training genes.
         weights: of donor and acceptor; None: the untrained mean.
         penalty: which `weights` were fitted with; None of the untrained mean.
+        without: by the name of a base model the stack of the others, which answers where that one is missing.
     """
 
     bases: tuple[str, ...]
@@ -123,6 +127,12 @@ class Stack:
     best: str
     weights: tuple[SiteWeights, SiteWeights] | None = None
     penalty: float | None = None
+    without: Mapping[str, Stack] = field(default_factory=dict)
+
+    def answering(self, given: Collection[str]) -> Stack:
+        """The stack that answers where these base models are given: this one, or that of all but one."""
+        missing = [name for name in self.bases if name not in given]
+        return self.without.get(missing[0], self) if len(missing) == 1 else self
 
     def scores(self, bases: Bases) -> Floats:
         """Probabilities at every position of a stretch, float32 (L, C).
@@ -134,6 +144,9 @@ class Stack:
 
     def blocks(self, bases: Bases) -> Iterator[Floats]:
         """As `scores`, one float32 (n, C) after the other, n at most 32,768."""
+        if (other := self.answering(bases)) is not self:
+            yield from other.blocks(bases)
+            return
         if len(bases) == len(self.bases) == 1:  # one alone needs no name
             bases = dict(zip(self.bases, bases.values(), strict=True))
         self.check({name: scores.shape[1] for name, scores in bases.items()})
@@ -165,7 +178,8 @@ class Stack:
         if dict(given) != wanted:
             columns = {len(CLASSES): ", ".join(BASE_SCORES), 1: SPLICED_SCORE}
             named = [", ".join(f"{name} ({columns.get(n, n)})" for name, n in side.items()) for side in (given, wanted)]
-            raise InputError(f"base scores of {named[0] or 'none'}; this model reads those of {named[1]}")
+            but_one = f", or all but one of {', '.join(self.without)}" if self.without else ""
+            raise InputError(f"base scores of {named[0] or 'none'}; this model reads those of {named[1]}{but_one}")
 
     def described(self) -> dict[str, Any]:
         """JSON-ready, for `of`."""
@@ -176,9 +190,10 @@ class Stack:
             "bases": list(self.bases),
             "telling": list(self.telling),
             "best": self.best,
-            "ranges_bp": list(RANGES_BP),
+            "features": feature_names(self.bases, self.telling),
             "weights": weights,
             "penalty": self.penalty,
+            "without": {name: stack.described() for name, stack in self.without.items()},
         }
 
     @classmethod
@@ -186,38 +201,35 @@ class Stack:
         """The stack of a description.
 
         Raises:
-            ModelError: a description that is none, or of other ranges.
+            ModelError: a description that is none, or of other features.
         """
         try:
-            if tuple(description["ranges_bp"]) != RANGES_BP:
-                raise ValueError("ranges of distance that this metalayer does not have")
             bases, telling = tuple(description["bases"]), tuple(description["telling"])
+            if description["features"] != feature_names(bases, telling):
+                raise ValueError("features that this metalayer does not read")
             weights = description["weights"] and tuple(
                 SiteWeights(float(one["slope"]), float(one["intercept"]), np.array(one["features"], np.float64))
                 for one in description["weights"]
             )
-            count = len(feature_names(bases, telling))
+            count = len(description["features"])
             if weights and (len(weights) != len(SITES) or any(one.features.shape != (count,) for one in weights)):
                 raise ValueError(f"weights that are not those of {count} features")
-            return cls(bases, telling, str(description["best"]), weights or None, description["penalty"])
-        except (KeyError, TypeError, ValueError) as error:
+            without = {name: cls.of(other) for name, other in description["without"].items()}
+            return cls(bases, telling, str(description["best"]), weights or None, description["penalty"], without)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the description of the stack cannot be used: {error}; train the model again") from None
 
 
-def _tracks(bases: Bases, site: int) -> list[Doubles]:
-    """Log-probabilities (L,) that every base model gives the class, and the other kind of site."""
-    other = ACCEPTOR if site == DONOR else DONOR
-    found = []
-    for scores in bases.values():
-        kinds = (site, other) if tells_kinds(scores) else (0,)
-        found += [log_probabilities(scores[:, kind]) for kind in kinds]
-    return found
+def _by_base(bases: Bases, site: int) -> list[list[Floats]]:
+    """Probabilities (L,) that each base model gives the class, and the other kind of site; or a site of either kind."""
+    kinds = (site, ACCEPTOR if site == DONOR else DONOR)
+    return [[scores[:, kind] for kind in (kinds if tells_kinds(scores) else (0,))] for scores in bases.values()]
 
 
 def _maxima(track: Floats, first: int, behind: int, at: NDArray[np.int64]) -> list[Floats]:
     """Highest of a track from `first` to before `behind` positions before, and behind, each of `at`."""
     width = behind - first
-    padded = np.pad(track, behind, constant_values=np.float32(_CONTEXT_FLOOR))
+    padded = np.pad(track, behind, constant_values=np.log(np.float32(_FLOOR)))
     # Entry i is the maximum of the `width` entries that begin at i - width // 2.
     highest = maximum_filter1d(padded, width, mode="nearest")
     centre = at + behind + width // 2

@@ -39,6 +39,9 @@ class ModelConfig(Section):
     """What is learned: `network`, a neural network; `stack`, a regression on what one or several base models say around
     a position, fitted in seconds, for few genes; `both`, a network on top of the stack. A model with a stack answers
     whole genes, not rows."""
+    base_dropout: bool = False
+    """Whether a stack of three base models or more answers with one of them missing, too: a stack of the others is
+    fitted for each that can be missing, and its answers say so. Else a base model that is missing is refused."""
     sequence_encoder: SequenceEncoderName = "cnn"
     """Name of the sequence encoder: `cnn`, `hyenadna`, `huggingface` (language models) or `none`."""
     sequence_encoder_config: SequenceEncoderOptions = Field(default_factory=CnnOptions, validate_default=True)

@@ -55,6 +55,12 @@ NEEDS = (
         "with training_unit rows, which carry no scores around them; set training_unit to genes, or leave it out",
     ),
     Need(
+        ("model.base_dropout",),
+        _HEAD,
+        lambda head: head != "network",
+        "with head network, which has no stack; set head to stack or both, or leave it out",
+    ),
+    Need(
         (
             *("model.sequence_encoder", "model.sequence_encoder_config", "model.score_encoder", "model.track_encoder"),
             *("model.track_encoder_config", "model.hidden_dim", "model.dropout", "model.fusion", "model.track_dropout"),

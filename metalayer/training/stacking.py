@@ -16,7 +16,7 @@ from scipy.special import expit, log_expit
 
 from metalayer.data.mean import untrained_mean
 from metalayer.data.tracks import TrackStore
-from metalayer.errors import TrainingError
+from metalayer.errors import ConfigError, TrainingError
 from metalayer.evaluation.metrics import average_precision
 from metalayer.gene_track import GeneTrack
 from metalayer.models.stack import SITES, Doubles, Seen, SiteWeights, Stack, is_candidate, look
@@ -28,10 +28,12 @@ FOLDS = 5
 PENALTIES = (30.0, 100.0, 300.0, 1000.0, 3000.0)
 """On the squares of weights of features of unit variance, beside the log-likelihood of what is learned from."""
 MAX_POSITIONS = 300_000
-"""Positions that are learned from, of a class: genes are drawn until there are so many, whose features take 0.3 GB."""
+"""Positions that are learned from, of a class, each in half a kB: genes are drawn until there are so many."""
 OTHERS = 200.0
 """Of the positions that are neither site nor candidate one in so many is learned from, and weighs so much."""
 _STEPS, _SETTLED = 50, 1e-13
+_SEVERAL = 3
+"""Base models, of which a stack of all but one joins several still."""
 _LOW_SCORE = 1e-4
 """Positions that score less are left out where base models are ranked."""
 
@@ -81,7 +83,14 @@ class _Fold:
         return -float(self.weights @ log_expit(np.where(self.positive, log_odds, -log_odds)))
 
 
-def fit_stack(store: TrackStore, gene_ids: Sequence[str], groups: Sequence[Sequence[str]], seed: int) -> Stacking:
+def fit_stack(
+    store: TrackStore,
+    gene_ids: Sequence[str],
+    groups: Sequence[Sequence[str]],
+    seed: int,
+    *,
+    base_dropout: bool = False,
+) -> Stacking:
     """Fit a stack.
 
     Args:
@@ -89,8 +98,10 @@ def fit_stack(store: TrackStore, gene_ids: Sequence[str], groups: Sequence[Seque
         gene_ids: to learn from.
         groups: all of them, those that are not independent together.
         seed: draws the folds, and genes where there are too many.
+        base_dropout: fit a stack without each base model, too, where one of the others tells donors from acceptors.
 
     Raises:
+        ConfigError: `base_dropout` of fewer than three base models.
         TrainingError: fewer groups than folds, a fold without positions, fewer than two folds with sites of a class, or
             a fit that does not settle.
     """
@@ -99,6 +110,24 @@ def fit_stack(store: TrackStore, gene_ids: Sequence[str], groups: Sequence[Seque
             f"a stack is fitted by cross-validation in {FOLDS} folds; {len(gene_ids)} training genes form only "
             f"{len(groups)} clusters of overlapping or related ones. Give more genes, or set model.head to network"
         )
+    bases = store.base_models
+    if base_dropout and len(bases) < _SEVERAL:
+        raise ConfigError(
+            f"model.base_dropout: given true, and scores of {', '.join(filter(None, bases)) or 'one base model'}; a "
+            f"model that answers without one of them needs at least {_SEVERAL}. Merge more, or leave it out"
+        )
+    found = _fit(store, gene_ids, groups, seed, None)
+    if not base_dropout:
+        return found
+    left = {name: set(found.stack.telling) - {name} for name in bases}
+    without = {name: _fit(store, gene_ids, groups, seed, name).stack for name, telling in left.items() if telling}
+    return replace(found, stack=replace(found.stack, without=without))
+
+
+def _fit(
+    store: TrackStore, gene_ids: Sequence[str], groups: Sequence[Sequence[str]], seed: int, missing: str | None
+) -> Stacking:
+    """As `fit_stack`, without the base model that is missing."""
     order = np.random.default_rng(seed).permutation(len(groups))
     fold_of = {gene_id: place % FOLDS for place, number in enumerate(order) for gene_id in groups[number]}
     folds = {site: [_Fold() for _ in range(FOLDS)] for site in SITES}
@@ -107,6 +136,8 @@ def fit_stack(store: TrackStore, gene_ids: Sequence[str], groups: Sequence[Seque
     for track in store.read_many([gene_id for number in order for gene_id in groups[number]]):
         if max(counts.values()) >= MAX_POSITIONS:
             break
+        if missing:
+            track = replace(track, several={name: of for name, of in track.bases.items() if name != missing})  # noqa: PLW2901
         mean, used = untrained_mean(track.bases), used + 1
         ranks.add(track)
         for site in SITES:
@@ -191,7 +222,11 @@ class _Problem:
     def _weights(self, penalty: float, left_out: int | None) -> Doubles:
         if (penalty, left_out) not in self._found:
             folds = [fold for number, fold in enumerate(self._folds) if number != left_out]
-            self._found[penalty, left_out] = _newton(folds, self._prior, penalty)
+            # From the nearest penalty's, of the same folds: what is held out does not reach even the last bit.
+            found = [one for one, of in self._found if of == left_out]
+            near = min(found, key=lambda one: abs(np.log(one / penalty)), default=None)
+            start = self._prior if near is None else self._found[near, left_out]
+            self._found[penalty, left_out] = _newton(folds, self._prior, penalty, start)
         return self._found[penalty, left_out]
 
 
@@ -212,21 +247,22 @@ def _learned_from(
     return at, np.where((candidate | is_site)[at], 1.0, OTHERS), drawn[at]
 
 
-def _newton(folds: Sequence[_Fold], prior: Doubles, penalty: float) -> Doubles:
-    """The weights of highest penalised likelihood; the last one, the intercept, is free."""
+def _newton(folds: Sequence[_Fold], prior: Doubles, penalty: float, start: Doubles) -> Doubles:
+    """The weights of highest penalised likelihood, sought from `start` on; the last one, the intercept, is free."""
     precision = np.full(len(prior), penalty)
     precision[-1] = 1e-6
 
     def value(weights: Doubles) -> float:
         return sum(fold.loss(weights) for fold in folds) + 0.5 * float(precision @ np.square(weights - prior))
 
-    weights, reached = prior, value(prior)
+    weights, reached = start, value(start)
     for _ in range(_STEPS):
         slope, curvature = precision * (weights - prior), np.diag(precision)
         for fold in folds:
             probability = expit(fold.design @ weights)
             slope += fold.design.T @ (fold.weights * (probability - fold.positive))
-            curvature += (fold.design * (fold.weights * probability * (1.0 - probability))[:, None]).T @ fold.design
+            weighed = fold.design * np.sqrt(fold.weights * probability * (1.0 - probability))[:, None]
+            curvature += weighed.T @ weighed  # symmetric, which takes half the time
         step = np.linalg.solve(curvature, slope)
         expected = float(slope @ step)
         if expected < _SETTLED * max(1.0, reached):

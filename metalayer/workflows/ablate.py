@@ -296,11 +296,11 @@ def _test_genes(
     read_tracks(scores, valid_scores, data, config)
     table, contigs = gene_names(config)
     store = read_file(test_scores, data / TEST_TRACKS, table, contigs, config).store
-    tested = known_genes(store, store.genes(), table)
+    tested = known_genes(store, store.genes())
     for name, option in ((TRAIN_TRACKS, "--scores"), (VALID_TRACKS, "--valid-scores")):
         if name == TRAIN_TRACKS or valid_scores:
             part = TrackStore(data / name)
-            refuse_crossing(known_genes(part, part.genes(), table), tested, option, "--test-scores")
+            refuse_crossing(known_genes(part, part.genes()), tested, option, "--test-scores")
     for config in variant.configs.values():
         score_parts(data, bool(valid_scores), config)
     return store

@@ -100,7 +100,8 @@ def fit(
         TrainingError: a part without sites, or a loss that is not finite.
     """
     unit = _UNITS[config.training_unit]
-    stacking = _stacked(parts, config.seed) if model.options["head"] != "network" else None
+    options = model.options
+    stacking = _stacked(parts, config.seed, options["base_dropout"]) if options["head"] != "network" else None
     if stacking:
         parts = replace(parts, train=_starting_from(parts.train, stacking), valid=_starting_from(parts.valid, stacking))
     used = _sample_weights(parts, config, unit)
@@ -147,14 +148,14 @@ def fit(
     return Fitted(trainer, history, best, calibration, counts, unit, used, world.is_first, world.device)
 
 
-def _stacked(parts: TrainingParts, seed: int) -> Stacking:
+def _stacked(parts: TrainingParts, seed: int, base_dropout: bool) -> Stacking:
     """A stack of the base models of the training part."""
     store, gene_ids = parts.train.store, parts.train.tracked()
     if store is None or not gene_ids:
         raise ArtifactError("model.head: a stack is fitted to per-nucleotide scores, and the training genes have none")
     genes = store.genes()
     together = [*related(genes[gene_id] for gene_id in gene_ids), *alike(known_genes(store, gene_ids))]
-    return fit_stack(store, gene_ids, united(gene_ids, together), seed)
+    return fit_stack(store, gene_ids, united(gene_ids, together), seed, base_dropout=base_dropout)
 
 
 def _starting_from(part: Part, stacking: Stacking) -> Part:

@@ -94,8 +94,13 @@ def score_genes(
     no_sites = pl.DataFrame(schema={"gene_id": pl.String, "position": pl.Int64, "splice_type": pl.String})
     with tempfile.TemporaryDirectory() as folder:
         tracks = Path(folder) / "tracks.parquet"
-        several = len(score_columns_in(open_parquet(path, "copy or write it again").schema_arrow.names)) > 1
-        only = bases_of(base_model) if base_model and several else None
+        there = score_columns_in(open_parquet(path, "copy or write it again").schema_arrow.names)
+        only = bases_of(base_model) if base_model and len(there) > 1 else None
+        note, stack = predictor.note(POSITIONS), predictor.stack
+        if stack and (other := stack.answering(there)) is not stack:
+            only, (missing,) = list(other.bases), set(stack.bases) - set(other.bases)
+            note += f"; base model {missing} is missing: answered by a stack of the others"
+            logger.warning("positions: %s", note)
         found = write_tracks([path], tracks, names, lambda: no_sites, contigs=contigs, base_models=only)
         names.check(str(path), f"gene table {gene_table}")
         if found.genes_dropped:
@@ -107,9 +112,9 @@ def score_genes(
             raise ArtifactError(f"{path}: no letters, so whole genes cannot be read; give Parquet with a column base")
         store = TrackStore(tracks)
         own = _given_names(path) | store.contigs | contigs_of(frame)
-        logger.info("positions: %s", predictor.note(POSITIONS))
+        logger.info("positions: %s", note)
         progress, done = Progress(found.positions), 0
-        facts = answer.facts(POSITIONS, predictor.note(POSITIONS))
+        facts = answer.facts(POSITIONS, note)
         with (
             publish_file(output) as draft,
             pq.ParquetWriter(draft, _SCHEMA.with_metadata(facts), compression="zstd", **PAGE_CHECKSUMS) as out,

@@ -169,17 +169,17 @@ def score_parts(data: Path, separate: bool, config: MetaLayerConfig) -> Training
     Args:
         data: folder of `read_tracks`.
         separate: whether there were files to validate on; else `val_split` of the genes is drawn by `seed`.
-        config: share, seed and gene table.
+        config: share and seed.
 
     Raises:
         SplitError: a gene to train on that is the same data as one to validate on, or a part without genes.
     """
     store = TrackStore(data / TRAIN_TRACKS)
-    genes, table = store.genes(), gene_names(config)[0]
-    known = known_genes(store, genes, table)
+    genes = store.genes()
+    known = known_genes(store, genes)
     if separate:
         other = TrackStore(data / VALID_TRACKS)
-        validated = known_genes(other, other.genes(), table)
+        validated = known_genes(other, other.genes())
         refuse_crossing(known, validated, "--scores", "--valid-scores")
         return TrainingParts(Part(sorted(genes), store), Part(sorted(other.genes()), other))
     chrom_of = {gene_id: gene.interval.chrom for gene_id, gene in genes.items()}
