@@ -97,7 +97,7 @@ def test_from_files_to_a_served_answer(
             with pytest.raises(RequestError, match=r"this model reads base scores around a position"):
                 client.score([{"sequence": "ACGT"}])
             with pytest.raises(
-                RequestError, match=r"given scores of left; give those of left donor_score.left, .*"
+                RequestError, match=r"given scores of left; this model reads donor_score.left, .*"
             ) as no:
                 client.score_sequence(first.sequence, {"left": first.bases["left"]})
             with pytest.raises(RequestError, match=r"a base model without a name; this model reads donor_score.left"):
