@@ -20,6 +20,7 @@ from metalayer.data.tracks import TrackStore
 from metalayer.inference import Predictor
 from metalayer.release.contract import RequestError
 from metalayer.release.golden import read_golden
+from tests import forked
 from tests.servers import free_port, wait_until_ready
 
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
@@ -29,9 +30,8 @@ SETTINGS = ("evaluate.n_bootstrap=200", "gate.min_pr_auc_splice=0.1", "train.dev
 
 
 def run(state: Path, root: Path, *options: str) -> str:
-    command = [sys.executable, str(ROOT / "pipelines" / "run.py"), "--stack", "local", "--data-root", str(root)]
-    variables = {**os.environ, "METALAYER_HOME": str(state)}
-    found = subprocess.run([*command, *options], env=variables, capture_output=True, text=True, check=False)
+    command = [str(ROOT / "pipelines" / "run.py"), "--stack", "local", "--data-root", str(root), *options]
+    found = forked.run(command, {**os.environ, "METALAYER_HOME": str(state)}, state.parent)
     assert found.returncode == 0, found.stdout[-3000:] + found.stderr[-3000:]
     return found.stdout
 
@@ -97,7 +97,7 @@ def test_from_files_to_a_served_answer(
             with pytest.raises(RequestError, match=r"this model reads base scores around a position"):
                 client.score([{"sequence": "ACGT"}])
             with pytest.raises(
-                RequestError, match=r"given scores of left; give those of left donor_score.left, .*"
+                RequestError, match=r"given scores of left; this model reads donor_score.left, .*"
             ) as no:
                 client.score_sequence(first.sequence, {"left": first.bases["left"]})
             with pytest.raises(RequestError, match=r"a base model without a name; this model reads donor_score.left"):
