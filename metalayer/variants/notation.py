@@ -16,7 +16,7 @@ _FORMS = (
     "coordinates, as in chr3:g.42600000G>A, chr3:g.100_102del, chr3:g.100_101insAC, chr3:g.100dup or "
     "chr3:g.100_102delinsT"
 )
-_PLAIN = re.compile(r"(?P<contig>.+)[:-](?P<position>\d+)[:-](?P<ref>[A-Z]+)[:->](?P<alt>[A-Z]+)", re.IGNORECASE)
+_PLAIN = re.compile(r"(?P<contig>.+)[:-](?P<position>\d+)[:-](?P<ref>[A-Z]+)[:>-](?P<alt>[A-Z]+)", re.IGNORECASE)
 _HGVS = re.compile(
     r"(?P<contig>[^:]+):g\.(?P<first>\d+)(_(?P<last>\d+))?"
     r"((?P<ref>[A-Z])>(?P<alt>[A-Z])|(?P<kind>delins|del|ins|dup)(?P<letters>[A-Z]*))",

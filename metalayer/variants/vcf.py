@@ -27,8 +27,6 @@ _FIXED = 8
 _NEEDED = "VCF, plain or packed, or BCF"
 _END_OF_BGZF = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
 _BGZF = _END_OF_BGZF[:4]
-_TBI_BP = 1 << 29
-"""Positions that tabix's own index can hold; CSI holds more."""
 PLAIN, PACKED, BINARY = ".vcf", (".vcf.gz", ".vcf.bgz"), ".bcf"
 
 
@@ -117,9 +115,10 @@ class VariantFile:
             raise InputError(f"variants {path}: no line of columns, {_COLUMNS.decode()!r}; needed is {_NEEDED}")
         columns = header[-1].count(b"\t")
         if count and not last.endswith(b"\n") and last.count(b"\t") < columns:
+            there = last.count(b"\t")
             raise InputError(
-                f"variants {path}: cut short in record {count:,}, whose line has {last.count(b'\t') + 1} of "
-                f"{columns + 1} columns; copy it again"
+                f"variants {path}: cut short in record {count:,}, whose line has {there + 1} of {columns + 1} columns; "
+                "copy it again"
             )
         return cls(path, header, count, kind == BCF)
 
@@ -183,7 +182,7 @@ def refuse_other_names(path: Path) -> None:
 
 @contextlib.contextmanager
 def written(path: Path) -> Iterator[Callable[[bytes], object]]:
-    """Give what writes lines; the file, and its index where the name ends in .gz, .bgz or .bcf, appear when all is done.
+    """Give what writes lines; the file appears when all is done, and beside a packed one or BCF its index.
 
     Args:
         path: `.vcf`, `.vcf.gz`, `.vcf.bgz` or `.bcf`; `-`: standard output, as VCF.
@@ -193,6 +192,7 @@ def written(path: Path) -> Iterator[Callable[[bytes], object]]:
         sys.stdout.buffer.flush()
         return
     import pysam
+    import pysam.bcftools
 
     with publish_file(path) as draft:
         if path.name.endswith(PLAIN):
@@ -217,26 +217,23 @@ def written(path: Path) -> Iterator[Callable[[bytes], object]]:
 def _index(path: Path) -> None:
     """Beside a packed file; where it cannot be made, why is logged, and no old one is left."""
     import pysam
+    import pysam.bcftools
 
     for ending in (".tbi", ".csi"):
         Path(f"{path}{ending}").unlink(missing_ok=True)
-    binary = path.name.endswith(BINARY)
-    try:
-        if binary:
-            pysam.bcftools.index("-f", str(path), catch_stdout=False)
-            return
+    # `-t` is tabix's own index, which ends at 512 Mb; `-c` is CSI.
+    kinds = ["-c"] if path.name.endswith(BINARY) else ["-t", "-c"]
+    for kind in kinds:
         try:
-            pysam.tabix_index(str(path), preset="vcf", force=True)
-        except OSError:  # a contig of more than `_TBI_BP`
-            Path(f"{path}.tbi").unlink(missing_ok=True)
-            pysam.tabix_index(str(path), preset="vcf", force=True, csi=True)
-    except (OSError, ValueError, pysam.SamtoolsError) as error:
-        for ending in (".tbi", ".csi"):
-            Path(f"{path}{ending}").unlink(missing_ok=True)
-        logger.warning(
-            "%s has no index (%s): its records are not sorted; bcftools sort, then bcftools index, make one",
-            *(path, " ".join(str(error).split()) or "refused"),
-        )
+            pysam.bcftools.index(kind, "-f", str(path), catch_stdout=False)
+        except pysam.SamtoolsError:
+            for ending in (".tbi", ".csi"):
+                Path(f"{path}{ending}").unlink(missing_ok=True)
+        else:
+            return
+    logger.warning(
+        "%s has no index: its records are not sorted; `bcftools sort`, then `bcftools index`, make one", path
+    )
 
 
 @contextlib.contextmanager
@@ -247,6 +244,7 @@ def one_allele_a_record(path: Path) -> Iterator[Path]:
         InputError: records that it refuses.
     """
     import pysam
+    import pysam.bcftools
 
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "split.vcf.gz"
