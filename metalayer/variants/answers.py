@@ -139,5 +139,5 @@ def from_json(text: str) -> list[Allele]:
                 for name, four in effects.items()
             }
             scored.append(GeneEffect(gene_id, symbol, strand, changes))
-        found.append(Allele(alt, scored, reason))
+        found.append(Allele(alt, scored or (), reason))
     return found

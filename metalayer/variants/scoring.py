@@ -17,7 +17,7 @@ from metalayer.gene_track import GeneTrack
 from metalayer.genome import N_TOKEN, Gene, Interval, encode, reverse_complement
 from metalayer.inference import Predictor
 from metalayer.models.stack import REACH_BP
-from metalayer.schema import BASE_SCORES, NEITHER, bases_of
+from metalayer.schema import ARTIFACT_WINDOW_BP, BASE_SCORES, NEITHER, bases_of
 from metalayer.variants import peers
 from metalayer.variants.definition import Effect, aligned, effect, reported
 from metalayer.variants.genes import Genes, GeneSites
@@ -33,6 +33,8 @@ WAYS = (DEFINITION, SPLICEAI)
 MAX_DISTANCE = 5000
 _PLAIN = re.compile("[ACGT]+", re.IGNORECASE)
 _LETTERS = re.compile("[ACGTUNRYSWKMBDHV]+", re.IGNORECASE)
+_BESIDE_BP = 8
+"""What features of a position read beside their window."""
 _KEPT_EFFECTS, _KEPT_PASSES = 4096, 8
 
 _Key = TypeVar("_Key")
@@ -177,7 +179,8 @@ class Scorer:
             if self.options.way == SPLICEAI:
                 raise ConfigError("as SpliceAI, base models are scored alone: leave out the model")
             _check_bases(predictor, [model.name for model in bases])
-            self._reach = int(predictor.model.reach_bp) + (REACH_BP if predictor.stack else 0)
+            reach = max(int(predictor.model.reach_bp), ARTIFACT_WINDOW_BP) + _BESIDE_BP
+            self._reach = reach + (REACH_BP if predictor.stack else 0)
         self._passes: _Kept[object, GenePass] = _Kept(_KEPT_PASSES)
         self._effects: _Kept[object, dict[str, Effect] | str] = _Kept(_KEPT_EFFECTS)
 

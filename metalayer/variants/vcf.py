@@ -150,11 +150,14 @@ def _opened(path: Path, *, is_binary: bool) -> Iterator[Iterator[bytes]]:
         return
     import pysam
 
+    loud = pysam.set_verbosity(0)  # it would say on stderr that there is no index
     try:
         with pysam.VariantFile(str(path)) as file:
             yield _text_of(file)
     except (OSError, ValueError) as error:
         raise InputError(f"variants {path}: damaged ({error}); copy it again") from None
+    finally:
+        pysam.set_verbosity(loud)
 
 
 def _text_of(file: Any) -> Iterator[bytes]:
