@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from metalayer.errors import InputError
 
 if TYPE_CHECKING:
+    from metalayer.genome import Variant
     from metalayer.variants.calls import Sources
     from metalayer.variants.scoring import Allele, Options
 
@@ -173,27 +174,27 @@ def _variant(options: argparse.Namespace, given: tuple[Sources, Options]) -> int
                 unscored += 1
                 print(f"{text}  no score: {allele.reason}, {REASONS[str(allele.reason)]}")
                 continue
-            print("\n".join(_table(text, one.chrom, one.position, allele)))
+            print("\n".join(_table(text if text == one.text else f"{text} = {one.text}", one, allele)))
     if unscored == len(asked):
         raise InputError("none of the variants has a score")
     return 0
 
 
-def _table(text: str, contig: str, position: int, allele: Allele) -> list[str]:
+def _table(title: str, variant: Variant, allele: Allele) -> list[str]:
     from metalayer.variants.answers import offset
     from metalayer.variants.definition import KINDS
 
     lines = []
     for gene in allele.genes:
-        lines.append(f"{text}  {gene.symbol} ({gene.strand})")
+        lines.append(f"{title}  {gene.symbol} ({gene.strand})")
         for name, changes in gene.effects.items():
             lines.append(f"  {name:<20} change   REF     ALT     where")
             if changes is None:
                 lines.append("    no numbers: SpliceAI gives none for several letters in place of several")
             for kind, change in zip(KINDS, changes or (), strict=False):
-                away = offset(change, position, gene.strand)
+                away = offset(change, variant.position, gene.strand)
                 letter = f", inserted letter {change.inserted} behind it" if change.inserted else ""
-                where = f"{contig}:{change.position + 1}{letter}"
+                where = f"{variant.chrom}:{change.position + 1}{letter}"
                 known = ", annotated" if change.annotated else ""
                 side = f"{abs(away)} nt {'downstream' if away > 0 else 'upstream'}" if away else "at POS"
                 numbers = f"{change.score:.4f}   {change.reference:.4f}  {change.alternative:.4f}"

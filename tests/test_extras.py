@@ -168,6 +168,13 @@ def test_formats_imports_bigwig(work: Path) -> None:
     assert sorted((work / "imported/nucleotide_scores").glob("pwm_chr*.parquet"))
 
 
+def test_variants_scores_a_variant(work: Path) -> None:
+    fields = next(line for line in (work / "genes.gff3").read_text().splitlines() if "\tgene\t" in line).split("\t")
+    files = ("--fasta", "genome.fa", "--annotation", "genes.gff3", "--base", "pwm", "--model", "model")
+    text = metalayer(whole("variants", work), work, "variant", f"{fields[0]}:g.{int(fields[3]) + 40}del", *files)
+    assert text.count("donor loss") == 2  # of base and model
+
+
 def test_language_answers_by_a_language_model(work: Path) -> None:
     score(whole("language", work), work, "language")
 

@@ -286,7 +286,8 @@ def test_files_that_were_cut(tmp_path: Path, genome: list[str], capsys: pytest.C
         for size in (len(whole) - 28, len(whole) // 2):
             path.write_bytes(whole[:size])
             assert run(genome, path, tmp_path / "out.vcf") == 2
-            assert "cut short" in capsys.readouterr().err
+            said = capsys.readouterr().err
+            assert f"variants {path}: " in said and "copy it again" in said
     given.write_text(given.read_text()[:-12])
     assert run(genome, given, tmp_path / "out.vcf") == 2
     assert "cut short in record 40" in capsys.readouterr().err
@@ -374,7 +375,7 @@ def test_one_variant_in_the_terminal(genome: list[str], capsys: pytest.CaptureFi
     loss = f"chr1:321:{TEXT[320]}:{OTHER[TEXT[320]]}"
     assert cli.main(["variant", loss, "chr1:g.51del", *genome]) == 0
     out = capsys.readouterr().out
-    assert f"{loss}  PLUS (+)" in out
+    assert f"{loss} = chr1-321-{TEXT[320]}-{OTHER[TEXT[320]]}  PLUS (+)" in out
     assert "chr1:320, 1 nt upstream, annotated" in out
     assert "chr1:g.51del  no score: no_gene" in out
     assert cli.main(["variant", "chr1:g.51del", *genome]) == 2
