@@ -110,7 +110,9 @@ def sites(name: str) -> dict[str, set[int]]:
 
 @dataclass(frozen=True)
 class Slow:
-    """Each haplotype scored whole, aligned by hand: score and 0-based position of each change.
+    """Each haplotype scored whole, aligned by hand: score of each change and its places that are as good.
+
+    Places are 0-based; of an inserted letter minus its place on the other haplotype.
 
     Attributes:
         score: gives scores (L, 3) of a text in transcript sense.
@@ -155,7 +157,12 @@ class Slow:
                     after = float(q[j, channel]) if j is not None else 0.0
                     is_known = i is not None and i in self.annotated[kind]
                     change = after - before if way == "gain" else before - after
-                    values.append((0.0 if mask and is_known == (way == "gain") else change, at))
+                    values.append(
+                        (
+                            0.0 if mask and is_known == (way == "gain") else change,
+                            at if j is None or i is not None else -j,
+                        )
+                    )
                 best = max(value for value, _ in values)
                 found[f"{kind}_{way}"] = max(best, 0.0), {at for value, at in values if value >= best - 1e-7}
         return found

@@ -148,7 +148,8 @@ def effect(found: Aligned, sites: GeneSites, *, mask: bool) -> Effect:
         known = np.isin(found.positions, annotated) & (found.inserted == 0)
         for delta, hidden in ((rise, known), (-rise, ~known)):
             seen = np.where(hidden, np.float32(0), delta) if mask else delta
-            i = int(np.argmax(seen))
+            # Where the mask leaves nothing, the place is that of the largest change that it hides.
+            i = int(np.argmax(seen if seen.max() > 0 else delta))
             changes.append(
                 Change(
                     max(0.0, float(seen[i])),

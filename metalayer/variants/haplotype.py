@@ -68,9 +68,9 @@ def event_of(position: int, ref: Tokens, alt: Tokens, letters: Callable[[int, in
     Returns:
         None where both are the same.
     """
-    before = _common(ref, alt)
+    before = common(ref, alt)
     ref, alt, position = ref[before:], alt[before:], position + before
-    after = _common(ref[::-1], alt[::-1])
+    after = common(ref[::-1], alt[::-1])
     ref, alt = ref[: len(ref) - after], alt[: len(alt) - after]
     if not len(ref) and not len(alt):
         return None
@@ -88,11 +88,10 @@ def event_of(position: int, ref: Tokens, alt: Tokens, letters: Callable[[int, in
     return Event(start, end + right, turned.tobytes() + around.tobytes(), repeat)
 
 
-def _common(one: Tokens, other: Tokens) -> int:
+def common(one: Tokens | str, other: Tokens | str) -> int:
     """How many first letters are the same."""
     n = min(len(one), len(other))
-    unlike = np.flatnonzero(one[:n] != other[:n])
-    return int(unlike[0]) if unlike.size else n
+    return next((i for i in range(n) if one[i] != other[i]), n)
 
 
 def _rolled(moved: Tokens, following: Callable[[int], Tokens]) -> int:

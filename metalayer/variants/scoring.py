@@ -19,9 +19,9 @@ from metalayer.inference import Predictor
 from metalayer.models.stack import REACH_BP
 from metalayer.schema import ARTIFACT_WINDOW_BP, BASE_SCORES, NEITHER, bases_of
 from metalayer.variants import peers
-from metalayer.variants.definition import Effect, aligned, effect, reported
+from metalayer.variants.definition import Change, Effect, aligned, effect, reported
 from metalayer.variants.genes import Genes, GeneSites
-from metalayer.variants.haplotype import Event, Tokens, event_of
+from metalayer.variants.haplotype import Event, Tokens, common, event_of
 from metalayer.variants.letters import Letters
 from metalayer.variants.windows import GenePass, PassOf, Scores, WholePass, hidden_outside
 
@@ -221,6 +221,9 @@ class Scorer:
         reason = _reason_of(alt) or ("too_long" if max(len(ref), len(alt)) > self.options.max_length else None)
         if reason:
             return Allele(alt, reason=reason)
+        is_plain = len(ref) == len(alt) == 1 and ref.upper() != alt.upper()
+        if is_plain and not self._genes.touched(key, position, position + 1):
+            return Allele(alt, reason="no_gene")  # most of a genome's variants, so before anything else
         event = event_of(position, encode(ref), encode(alt), lambda start, end: self._letters.tokens(key, start, end))
         if event is None:
             return Allele(alt, reason="same_as_ref")
@@ -228,12 +231,13 @@ class Scorer:
         touched = self._genes.touched(key, min(event.anchor, event.start), max(behind, event.anchor + 1))
         if not touched:
             return Allele(alt, reason="no_gene")
-        found = []
+        found, written = [], position + common(ref.upper(), alt.upper()) - 1
         for gene in touched:
             effects = self._effects.of((key, event, gene.gene), lambda: self._effects_on(key, event, gene))  # noqa: B023
             if isinstance(effects, str):
                 return Allele(alt, reason=effects)
-            found.append(GeneEffect.on(gene, effects))
+            shown = {name: _as_written(changes, event, written) for name, changes in effects.items()}
+            found.append(GeneEffect.on(gene, shown))
         return Allele(alt, found)
 
     def _effects_on(self, key: str, event: Event, gene: GeneSites) -> dict[str, Effect] | str:
@@ -351,6 +355,26 @@ class Scorer:
                 )
             found.append(GeneEffect.on(gene, effects))
         return Allele(alt, found)
+
+
+def _as_written(changes: Effect, event: Event, written: int) -> Effect:
+    """Changes with inserted letters behind the base where the record has them, if that is one of their places.
+
+    Args:
+        changes: by the leftmost form.
+        event: the haplotype.
+        written: 0-based, the base before the letters that the record inserts.
+    """
+    if not event.start - 1 <= written < event.start + event.repeat:
+        return changes
+
+    def moved(change: Change) -> Change:
+        behind = change.position + change.inserted - written
+        is_there = change.inserted and 0 < behind <= event.surplus
+        return change._replace(position=written, inserted=behind) if is_there else change
+
+    gain_a, loss_a, gain_d, loss_d = map(moved, changes)
+    return gain_a, loss_a, gain_d, loss_d
 
 
 def _reason_of(alt: str) -> str | None:
