@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from metalayer.base.openspliceai import load_openspliceai
 from metalayer.contigs import Contigs
 from metalayer.errors import ConfigError
 from metalayer.genome import decode, encode
@@ -16,7 +17,9 @@ from metalayer.variants.genes import Genes
 from metalayer.variants.haplotype import Event, event_of
 from metalayer.variants.letters import Letters
 from metalayer.variants.scoring import Allele, Options, Scorer
+from metalayer.variants.windows import GenePass, WholePass
 from tests import variant_genomes as made
+from tests.test_openspliceai import member
 
 TEXT = made.letters()
 
@@ -144,7 +147,8 @@ def test_an_inserted_letter_stands_behind_the_base_where_the_record_has_it(tmp_p
     at = TEXT.index("G" * 7)
     for position in range(at - 1, at + 6):
         (allele,) = fast.score("chr1", position, TEXT[position], [TEXT[position] + "GCAGGTAAGTAG"])
-        shown |= {change.position - position for change in by_gene(allele)["PLUS"] if change.inserted}
+        inserted = [change for change in by_gene(allele)["PLUS"] if change.position + change.inserted > position]
+        shown |= {change.position - position for change in inserted if change.inserted}
     assert shown == {0}
 
 
@@ -203,6 +207,35 @@ def test_bases_that_nothing_reaches_are_exactly_unchanged(tmp_path: Path) -> Non
                 assert change.reference == change.alternative
             assert str(change.score)[0] != "-"
     assert changed > 3
+
+
+def test_a_network_of_random_weights_on_both_strands(tmp_path: Path) -> None:
+    """Bases that a change is too far from to be seen are those of REF to the last bit."""
+    member(tmp_path, 80, 1)
+    network = load_openspliceai(tmp_path, device="cpu")
+    name = network.name
+    fasta, gtf = made.write(tmp_path, TEXT)
+    letters = Letters(fasta)
+    genes = Genes.read(gtf, letters, Contigs(), allow_introns=True)
+    fast = Scorer(letters, genes, [network], Options(45))
+    checked = 0
+    for position, ref, alt in made.some_variants(TEXT, 13, 24, 250, 1650):
+        (allele,) = fast.score("chr1", position, ref, [alt])
+        for gene in allele.genes:
+            strand, start, end = made.spans()[gene.symbol]
+            slow = made.Slow(network.score, TEXT, strand, start, end, made.sites(gene.symbol))
+            expected = slow.effect(position, ref, alt, 45, mask=False)
+            for kind, change in zip(KINDS, gene.effects[name] or (), strict=True):
+                assert change.score == pytest.approx(expected[kind][0], abs=1e-5)
+                checked += 1
+    assert checked > 60
+    for alt in ("ACGTTG", ""):
+        plus = encode(TEXT[300:700])
+        one = GenePass(WholePass, network, plus, 340, 660, is_plus=False)
+        q = one.alternative(500, 505, encode(alt))
+        assert np.array_equal(q[:120], one.reference[:120])
+        assert np.array_equal(q[-115:], one.reference[-115:])
+        assert not np.array_equal(q[120:160], one.reference[120:160])
 
 
 def test_which_genes_a_variant_touches(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from metalayer.variants.scoring import Options, Scorer
 from metalayer.workflows import variants as runs
 from tests import variant_genomes as made
 from tests.releases import make_bundle
+from tests.test_openspliceai import member
 
 TEXT = made.letters()
 HEADER = (
@@ -220,6 +221,13 @@ def test_what_bcftools_does_to_the_tag(tmp_path: Path, genome: list[str]) -> Non
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     split = [line.split("\t") for line in done.stdout.splitlines() if not line.startswith("#")]
     assert [info(fields)["PWM"] for fields in split] == [whole, whole]
+    assert run(genome, tmp_path / "in.vcf", tmp_path / "split.vcf", "--split") == 0
+    own = [info(fields)["PWM"] for fields in records_of(tmp_path / "split.vcf")]
+    assert ",".join(own) == whole
+    joined = ["bcftools", "norm", "-m", "+any", "--no-version", str(tmp_path / "split.vcf")]
+    done = subprocess.run(joined, capture_output=True, text=True, check=True)
+    (fields,) = [line.split("\t") for line in done.stdout.splitlines() if not line.startswith("#")]
+    assert info(fields)["PWM"] == own[0]  # the other allele's are lost, as docs/variants.md says
 
 
 def test_tables(tmp_path: Path, genome: list[str]) -> None:
@@ -398,6 +406,21 @@ def test_answers_come_back_from_json_to_the_last_digit(tmp_path: Path) -> None:
             assert from_json(to_json(alleles)) == alleles
 
 
+def test_two_base_models_side_by_side(tmp_path: Path, genome: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    member(tmp_path, 80, 1)
+    given, files = write(tmp_path / "in.vcf", [snv(321)]), [*genome[:4], "--allow-introns"]
+    more = ["--base", "pwm,openspliceai_80", "--weights", str(tmp_path)]
+    for weights in (more[2:], ["--weights", f"openspliceai_80={tmp_path}"]):
+        assert run(files, given, tmp_path / "out.vcf", *more[:2], *weights) == 0
+        fields = info(records_of(tmp_path / "out.vcf")[0])
+        assert set(fields) >= {"PWM", "OpenSpliceAI"}
+        assert [entry.split("|")[4] for entry in fields["MetaLayerDetail"].split(",")] == ["pwm", "openspliceai_80"]
+    assert run(files, given, tmp_path / "out.vcf", "--base", "pwm,pwm") == 2
+    assert "each once" in capsys.readouterr().err
+    assert run(files, given, tmp_path / "out.vcf", *more, "--model", str(make_bundle(tmp_path / "model"))) == 2
+    assert "the model reads the scores of pwm" in capsys.readouterr().err
+
+
 def test_names_of_tags() -> None:
     assert tags_of(["spliceai", "openspliceai_10000", "cispliceai", "metalayer"]) == {
         "spliceai": "SpliceAI",
@@ -470,12 +493,8 @@ def made_pwm() -> object:
     return PwmModel()
 
 
-def test_a_model_of_other_base_models_is_refused(
-    tmp_path: Path, genome: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_options_that_do_not_go_together(tmp_path: Path, genome: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     model = make_bundle(tmp_path / "model")
-    facts = (model / "model.json").read_text()
-    assert '"base_model": "pwm"' in facts
     given = write(tmp_path / "in.vcf", [snv(321)])
     assert run(genome, given, tmp_path / "out.vcf", "--model", str(model), "--as", "spliceai") == 2
     assert "leave out the model" in capsys.readouterr().err

@@ -79,7 +79,7 @@ class GenePass:
             is_plus: strand of the gene.
         """
         self.start, self.end, self._is_plus = start, end, is_plus
-        flank = model.flank_bp
+        flank = self._flank = model.flank_bp
         self._tokens = plus if is_plus else reverse_complement(plus)
         self._first = start - flank
         self._pass = make(model, self._tokens, flank, len(plus) - flank)
@@ -91,12 +91,22 @@ class GenePass:
         return found if self._is_plus else found[::-1]
 
     def alternative(self, at: int, end: int, letters: Tokens) -> Scores:
-        """Probabilities where genomic letters [at, end) are replaced, within [start, end) of the window."""
-        first, last = at - self._first, end - self._first
+        """Probabilities where genomic letters [at, end) are replaced, within [start, end) of the window.
+
+        Those of bases from which the change is too far away to be seen are those of the reference to the last bit,
+        which a network does not promise of windows of two lengths.
+        """
+        first, last, size = at - self._first, end - self._first, len(self._tokens)
         if self._is_plus:
-            return self._pass.alternative(first, last - first, letters)
-        size = len(self._tokens)
-        return self._pass.alternative(size - last, last - first, reverse_complement(letters))[::-1]
+            found = self._pass.alternative(first, last - first, letters)
+        else:
+            found = self._pass.alternative(size - last, last - first, reverse_complement(letters))[::-1]
+        before, behind = at - self._flank - self.start, self.end - end - self._flank
+        if before > 0 or behind > 0:
+            found = found.copy()
+            found[: max(before, 0)] = self.reference[: max(before, 0)]
+            found[len(found) - max(behind, 0) :] = self.reference[len(self.reference) - max(behind, 0) :]
+        return found
 
 
 def hidden_outside(tokens: Tokens, first: int, start: int, end: int) -> Tokens:
