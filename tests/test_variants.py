@@ -10,7 +10,7 @@ import pytest
 
 from metalayer.base.openspliceai import load_openspliceai
 from metalayer.contigs import Contigs
-from metalayer.errors import ConfigError
+from metalayer.errors import ConfigError, InputError
 from metalayer.genome import decode, encode
 from metalayer.variants.definition import KINDS, Change, Effect
 from metalayer.variants.genes import Genes
@@ -325,3 +325,32 @@ def test_options_that_cannot_be() -> None:
     ):
         with pytest.raises(ConfigError, match="variants: "):
             Options(**wrong)  # type: ignore[arg-type]
+
+
+def test_an_annotation_that_does_not_fit(tmp_path: Path) -> None:
+    fasta, gtf = made.write(tmp_path, TEXT)
+    lines = gtf.read_text()
+    with Letters(fasta) as letters:
+        (tmp_path / "absent.gtf").write_text(lines.replace("chr1", "chr5"))
+        with pytest.raises(
+            InputError, match=r"0 of its 3 genes lie within the contigs of .* 3 on contigs that it lacks"
+        ):
+            Genes.read(tmp_path / "absent.gtf", letters, Contigs())
+        exons = [(start, start + 40) for start in range(100, 1900, 70)]
+        shifted = [f'chr1\tx\texon\t{start}\t{end}\t.\t+\t.\tgene_id "g"; transcript_id "t";' for start, end in exons]
+        (tmp_path / "shifted.gtf").write_text("\n".join(shifted) + "\n")
+        with pytest.raises(InputError, match="of 25 introns that were looked at begin with GT or GC"):
+            Genes.read(tmp_path / "shifted.gtf", letters, Contigs())
+        assert len([*Genes.read(tmp_path / "shifted.gtf", letters, Contigs(), allow_introns=True)]) == 1
+
+
+def test_the_two_names_of_a_mitochondrial_genome(tmp_path: Path) -> None:
+    fasta, gtf = made.write(tmp_path, TEXT)
+    fasta.write_text(fasta.read_text().replace(">chr1", ">MT"))
+    gtf.write_text(gtf.read_text().replace("chr1\t", "chrM\t"))
+    with Letters(fasta) as letters:
+        genes = Genes.read(gtf, letters, Contigs(), allow_introns=True)
+        fast = Scorer(letters, genes, [made.Toy()], Options())
+        alt = "A" if TEXT[600] != "A" else "C"
+        for name in ("MT", "chrM", "M"):
+            assert fast.score(name, 600, TEXT[600], [alt])[0].genes

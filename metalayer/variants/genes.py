@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Self
@@ -106,12 +106,13 @@ class Genes:
         annotation = read_annotation(path, contigs=contigs)
         there, absent, beyond = list[AnnotatedGene](), 0, 0
         for one in annotation.genes:
-            span = one.gene.interval
-            if letters.key(span.chrom) is None:
+            span, key = one.gene.interval, letters.key(one.gene.interval.chrom)
+            if key is None:
                 absent += 1
-            elif span.end > letters.lengths[letters.key(span.chrom) or ""]:
+            elif span.end > letters.lengths[key]:
                 beyond += 1
             else:
+                one.gene = replace(one.gene, interval=replace(span, chrom=key))
                 there.append(one)
         for line in in_words(annotation.handled):
             logger.info("%s: %s", path.name, line)
@@ -142,8 +143,7 @@ def _judge_introns(path: Path, genes: list[AnnotatedGene], letters: Letters) -> 
     step = max(1, len(found) // _LOOKED_AT)
     seen = canonical = 0
     for gene, start, end in found[::step]:
-        contig = letters.key(gene.interval.chrom) or ""
-        ends = [letters.tokens(contig, at, at + 2) for at in (start, end - 2)]
+        ends = [letters.tokens(gene.interval.chrom, at, at + 2) for at in (start, end - 2)]
         if gene.strand == "-":
             ends = [reverse_complement(tokens) for tokens in reversed(ends)]
         first, last = map(decode, ends)
