@@ -134,6 +134,7 @@ def test_the_package_alone(none: Path, work: Path) -> None:
         (("-m", "metalayer", "score", "rows.tsv", "--model", "pwm", "--output", "o.tsv"), "serving"),
         (("-m", "metalayer", "register", "model", "--scores", SCORES), "pipeline"),
         (("-m", "metalayer", "base", "run", "--model", "openspliceai", "--weights", ".", *GENOME), "training"),
+        (("-m", "metalayer", "variant", "chr1:g.5del", *GENOME[:4], "--base", "pwm"), "variants"),
         ((RUN,), "pipeline"),
         ((RUN, "--pipeline", "search"), "pipeline"),
         ((RUN, "stack", "check", "local"), "pipeline"),

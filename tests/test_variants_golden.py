@@ -194,6 +194,8 @@ def test_the_definition(
                 is_edge = not gene.start < int(fields[1]) <= gene.end
                 why |= {"gene begins in the deletion"} if is_edge else set()
                 why |= {"longer than twice the distance"} if len(fields[3]) > 2 * distance else set()
+                end = letters.lengths[gene.chrom] - spliceai.flank_bp - distance
+                why |= {"end of a contig"} if int(fields[1]) > end else set()
             assert why, (fields[2], alt, symbol, numbers, theirs)
             different.update(why)
             if not mask or theirs is None or differ(numbers, theirs)[0]:
