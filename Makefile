@@ -57,7 +57,7 @@ image-%: $(WHEELS)/made
 $(WHEELS)/made: constraints.txt pyproject.toml
 	rm -rf $(WHEELS)
 	$(PYTHON) -m pip wheel --disable-pip-version-check --progress-bar off --quiet $(PIP_ARGS) -c constraints.txt \
-		-w $(WHEELS) setuptools '.[formats,language,training,pipeline,kubeflow,serving]'
+		-w $(WHEELS) setuptools '.[formats,language,training,variants,pipeline,kubeflow,serving]'
 	rm -rf build $(WHEELS)/metalayer-*
 	touch $@
 
@@ -78,7 +78,7 @@ define INSTALL
 	touch $@
 endef
 
-$(INSTALLED): EXTRAS = formats,language,training,pipeline,kubernetes,serving
+$(INSTALLED): EXTRAS = formats,language,training,variants,pipeline,kubernetes,serving
 $(INSTALLED): constraints.txt pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	@echo "installing into $(VENV), some minutes the first time"

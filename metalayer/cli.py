@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import metalayer
-from metalayer import environment, interrupt, output, storage
+from metalayer import environment, interrupt, output, storage, variant_commands
 from metalayer.errors import MetalayerError
 
 if TYPE_CHECKING:
@@ -276,6 +276,10 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--gene-table", type=Path, help="genes.tsv: adds contig and genomic_position to rows")
     score.add_argument("--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones")
     score.set_defaults(run=_score)
+
+    variant_commands.add_commands(
+        commands, model_help=_MODEL_HELP, annotation_help=_ANNOTATION_HELP, model_directory=_model_directory
+    )
 
     evaluate = commands.add_parser("evaluate", help="compare a model with its base on every position of labelled genes")
     evaluate.add_argument("--model", required=True, help=_MODEL_HELP)

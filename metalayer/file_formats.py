@@ -24,6 +24,9 @@ from metalayer.schema import (
     SCORED_COLUMNS,
     TRACK_COLUMNS,
 )
+from metalayer.variants.answers import COLUMNS as VARIANT_COLUMNS
+from metalayer.variants.answers import DETAIL_FORMAT, FORMAT
+from metalayer.variants.definition import KINDS
 
 
 @dataclass(frozen=True)
@@ -115,6 +118,30 @@ _CISPLICEAI_TABLE = {
         "list", "last base of an exon before an intron along the chromosome, 1-based: donors of +, acceptors of - genes"
     ),
     "jn_end": Column("list", "first base of an exon after an intron, likewise: acceptors of +, donors of - genes"),
+}
+_VARIANTS = {
+    "chrom": Column("text", "CHROM as it is written"),
+    "pos": Column("whole number", "POS, 1-based"),
+    "id": Column("text", "ID; of `score_variants` the variant as it was given"),
+    "ref": Column("text", "REF"),
+    "alt": Column("text", "ALT"),
+    "skipped": Column("text", "why there is no score; empty where there is one"),
+    "gene_id": Column("text", "a gene that the variant touches"),
+    "gene_name": Column("text", "its symbol, or its id"),
+    "strand": Column("text", "its strand, `+` or `-`"),
+    "model": Column("text", "the base model, or `metalayer` for ours"),
+    **{
+        f"{kind}_{name}": Column(of, text.format(kind.replace("_", " ")))
+        for kind in KINDS
+        for name, of, text in (
+            ("score", "number", "{}: how much the probability of the site changes, 0 to 1"),
+            ("position", "whole number", "{}: base where it changes most, 1-based, on the plus strand"),
+            ("offset", "whole number", "{}: bases from POS to there, positive downstream on the gene's strand"),
+            ("ref", "number", "{}: probability of the site there on REF; 0 of an inserted letter"),
+            ("alt", "number", "{}: probability of the site there on ALT; 0 of a deleted base"),
+            ("annotated", "true, false", "{}: whether the annotation has this site, of any isoform"),
+        )
+    },
 }
 _ROW_SCORES = {
     "donor_score": "donor score that the row's pass reads",
@@ -478,7 +505,32 @@ def file_formats() -> list[FileFormat]:
             "Parquet: every base of each gene once, sorted by chromosome and start of the gene.",
             _described(SCORED_COLUMNS, {**_TRACK, **_ANSWERS}),
         ),
+        FileFormat(
+            "Variants",
+            "any name.vcf, .vcf.gz or .bcf",
+            "`variants`; other tools, without our fields",
+            "`variants`; `bcftools`, VEP and others ([variants.md](variants.md))",
+            "VCF or BCF with every record of the input in its order, all else untouched. INFO has, with commas "
+            f"between, entries {_code(FORMAT)} in a field named after each base model (`SpliceAI`, `OpenSpliceAI`, "
+            "`CISpliceAI`, `biPangolin`, `PWM`) and in `MetaLayer` for our model; "
+            f"in `MetaLayerDetail` entries {_code(DETAIL_FORMAT)}; in `MetaLayerSkipped` why a record has no score, or "
+            "`ALLELE|reason` where some alleles have one.",
+            {},
+            "chr3\t42133054\t.\tT\tC\t.\t.\tPWM=C|TRAK1|0.00|0.00|0.00|0.52|4|12|2|-2",
+        ),
+        FileFormat(
+            "Table of variants",
+            "any name.tsv or .parquet",
+            "`variants` with an output of this name or `--format`, `score_variants`",
+            "you",
+            "A row for each allele, gene and model, in the order of the records; one for each allele without a score.",
+            _described(tuple(VARIANT_COLUMNS), _VARIANTS),
+        ),
     ]
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
 
 
 def _others() -> dict[str, tuple[str, ...]]:

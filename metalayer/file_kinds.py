@@ -24,6 +24,7 @@ SPLICEAI_TABLE, CISPLICEAI_TABLE = "a gene table of SpliceAI", "a gene table of 
 TEXT, YAML = "text", "YAML"
 BIGWIG, BEDGRAPH = "BigWig, signals along a genome", "bedGraph, signals along a genome"
 HDF5, ARRAY = "HDF5", "an array of NumPy"
+VCF, BCF = "VCF, variants", "BCF, variants"
 _HEAD_BYTES = 8192
 _MOST_LAYERS = 3
 _BOM = b"\xef\xbb\xbf"
@@ -33,7 +34,7 @@ _BINARY = {
     b"PAR1": PARQUET,
     b"BAM\x01": "BAM, aligned reads",
     b"CRAM": "CRAM, aligned reads",
-    b"BCF\x02": "BCF, variants",
+    b"BCF\x02": BCF,
     b"TBI\x01": "an index of tabix; give the file that it belongs to",
     b"CSI\x01": "an index; give the file that it belongs to",
     b"BAI\x01": "an index of BAM",
@@ -61,8 +62,8 @@ _BINARY = {
 """What begins so, and is no text."""
 _BEGINNINGS = {
     b">": FASTA,
-    b"##fileformat=VCF": "VCF, variants",
-    b"#CHROM\tPOS\tID\tREF\tALT": "VCF, variants",
+    b"##fileformat=VCF": VCF,
+    b"#CHROM\tPOS\tID\tREF\tALT": VCF,
     b"##gff-version": GFF,
     b"##gtf": GFF,
     b"LOCUS ": "GenBank; NCBI has GFF3 and FASTA of the same record",

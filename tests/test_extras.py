@@ -134,6 +134,7 @@ def test_the_package_alone(none: Path, work: Path) -> None:
         (("-m", "metalayer", "score", "rows.tsv", "--model", "pwm", "--output", "o.tsv"), "serving"),
         (("-m", "metalayer", "register", "model", "--scores", SCORES), "pipeline"),
         (("-m", "metalayer", "base", "run", "--model", "openspliceai", "--weights", ".", *GENOME), "training"),
+        (("-m", "metalayer", "variant", "chr1:g.5del", *GENOME[:4], "--base", "pwm"), "variants"),
         ((RUN,), "pipeline"),
         ((RUN, "--pipeline", "search"), "pipeline"),
         ((RUN, "stack", "check", "local"), "pipeline"),
@@ -166,6 +167,13 @@ def test_training_trains(work: Path) -> None:
 def test_formats_imports_bigwig(work: Path) -> None:
     metalayer(whole("formats", work), work, *IMPORT)
     assert sorted((work / "imported/nucleotide_scores").glob("pwm_chr*.parquet"))
+
+
+def test_variants_scores_a_variant(work: Path) -> None:
+    fields = next(line for line in (work / "genes.gff3").read_text().splitlines() if "\tgene\t" in line).split("\t")
+    files = ("--fasta", "genome.fa", "--annotation", "genes.gff3", "--base", "pwm", "--model", "model")
+    text = metalayer(whole("variants", work), work, "variant", f"{fields[0]}:g.{int(fields[3]) + 40}del", *files)
+    assert text.count("donor loss") == 2  # of base and model
 
 
 def test_language_answers_by_a_language_model(work: Path) -> None:

@@ -36,6 +36,13 @@ _TABLE = _table()
 """Byte to token, `_NO_LETTER` where the byte is none."""
 
 
+def tokens_of(letters: bytes) -> NDArray[np.uint8] | int:
+    """Letters as a FASTA has them to tokens, uint8 (L,); or the index of the first byte that is no letter."""
+    tokens = letters.translate(_TABLE)
+    at = tokens.find(_NO_LETTER)
+    return np.frombuffer(tokens, dtype=np.uint8) if at < 0 else at
+
+
 @dataclass
 class Reference:
     """A FASTA file.

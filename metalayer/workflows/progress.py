@@ -56,3 +56,25 @@ class Reading:
 
 def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+class Records:
+    """Says every few seconds how far a list of variants is, and how long the rest will take."""
+
+    def __init__(self, total: int) -> None:
+        self.total, self.done, self.scored = total, 0, 0
+        self.began = self.logged = time.monotonic()
+
+    def add(self, *, scored: bool) -> None:
+        """One more record, and whether it took a forward pass."""
+        self.done += 1
+        self.scored += scored
+        now = time.monotonic()
+        if now - self.logged >= _LOG_EVERY_S:
+            self.logged = now
+            rate = self.done / max(now - self.began, 1e-9)
+            logger.info(
+                "%s of %s records, %s/s, %s scored, about %s left",
+                *(f"{self.done:,}", f"{self.total:,}", f"{rate:,.1f}", f"{self.scored:,}"),
+                _duration((self.total - self.done) / rate),
+            )

@@ -1,0 +1,202 @@
+"""`metalayer variants` and `metalayer variant`: their options, and what they print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from metalayer.errors import InputError
+
+if TYPE_CHECKING:
+    from metalayer.genome import Variant
+    from metalayer.variants.calls import Sources
+    from metalayer.variants.scoring import Allele, Options
+
+_FAULTY_STATUS = 2
+_FORMS = {".tsv": "tsv", ".parquet": "parquet"}
+
+
+def add_commands(
+    commands: Any, *, model_help: str, annotation_help: str, model_directory: Callable[[str], Path]
+) -> None:
+    """Add both to a command line.
+
+    Args:
+        commands: the subparsers.
+        model_help: which names of models there are.
+        annotation_help: which annotations there are.
+        model_directory: gives the directory of a model's name.
+    """
+    several = commands.add_parser(
+        "variants",
+        help="score the variants of a VCF: gain and loss of splice sites, of base models and ours side by side",
+        description="Every record comes out once, in order, with INFO fields of scores or with the reason why it has "
+        "none. A run that was cut off goes on where it was when the same command runs again. Exit status 2: more than "
+        "a tenth of the records do not fit FASTA or VCF; the output is written all the same.",
+    )
+    several.add_argument("variants", type=Path, metavar="FILE", help="VCF, plain or packed, or BCF")
+    several.add_argument(
+        "--output", "-O", type=Path, required=True, help=".vcf, .vcf.gz or .bcf, .tsv, .parquet, or - for VCF to stdout"
+    )
+    several.add_argument(
+        "--format", choices=("vcf", "tsv", "parquet"), help="default: by the name of the output, or vcf"
+    )
+    several.add_argument("--split", action="store_true", help="write one record an allele, with its own scores alone")
+    _sources(several, model_help, annotation_help)
+
+    def run_several(options: argparse.Namespace) -> int:
+        return _variants(options, _given(options, model_directory))
+
+    several.set_defaults(run=run_several)
+    one = commands.add_parser("variant", help="score variants that are given as text, and print a table")
+    one.add_argument(
+        "variants",
+        nargs="+",
+        metavar="VARIANT",
+        help="chr3:42600000:G:A, 3-42600000-G-A, or HGVS as chr3:g.42600000G>A (also del, ins, dup, delins)",
+    )
+    _sources(one, model_help, annotation_help)
+
+    def run_one(options: argparse.Namespace) -> int:
+        return _variant(options, _given(options, model_directory))
+
+    one.set_defaults(run=run_one)
+
+
+def _sources(parser: argparse.ArgumentParser, model_help: str, annotation_help: str) -> None:
+    parser.add_argument("--fasta", type=Path, required=True, help="reference in FASTA, plain or packed by bgzip")
+    parser.add_argument("--annotation", type=Path, required=True, help=annotation_help)
+    parser.add_argument(
+        "--base",
+        required=True,
+        metavar="NAME[,NAME...]",
+        help="base models: pwm, cispliceai, spliceai, openspliceai or with its flank openspliceai_10000, pangolin",
+    )
+    parser.add_argument(
+        "--weights",
+        action="append",
+        default=[],
+        metavar="[NAME=]PATH",
+        help="the user's own weights, in the order of the base models that need any, or by their names; repeat",
+    )
+    parser.add_argument("--model", help=f"our model, beside its base models: {model_help}")
+    parser.add_argument(
+        "--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "auto"))
+    parser.add_argument(
+        "--distance", type=int, default=50, metavar="NT", help="positions to either side, 1 to 5000 (default 50)"
+    )
+    parser.add_argument(
+        "--mask", action="store_true", help="gains of annotated sites and losses of others do not count"
+    )
+    parser.add_argument(
+        "--flanks", default="N", choices=("N", "real"), help="letters outside a gene (default N, as SpliceAI has it)"
+    )
+    parser.add_argument(
+        "--as",
+        dest="way",
+        default="metalayer",
+        choices=("metalayer", "spliceai"),
+        help="spliceai: the numbers of SpliceAI 1.3.1 with its faults (docs/variants.md)",
+    )
+    parser.add_argument(
+        "--max-length", type=int, default=10_000, metavar="NT", help="longest REF or ALT that is scored (default 10000)"
+    )
+    parser.add_argument(
+        "--max-ambiguous",
+        type=float,
+        default=0.5,
+        metavar="SHARE",
+        help="of N among the letters that a score depends on; above it there is none (default 0.5)",
+    )
+    parser.add_argument(
+        "--allow-introns", action="store_true", help="introns of the annotation may begin and end with anything"
+    )
+
+
+def _given(options: argparse.Namespace, model_directory: Callable[[str], Path]) -> tuple[Sources, Options]:
+    from metalayer.variants.calls import Sources
+    from metalayer.variants.scoring import Options
+
+    sources = Sources(
+        options.fasta,
+        options.annotation,
+        [name for name in options.base.split(",") if name],
+        options.weights,
+        model_directory(options.model) if options.model else None,
+        options.aliases,
+        options.device,
+        options.precision,
+        options.allow_introns,
+    )
+    return sources, Options(
+        options.distance,
+        options.mask,
+        options.flanks,
+        options.way,
+        options.max_length,
+        options.max_ambiguous,
+    )
+
+
+def _variants(options: argparse.Namespace, given: tuple[Sources, Options]) -> int:
+    from metalayer.workflows.variants import MAX_FAULTS, score_file
+
+    form = options.format or _FORMS.get(options.output.suffix, "vcf")
+    done = score_file(options.variants, options.output, *given, form=form, split=options.split)
+    print("\n".join(done.lines()), file=sys.stderr)
+    if done.faulty > MAX_FAULTS * done.records:
+        print(
+            f"metalayer variants: {done.faulty:,} of {done.records:,} records do not fit; at most {MAX_FAULTS:.0%} "
+            "may. Are FASTA and variants of one genome build, with the same names of contigs (--aliases)?",
+            file=sys.stderr,
+        )
+        return _FAULTY_STATUS
+    return 0
+
+
+def _variant(options: argparse.Namespace, given: tuple[Sources, Options]) -> int:
+    from metalayer.variants.calls import opened
+    from metalayer.variants.notation import variant_of
+    from metalayer.variants.reasons import REASONS
+
+    unscored = 0
+    with opened(*given) as loaded:
+        asked = [variant_of(text, loaded.letters) for text in options.variants]
+        for text, one in zip(options.variants, asked, strict=True):
+            (allele,) = loaded.scorer.score(one.chrom, one.position, one.ref, [one.alt])
+            if not allele.genes:
+                unscored += 1
+                print(f"{text}  no score: {allele.reason}, {REASONS[str(allele.reason)]}")
+                continue
+            print("\n".join(_table(text if text == one.text else f"{text} = {one.text}", one, allele)))
+    if unscored == len(asked):
+        raise InputError("none of the variants has a score")
+    return 0
+
+
+def _table(title: str, variant: Variant, allele: Allele) -> list[str]:
+    from metalayer.variants.answers import offset
+    from metalayer.variants.definition import KINDS
+
+    lines = []
+    for gene in allele.genes:
+        lines.append(f"{title}  {gene.symbol} ({gene.strand})")
+        for name, changes in gene.effects.items():
+            lines.append(f"  {name:<20} change   REF     ALT     where")
+            if changes is None:
+                lines.append("    no numbers: SpliceAI gives none for several letters in place of several")
+            for kind, change in zip(KINDS, changes or (), strict=False):
+                away = offset(change, variant.position, gene.strand)
+                letter = f", inserted letter {change.inserted} behind it" if change.inserted else ""
+                where = f"{variant.chrom}:{change.position + 1}{letter}"
+                known = ", annotated" if change.annotated else ""
+                side = f"{abs(away)} nt {'downstream' if away > 0 else 'upstream'}" if away else "at POS"
+                numbers = f"{change.score:.4f}   {change.reference:.4f}  {change.alternative:.4f}"
+                lines.append(f"    {kind.replace('_', ' '):<18} {numbers}  {where}, {side}{known}")
+    return lines

@@ -1,0 +1,320 @@
+"""Variants of a file, scored: VCF in, VCF or a table out.
+
+What was computed of each record is kept beside the output until that is published, so a run that was killed goes on
+where it was. Memory does not grow with the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import metalayer
+from metalayer.errors import InputError
+from metalayer.files import only_one, publish_file, sha256
+from metalayer.integrity import PAGE_CHECKSUMS, content_digest
+from metalayer.provenance import code_hash
+from metalayer.variants import vcf
+from metalayer.variants.answers import (
+    COLUMNS,
+    DETAIL_FORMAT,
+    DETAIL_TAG,
+    FORMAT,
+    SKIPPED_TAG,
+    from_json,
+    info_of,
+    rows_of,
+    tags_of,
+    to_json,
+)
+from metalayer.variants.calls import Opened, Sources, opened
+from metalayer.variants.reasons import FAULTS, REASONS
+from metalayer.variants.scoring import META, SPLICEAI, Allele, Options
+from metalayer.workflows.progress import Records
+
+logger = logging.getLogger(__name__)
+
+VCF, TSV, PARQUET = "vcf", "tsv", "parquet"
+FORMS = (VCF, TSV, PARQUET)
+MAX_FAULTS = 0.1
+"""Share of records that do not fit FASTA and annotation above which a run ends with an error."""
+_ROWS_AT_A_TIME = 10_000
+_SOURCE_LINE = "##metalayerVariants="
+
+
+@dataclass
+class Outcome:
+    """What a run did.
+
+    Attributes:
+        records: of the file.
+        scored: those with a score for an allele at least.
+        reasons: of alleles without, and how many there are; keys of `REASONS`.
+        faulty: records that do not fit FASTA or VCF.
+        replaced: records that had fields of ours.
+    """
+
+    records: int = 0
+    scored: int = 0
+    reasons: Counter[str] = field(default_factory=Counter)
+    faulty: int = 0
+    replaced: int = 0
+
+    def count(self, alleles: Sequence[Allele]) -> None:
+        """One more record."""
+        self.records += 1
+        self.scored += any(allele.genes for allele in alleles)
+        reasons = [allele.reason for allele in alleles if allele.reason]
+        self.reasons.update(reasons)
+        self.faulty += any(reason in FAULTS for reason in reasons)
+
+    def lines(self) -> list[str]:
+        """In words."""
+        counts = [
+            f"{count:,} allele{'s' * (count != 1)} without a score: {reason}, {REASONS[reason]}"
+            for reason, count in self.reasons.most_common()
+        ]
+        return [f"{self.scored:,} of {self.records:,} records have a score", *counts]
+
+
+def score_file(
+    path: Path,
+    output: Path,
+    sources: Sources,
+    options: Options,
+    *,
+    form: str = VCF,
+    split: bool = False,
+) -> Outcome:
+    """Score the records of a file.
+
+    Args:
+        path: VCF, plain or packed, or BCF.
+        output: `.vcf`, `.vcf.gz` or `.bcf`; `.tsv` or `.parquet` with the form of that name; `-`: standard output.
+        sources: reference, annotation and models.
+        options: how variants are scored.
+        form: of `FORMS`.
+        split: one record an allele.
+
+    Returns:
+        What was done; above `MAX_FAULTS` of faulty records the caller should end with an error.
+
+    Raises:
+        ConfigError: unknown or unfit base models.
+        InputError: files that cannot be used, or that were cut short.
+        ModelError: damaged weights, or a damaged model directory.
+    """
+    if form not in FORMS:
+        raise InputError(f"--format: given {form}; allowed are {', '.join(FORMS)}")
+    if form == VCF:
+        vcf.refuse_other_names(output)
+    elif output == vcf.STDOUT and form == PARQUET:
+        raise InputError("--output -: Parquet needs a file")
+    with contextlib.ExitStack() as stack:
+        given = stack.enter_context(vcf.one_allele_a_record(path)) if split else path
+        file = vcf.VariantFile.of(given)
+        loaded = stack.enter_context(opened(sources, options))
+        logger.info("%s: %s records", path, f"{file.records:,}")
+        facts = loaded.facts()
+        kept: _Kept | None = None
+        if output != vcf.STDOUT:
+            stack.enter_context(only_one(output.with_name(f".{output.name}.lock"), "give this run another output"))
+            about = {**facts, "code_hash": code_hash(), "variants": sha256(path), "split": split}
+            kept = stack.enter_context(_kept(output, content_digest(about)))
+        answers = _answers(file, loaded, kept)
+        outcome = Outcome()
+        if form == VCF:
+            _write_vcf(output, file, answers, loaded, facts, outcome)
+        else:
+            _write_table(output, answers, form, outcome)
+        if kept:
+            kept.remove()
+    return outcome
+
+
+Answered = Iterator[tuple[vcf.Record | bytes, list[Allele]]]
+
+
+def _answers(file: vcf.VariantFile, loaded: Opened, kept: _Kept | None) -> Answered:
+    """Each record, or a line that is none, with what is known of its alleles."""
+    progress = Records(file.records)
+    for number, line in enumerate(file.lines()):
+        record = vcf.Record.of(line)
+        if record is None:
+            yield line, [Allele("", reason="damaged_line")]
+            progress.add(scored=False)
+            continue
+        known = kept.known(number) if kept else None
+        alleles = known
+        if alleles is None:
+            alleles = loaded.scorer.score(record.contig, record.position, record.ref, record.alts)
+        is_scored = any(allele.genes for allele in alleles)
+        if kept and known is None and is_scored:
+            kept.keep(number, alleles)
+        progress.add(scored=is_scored and known is None)
+        yield record, alleles
+
+
+def _write_vcf(
+    output: Path,
+    file: vcf.VariantFile,
+    answers: Answered,
+    loaded: Opened,
+    facts: dict[str, Any],
+    outcome: Outcome,
+) -> None:
+    scorer = loaded.scorer
+    tags = tags_of(scorer.names)
+    ours = [tag.encode() for tag in (*tags.values(), DETAIL_TAG, SKIPPED_TAG)]
+    way = scorer.options.way
+    header = vcf.header_with(file.header, _header_lines(tags, way, facts), ours)
+    with vcf.written(output) as write:
+        write(b"\n".join(header) + b"\n")
+        for record, alleles in answers:
+            outcome.count(alleles)
+            if isinstance(record, bytes):
+                write(record + b"\n")
+                continue
+            line, had_some = record.with_info(info_of(alleles, tags, record.position, way), ours)
+            outcome.replaced += had_some
+            write(line + b"\n")
+    if outcome.replaced:
+        logger.info("%s records had INFO fields of these names, which are replaced", f"{outcome.replaced:,}")
+
+
+def _header_lines(tags: dict[str, str], way: str, facts: dict[str, Any]) -> list[str]:
+    source = f'Source="metalayer",Version="{metalayer.__version__}"'
+    compared = "as SpliceAI 1.3.1 compares haplotypes" if way == SPLICEAI else "haplotypes aligned base by base"
+    lines = []
+    for name, tag in tags.items():
+        is_ours = name == META
+        what = "corrected by a meta model" if is_ours else f"of base model {name}"
+        sense = "downstream in transcript sense" if is_ours else "up the chromosome on both strands"
+        text = (
+            f"Scores {what}, {compared}. Delta scores (DS) and positions (DP, from POS, positive {sense}) of acceptor "
+            f"gain (AG), acceptor loss (AL), donor gain (DG) and donor loss (DL). Format: {FORMAT}"
+        )
+        lines.append(f'##INFO=<ID={tag},Number=.,Type=String,Description="{text}",{source}>')
+    if way != SPLICEAI:
+        text = (
+            "Where each change is (POS, 1-based; x^n: inserted letter n behind x), probabilities of the site on REF "
+            f"and ALT, and whether it is annotated. Format: {DETAIL_FORMAT}"
+        )
+        lines.append(f'##INFO=<ID={DETAIL_TAG},Number=.,Type=String,Description="{text}",{source}>')
+    text = "Why the record, or ALLELE|reason, has no score"
+    lines.append(f'##INFO=<ID={SKIPPED_TAG},Number=.,Type=String,Description="{text}",{source}>')
+    return [*lines, f"{_SOURCE_LINE}{json.dumps(facts, sort_keys=True)}"]
+
+
+def _write_table(output: Path, answers: Answered, form: str, outcome: Outcome) -> None:
+    def rows() -> Iterator[dict[str, Any]]:
+        for record, alleles in answers:
+            outcome.count(alleles)
+            if not isinstance(record, bytes):
+                yield from rows_of(record.contig, record.position, record.name, record.ref, alleles)
+
+    if output == vcf.STDOUT:
+        with vcf.written(output) as write:
+            _write_tsv(write, rows())
+        return
+    with publish_file(output) as draft:
+        if form == TSV:
+            with draft.open("wb") as handle:
+                _write_tsv(handle.write, rows())
+        else:
+            _write_parquet(draft, rows())
+
+
+def _write_tsv(write: Callable[[bytes], object], rows: Iterator[dict[str, Any]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(COLUMNS), delimiter="\t", lineterminator="\n")
+
+    def flush() -> None:
+        write(text.getvalue().encode("utf-8", "surrogateescape"))
+        text.seek(0)
+        text.truncate()
+
+    writer.writeheader()
+    for row in rows:
+        flush()
+        writer.writerow({name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()})
+    flush()
+
+
+def _write_parquet(draft: Path, rows: Iterator[dict[str, Any]]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    kinds = {str: pa.string(), int: pa.int64(), float: pa.float32(), bool: pa.bool_()}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+    with pq.ParquetWriter(draft, schema, compression="zstd", **PAGE_CHECKSUMS) as out:
+        waiting: list[dict[str, Any]] = []
+
+        def flush() -> None:
+            out.write_table(pa.Table.from_pylist(waiting, schema=schema))
+            waiting.clear()
+
+        for row in rows:
+            waiting.append(row)
+            if len(waiting) >= _ROWS_AT_A_TIME:
+                flush()
+        flush()
+
+
+class _Kept:
+    """What was computed, a line a record, in the order of the records."""
+
+    def __init__(self, path: Path, handle: BinaryIO) -> None:
+        self._path, self._handle = path, handle
+        self._lines = self._there()
+        self._next = next(self._lines, None)
+
+    def _there(self) -> Iterator[tuple[int, str]]:
+        """Whole lines that an earlier run left; what it had not finished goes."""
+        end = 0
+        while (line := self._handle.readline()).endswith(b"\n"):
+            end += len(line)
+            number, _, text = line.decode().partition("\t")
+            yield int(number), text
+            self._handle.seek(end)
+        self._handle.seek(end)
+        self._handle.truncate()
+
+    def known(self, number: int) -> list[Allele] | None:
+        """What is known of a record; to be asked for each in order."""
+        if self._next is None or self._next[0] != number:
+            return None
+        alleles = from_json(self._next[1])
+        self._next = next(self._lines, None)
+        return alleles
+
+    def keep(self, number: int, alleles: Sequence[Allele]) -> None:
+        """Of a record behind all that are known."""
+        self._handle.write(f"{number}\t{to_json(alleles)}\n".encode())
+        self._handle.flush()
+
+    def remove(self) -> None:
+        """All is published."""
+        self._path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _kept(output: Path, digest: str) -> Iterator[_Kept]:
+    """What an earlier run of the same facts has kept beside its output; that of others goes."""
+    path = output.with_name(f".{output.name}.kept-{digest[:16]}")
+    for old in output.parent.glob(f".{output.name}.kept-{'[0-9a-f]' * 16}"):
+        if old != path:
+            old.unlink()
+    path.touch()
+    if path.stat().st_size:
+        logger.info("an earlier run was cut off: it goes on where it was")
+    with path.open("r+b") as handle:
+        yield _Kept(path, handle)
