@@ -18,6 +18,7 @@ from metalayer.file_kinds import FASTA, refuse_others
 logger = logging.getLogger(__name__)
 
 _NEEDED = "FASTA, plain or packed by bgzip"
+_TAKES_SECONDS_BYTES = 1 << 26
 _AHEAD_BP = 1 << 16
 """Read at a time: what a sorted list asks next lies there, too."""
 
@@ -50,7 +51,8 @@ class Letters:
         with self.path.open("rb") as handle:
             is_packed = handle.read(2) == b"\x1f\x8b"
         if not Path(index).exists() or (is_packed and not packed.exists()):
-            logger.info("%s has no index beside it: one is made for this run (samtools faidx keeps one)", path)
+            if self.path.stat().st_size > _TAKES_SECONDS_BYTES:
+                logger.info("%s has no index beside it: one is made for this run (samtools faidx keeps one)", path)
             index, packed = f"{self._folder.name}/index.fai", Path(f"{self._folder.name}/index.gzi")
             more = ["--gzi-idx", str(packed)] if is_packed else []
             try:
