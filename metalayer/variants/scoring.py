@@ -23,7 +23,7 @@ from metalayer.variants.definition import Change, Effect, aligned, effect, repor
 from metalayer.variants.genes import Genes, GeneSites
 from metalayer.variants.haplotype import Event, Tokens, common, event_of
 from metalayer.variants.letters import Letters
-from metalayer.variants.windows import GenePass, PassOf, Scores, WholePass, hidden_outside
+from metalayer.variants.windows import GenePass, PassOf, Scores, hidden_outside, window_pass
 
 META = "metalayer"
 """Name of our own scores, beside those of base models."""
@@ -147,7 +147,7 @@ class Scorer:
         bases: Sequence[BaseModel],
         options: Options | None = None,
         predictor: Predictor | None = None,
-        make_pass: PassOf = WholePass,
+        make_pass: PassOf = window_pass,
     ) -> None:
         """Take what answers.
 

@@ -11,6 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from metalayer.base import incremental
+from metalayer.base.dilated import Ensemble
 from metalayer.base.protocol import BaseModel
 from metalayer.genome import N_TOKEN, decode, reverse_complement
 
@@ -58,6 +60,13 @@ class WholePass:
         """As in `WindowPass`."""
         tokens = np.concatenate([self._tokens[:at], letters, self._tokens[at + ref_len :]])
         return self._score(tokens, self._end + len(letters) - ref_len)
+
+
+def window_pass(model: BaseModel, tokens: Tokens, start: int, end: int) -> WindowPass:
+    """Of networks of our own only what a variant can change is computed; of other base models whole windows."""
+    if isinstance(model, Ensemble):
+        return incremental.WindowPass(model, tokens, start, end, changes=(start, end))
+    return WholePass(model, tokens, start, end)
 
 
 class GenePass:
