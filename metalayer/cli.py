@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -571,7 +572,9 @@ def _init(options: argparse.Namespace) -> int:
         raise InputError(f"{output} is there already; --replace writes over it, --output FILE writes elsewhere")
     with publish_file(output) as draft:
         draft.write_text(made.text(), encoding="utf-8")
-    print(f"wrote {output}; then: python pipelines/run.py --stack local --data-root {options.folder}")
+    program = Path(__file__).resolve().parents[1] / "pipelines" / "run.py"  # in a checkout
+    shown = os.path.relpath(program) if program.is_file() else "pipelines/run.py (in a checkout of metalayer)"
+    print(f"wrote {output}; then: python {shown} --stack local --data-root {options.folder}")
     return 0
 
 

@@ -86,7 +86,7 @@ def training(done: Done) -> int:
         report=report,
         errors=errors,
         kept=kept,
-        command=lambda *arguments: _in_state(done.state, _program(), *arguments),
+        command=lambda *arguments: _in_state(done.state, Path(), _program(), *arguments),
         query=query,
         cached=done.cached,
         log_file=done.log_file,
@@ -180,15 +180,16 @@ def _query(done: Done, name: str) -> list[str]:
     from metalayer.models.description import read_description
 
     info = read_description(done.output("train", "model").path)
-    request = done.state / "query.json"
+    request = done.state / "reports" / done.run.name / "query.json"
     gene = _gene_query(done) if info.get("trained_on") == "genes" else None
     if gene is None:
         asked, path, rest = _rows_query(done.output("evaluate", "golden").file), f"/v1/score?{BASE}=true", ""
     else:
         asked, sites = gene
         path, rest = "/v1/score_sequence", f" | tr '{{' '\\n' | sed -n '{';'.join(f'{at + 3}p' for at in sites)}'"
-    with publish_file(request) as draft:
-        draft.write_text(json.dumps(asked), encoding="utf-8")
+    for file in (request, done.state / "query.json"):  # the last run's, too, whatever it is called
+        with publish_file(file) as draft:
+            draft.write_text(json.dumps(asked), encoding="utf-8")
     return [
         _serve(done, name),
         f"curl -s {shlex.quote(f'http://127.0.0.1:3000{path}')} -H 'Content-Type: application/json' "
@@ -233,7 +234,7 @@ def _serve(done: Done, name: str) -> str:
 
     make = ["make"] if Path.cwd() == environment.ROOT else ["make", "-C", str(environment.ROOT)]
     several = len(versions.champions(done.tracking_uri)) > 1
-    return _in_state(done.state, *make, "serve", *([f"MODEL={names.short(name)}"] if several else []))
+    return _in_state(done.state, environment.ROOT, *make, "serve", *([f"MODEL={names.short(name)}"] if several else []))
 
 
 def _program() -> str:
@@ -245,13 +246,13 @@ def _program() -> str:
 def _run_command(done: Done, *arguments: str) -> str:
     """The command that starts a run from this prompt, on the stack and in the state folder of this one."""
     program = console.shown(environment.ROOT / "pipelines" / "run.py")
-    return _in_state(done.state, "python", program, "--stack", done.stack, *arguments)
+    return _in_state(done.state, environment.ROOT, "python", program, "--stack", done.stack, *arguments)
 
 
-def _in_state(state: Path, *command: str) -> str:
-    """A command with the state folder, unless that is the default."""
+def _in_state(state: Path, beside: Path, *command: str) -> str:
+    """A command with the state folder, unless that is the one that it takes, which lies in `beside`."""
     line = shlex.join(command)
-    default = environment.ROOT / ".metalayer"
+    default = beside / ".metalayer"
     return line if state == default.resolve() else f"METALAYER_HOME={shlex.quote(str(state))} {line}"
 
 

@@ -719,6 +719,28 @@ def test_an_annotation_without_the_genes(
     assert left_nothing(tmp_path / "out")
 
 
+def test_contigs_without_genes_are_said(
+    simulation: Path,
+    truth: pl.DataFrame,
+    lengths: dict[str, int],
+    tmp_path: Path,
+    bring: Callable[..., dict[str, Any]],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    lines = (simulation / "genome/simulated.gff3").read_text().splitlines()
+    one = truth["chrom"][0]
+    (tmp_path / "few.gff3").write_text("\n".join(line for line in lines if line.split("\t")[0] != one) + "\n")
+    files = foreign.bigwigs(tmp_path / "one", truth.filter(pl.col("chrom") == one), {one: lengths[one]})
+    with pytest.raises(
+        InputError, match=rf"its contigs are {one}; .* has {one}, but the annotation has no genes there"
+    ):
+        bring(*files, annotation=tmp_path / "few.gff3")
+    assert left_nothing(tmp_path / "out")
+    files = foreign.bigwigs(tmp_path / "more", truth, {**lengths, "extra": 1000})
+    bring(*files)
+    assert "extra: left out, without genes in the FASTA and the annotation" in caplog.text
+
+
 def test_rows_of_another_base_are_not_joined(
     base_layer: Path, simulation: Path, bring: Callable[..., dict[str, Any]]
 ) -> None:

@@ -147,6 +147,10 @@ def test_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ):
         assert main(["merge", *map(str, given), *output]) == 2
         assert words in capsys.readouterr().err
+    named = nameless.with_name("right_80_chr1.parquet")
+    named.write_bytes(nameless.read_bytes())
+    assert main(["merge", str(left), str(named), *output]) == 0
+    assert base_models_in(tmp_path / "both.parquet") == ("left", "right_80")
     assert main(["merge", str(left), f"pangolin={nameless}", *output]) == 0
     assert pq.ParquetFile(tmp_path / "both.parquet").schema_arrow.names[5:11] == [
         *score_columns("left"),

@@ -22,7 +22,7 @@ from metalayer.release.contract import parse_rows, parse_sequence
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR
 from metalayer.serving.work import encode_answer
 from metalayer.settings.sections import DataConfig
-from pipelines import results
+from pipelines import environment, results
 
 GENES_TESTED = 5
 CHAMPION = ModelVersion("metalayer-pwm", 3, None, {})
@@ -34,7 +34,7 @@ class FakeDone:
     tracking_uri = "sqlite:///none"
 
     def __init__(self, state: Path, outputs: dict[str, Any]) -> None:
-        self.state, self._outputs = state, outputs
+        self.state, self._outputs, self.run = state, outputs, SimpleNamespace(name="own-1")
 
     def output(self, step: str, name: str) -> Any:
         return self._outputs[step, name]
@@ -69,8 +69,8 @@ def done(read: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeDon
 
 
 def request_of(done: FakeDone, line: str) -> bytes:
-    assert f"--data @{done.state / 'query.json'}" in line
-    assert len(line) < 300
+    assert f"--data @{done.state / 'reports' / done.run.name / 'query.json'}" in line
+    assert len(line) < 400
     return (done.state / "query.json").read_bytes()
 
 
@@ -103,6 +103,18 @@ def test_a_model_of_whole_genes_is_asked_for_a_test_gene(done: FakeDone, read: P
     done.output("split", "split_manifest")["test"]["genes"].clear()
     _, line = results._query(done, "metalayer-pwm")  # no test gene has scores
     assert "/v1/score?" in line
+
+
+def test_commands_name_the_state_folder_that_they_would_not_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`metalayer` takes that of the folder where it is typed, `make` and run.py that of the checkout."""
+    monkeypatch.chdir(tmp_path)
+    here, of_checkout = tmp_path / ".metalayer", environment.ROOT / ".metalayer"
+    assert results._in_state(here, Path(), "metalayer", "ui") == "metalayer ui"
+    assert results._in_state(of_checkout, Path(), "metalayer", "ui") == f"METALAYER_HOME={of_checkout} metalayer ui"
+    assert results._in_state(of_checkout, environment.ROOT, "make", "serve") == "make serve"
+    assert results._in_state(here, environment.ROOT, "make", "serve") == f"METALAYER_HOME={here} make serve"
 
 
 def test_commands_name_the_model_where_several_have_a_champion(done: FakeDone, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,6 +49,13 @@ def differences(value: float, half: float, clusters: int = 21) -> dict[str, dict
     return {name: {"value": value, "low": low, "high": high} for name in JUDGED}
 
 
+def with_log_loss(evaluation: dict[str, Any], value: float, half: float) -> dict[str, Any]:
+    """The evaluation with an interval of `half` on both sides of the difference in log loss."""
+    gap = {"value": value, "low": value - half, "high": value + half}
+    report = evaluation["positions"]
+    return evaluation | {"positions": report | {"difference": report["difference"] | {"log_loss_per_site": gap}}}
+
+
 def told(evaluation: dict[str, Any], **policy: Any) -> tuple[str, str]:
     decision = decide(evaluation, GateConfig(**policy)).to_dict()
     assert not decision["promoted"]
@@ -84,6 +91,12 @@ def test_a_gain_that_these_genes_cannot_show() -> None:
             judged(0.01, 0.001, log_loss=0.6),
             {},
             "its probabilities are less right than those of the base (log loss per site 0.600 against 0.500)",
+        ),
+        (
+            with_log_loss(judged(0.01, 0.001), -0.1, 0.2),
+            {},
+            "its probabilities are perhaps as right as those of the base (log loss per site 0.400 against 0.500); "
+            "21 gene clusters cannot tell",
         ),
         (judged(0.01, 0.001), {"min_pr_auc_splice": 0.9}, "PR-AUC splice 0.8000 is below the floor of 0.9"),
         (

@@ -286,6 +286,26 @@ def _unmerged(config: DataConfig) -> str:
     )
 
 
+def base_models_of(path: Path) -> tuple[str, ...]:
+    """The base models of a per-nucleotide Parquet: those that it names, else by the file's name, `<base>_<chrom>`.
+
+    Returns:
+        Their names; an empty one where neither says it.
+
+    Raises:
+        ArtifactError: a file that is none.
+    """
+    named = base_models_in(path)
+    if named != ("",):
+        return named
+    batch = next(open_parquet(path, "copy or write it again").iter_batches(1, columns=["chrom"]), None)
+    chrom = normalise_chrom(str(batch["chrom"][0])) if batch is not None and batch.num_columns else ""
+    for end in (f"_chr{chrom_in_file_names(chrom)}", f"_{chrom_in_file_names(chrom)}"):
+        if chrom and path.stem.endswith(end):
+            return (path.stem.removesuffix(end),)
+    return ("",)
+
+
 def _is_other_model(path: Path, base_model: str) -> bool:
     """`openspliceai_80_chr1` belongs to `openspliceai_80`, not to `openspliceai`: by the chromosome inside."""
     rest = path.stem.removeprefix(f"{base_model}_")

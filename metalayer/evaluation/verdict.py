@@ -115,10 +115,10 @@ def _rejection(evaluation: Mapping[str, Any], decision: Mapping[str, Any], more:
         return failed[rule], f"{_TRAIN}; gate.min_pr_auc_splice is the floor", rule
     if kind == CALIBRATION:
         meta, base = (report[system][PER_SITE] for system in ("meta", "base"))
-        better = meta < base
+        figures = f"log loss per site {meta:.3f} against {base:.3f}"
+        perhaps = f"perhaps as right as those of the base ({figures}); {report['clusters']} gene clusters cannot tell"
         return (
-            f"its probabilities are {'not shown to be as right as' if better else 'less right than'} those of the base "
-            f"(log loss per site {meta:.3f} against {base:.3f})",
+            f"its probabilities are {perhaps if meta < base else f'less right than those of the base ({figures})'}",
             f"validate on more genes, which calibrate it, or test on more: {more}",
             rule,
         )

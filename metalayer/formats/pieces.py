@@ -6,6 +6,7 @@ contig and classes of ours. It does not move sites: whether they stand at exon b
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from metalayer.contigs import Contigs, listed
 from metalayer.errors import InputError
 from metalayer.genome import MITOCHONDRIAL, Gene
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR, NEITHER
+
+logger = logging.getLogger(__name__)
 
 MOST_POSITIONS = 1 << 20
 """Positions of a piece, at most: what a reader holds."""
@@ -62,6 +65,7 @@ class Places:
         stretches: int64 (n, 2) by our name and strand: 0-based half-open, ascending, apart, none of more than
             `MOST_POSITIONS`.
         find: a gene by the id and our name of the contig that a file has; None where there is no such gene.
+        without_genes: names of the contigs in the FASTA on which the annotation has no genes, by ours.
     """
 
     fasta: Path
@@ -70,6 +74,7 @@ class Places:
     lengths: Mapping[str, int]
     stretches: Mapping[tuple[str, str], NDArray[np.int64]]
     find: Callable[[str, str], Gene | None]
+    without_genes: Mapping[str, str] = field(default_factory=dict)
 
     def key(self, name: str) -> str | None:
         """Our name of a file's contig; None where the FASTA has none."""
@@ -107,10 +112,17 @@ class Places:
                 )
         if not any(keys.values()):
             raise InputError(self.foreign(path, list(stated)))
+        if left := [name for name, key in keys.items() if key is None]:
+            logger.warning("%s: %s: left out, without genes in the FASTA and the annotation", path, listed(left))
         return [name for name, key in keys.items() if key is not None]
 
     def foreign(self, path: Path, given: Sequence[str]) -> str:
-        """What to say of a file that has none of the FASTA's contigs."""
+        """What to say of a file that has none of the contigs of FASTA and annotation."""
+        if bare := [name for name in given if self.contigs.key(name) in self.without_genes]:
+            return (
+                f"{path}: its contigs are {listed(given)}; {self.fasta} has {listed(bare)}, but the annotation has no "
+                "genes there. Give one that has"
+            )
         return (
             f"{path}: its contigs are {listed(given)}; none is in {self.fasta}, which has "
             f"{listed(self.names.values())}. {self.contigs.hint(given, self.names.values())}"

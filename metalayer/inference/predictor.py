@@ -5,7 +5,7 @@ Without torch, networks of our own parts answer in numpy, on the CPU, up to roun
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -122,14 +122,22 @@ class Predictor:
             return (POSITIONS,)
         return WAYS if self.masks_rows else (POSITIONS,)
 
-    def note(self, way: str) -> str:
-        """How the model answers in a way of asking, in words: part of every answer."""
+    def note(self, way: str, given: Collection[str] = ()) -> str:
+        """How the model answers in a way of asking, in words: part of every answer.
+
+        Args:
+            way: of asking.
+            given: base models whose scores there are; empty: all that it reads.
+        """
         model = self.model
         if self.stack and way == ROWS:
             return f"not answered: this model reads {_NOT_IN_ROWS}"
         if self.stack and len(self.stack.bases) > 1:
-            best = f"base scores beside it are those of {self.stack.best}, which was best on the training genes"
-            return f"answered from {', '.join(self.stack.bases)}, scores around each position included; {best}"
+            here = self.stack.answering(given) if given else self.stack
+            missing = [name for name in self.stack.bases if name not in here.bases]
+            without = f"; base model {missing[0]} is missing: answered by a stack of the others" if missing else ""
+            best = f"base scores beside it are those of {here.best}, which was best on the training genes"
+            return f"answered from {', '.join(here.bases)}, scores around each position included; {best}{without}"
         if not model.masks_rows:
             return "answered from all that the model reads"
         if way == POSITIONS:
@@ -251,13 +259,13 @@ class Predictor:
     @property
     def reads(self) -> dict[str, tuple[str, ...]]:
         """Scores that it reads, `schema.BASE_SCORES` or P(spliced), by base model."""
-        if self.stack:
+        if self.stack and len(self.stack.bases) > 1:
             return {name: BASE_SCORES if name in self.stack.telling else (SPLICED_SCORE,) for name in self.stack.bases}
         return {str(self.info.get("base_model")): BASE_SCORES}
 
     def best_base(self, track: GeneTrack) -> NDArray[np.float32]:
         """Scores (L, 3) of the base model; of several, of the one that was best on the training genes."""
-        return track.several[self.stack.best] if self.stack and track.several else track.scores
+        return track.several[self.stack.answering(track.several).best] if self.stack and track.several else track.scores
 
     def predict_tracks(
         self, sequence: str, base_scores: NDArray[np.floating] | Mapping[str, NDArray[np.floating]]

@@ -177,7 +177,10 @@ class Stack:
         wanted = {name: len(CLASSES) if name in self.telling else 1 for name in self.bases}
         if dict(given) != wanted:
             columns = {len(CLASSES): ", ".join(BASE_SCORES), 1: SPLICED_SCORE}
-            named = [", ".join(f"{name} ({columns.get(n, n)})" for name, n in side.items()) for side in (given, wanted)]
+            named = [
+                ", ".join(f"{name or 'one base model'} ({columns.get(n, n)})" for name, n in side.items())
+                for side in (given, wanted)
+            ]
             but_one = f", or all but one of {', '.join(self.without)}" if self.without else ""
             raise InputError(f"base scores of {named[0] or 'none'}; this model reads those of {named[1]}{but_one}")
 

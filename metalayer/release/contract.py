@@ -145,8 +145,13 @@ class Mistakes:
         ]
         count = len(self._found)
         more = f", the first {MAX_DETAILS} are listed" if count > MAX_DETAILS else ""
+        first = details[0]
+        where = "" if first["row"] is None else f"row {first['row']}, "
         raise RequestError(
-            f"{count} mistake{'s' if count > 1 else ''} in the rows{more}; nothing was scored", 422, details
+            f"{count} mistake{'s' if count > 1 else ''} in the rows{more}; nothing was scored. The first: {where}"
+            f"{first['field']}: given {first['given']!r}, allowed {first['allowed']}",
+            422,
+            details,
         )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -113,10 +113,8 @@ class Engine:
             self.runs_in = f"torch: {why}"
         self._check(directory / GOLDEN, damaged)
         self._warm_up()
-        logger.info(
-            "model %s version %s (%s) is ready; rows run in %s",
-            *(self.name, self.version, self.digest[:12], self.runs_in),
-        )
+        how = f"rows run in {self.runs_in}" if self.answers_rows else "it answers whole sequences, not rows"
+        logger.info("model %s version %s (%s) is ready; %s", self.name, self.version, self.digest[:12], how)
 
     def score(self, rows: Rows) -> Iterator[NDArray[np.float32]]:
         """Calibrated probabilities, block by block; a row's bytes do not depend on the rows beside it.
@@ -183,7 +181,9 @@ class Engine:
             return {"": self._base.score(given.sequence)}
         alone = next(iter(reads)) if len(reads) == 1 else ""
         bases = {name or alone: scores for name, scores in given.bases.items()}
-        if {name: scores.shape[1] for name, scores in bases.items()} == {name: len(reads[name]) for name in reads}:
+        stack = self._predictor.stack
+        wanted = stack.answering(bases).bases if stack and not alone else reads
+        if {name: scores.shape[1] for name, scores in bases.items()} == {name: len(reads[name]) for name in wanted}:
             return bases
         fields = self.score_fields
         details = [
@@ -209,9 +209,14 @@ class Engine:
         held = ", ".join(map(repr, reads))
         raise RequestError(f"this server holds no base model {held}: give {whose} {needed}", 422, details)
 
-    def answered(self, way: str) -> dict[str, str]:
-        """What every answer says of itself: the way of asking, and how the model answers in it."""
-        return answer.facts(way, self._predictor.note(way))
+    def answered(self, way: str, given: Collection[str] = ()) -> dict[str, str]:
+        """What every answer says of itself: the way of asking, and how the model answers in it.
+
+        Args:
+            way: of asking.
+            given: names of the base models whose scores a request has.
+        """
+        return answer.facts(way, self._predictor.note(way, given))
 
     def describe(self) -> dict[str, Any]:
         """What is served and where it comes from, JSON-ready."""

@@ -91,7 +91,7 @@ def champion_bento(name: str | None = None) -> str:
     """The tag of the champion's Bento, built where it was not packaged here; arguments and errors like `serve`'s."""
     tracking.require_store(tracking.default_tracking_uri())  # a server follows the champion, too
     found = {version.name: version for version in versions.champions()}
-    if not found:
+    if not found and name is None:
         raise NoChampionError(_no_champion())
     if name is None and len(found) > 1:
         raise InputError(
@@ -135,9 +135,13 @@ def _no_champion_of(wanted: str, found: list[str]) -> str:
     others = [one for one in versions.all_versions() if one.name in (wanted, versions.registered_name(wanted))]
     if others:
         return f"--model {wanted}: no version of {others[0].name} is {versions.CHAMPION}; {_asked_for(others)}"
-    near = closest(wanted, [names.short(one) for one in found])
+    there = list(dict.fromkeys([*found, *(one.name for one in versions.all_versions())]))
+    if not there:
+        return f"--model {wanted}: {_no_champion()}"
+    near = closest(wanted, [names.short(one) for one in there])
     meant = f". Did you mean {versions.registered_name(near)}?" if near else ""
-    return f"--model {wanted}: no champion of that name; there are: {', '.join(found)}{meant}"
+    has = f"no champion of that name; there are: {', '.join(found)}" if found else "no model of that name"
+    return f"--model {wanted}: {has}{meant}"
 
 
 def _asked_for(there: list[versions.ModelVersion]) -> str:

@@ -76,7 +76,8 @@ def rows_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | None]]:
         _log(asked, rows.sequences, rows.index, rows.row_scores, meta)
         return answer.beside(meta, rows.row_scores) if asked.base else meta
 
-    parts = _by_block(asked, asked.engine.score(rows), len(rows), names, ROWS, finish)
+    facts = asked.engine.answered(ROWS)
+    parts = _by_block(asked, asked.engine.score(rows), len(rows), names, facts, finish)
     return asked.engine.pace.seconds(ROWS, len(rows)), parts
 
 
@@ -96,7 +97,8 @@ def sequence_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | Non
         return scores
 
     blocks = asked.engine.score_sequence(given)
-    parts = _by_block(asked, blocks, len(given), answer.SEQUENCE_COLUMNS, POSITIONS, finish)
+    facts = asked.engine.answered(POSITIONS, given.bases)
+    parts = _by_block(asked, blocks, len(given), answer.SEQUENCE_COLUMNS, facts, finish)
     return asked.engine.pace.seconds(POSITIONS, len(given)), parts
 
 
@@ -118,7 +120,7 @@ def _by_block(
     blocks: Iterator[NDArray[np.float32]],
     count: int,
     names: Sequence[str],
-    way: str,
+    facts: dict[str, str],
     finish: Callable[[NDArray[np.float32]], NDArray[np.float32]],
 ) -> Iterator[Part | None]:
     """None for each block done, then the parts of the answer.
@@ -128,14 +130,14 @@ def _by_block(
         blocks: scores (n, k).
         count: rows or letters of all blocks.
         names: of the columns of the answer.
-        way: of asking.
+        facts: of `Engine.answered`.
         finish: of the scores of all blocks makes those columns.
 
     Raises:
         HTTPException: 429 of what will not be done in time any more.
         RequestError: 413 of what takes longer than the deadline on its own.
     """
-    claim, pace = asked.claim, asked.engine.pace
+    claim, pace, way = asked.claim, asked.engine.pace, facts[answer.WAY]
     done: list[NDArray[np.float32]] = []
     ready, spent, begun = 0, 0.0, time.perf_counter()
     for block in blocks:
@@ -153,7 +155,6 @@ def _by_block(
     done.clear()
     if not np.isfinite(scores).all():
         raise ValueError("the model gave numbers that are not finite")
-    facts = asked.engine.answered(way)
     if asked.settings.standing:
         facts[answer.NOTE] += f"; {asked.settings.standing}"
     yield from encode_answer(finish(scores), names, facts, asked.wanted)

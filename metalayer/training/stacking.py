@@ -149,9 +149,16 @@ def _fit(
             folds[site][fold_of[track.gene.gene_id]].parts.append((kept_seen, positive[kept], weights[kept]))
             counts[site] += len(at)
     stack = ranks.untrained()
+    joined = ", ".join(name or "one base model" for name in stack.bases)
     logger.info(
-        "stack of %s: %s of %d training genes, %s positions for donors and %s for acceptors; the best single one is %s",
-        *(", ".join(stack.bases), used, len(gene_ids), *(f"{n:,}" for n in counts.values()), stack.best),
+        "stack of %s: %s of %d training genes, %s positions for donors and %s for acceptors%s",
+        *(
+            joined,
+            used,
+            len(gene_ids),
+            *(f"{n:,}" for n in counts.values()),
+        ),
+        f"; the best single one is {stack.best}" if len(stack.bases) > 1 else "",
     )
     problems = [_Problem(folds[site], spreads[site].scale(), CLASSES[site]) for site in SITES]
     sites = sum(problem.sites for problem in problems)

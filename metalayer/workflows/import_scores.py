@@ -86,7 +86,13 @@ def import_scores(config: ImportConfig) -> dict[str, Any]:
     lengths = genome.fitting.lengths
     names = {chrom: genome.reference.names[chrom] for chrom in lengths}
     places = Places(
-        config.fasta, genome.contigs, names, lengths, stretches(genome.genes, lengths), _finder(genome.genes)
+        config.fasta,
+        genome.contigs,
+        names,
+        lengths,
+        stretches(genome.genes, lengths),
+        _finder(genome.genes),
+        {chrom: name for chrom, name in genome.reference.names.items() if chrom not in lengths},
     )
     manifest_path = config.output / manifest_name(config.base)
     has_gene_table = has_genes(config.output / "genes.tsv", genome.genes, manifest_path)

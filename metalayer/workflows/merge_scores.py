@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from metalayer.contigs import Contigs
+from metalayer.data.discovery import base_models_of
 from metalayer.data.nucleotide_scores import base_models_in
 from metalayer.data.score_files import ScoreFile
 from metalayer.errors import ArtifactError, InputError
@@ -27,6 +29,8 @@ from metalayer.schema import (
     score_columns,
 )
 
+logger = logging.getLogger(__name__)
+
 _NAMED = "name it: NAME=FILE"
 
 
@@ -39,8 +43,8 @@ def merge_scores(
     A position that any of them marks as ignored is ignored.
 
     Args:
-        files: labelled per-nucleotide Parquet with letters, and the name of its base model; None where the file names
-            it. Files of one name are of one base model.
+        files: labelled per-nucleotide Parquet with letters, and the name of its base model; None where the file, or its
+            name (`<base>_<chrom>.parquet`), says it. Files of one name are of one base model.
         output: Parquet to publish.
         aliases: names of contigs, where the files have different ones; see `contigs`.
         allow_introns: introns may begin and end with anything, not GT or GC and AG alone.
@@ -85,9 +89,12 @@ def _names(given: str | None, path: Path) -> tuple[str, ...]:
         raise ArtifactError(f"merge: given {path}, which is no file")
     there = base_models_in(path)
     if given is None:
-        if there == ("",):
+        found = base_models_of(path)
+        if found == ("",):
             raise InputError(f"{path} does not say of which base model it is; {_NAMED}")
-        return there
+        if found != there:
+            logger.info("%s: of base model %s, by its name", path, found[0])
+        return found
     if len(there) > 1:
         raise InputError(f"{given}={path}: the file has several base models ({', '.join(there)}); give it without name")
     return (given,)

@@ -19,16 +19,16 @@ import pyarrow as pa
 from metalayer import yaml12
 from metalayer.base.origin import CISPLICEAI, seen_by_base, unseen_chroms
 from metalayer.data.artifacts import read_sites
-from metalayer.data.discovery import find_files, find_score_files
+from metalayer.data.discovery import base_models_of, find_files, find_score_files
 from metalayer.data.gene_names import GeneNames
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
-from metalayer.data.nucleotide_scores import base_models_in, genome_build_of
+from metalayer.data.nucleotide_scores import genome_build_of
 from metalayer.errors import ArtifactError, ConfigError
 from metalayer.evaluation.gate import new_to_base
 from metalayer.evaluation.intervals import MIN_CLUSTERS
 from metalayer.file_kinds import FASTA, GFF, head_of, kind_of
 from metalayer.gene_groups import related, united
-from metalayer.genome import Gene, builds_once, chrom_in_file_names, chrom_order, is_human_build, normalise_chrom
+from metalayer.genome import Gene, builds_once, chrom_order, is_human_build, normalise_chrom
 from metalayer.integrity import open_parquet
 from metalayer.schema import CLASSES, SPLICED_SCORE, bases_of
 from metalayer.settings.door import sectioned
@@ -365,15 +365,7 @@ def _bases_of(path: Path) -> tuple[str, ...]:
     """
     if SPLICED_SCORE in open_parquet(path, "copy or write it again").schema_arrow.names:
         return ()
-    named = base_models_in(path)
-    if named != ("",):
-        return named
-    batch = next(open_parquet(path, "copy or write it again").iter_batches(1, columns=["chrom"]), None)
-    chrom = normalise_chrom(str(batch["chrom"][0])) if batch is not None and batch.num_columns else ""
-    for end in (f"_chr{chrom_in_file_names(chrom)}", f"_{chrom_in_file_names(chrom)}"):
-        if chrom and path.stem.endswith(end):
-            return (path.stem.removesuffix(end),)
-    return (path.stem,)
+    return tuple(name or path.stem for name in base_models_of(path))
 
 
 def _genes_of_scores(base: BaseFiles, table: GeneNames) -> Genes:

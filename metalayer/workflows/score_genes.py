@@ -96,10 +96,9 @@ def score_genes(
         tracks = Path(folder) / "tracks.parquet"
         there = score_columns_in(open_parquet(path, "copy or write it again").schema_arrow.names)
         only = bases_of(base_model) if base_model and len(there) > 1 else None
-        note, stack = predictor.note(POSITIONS), predictor.stack
+        note, stack = predictor.note(POSITIONS, there), predictor.stack
         if stack and (other := stack.answering(there)) is not stack:
-            only, (missing,) = list(other.bases), set(stack.bases) - set(other.bases)
-            note += f"; base model {missing} is missing: answered by a stack of the others"
+            only = list(other.bases)
             logger.warning("positions: %s", note)
         found = write_tracks([path], tracks, names, lambda: no_sites, contigs=contigs, base_models=only)
         names.check(str(path), f"gene table {gene_table}")
