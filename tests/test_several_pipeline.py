@@ -26,7 +26,12 @@ from tests.servers import free_port, wait_until_ready
 pytestmark = [pytest.mark.integration, pytest.mark.slow]
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "metalayer-left-and-right-and-spliced"
-SETTINGS = ("evaluate.n_bootstrap=200", "gate.min_pr_auc_splice=0.1", "train.device=cpu")
+SETTINGS = (
+    "evaluate.n_bootstrap=200",
+    "gate.min_pr_auc_splice=0.1",
+    "train.device=cpu",
+    "model.base_dropout=true",
+)
 
 
 def run(state: Path, root: Path, *options: str) -> str:
@@ -89,6 +94,8 @@ def test_from_files_to_a_served_answer(
         try:
             wait_until_ready(server, url, log)
             rows = client.score_sequence(first.sequence, first.bases)
+            two = {name: first.bases[name] for name in ("left", "right")}
+            without, note = client.score_sequence(first.sequence, two), client.note
             asked = json.loads((state / "query.json").read_text())
             reply = client._http.post("/v1/score_sequence", json=asked)
             model, document = client.model(), client._http.get("/openapi.json").json()
@@ -106,6 +113,8 @@ def test_from_files_to_a_served_answer(
             server.terminate()
     assert np.abs(rows["meta_donor"].to_numpy() - golden.answers[: len(first), 0]).max() < 1e-6
     assert np.array_equal(rows["base_acceptor"].to_numpy(), first.bases[best][:, 1])
+    assert note.endswith("; base model spliced is missing: answered by a stack of the others")
+    assert np.array_equal(without["meta_donor"].to_numpy(), predictor.predict_tracks(first.sequence, two)[:, 0])
     assert reply.status_code == example.status_code == 200, example.text
     assert len(reply.json()["rows"]) == len(asked["sequence"])
     assert reply.json()["note"].startswith("answered from left, right, spliced")
