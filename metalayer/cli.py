@@ -682,7 +682,12 @@ def _score(options: argparse.Namespace) -> int:
     from metalayer.workflows.score import score_rows, score_rows_by_server
     from metalayer.workflows.score_genes import is_whole_genes, score_genes
 
-    whole = options.model is not None and is_whole_genes(options.rows)
+    whole = is_whole_genes(options.rows)
+    if whole and options.url:
+        raise InputError(
+            f"{options.rows}: per-nucleotide scores of whole genes, which --url does not take: give --model, or ask "
+            "/v1/score_sequence"
+        )
     if options.aliases and not (options.gene_table or whole):
         raise InputError("--aliases goes with --gene-table, whose contigs it names")
     places = Places(options.gene_table, options.aliases) if options.gene_table and not whole else None
@@ -744,7 +749,7 @@ def _register(options: argparse.Namespace) -> int:
     from metalayer.workflows.gated import REJECTED_STATUS
     from metalayer.workflows.register import MORE, REPORT, register_model
 
-    for chatty in ("onnxscript", "onnx_ir", "mlflow", "alembic"):
+    for chatty in ("onnxscript", "onnx_ir", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     directory = names.folder(options.model)
     config = judging(

@@ -117,3 +117,11 @@ def test_whole_genes(simulation: Path, tmp_path: Path, model: Path, score: Calla
     ours = found.filter(pl.col("gene_id").cast(pl.String) == minus["gene_id"][0].removeprefix("gene-")).reverse()
     np.testing.assert_array_equal(ours.select(CLASSES).to_numpy(), answers)
     assert "scores of whole genes go into .parquet" in score(path, "genes.tsv", code=2)
+
+
+def test_whole_genes_are_not_sent_to_a_server_as_rows(
+    simulation: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    given = min(simulation.glob("nucleotide_scores/*.parquet"))
+    assert cli.main(["score", str(given), "--url", "http://127.0.0.1:9", "--output", str(tmp_path / "o.parquet")]) == 2
+    assert "per-nucleotide scores of whole genes, which --url does not take: give --model" in capfd.readouterr().err

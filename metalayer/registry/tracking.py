@@ -117,6 +117,7 @@ def service(uri: str) -> Iterator[mlflow.MlflowClient]:
 
         errors = (*errors, SQLAlchemyError)
     logging.getLogger("mlflow.store.db.utils").addFilter(_without_traceback)
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # which says what database it has, each time
     # Setting either also sets its environment variable, which is asked where it is not set.
     before = {name: os.environ.get(name) for name in ("MLFLOW_TRACKING_URI", "MLFLOW_REGISTRY_URI")}
     path = list(sys.path)
