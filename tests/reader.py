@@ -1,7 +1,7 @@
 """Blocks of README and docs, run as a reader would: by bash in an empty home folder, and the Python that it finds.
 
-Of docs/ that Python, and `metalayer`, are forks of a process that has imported: a page has several commands, each of
-which would spend seconds on imports. Those of the README are started as a reader starts them.
+In pages of docs/ commands, of `python` and `metalayer`, are forks of a process that has imported: each would spend
+seconds on imports. Python blocks, and all of the README, are started as a reader starts them.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Reader:
 
     def __init__(self, home: Path, *, forks: bool = False) -> None:
         home.mkdir()
+        self._forks = forks
         self.checkout = home / "metalayer"
         self.checkout.mkdir()
         for name in ("metalayer", "pipelines", "steps"):  # copied: a run keeps its state beside the code
@@ -89,6 +90,8 @@ class Reader:
     def _interpret(self, text: str) -> str:
         if self._python is None:
             program, folder = self._tell("command -v python; pwd").split()
+            if self._forks:  # which would log what libraries ask for that a reader has not imported
+                program = str(Path(sys.prefix, "bin", "python"))
             self._python = subprocess.Popen(
                 [program, "-c", SESSION],
                 cwd=folder,

@@ -11,9 +11,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from metalayer.base import incremental
-from metalayer.base.dilated import Ensemble
 from metalayer.base.protocol import BaseModel
+from metalayer.device import has_torch
 from metalayer.genome import N_TOKEN, decode, reverse_complement
 
 Tokens = NDArray[np.uint8]
@@ -64,8 +63,12 @@ class WholePass:
 
 def window_pass(model: BaseModel, tokens: Tokens, start: int, end: int) -> WindowPass:
     """Of networks of our own only what a variant can change is computed; of other base models whole windows."""
-    if isinstance(model, Ensemble):
-        return incremental.WindowPass(model, tokens, start, end, changes=(start, end))
+    if has_torch():
+        from metalayer.base.dilated import Ensemble
+        from metalayer.base.incremental import WindowPass as Incremental
+
+        if isinstance(model, Ensemble):
+            return Incremental(model, tokens, start, end, changes=(start, end))
     return WholePass(model, tokens, start, end)
 
 
