@@ -137,6 +137,7 @@ def take_over() -> None:
     """Take the screen back from ZenML, which has just been imported."""
     from zenml.logger import ZenMLConsoleHandler
 
+    logging.raiseExceptions = False  # ZenML logs in a signal's handler, which may be while a line is being written
     root = logging.getLogger()
     for handler in list(root.handlers):
         if isinstance(handler, ZenMLConsoleHandler):

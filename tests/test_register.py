@@ -158,7 +158,9 @@ def test_what_cannot_be_registered(home: Path, files: list[Path], register: Call
     rewrite(seen / "model" / "model.json", base_model=None)
     assert "names no base model" in register(seen, files)[2]
     rewrite(seen / "model" / "model.json", base_model="a+b")
-    assert "reads the scores of a+b around a position" in register(seen, files)[2]
+    assert (
+        "model.head: given network with base models a, b, of which it reads the mean alone" in register(seen, files)[2]
+    )
     rewrite(seen / "model" / "model.json", format_version=2)
     code, _, err = register(seen, files)
     assert code == 2
