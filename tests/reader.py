@@ -36,7 +36,7 @@ for line in sys.stdin:
 
 
 class Reader:
-    """A shell in a checkout, and the Python that is started from it; `forks` where it need not import anew."""
+    """A shell in a checkout, and the Python that is started from it; `forks` where it need not import again."""
 
     def __init__(self, home: Path, *, forks: bool = False) -> None:
         home.mkdir()

@@ -35,6 +35,10 @@ from metalayer.models import stack as stacks
 from metalayer.models.bundle import load_model
 from metalayer.models.description import DESCRIPTION, content_of
 from metalayer.models.stack import RANGES_BP, SITES, SiteWeights, Stack, feature_names, is_candidate, look
+from metalayer.release.contract import RequestError, SequenceInput
+from metalayer.release.engine import Engine
+from metalayer.release.folder import write_release
+from metalayer.release.golden import made_up_golden
 from metalayer.schema import ACCEPTOR, DONOR, NEITHER, SPLICED_SCORE
 from metalayer.training import stacking
 from metalayer.training.stacking import fit_stack
@@ -369,7 +373,20 @@ def test_a_stack_of_one_base_reads_what_is_around(simulation: Path, tmp_path: Pa
     track = ScoreFile.read([Path(files[-1])], tmp_path / "one.parquet", {}).store
     one = track.read(min(track.genes()))
 
-    assert np.array_equal(predictor.predict_tracks(decode(one.tokens), one.scores), predictor.predict_gene_track(one))
+    ours = predictor.predict_gene_track(one)
+    assert np.array_equal(predictor.predict_tracks(decode(one.tokens), one.scores), ours)
+
+    # Served, it takes the scores of its base with or without its name.
+    release = tmp_path / "release"
+    release.mkdir()
+    golden = made_up_golden(output / "model", tmp_path / "golden.parquet")
+    write_release(release, output / "model", golden, {"name": "metalayer-pwm", "version": "1"})
+    engine = Engine(release)
+    for name in ("", "pwm"):
+        blocks = engine.score_sequence(SequenceInput(decode(one.tokens), {name: one.scores}))
+        assert np.array_equal(np.concatenate(list(blocks)), np.concatenate([one.scores, ours], axis=1))
+    with pytest.raises(RequestError, match="given scores of other; this model reads donor_score, acceptor_score"):
+        list(engine.score_sequence(SequenceInput(decode(one.tokens), {"other": one.scores})))
 
 
 @pytest.mark.slow

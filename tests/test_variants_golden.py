@@ -27,7 +27,7 @@ from metalayer.variants.genes import Genes, GeneSites
 from metalayer.variants.haplotype import Tokens, event_of
 from metalayer.variants.letters import Letters
 from metalayer.variants.scoring import Allele, Options, Scorer
-from metalayer.variants.windows import Scores, WindowPass, window_pass
+from metalayer.variants.windows import HaplotypePass, Scores, window_pass
 from tests.variant_genomes import Slow
 
 Entries = dict[tuple[str, str], list[str]]
@@ -55,9 +55,9 @@ class KeptPass:
     def __init__(self, kept: Kept, tokens: Tokens, start: int, end: int) -> None:
         self._kept, self._window = kept, (tokens, start, end)
         self._key = hashlib.sha256(tokens.tobytes()).digest(), start, end
-        self._made: WindowPass | None = None
+        self._made: HaplotypePass | None = None
 
-    def _pass(self) -> WindowPass:
+    def _pass(self) -> HaplotypePass:
         self._made = self._made or window_pass(self._kept.model, *self._window)
         return self._made
 

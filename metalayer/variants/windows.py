@@ -20,7 +20,7 @@ Scores = NDArray[np.float32]
 """(L, 3): donor, acceptor, neither."""
 
 
-class WindowPass(Protocol):
+class HaplotypePass(Protocol):
     """Probabilities of one window of letters, and of haplotypes that differ from it."""
 
     @property
@@ -40,7 +40,7 @@ class WindowPass(Protocol):
         """
 
 
-PassOf = Callable[[BaseModel, Tokens, int, int], WindowPass]
+PassOf = Callable[[BaseModel, Tokens, int, int], HaplotypePass]
 """Model, window of letters with its flanks, and the positions [start, end) whose probabilities are wanted."""
 
 
@@ -56,19 +56,19 @@ class WholePass:
         return self._model.score(text[self._start : end], text[: self._start], text[end:])
 
     def alternative(self, at: int, ref_len: int, letters: Tokens) -> Scores:
-        """As in `WindowPass`."""
+        """As in `HaplotypePass`."""
         tokens = np.concatenate([self._tokens[:at], letters, self._tokens[at + ref_len :]])
         return self._score(tokens, self._end + len(letters) - ref_len)
 
 
-def window_pass(model: BaseModel, tokens: Tokens, start: int, end: int) -> WindowPass:
+def window_pass(model: BaseModel, tokens: Tokens, start: int, end: int) -> HaplotypePass:
     """Of networks of our own only what a variant can change is computed; of other base models whole windows."""
     if has_torch():
         from metalayer.base.dilated import Ensemble
-        from metalayer.base.incremental import WindowPass as Incremental
+        from metalayer.base.incremental import WindowPass
 
         if isinstance(model, Ensemble):
-            return Incremental(model, tokens, start, end, changes=(start, end))
+            return WindowPass(model, tokens, start, end, changes=(start, end))
     return WholePass(model, tokens, start, end)
 
 
