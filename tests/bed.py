@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from tests.manifests import K8S
@@ -89,6 +90,18 @@ def wait_for(what: str, seconds: float, condition: Any) -> Any:
         assert time.monotonic() < until, f"{what}: not within {seconds:g} s"
         time.sleep(1)
     return answer
+
+
+def answers(url: str) -> bool:
+    """Whether status 200 comes from there.
+
+    A service's address leads out of the machine until kube-proxy knows its pod, which may be seconds after the pod is
+    ready, and who answers then is somebody else.
+    """
+    try:
+        return httpx.get(url, timeout=10).status_code == 200
+    except httpx.TransportError:
+        return False
 
 
 @contextmanager
@@ -191,6 +204,7 @@ def apply(environment: dict[str, str], folder: Path) -> None:
     (folder / "kustomization.yaml").write_text(json.dumps(overlay))
     kubectl("apply", "--validate=false", "-k", str(folder))
     kubectl("-n", NAMESPACE, "rollout", "status", "deployment/metalayer-mlflow", "--timeout=300s", timeout=310)
+    wait_for("MLflow at its service", 60, lambda: answers(f"{MLFLOW_URI}/health"))
 
 
 def empty_database(uri: str, name: str) -> str:

@@ -187,10 +187,11 @@ def url(promote: Callable[[int], int], tmp_path_factory: pytest.TempPathFactory)
             run("apply", "--validate=false", "-k", str(folder))
             run("scale", SERVING, "--replicas=0")  # a pod without a champion would wait, and try again ever later
             run("rollout", "status", "deployment/metalayer-mlflow", "--timeout=180s", timeout=200)
+            bed.wait_for("MLflow at its service", 60, lambda: bed.answers(f"http://{MLFLOW}:5000/health"))
             assert promote(0) == 1
             scale(1)
             service = run("get", "service", "metalayer-serving", "-o", "jsonpath={.spec.clusterIP}")
-            until(lambda: answers(f"http://{service}/readyz"))  # once kube-proxy knows the pod
+            until(lambda: bed.answers(f"http://{service}/readyz"))  # once kube-proxy knows the pod
             yield f"http://{service}"
         finally:
             kubectl("delete", "namespace", NAMESPACE, "--wait=false")
@@ -212,13 +213,6 @@ def pods() -> dict[str, str]:
         if "deletionTimestamp" not in pod["metadata"]
         and any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions", ()))
     }
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url, timeout=10).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def rows_answered(pod: str) -> float:
