@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import metalayer
 from metalayer import environment, interrupt, output, storage, variant_commands
 from metalayer.errors import MetalayerError
+from metalayer.words import count_of
 
 if TYPE_CHECKING:
     from metalayer.client import MetaLayerClient
@@ -480,9 +481,13 @@ def _base_run(options: argparse.Namespace) -> int:
 
     manifest = base_run(BaseConfig(**{name: getattr(options, name) for name in BaseConfig.model_fields}))
     sites = manifest["sites"]
-    print(f"{manifest['genes']:,} genes, {manifest['positions']:,} positions, {sites['donor']:,} donors, ", end="")
+    print(
+        f"{count_of(manifest['genes'], 'gene')}, {manifest['positions']:,} positions, "
+        f"{count_of(sites['donor'], 'donor')}, ",
+        end="",
+    )
     how = f", {manifest['precision']} ({', '.join(manifest['kernels'])})" if "precision" in manifest else ""
-    print(f"{sites['acceptor']:,} acceptors scored with {manifest['base_model']}{how} into {options.output}")
+    print(f"{count_of(sites['acceptor'], 'acceptor')} scored with {manifest['base_model']}{how} into {options.output}")
     return 0
 
 
@@ -492,10 +497,14 @@ def _import(options: argparse.Namespace) -> int:
 
     manifest = import_scores(ImportConfig(**{name: getattr(options, name) for name in ImportConfig.model_fields}))
     sites, incomplete = manifest["sites"], manifest["genes_incomplete"]
-    print(f"{manifest['genes']:,} genes, {manifest['positions']:,} positions, {sites['donor']:,} donors, ", end="")
-    print(f"{sites['acceptor']:,} acceptors of {options.base} into {options.output}")
+    print(
+        f"{count_of(manifest['genes'], 'gene')}, {manifest['positions']:,} positions, "
+        f"{count_of(sites['donor'], 'donor')}, ",
+        end="",
+    )
+    print(f"{count_of(sites['acceptor'], 'acceptor')} of {options.base} into {options.output}")
     for reason, count in manifest["genes_not_written"].items():
-        print(f"{count:,} genes not written: {reason}")
+        print(f"{count_of(count, 'gene')} not written: {reason}")
     if manifest["positions_filled"]:
         print(f"{manifest['positions_filled']:,} scores that the files leave out are {options.absent:g}, as asked")
     if incomplete:
@@ -559,9 +568,10 @@ def _init(options: argparse.Namespace) -> int:
     from metalayer.errors import InputError
     from metalayer.files import publish_file
     from metalayer.workflows import own_data
-    from metalayer.workflows.forecast import forecast
 
     found = own_data.contents(options.folder)
+    from metalayer.workflows.forecast import forecast  # torch, once there is something to look at
+
     base = own_data.chosen_base(found, options.base)
     made = own_data.plan(found, base, own_data.genes_of(found, base))
     made.config()  # what is written is read again
@@ -587,8 +597,8 @@ def _merge(options: argparse.Namespace) -> int:
         files.append((name, Path(path)) if found and not Path(text).exists() else (None, Path(text)))
     found = merge_scores(files, options.output, options.aliases, allow_introns=options.allow_introns)
     print(
-        f"{found['base_models']} base models on {found['positions']:,} positions of {found['genes']:,} genes side by "
-        f"side in {options.output}"
+        f"{found['base_models']} base models on {found['positions']:,} positions of "
+        f"{count_of(found['genes'], 'gene')} side by side in {options.output}"
     )
     return 0
 
@@ -606,7 +616,10 @@ def _label(options: argparse.Namespace) -> int:
         allow_introns=options.allow_introns,
     )
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in found["sites"].items())
-    print(f"{found['genes']:,} genes, {found['labelled']:,} labelled sites into {options.output}; sites: {kinds}")
+    print(
+        f"{count_of(found['genes'], 'gene')}, {count_of(found['labelled'], 'labelled site')} into {options.output}; "
+        f"sites: {kinds}"
+    )
     return 0
 
 
@@ -742,8 +755,10 @@ def _register(options: argparse.Namespace) -> int:
     import secrets
     import time
 
-    from metalayer.evaluation.tables import summary_table
     from metalayer.registry import names
+
+    directory = names.folder(options.model)
+    from metalayer.evaluation.tables import summary_table
     from metalayer.settings.judging import judging
     from metalayer.workflows import outcome
     from metalayer.workflows.gated import REJECTED_STATUS
@@ -751,7 +766,6 @@ def _register(options: argparse.Namespace) -> int:
 
     for chatty in ("onnxscript", "onnx_ir", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    directory = names.folder(options.model)
     config = judging(
         options.config,
         options.overrides,
@@ -768,7 +782,7 @@ def _register(options: argparse.Namespace) -> int:
     if made.decision["promoted"]:
         print(f"serve   {_command('serve', '--model', names.short(made.registration['name']))}")
     code = 0 if made.decision["promoted"] else REJECTED_STATUS
-    print(f"exit status {code}: {'promoted' if code == 0 else 'rejected, the champion stays as it was'}")
+    print(f"exit status {code}: {'promoted' if code == 0 else 'rejected, nothing was promoted'}")
     return code
 
 

@@ -27,6 +27,7 @@ PROMISES = {
 """Extra to what it is for; "" is the package without extras."""
 OF_COMMANDS = {"serve": "serving", "register": "pipeline", "ui": "pipeline"}
 """Command to its extra, where another one brings some of the same packages."""
+_NAMED = 4
 _OTHER_NAMES = re.compile(r"-(skinny|binary)$")
 """Ends of distributions whose module has the name without it."""
 
@@ -45,16 +46,20 @@ def requirements(extra: str) -> Iterator[Requirement]:
 
 
 def lacking(extra: str) -> list[str]:
-    """What of the requirements of an extra is not installed in the version asked for, in words."""
-    wrong = []
+    """What of the requirements of an extra is not installed in the version asked for, in words: few of many absent."""
+    absent, wrong = [], []
     for requirement in requirements(extra):
         try:
             there = metadata.version(requirement.name)
         except metadata.PackageNotFoundError:
-            wrong.append(f"{requirement.name} is not installed")
+            absent.append(requirement.name)
             continue
         if not requirement.specifier.contains(there, prereleases=True):
             wrong.append(f"{requirement.name} is {there}, needs {requirement.specifier}")
+    if absent := list(dict.fromkeys(absent)):
+        more = f" and {len(absent) - _NAMED} more" if len(absent) > _NAMED else ""
+        are = "is" if len(absent) == 1 else "are"
+        wrong.insert(0, f"{', '.join(absent[:_NAMED])}{more} {are} not installed")
     return list(dict.fromkeys(wrong))
 
 

@@ -18,7 +18,8 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from metalayer.serving.settings import PREFIX, ServingSettings
-from metalayer.settings.encoders import KINDS, Needs, Options
+from metalayer.settings.encoders import KINDS, Options
+from metalayer.settings.mistakes import Needs
 from metalayer.settings.run import RunConfig
 from metalayer.settings.section import Section
 
@@ -63,7 +64,7 @@ def takes(field: FieldInfo) -> str:
         if get_origin(inner) is Annotated:
             limits += get_args(inner)[1:]
     if said := next((limit.text for limit in limits if isinstance(limit, Needs)), None):
-        return said.removeprefix("needs ")
+        return said.removeprefix("needs ").removeprefix("allowed are ")
     words = [_kind(kind) for kind in kinds if kind is not NoneType]
     return " or ".join(dict.fromkeys(words)) + _range(limits)
 

@@ -284,7 +284,7 @@ def _short(value: Any) -> str:
 
 def ended(code: int) -> None:
     """Print the last line of a run that came to a decision: `make` hides exit codes behind its own."""
-    say(f"exit status {code}: {'promoted' if code == 0 else 'rejected, the champion stays as it was'}")
+    say(f"exit status {code}: {'promoted' if code == 0 else 'rejected, nothing was promoted'}")
 
 
 def failure(error: BaseException, *, where: str, log_file: Path, code: int) -> None:

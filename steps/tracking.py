@@ -71,7 +71,8 @@ def log_decision(decision: Mapping[str, Any]) -> None:
     import mlflow
 
     word = "promoted" if decision["promoted"] else "rejected"
-    reasons = [f"{'passed' if reason['passed'] else 'failed'}: {reason['text']}" for reason in decision["reasons"]]
+    first = sorted(decision["reasons"], key=lambda reason: bool(reason["passed"]))  # what failed
+    reasons = [f"{'passed' if reason['passed'] else 'failed'}: {reason['text']}" for reason in first]
     mlflow.set_tags({"decision": word, "reasons": "\n".join(reasons)[:_TAG_LENGTH]})
     log_metadata({"decision": word, "reasons": reasons}, infer_model=True)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from importlib import metadata
 from pathlib import Path
 
 import polars as pl
 import pytest
 
+from metalayer import extras
 from metalayer.extras import PROMISES
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import save_model
@@ -33,6 +36,8 @@ GENOME = ("--fasta", "genome.fa", "--annotation", "genes.gff3", "--output", "bas
 SCORES = "data_root/nucleotide_scores/pwm_chr1.parquet"
 RUN = str(extras_env.ROOT / "pipelines" / "run.py")
 PACKAGE = """
+import re
+from importlib import metadata
 from pathlib import Path
 from metalayer.release.engine import Engine
 from metalayer.registry.bento import bentoml_home, build_bento
@@ -107,6 +112,21 @@ def score(env: Path, work: Path, model: str) -> None:
 
 def test_every_extra_promises_something() -> None:
     assert set(extras_env.declared()) == {*PROMISES, "dev"}
+
+
+def test_of_many_absent_packages_a_few_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = extras.metadata.version
+
+    def version(name: str) -> str:
+        if name in ("torch", "matplotlib", "optuna", "h5py", "wandb", "tensorboard"):
+            raise metadata.PackageNotFoundError(name)
+        return "0.0.1" if name == "pysam" else installed(name)
+
+    monkeypatch.setattr(extras.metadata, "version", version)
+    (said,) = extras.lacking("training")
+    assert re.fullmatch(r"(\S+, ){3}\S+ and 2 more are not installed", said)
+    assert extras.lacking("formats") == ["h5py is not installed"]
+    assert extras.lacking("variants")[0].startswith("pysam is 0.0.1, needs ")
 
 
 def test_the_package_alone(none: Path, work: Path) -> None:

@@ -112,7 +112,7 @@ def test_one_that_passes_and_one_that_does_not(
     assert "(version 1): difference" in out
     assert f"model   {NAME} version 2, alias challenger" in out
     assert "metalayer serve --model pwm/2" in out
-    assert lines[-1] == "exit status 3: rejected, the champion stays as it was"
+    assert lines[-1] == "exit status 3: rejected, nothing was promoted"
     assert line.read(NAME).champion == 1
     assert versions.known_version(NAME, 2).tags["decision"] == "rejected"
 
@@ -163,7 +163,7 @@ def test_what_cannot_be_registered(home: Path, files: list[Path], register: Call
     )
     rewrite(seen / "model" / "model.json", format_version=2)
     code, _, err = register(seen, files)
-    assert code == 2
+    assert code == 1
     assert "format version 2" in err
 
     for model, words in (("pwm", "pwm, which is no model directory"), (str(home), "a folder without a model")):

@@ -7,6 +7,7 @@ from typing import Any
 
 from metalayer.evaluation import tables
 from metalayer.metric_list import METRICS
+from metalayer.words import count_of
 
 _SYSTEMS = ("base", "meta")
 
@@ -21,7 +22,8 @@ def run_note(evaluation: Mapping[str, Any], decision: Mapping[str, Any]) -> str:
     report = evaluation[evaluation["primary"]]
     interval = f"difference, {100 * report['confidence']:g} % interval over genes"
     lines = [tables.in_words(report), "", f"**Gate: {_word(decision)}**", ""]
-    lines += [f"- {'passed' if one['passed'] else '**failed**'}: {one['text']}" for one in decision["reasons"]]
+    first = sorted(decision["reasons"], key=lambda one: bool(one["passed"]))
+    lines += [f"- {'passed' if one['passed'] else '**failed**'}: {one['text']}" for one in first]
     lines += ["", f"| metric | base | meta | {interval} |", "|---|---|---|---|"]
     for metric in METRICS:
         if metric.in_summary:
@@ -41,7 +43,7 @@ def version_note(evaluation: Mapping[str, Any], decision: Mapping[str, Any], inf
         info: `model.json` of the model directory.
     """
     report, split = evaluation[evaluation["primary"]], info.get("split") or {}
-    counts = [f"{len(split[name]):,} genes" if split.get(name) else "other genes" for name in ("train", "valid")]
+    counts = [count_of(len(split[name]), "gene") if split.get(name) else "other genes" for name in ("train", "valid")]
     average = "; ".join(
         f"{metric.title} {' → '.join(f'{report[who][metric.name]:.4f}' for who in _SYSTEMS)}"
         for metric in METRICS
@@ -53,7 +55,7 @@ def version_note(evaluation: Mapping[str, Any], decision: Mapping[str, Any], inf
     why = "; ".join(failed) or f"{len(decision['reasons'])} rules passed"
     unit = "" if report["unit"] == "positions" else ", rows alone"
     return (
-        f"{trained}.\n\nBase → meta on {report['genes']:,} genes that it has not seen{unit}: {average}.\n\n"
+        f"{trained}.\n\nBase → meta on {count_of(report['genes'], 'gene')} that it has not seen{unit}: {average}.\n\n"
         f"Gate: {_word(decision)} ({why})."
     )
 

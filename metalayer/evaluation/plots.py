@@ -21,6 +21,7 @@ from matplotlib.ticker import MaxNLocator
 from metalayer.evaluation.metrics import ECE_BINS, TARGETS, ap_name
 from metalayer.files import publish_file
 from metalayer.metric_list import JUDGED
+from metalayer.words import count_of
 
 STYLES: dict[str, tuple[str, str]] = {
     "base": ("#7d8590", "-"),
@@ -190,7 +191,7 @@ def gene_changes(report: Mapping[str, Any]) -> Panel:
         axes.yaxis.set_major_locator(MaxNLocator(integer=True))
         figure.legend(loc="outside lower center", ncols=3, fontsize=8.5)
         text = (
-            f"Of {found['genes']:,} genes, {found['gained']:,} have fewer errors by meta than by the base, "
+            f"Of {count_of(found['genes'], 'gene')}, {found['gained']:,} have fewer errors by meta than by the base, "
             f"{found['lost']:,} more and {found['same']:,} as many."
         )
         return Panel("Left of 0: genes that gain; right: genes that lose.", _svg(figure, "gene-changes", text))

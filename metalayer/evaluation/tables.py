@@ -10,6 +10,7 @@ from metalayer.evaluation.calls import SITE_CLASSES
 from metalayer.evaluation.metrics import TARGETS, ap_name
 from metalayer.metric_list import METRICS, Metric
 from metalayer.schema import CLASSES
+from metalayer.words import count_of
 
 HEADER = ("metric", "base", "meta", "meta - base")
 PARALOG_TITLES = {"1": "with paralogs", "0": "without paralogs", "-1": "not known"}
@@ -307,8 +308,8 @@ def _sample(report: Mapping[str, Any]) -> str:
     unit = "all positions" if report["unit"] == "positions" else "artifact rows (a sample: not whole genes)"
     sites = report["sites"]
     return (
-        f"{report['genes']} held-out genes in {report['clusters']} clusters, {unit}: {report['positions']:,} with "
-        f"{sites['donor']:,} donors and {sites['acceptor']:,} acceptors"
+        f"{count_of(report['genes'], 'held-out gene')} in {count_of(report['clusters'], 'cluster')}, {unit}: "
+        f"{report['positions']:,} with {sites['donor']:,} donors and {sites['acceptor']:,} acceptors"
     )
 
 

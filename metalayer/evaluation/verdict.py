@@ -18,6 +18,7 @@ from metalayer.evaluation.gate import (
 )
 from metalayer.metric_list import JUDGED
 from metalayer.schema import ROWS
+from metalayer.words import count_of
 
 MORE_IN_A_RUN = "further chromosomes in split.test_chroms, or split.by=gene with a larger split.test_fraction"
 """How a run is given more test genes."""
@@ -116,7 +117,8 @@ def _rejection(evaluation: Mapping[str, Any], decision: Mapping[str, Any], more:
     if kind == CALIBRATION:
         meta, base = (report[system][PER_SITE] for system in ("meta", "base"))
         figures = f"log loss per site {meta:.3f} against {base:.3f}"
-        perhaps = f"perhaps as right as those of the base ({figures}); {report['clusters']} gene clusters cannot tell"
+        there = count_of(report["clusters"], "gene cluster")
+        perhaps = f"perhaps as right as those of the base ({figures}); {there} cannot tell"
         return (
             f"its probabilities are {perhaps if meta < base else f'less right than those of the base ({figures})'}",
             f"validate on more genes, which calibrate it, or test on more: {more}",
@@ -143,7 +145,8 @@ def _not_better(report: Mapping[str, Any], metric: str, more: str) -> tuple[str,
     clusters, shown = report["clusters"], report["resolution"][metric]["smallest_gain"]
     about = math.ceil(clusters * (shown / value) ** 2) if shown else None
     slightly = "slightly " if value < _SLIGHT else ""
-    why = f"perhaps {slightly}better than the base ({name} {value:+.4f}); {clusters} gene clusters cannot show it"
+    there = count_of(clusters, "gene cluster")
+    why = f"perhaps {slightly}better than the base ({name} {value:+.4f}); {there} cannot show it"
     if about is None or about <= clusters:
         return why, f"test on more genes: {more}"
     advice = (_TRAIN, f"or test on more: {more}") if about > _MANY * clusters else (f"test on more genes: {more}",)
@@ -154,7 +157,7 @@ def _perhaps_worse(report: Mapping[str, Any], metric: str, who: str, more: str) 
     name, value = JUDGED[metric], report["difference"][metric]["value"]
     perhaps = "perhaps as good as" if value >= 0 else "perhaps worse than"
     return (
-        f"{perhaps} {who} in {name} ({value:+.4f}); {report['clusters']} gene clusters cannot tell",
+        f"{perhaps} {who} in {name} ({value:+.4f}); {count_of(report['clusters'], 'gene cluster')} cannot tell",
         f"test on more genes: {more}",
     )
 

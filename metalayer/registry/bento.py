@@ -20,8 +20,6 @@ from metalayer.environment import state_dir
 from metalayer.errors import InputError, RegistryError
 from metalayer.files import flush, scratch_directory
 from metalayer.models.description import read_description
-from metalayer.release import onnx
-from metalayer.release.engine import Engine
 from metalayer.release.folder import (
     GOLDEN,
     copy_source,
@@ -101,6 +99,8 @@ def build_bento(
         RegistryError: BentoML failed, or a file is missing; nothing was published.
         ModelError: ONNX Runtime's answers differ from torch's; likewise.
     """
+    from metalayer.release.onnx import prepare  # which takes seconds, for torch, where a name alone may be asked for
+
     if not Path(golden).is_file():
         raise RegistryError(f"Bento of {name}: {golden} is missing; run the pipeline again")
     if registered and (found := find_bento(name, version, registered)):
@@ -112,7 +112,7 @@ def build_bento(
         released.mkdir(parents=True)
         store.mkdir()
         write_release(released, Path(bundle), Path(golden), facts, registered)
-        why_torch = onnx.prepare(released)
+        why_torch = prepare(released)
         seal(released, facts, registered)  # the graph may have come or gone
         model_digest = str(read_facts(released)["digest"])
         if found := find_bento(name, version, model_digest):
@@ -173,6 +173,7 @@ def package_version(version: ModelVersion, tracking_uri: str | None = None, *, r
         RegistryError: the registry cannot be reached, or BentoML failed.
     """
     from metalayer.registry import download, versions
+    from metalayer.release.engine import Engine
 
     with tempfile.TemporaryDirectory() as scratch:
         directory = download.fetch_release(version, tracking_uri, Path(scratch))

@@ -7,8 +7,6 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import mlflow
-
 from metalayer import yaml12
 from metalayer.environment import without_password
 from metalayer.errors import ModelError
@@ -61,6 +59,8 @@ def fetch(name: str, version: int, tracking_uri: str | None, download_to: Path) 
         RegistryError: the service cannot be reached or refuses.
         ModelError: the stored model is damaged.
     """
+    import mlflow
+
     uri = tracking_uri or default_tracking_uri()
     directory = _inside(Path(download_to), name, "the registry") / str(version)
     with service(uri) as client:

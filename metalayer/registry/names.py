@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metalayer.environment import state_dir
-from metalayer.errors import InputError, ModelError
+from metalayer.errors import InputError
 from metalayer.settings.mistakes import closest
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ MODELS = "models"
 """Folder of the state directory with what was fetched of registries."""
 _CHAMPION = "champion"
 _MLFLOW = "models:/"
-_REGISTERED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:@([A-Za-z][A-Za-z0-9._-]*)|/([0-9]{1,9}))?")
+_REGISTERED = re.compile(r"([A-Za-z0-9][A-Za-z0-9._+-]*)(?:@([A-Za-z][A-Za-z0-9._-]*)|/([0-9]{1,9}))?")
 
 
 @dataclass(frozen=True)
@@ -97,17 +97,16 @@ def folder(text: str, option: str = "DIR") -> Path:
     """The model directory of a folder; registered names are not meant.
 
     Raises:
-        InputError: no folder with a model, or a model of another format or feature schema.
+        InputError: no folder with a model.
+        ModelError: one that is damaged, or of another format.
+        SchemaError: of another feature schema.
     """
     from metalayer.models.description import read_description
 
     wanted = parse(text, option)
     if not isinstance(wanted, Path):
         raise InputError(f"{option}: given {text}, which is no model directory; it is what `metalayer train` writes")
-    try:
-        read_description(wanted)
-    except ModelError as error:
-        raise InputError(f"{option}: {error}") from None
+    read_description(wanted)
     return wanted
 
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator, Mapping, MutableMapping
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import NoneType
@@ -32,7 +31,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from metalayer.errors import ConfigError
-from metalayer.settings.mistakes import choices, joined, refuse
+from metalayer.settings.mistakes import Needs, choices, joined, refuse
 
 MAX_WIDTH_BP = 499
 """Widest motif detector."""
@@ -58,13 +57,6 @@ HYENADNA_SIZES = (
 """Published HyenaDNA checkpoints, and the short names of their sizes."""
 FUSION_NAMES = ("concat", "gated", "cross_attention")
 """How the scores and the letters may be joined; none has options."""
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What an option takes, in words, where type and bounds do not say it."""
-
-    text: str
 
 
 def needs(field: FieldInfo) -> str:

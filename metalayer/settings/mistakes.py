@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from metalayer.errors import ConfigError
 
@@ -23,6 +24,13 @@ def joined(mistakes: Sequence[str]) -> str:
     if len(mistakes) == 1:
         return f"configuration: {mistakes[0]}"
     return f"configuration: {len(mistakes)} mistakes\n" + "\n".join(f"  {line}" for line in mistakes)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What an option takes, in words, where type and bounds do not say it."""
+
+    text: str
 
 
 def listed(error: ConfigError) -> list[str]:

@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from metalayer import environment, yaml12
 from metalayer.errors import ConfigError
-from metalayer.settings.mistakes import closest, joined, lower_first
+from metalayer.settings.mistakes import Needs, closest, joined, lower_first
 from metalayer.settings.no_effect import Need, is_given, without_effect
 
 NO_EFFECT = "; no effect "
@@ -207,5 +207,7 @@ def mistakes_in(error: ValidationError, section: type[Section]) -> list[str]:
             given = repr(item["input"]) if field is None or field.repr else "what is not shown here, as it may be a key"
             is_list = item["type"] in ("tuple_type", "list_type")
             wanted = _list_wanted(key, section) if is_list else lower_first(item["msg"])
+            if item["type"] == "string_pattern_mismatch" and field is not None:
+                wanted = next((part.text for part in field.metadata if isinstance(part, Needs)), wanted)
             lines.append(f"{prefix}{key}: given {given}; {wanted}")
     return lines

@@ -11,12 +11,16 @@ from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model
 from metalayer.genome import normalise_chrom
 from metalayer.metric_list import ValidationMetric
 from metalayer.schema import BASES_SEPARATOR
-from metalayer.settings.mistakes import refuse
+from metalayer.settings.mistakes import Needs, refuse
 from metalayer.settings.section import Section
 
+_LETTERS = "letters, digits, `.`, `_` and `-`, a letter or digit first and last"
 _ONE_BASE = "[A-Za-z0-9]([A-Za-z0-9._-]{0,46}[A-Za-z0-9])?"
 _BASE_NAMES = rf"^{_ONE_BASE}(\+{_ONE_BASE})*$"
 _FOLDER_NAME = r"^[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?$"
+_Name = Annotated[str, Needs(f"allowed are {_LETTERS}")]
+_DEVICE = r"^(auto|cpu|cuda(:\d+)?|mps)$"
+_Device = Annotated[str, Needs("allowed are auto, cpu, cuda, cuda:0 and so on, mps")]
 
 
 def _chrom_names(value: Any) -> Any:
@@ -37,7 +41,9 @@ class DataConfig(Section):
 
     section: ClassVar[str] = "data"
 
-    base_model: str = Field("openspliceai", max_length=100, pattern=_BASE_NAMES)
+    base_model: Annotated[str, Needs(f"allowed are names of {_LETTERS}, several joined by `+`")] = Field(
+        "openspliceai", max_length=100, pattern=_BASE_NAMES
+    )
     """Name of the base model, as in `<base_model>_eval`; the registered model and the Bento are named after it. Of
     several side by side in one file of `metalayer merge` a list, or their names joined by +; `base_models` says the
     same."""
@@ -166,7 +172,7 @@ class TrainConfig(Section):
     """Gradient norm above which gradients are scaled down."""
     mixed_precision: bool = False
     """On a GPU: bfloat16 where it has it, else float16 with a gradient scaler. Elsewhere float32 as ever."""
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    device: _Device = Field("auto", pattern=_DEVICE)
     """`auto` takes cuda, then mps, then cpu."""
     threads: int | None = Field(None, ge=1, le=1024)
     """CPU threads of the network; None: as many as cores. Results repeat bit for bit at equal seed and
@@ -230,7 +236,7 @@ class ScoreConfig(Section):
     output: Path | None = None
     """Parquet to write, with a manifest of the same name in JSON beside it; None: `scores/<base model>.parquet` in the
     state directory (`$METALAYER_HOME`, else `.metalayer`)."""
-    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    device: _Device = Field("auto", pattern=_DEVICE)
     """Where the network runs. `cuda` sends the shards to the stack's step operator, where it has one."""
     threads: int | None = Field(None, ge=1, le=1024)
     """CPU threads of the network; None: as many as cores. Scores repeat bit for bit at equal threads and device."""
@@ -271,7 +277,7 @@ class BaseConfig(Section):
     flank: int | None = Field(None, ge=0)
     """Which networks of OpenSpliceAI, by the nt that they see around a position, both sides together; None where
     `weights` holds those of one flank."""
-    device: str | None = Field(None, pattern=r"^(auto|cpu|cuda(:\d+)?|mps)$")
+    device: _Device | None = Field(None, pattern=_DEVICE)
     """Where the networks run; None leaves it to the model."""
     precision: Literal["float32", "bfloat16", "auto"] | None = None
     """In what the networks compute: `auto` takes bfloat16 where CPU or GPU has instructions for it. None leaves it
@@ -279,9 +285,9 @@ class BaseConfig(Section):
     flanks: Literal["real", "N"] = "real"
     """Letters around a gene: those of the reference, or N, which tells a network where the annotated transcript
     ends."""
-    annotation_source: str = Field("annotation", pattern=_FOLDER_NAME)
+    annotation_source: _Name = Field("annotation", pattern=_FOLDER_NAME)
     """Folder name of the annotation (`mane`, `ensembl`, `gencode` ...)."""
-    build: str = Field("unknown", pattern=_FOLDER_NAME)
+    build: _Name = Field("unknown", pattern=_FOLDER_NAME)
     """Folder name of the genome build (`GRCh38`, `GRCh37`)."""
     min_intron_bp: int = Field(20, ge=1)
     """Least length of an intron; shorter gaps between exons are within one."""
@@ -307,11 +313,11 @@ class ImportConfig(Section):
     """Genes with their exons, like `base.annotation`: the labels."""
     aliases: Path | None = None
     """Names of contigs, where files have different ones; like `base.aliases`."""
-    base: str = Field(max_length=48, pattern=_FOLDER_NAME)
+    base: _Name = Field(max_length=48, pattern=_FOLDER_NAME)
     """Name of the base model, as `data.base_model` will have it."""
     output: Path
     """Data root to write: `genes.tsv`, `nucleotide_scores/`, the manifest and a list of all genes."""
-    build: str = Field("unknown", pattern=_FOLDER_NAME)
+    build: _Name = Field("unknown", pattern=_FOLDER_NAME)
     """Genome build (`GRCh38`, `GRCh37`)."""
     columns: tuple[str, ...] = ()
     """Columns of tables by what they are, `NAME=COLUMN`."""

@@ -35,6 +35,7 @@ from metalayer.settings.door import sectioned
 from metalayer.settings.mistakes import choices
 from metalayer.settings.run import RunConfig
 from metalayer.settings.sections import DataConfig
+from metalayer.words import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -315,15 +316,15 @@ def summary(found: Contents, made: Plan) -> list[str]:
     donors, acceptors = (sum(counts[kind] for counts in genes.sites.values()) for kind in (0, 1))
     clusters = [cluster for cluster in genes.clusters() if any(sum(genes.sites[one]) for one in cluster)]
     listed = ", ".join(f"{chrom} ({n:,})" for chrom, n in sorted(chroms.items(), key=lambda item: chrom_order(item[0])))
-    there = [f"{len(base.scores)} per-nucleotide files"] * bool(base.scores) + ["artifact rows"] * base.rows
+    there = [count_of(len(base.scores), "per-nucleotide file")] * bool(base.scores) + ["artifact rows"] * base.rows
     lines = [
         f"base model    {base.name}: {' and '.join(there)}"
         + (f"; also there: {', '.join(name for name in found.bases if name != base.name)}" * (len(found.bases) > 1)),
-        f"genes         {len(genes.sites):,} in {len(clusters):,} clusters with sites (genes that overlap or are "
-        f"paralogs are one), {genes.positions:,} positions",
+        f"genes         {len(genes.sites):,} in {count_of(len(clusters), 'cluster')} with sites (genes that overlap or "
+        f"are paralogs are one), {genes.positions:,} positions",
         f"chromosomes   {listed}",
         f"build         {', '.join(genes.builds) or 'the files name none'}",
-        f"labels        {donors:,} donors, {acceptors:,} acceptors",
+        f"labels        {count_of(donors, 'donor')}, {count_of(acceptors, 'acceptor')}",
         f"gene table    {'genes.tsv' if found.gene_table else 'none, so that paralogs are not known'}",
         f"split         {made.reasons['split.by']}",
         f"training      on {made.values['train']['training_unit']}: {made.reasons['train.training_unit']}",
