@@ -25,6 +25,7 @@ from metalayer import environment, network
 from metalayer.errors import ConfigError, ServiceError
 from metalayer.release.answer import BASE, note_of, row_columns
 from metalayer.release.contract import SEQUENCE, RequestError, score_fields
+from metalayer.release.variant_contract import VARIANT
 from metalayer.serving.arrow import MEDIA_TYPE
 
 _AGAIN = (429, 502, 503)
@@ -105,6 +106,45 @@ class MetaLayerClient:
         """
         answer: dict[str, Any] = self._send("GET", "/v1/model").json()
         return answer
+
+    def score_variants(
+        self, variants: Sequence[str], *, distance: int = 50, mask: bool = False, flanks: str = "N"
+    ) -> pl.DataFrame:
+        """What variants do to splice sites, where the server has a reference and an annotation.
+
+        More variants than the server takes at once are sent in parts.
+
+        Args:
+            variants: as in chr3:42600000:G:A, 3-42600000-G-A or chr3:g.42600000G>A.
+            distance: positions to either side that are looked at.
+            mask: gains of annotated sites and losses of others do not count.
+            flanks: letters outside a gene: N, or real.
+
+        Returns:
+            A row for each variant, gene and model, or with the reason in `skipped`: the variant's number in `variants`
+            and the columns of "Table of variants" in docs/formats.md.
+
+        Raises:
+            ServiceError: the server does not answer, scores no variants, or its model changed between two parts.
+            RequestError: no variants, or options that cannot be.
+        """
+        path = f"/v1/score_variants?distance={distance}&mask={str(mask).lower()}&flanks={flanks}"
+        count, start, answers, digests = self._taken().get("max_variants", 1), 0, list[pl.DataFrame](), set[str]()
+        while start < len(variants) or not answers:
+            part = list(variants[start : start + count])
+            try:
+                found = self._ask(path, _stream(pa.table({VARIANT: pa.array(part, pa.string())})))
+            except RequestError as error:
+                if error.status == 413 and len(part) > 1:
+                    count = len(part) // 2
+                    continue
+                raise _further_down(error, start) from None
+            answers.append(found.with_columns(pl.col(VARIANT) + start))
+            digests.add(self.digest)
+            start += count
+        if len(digests) > 1:
+            raise ServiceError(f"server {self._url}: its model changed while variants were scored; ask again")
+        return pl.concat(answers)
 
     def score(self, rows: pl.DataFrame | pa.Table | Sequence[Mapping[str, Any]], *, base: bool = False) -> pl.DataFrame:
         """Calibrated probabilities of rows, and the base scores beside them where they are wanted.

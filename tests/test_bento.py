@@ -132,10 +132,12 @@ def test_a_bento_holds_the_release_the_source_and_pinned_packages(home: Path, be
     needed = {
         *RUNTIME,
         "bentoml",
+        "h5py",
         "httptools",
         "mlflow-skinny",
         "onnxruntime",
         "prometheus_client",
+        "pysam",
         "starlette",
         "uvicorn",
     }

@@ -98,7 +98,7 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def served(simulation: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     home = tmp_path_factory.mktemp("served")
     bundle = make_bundle(home / "bundle")
     port, log = free_port(), home / "server.log"
@@ -111,6 +111,8 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         "log_dir": str(home / "requests"),
         "log_queue_bytes": "1",
         "drain_s": "0",
+        "fasta": str(simulation / "genome" / "simulated.fa"),
+        "annotation": str(simulation / "genome" / "simulated.gff3"),
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BENTOML_HOME", str(home / "bentoml"))

@@ -38,7 +38,10 @@ DIGEST_LABEL = "model_digest"
 _PAGES = "serving/docs_page/*"
 _BUILD_TIMEOUT_S = 300
 _DIGEST_DIGITS = 12
-_SERVER_PACKAGES = ("bentoml", "httptools", "mlflow-skinny", "onnxruntime", "prometheus_client", "starlette", "uvicorn")
+_SERVER_PACKAGES = (
+    *("bentoml", "h5py", "httptools", "mlflow-skinny", "onnxruntime", "prometheus_client", "pysam", "starlette"),
+    "uvicorn",
+)
 
 logger = logging.getLogger(__name__)
 

@@ -148,7 +148,7 @@ class Mistakes:
         first = details[0]
         where = "" if first["row"] is None else f"row {first['row']}, "
         raise RequestError(
-            f"{count} mistake{'s' if count > 1 else ''} in the rows{more}; nothing was scored. The first: {where}"
+            f"{count} mistake{'s' if count > 1 else ''} in the request{more}; nothing was scored. The first: {where}"
             f"{first['field']}: given {first['given']!r}, allowed {first['allowed']}",
             422,
             details,
@@ -167,7 +167,7 @@ def parse_rows(body: bytes, limits: Limits | None = None) -> Rows:
     """
     limits = limits or Limits()
     # In rows each value but the first follows a comma; a column more or a few mistakes may follow too.
-    document = _load(body, _ALLOWED_BODY, (limits.max_rows + 16) * (len(FIELDS) + 1))
+    document = load(body, _ALLOWED_BODY, (limits.max_rows + 16) * (len(FIELDS) + 1))
     mistakes = Mistakes()
     if not isinstance(document, dict) or len(document) != 1 or not document.keys() <= {"rows", "columns"}:
         given = sorted(document) if isinstance(document, dict) else document
@@ -226,7 +226,7 @@ def parse_sequence(body: bytes, limits: Limits | None = None) -> SequenceInput:
         RequestError: 422 with all mistakes, 413 of a sequence that is too long.
     """
     limits = limits or Limits()
-    document = _load(body, _ALLOWED_SEQUENCE_BODY, (limits.max_sequence_bp + 16) * len(BASE_SCORES))
+    document = load(body, _ALLOWED_SEQUENCE_BODY, (limits.max_sequence_bp + 16) * len(BASE_SCORES))
     if not isinstance(document, dict):
         mistakes = Mistakes()
         mistakes.add(None, "body", document, _ALLOWED_SEQUENCE_BODY)
@@ -298,8 +298,8 @@ def score_fields(bases: Mapping[str, NDArray[np.floating]]) -> dict[str, NDArray
     return found
 
 
-def _load(body: bytes, allowed: str, max_values: int) -> Any:
-    """JSON, keeping NaN and Infinity (reported by row later), refusing a field given twice.
+def load(body: bytes, allowed: str, max_values: int) -> Any:
+    """JSON of a body, keeping NaN and Infinity (reported by row later), refusing a field given twice.
 
     A value takes up to thirty times its bytes once it is read, so values are counted before. One letter that is not
     ASCII makes text of four bytes a letter; no field has any, so that in large bodies they are looked for before too.
@@ -389,15 +389,15 @@ def check_sequence_names(row: int | None, given: Iterable[Any], mistakes: Mistak
         mistakes.add(row, BASE_SCORES[0], "scores without a name beside those of named base models", _ALLOWED_NAMED)
 
 
-def check_count(count: int, limits: Limits) -> None:
-    """Refuse more rows than a request may hold.
+def check_count(count: int, limits: Limits, what: str = "rows") -> None:
+    """Refuse more rows, or variants, than a request may hold.
 
     Raises:
         RequestError: 413.
     """
     if count > limits.max_rows:
-        detail = {"row": None, "field": "rows", "given": count, "allowed": f"1 to {limits.max_rows} rows"}
-        raise RequestError(f"{count} rows; a request holds at most {limits.max_rows}: split it", 413, [detail])
+        detail = {"row": None, "field": what, "given": count, "allowed": f"1 to {limits.max_rows} {what}"}
+        raise RequestError(f"{count} {what}; a request holds at most {limits.max_rows}: split it", 413, [detail])
 
 
 def check_names(row: int | None, given: Iterable[Any], mistakes: Mistakes) -> None:

@@ -132,6 +132,11 @@ class Engine:
             yield self._predictor.predict_rows(rows.row_scores[part], windows, self._onnx)
 
     @property
+    def predictor(self) -> Predictor:
+        """The model itself."""
+        return self._predictor
+
+    @property
     def score_fields(self) -> dict[str, tuple[str, ...]]:
         """Fields of the scores of a sequence that the model reads, by base model; of a single one without its name."""
         reads = self._predictor.reads

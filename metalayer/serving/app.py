@@ -25,7 +25,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from metalayer.release.answer import BASE
 from metalayer.release.contract import RequestError
 from metalayer.release.engine import Engine
 from metalayer.serving import pages
@@ -42,9 +41,11 @@ from metalayer.serving.metrics import (
     counts_folder,
     exposition,
 )
-from metalayer.serving.openapi import METRICS_PATH, of_model
+from metalayer.serving.openapi import METRICS_PATH, SCORE_VARIANTS_PATH, of_model
 from metalayer.serving.state import Serving
-from metalayer.serving.work import Asked, Part, Work, rows_work, sequence_work
+from metalayer.serving.variants import described as variants_described
+from metalayer.serving.variants import missing
+from metalayer.serving.work import Asked, Part, Work, rows_work, sequence_work, variants_work
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -78,6 +79,7 @@ def create_app(serving: Serving) -> AsgiApp:
     routes = [
         Route("/v1/score", _score, methods=["POST"]),
         Route("/v1/score_sequence", _score_sequence, methods=["POST"]),
+        Route(SCORE_VARIANTS_PATH, _score_variants, methods=["POST"]),
         Route("/v1/model", _model, methods=["GET"]),
         Route("/openapi.json", _openapi, methods=["GET"]),
         *pages.routes(),
@@ -168,9 +170,20 @@ async def _score_sequence(request: Request) -> Response:
     return await _answer(request, sequence_work)
 
 
+async def _score_variants(request: Request) -> Response:
+    serving: Serving = request.state.serving
+    if serving.variants is None:
+        raise HTTPException(501, missing(serving.settings) or "the reference is not loaded yet; ask /readyz")
+    return await _answer(request, variants_work)
+
+
 async def _model(request: Request) -> Response:
     serving: Serving = request.state.serving
-    described = _engine(request).describe() | {"registry": serving.registry, "limits": asdict(serving.settings.limits)}
+    settings, more = serving.settings, {}
+    if settings.scores_variants:
+        more = {"max_variants": settings.max_variants}
+    described = _engine(request).describe() | {"registry": serving.registry, "limits": asdict(settings.limits) | more}
+    described["variants"] = variants_described(serving.settings)
     described["standing"] = serving.settings.standing
     if serving.settings.standing:  # a package says what it was made for
         described["alias"] = None
@@ -186,21 +199,6 @@ async def _metrics(_: Request) -> Response:
     return Response(await anyio.to_thread.run_sync(exposition, counts_folder()), media_type=MEDIA_TYPE)
 
 
-def _wants_base(request: Request) -> bool:
-    """Whether base scores are to stand beside the meta scores of rows.
-
-    Raises:
-        RequestError: 422.
-    """
-    if not request.scope["query_string"]:
-        return False
-    given: str = request.query_params.get(BASE, "false")
-    if given not in ("true", "false"):
-        detail = {"row": None, "field": BASE, "given": given[:80], "allowed": "true or false"}
-        raise RequestError(f"query parameter {BASE}: given {given[:80]!r}, allowed is true or false", 422, [detail])
-    return given == "true"
-
-
 async def _answer(request: Request, work: Work) -> Response:
     """Read the body, then do the work block by block, within the limits and the deadline."""
     serving: Serving = request.state.serving
@@ -208,8 +206,9 @@ async def _answer(request: Request, work: Work) -> Response:
     engine = _engine(request)
     form, coding = body_form(request.headers), body_coding(request.headers)
     wanted = answer_form(request.headers, form)
-    base = _wants_base(request)
-    asked = Asked(engine, form, wanted, base, settings, request.state.request_id, serving.log, claim)
+    query = request.query_params if request.scope["query_string"] else {}
+    log, sources = serving.log, serving.variants
+    asked = Asked(engine, form, wanted, query, settings, request.state.request_id, log, claim, sources)
     try:
         body = [await read_body(request, claim, settings, request.state.arrived)]
         request.state.heard_of = time.monotonic()

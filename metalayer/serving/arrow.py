@@ -9,13 +9,15 @@ cut off and is refused. Values then go through the checks of JSON.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from metalayer.genome import Variant
 from metalayer.release.contract import (
     SEQUENCE,
     Limits,
@@ -29,6 +31,7 @@ from metalayer.release.contract import (
     validate_columns,
     validate_sequence,
 )
+from metalayer.release.variant_contract import PARTS, VARIANT, VARIANTS, check_columns, of_columns
 
 MEDIA_TYPE = "application/vnd.apache.arrow.stream"
 
@@ -38,6 +41,28 @@ _ALLOWED_ONE_ROW = "one row: a request holds one sequence"
 _REFUSALS = (pa.ArrowException, OSError, ValueError, TypeError, ArithmeticError, LookupError, struct.error)
 """What reading a damaged stream may raise."""
 _RECORD_BATCH = 3  # of the union MessageHeader
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """What columns a stream may have.
+
+    Attributes:
+        check: notes those that are missing or unknown.
+        text: those of letters.
+        lists: whether the others are lists, of one row.
+        what: its rows, in words.
+    """
+
+    check: Callable[[int | None, Iterable[Any], Mistakes], None]
+    text: Sequence[str]
+    lists: bool = False
+    what: str = "rows"
+
+
+_ROWS = _Shape(check_names, (SEQUENCE,))
+_SEQUENCE = _Shape(check_sequence_names, (SEQUENCE,), lists=True)
+_VARIANTS = _Shape(check_columns, (VARIANT, *(name for name in PARTS if name != "pos")), what=VARIANTS)
 
 
 def read_rows(body: bytes, limits: Limits) -> Rows:
@@ -50,7 +75,7 @@ def read_rows(body: bytes, limits: Limits) -> Rows:
     Raises:
         RequestError: 422 with all mistakes, 413 with too much.
     """
-    return validate_columns(_columns(body, limits, Mistakes(), lists=False), limits)
+    return validate_columns(_columns(body, limits, Mistakes(), _ROWS), limits)
 
 
 def read_sequence(body: bytes, limits: Limits) -> SequenceInput:
@@ -64,17 +89,40 @@ def read_sequence(body: bytes, limits: Limits) -> SequenceInput:
         RequestError: 422 with all mistakes, 413 with too much.
     """
     mistakes = Mistakes()
-    columns = _columns(body, limits, mistakes, lists=True)
+    columns = _columns(body, limits, mistakes, _SEQUENCE)
     if len(columns[SEQUENCE]) != 1:
         mistakes.add(None, "rows", len(columns[SEQUENCE]), _ALLOWED_ONE_ROW)
         mistakes.raise_if_any()
     return validate_sequence({name: values[0] for name, values in columns.items()}, limits)
 
 
+def read_variants(body: bytes, limits: Limits) -> list[str | Variant]:
+    """Variants of a request.
+
+    Args:
+        body: a stream with the column `variant`, or with chrom, pos, ref and alt.
+        limits: bounds on variants, as `max_rows`, and on bytes in memory.
+
+    Raises:
+        RequestError: 422 with all mistakes, 413 with too much.
+    """
+    return of_columns(_columns(body, limits, Mistakes(), _VARIANTS), limits)
+
+
 def encode(answers: NDArray[np.float32], names: Sequence[str], answered: Mapping[str, str]) -> bytes:
     """Answers (n, k) as a stream with a float32 column for each name, and metadata of its schema."""
     schema = pa.schema([(name, pa.float32()) for name in names], metadata=dict(answered))
-    batch = pa.record_batch([pa.array(column) for column in answers.T], schema=schema)
+    return _stream(pa.record_batch([pa.array(column) for column in answers.T], schema=schema))
+
+
+def encode_table(rows: Sequence[Mapping[str, Any]], kinds: Mapping[str, type], answered: Mapping[str, str]) -> bytes:
+    """Rows as a stream with a column for each of `kinds`, str, int, float (as float32) or bool, and metadata."""
+    known = {str: pa.string(), int: pa.int64(), float: pa.float32(), bool: pa.bool_()}
+    schema = pa.schema([(name, known[kind]) for name, kind in kinds.items()], metadata=dict(answered))
+    return _stream(pa.RecordBatch.from_pylist([dict(row) for row in rows], schema=schema))
+
+
+def _stream(batch: pa.RecordBatch) -> bytes:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, batch.schema) as writer:
         writer.write_batch(batch)
@@ -82,31 +130,32 @@ def encode(answers: NDArray[np.float32], names: Sequence[str], answered: Mapping
     return stream
 
 
-def _columns(body: bytes, limits: Limits, mistakes: Mistakes, *, lists: bool) -> dict[str, list[Any]]:
+def _columns(body: bytes, limits: Limits, mistakes: Mistakes, shape: _Shape) -> dict[str, list[Any]]:
     """Values by column, of one sequence (`lists`) or of rows; what reading raises is a fault of the body."""
     if not body.endswith(_END):
         raise _malformed("the stream has no end marker: it was cut off")
     try:
-        return _read(body, limits, mistakes, lists=lists)
+        return _read(body, limits, mistakes, shape)
     except RequestError:
         raise
     except _REFUSALS as error:
         raise _malformed(str(error)) from None
 
 
-def _read(body: bytes, limits: Limits, mistakes: Mistakes, *, lists: bool) -> dict[str, list[Any]]:
+def _read(body: bytes, limits: Limits, mistakes: Mistakes, shape: _Shape) -> dict[str, list[Any]]:
     with pa.ipc.open_stream(body) as reader:
-        _check_schema(reader.schema, mistakes, lists=lists)
-        _check_announced(body, 4 * len(reader.schema), limits, mistakes, lists=lists)
+        _check_schema(reader.schema, mistakes, shape)
+        _check_announced(body, 4 * len(reader.schema), limits, mistakes, shape)
         table = reader.read_all()
     table.validate(full=True)
-    letters = sum(_letters(chunk) for chunk in table[SEQUENCE].chunks)
+    there = [name for name in shape.text if name in table.column_names]
+    letters = sum(_letters(chunk) for name in there for chunk in table[name].chunks)
     if letters > limits.max_body_bytes:  # views may name the same letters again and again
-        raise too_large("the sequences of the Arrow stream", limits.max_body_bytes)
+        raise too_large(f"the {' and '.join(there)} of the Arrow stream", limits.max_body_bytes)
     return {name: table[name].to_pylist() for name in table.column_names}
 
 
-def _check_announced(body: bytes, max_buffers: int, limits: Limits, mistakes: Mistakes, *, lists: bool) -> None:
+def _check_announced(body: bytes, max_buffers: int, limits: Limits, mistakes: Mistakes, shape: _Shape) -> None:
     """Check what a stream would become, from its metadata alone.
 
     pyarrow's functions that take a message (`read_schema`, `read_record_batch`) are no use here: they
@@ -121,10 +170,10 @@ def _check_announced(body: bytes, max_buffers: int, limits: Limits, mistakes: Mi
             raise _malformed(f"a message of type {message.type!r}; needed are record batches")
         count, decoded = _announced(message, max_buffers)
         rows, size = rows + count, size + decoded
-        if lists and rows > 1:
+        if shape.lists and rows > 1:
             mistakes.add(None, "rows", rows, _ALLOWED_ONE_ROW)
             mistakes.raise_if_any()
-        check_count(rows, limits)
+        check_count(rows, limits, shape.what)
         if size > limits.max_body_bytes:
             raise too_large("the Arrow stream", limits.max_body_bytes)
         if number > _MAX_BATCHES:
@@ -133,20 +182,25 @@ def _check_announced(body: bytes, max_buffers: int, limits: Limits, mistakes: Mi
         raise _malformed("bytes behind the end marker")
 
 
-def _check_schema(schema: pa.Schema, mistakes: Mistakes, *, lists: bool) -> None:
+def _check_schema(schema: pa.Schema, mistakes: Mistakes, shape: _Shape) -> None:
     twice = sorted({name for name in schema.names if schema.names.count(name) > 1}) if len(schema) < 1000 else []
     for name in twice:
         mistakes.add(None, name, "the column twice", "each column once")
-    (check_sequence_names if lists else check_names)(None, schema.names, mistakes)
+    shape.check(None, schema.names, mistakes)
     for column in schema:
         kind = column.type
-        if lists and column.name != SEQUENCE and _is_list(kind):
+        if shape.lists and column.name not in shape.text and _is_list(kind):
             kind = kind.value_type
             known = pa.types.is_floating(kind) or pa.types.is_integer(kind)
         else:
             known = _is_flat(kind)
         if not known:
-            mistakes.add(None, column.name, f"Arrow type {column.type}", "text for sequence, numbers for all else")
+            mistakes.add(
+                None,
+                column.name,
+                f"Arrow type {column.type}",
+                f"text for {', '.join(shape.text)}, numbers for all else",
+            )
     mistakes.raise_if_any()
 
 

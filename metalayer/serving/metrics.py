@@ -39,6 +39,7 @@ SECONDS = Histogram(
 IN_HAND = Gauge("metalayer_requests_in_hand", "Requests that are not answered yet.", multiprocess_mode="livesum")
 SCORED_ROWS = Counter("metalayer_rows", "Rows scored by /v1/score.")
 LETTERS = Counter("metalayer_letters", "Letters scored by /v1/score_sequence.")
+SCORED_VARIANTS = Counter("metalayer_variants", "Variants scored by /v1/score_variants.")
 INTERRUPTED = Counter("metalayer_interrupted", "Requests that were not finished, by reason.", ["reason"])
 CLOSED = Counter("metalayer_connections_closed", "Connections that the server closed early, by reason.", ["reason"])
 SWAPS = Counter("metalayer_swaps", "Moves of the alias champion, by what came of them.", ["outcome"])

@@ -10,11 +10,15 @@ import metalayer
 from metalayer.release import answer
 from metalayer.release.contract import FIELDS, INDEX, REQUIRED, SEQUENCE, SEQUENCE_FIELDS
 from metalayer.release.engine import Engine
+from metalayer.release.variant_contract import PARTS, VARIANT, VARIANTS
 from metalayer.schema import BASE_SCORES, CLASSES, ROW_SCORES, SPLICED_SCORE, WAYS
 from metalayer.serving.media import ARROW, CODINGS, JSON
 from metalayer.serving.settings import ServingSettings
+from metalayer.serving.variants import QUERY, TEXTS
+from metalayer.variants.answers import COLUMNS
 
 METRICS_PATH = "/metrics"
+SCORE_VARIANTS_PATH = "/v1/score_variants"
 _PROBABILITY = {"type": "number", "minimum": 0, "maximum": 1}
 _LETTERS = {"type": "string", "pattern": "^[ACGTNacgtn]+$", "minLength": 1}
 _BINARY = {"type": "string", "format": "binary"}
@@ -37,6 +41,7 @@ _REASONS = {
     422: "input that breaks the contract, all mistakes listed; nothing was scored",
     429: "no room for it, or no time before its deadline; see Retry-After",
     500: "a fault of the server",
+    501: "the server has no reference and annotation",
     503: "the model is not loaded yet",
     504: "not done within the deadline",
 }
@@ -69,12 +74,17 @@ _EXAMPLES: dict[str, Any] = {
     },
 }
 """Any model of one base model answers these."""
-_TAGS = {"scores": ("score", "score_sequence"), "model": ("model", "openapi", "docs")}
+_TAGS = {"scores": ("score", "score_sequence", "score_variants"), "model": ("model", "openapi", "docs")}
 _HEADERS = ("X-Model-Name", "X-Model-Version", "X-Model-Digest", "X-Request-Id")
 
 
-def document(settings: ServingSettings) -> dict[str, Any]:
-    """OpenAPI 3.1 of all paths, with the limits of this server, and where it asks for keys."""
+def document(settings: ServingSettings, variant: str = "") -> dict[str, Any]:
+    """OpenAPI 3.1 of all paths, with the limits of this server, and where it asks for keys.
+
+    Args:
+        settings: of the server.
+        variant: one that it can score, for the example; empty where it scores none.
+    """
     metrics = {
         METRICS_PATH: {
             "get": {
@@ -112,6 +122,7 @@ def document(settings: ServingSettings) -> dict[str, Any]:
                     answer.SEQUENCE_COLUMNS,
                 )
             },
+            **({SCORE_VARIANTS_PATH: _variants(variant)} if settings.scores_variants else {}),
             "/v1/model": {
                 "get": _get(
                     "model", "The model that answers, and what a request may hold", JSON, {"type": "object"}, (401, 503)
@@ -189,6 +200,7 @@ def _schemas(settings: ServingSettings) -> dict[str, Any]:
             "dependentRequired": {name: [other for other in SEQUENCE_FIELDS if other != name] for name in BASE_SCORES},
             "additionalProperties": False,
         },
+        **({"VariantsRequest": _variants_request(settings)} if settings.scores_variants else {}),
         "Error": _object(
             {
                 "error": {"type": "string"},
@@ -200,6 +212,49 @@ def _schemas(settings: ServingSettings) -> dict[str, Any]:
                 },
             }
         ),
+    }
+
+
+def _variants(example: str) -> dict[str, Any]:
+    """The call for variants; its rows have a column for each number of the table of variants."""
+    kinds = {str: "string", int: "integer", float: "number", bool: "boolean"}
+    columns: dict[str, dict[str, Any]] = {
+        VARIANT: {"type": "integer", "description": "number of the variant in the request, from 0"}
+    }
+    columns |= {name: {"type": [kinds[kind], "null"]} for name, kind in COLUMNS.items()}
+    text = {name: {"type": "string", "description": description} for name, description in answer.FACTS.items()}
+    answered = _object({"rows": {"type": "array", "items": _object(columns)}, **text})
+    usual = "; left out: "
+    parameters = [
+        {
+            "name": name,
+            "in": "query",
+            "required": False,
+            "description": f"{TEXTS[name]}{usual}{QUERY[name]}",
+            "schema": {"type": "integer" if name == "distance" else "boolean" if name == "mask" else "string"},
+        }
+        for name in QUERY
+    ]
+    codes = (400, 401, 406, 408, 413, 415, 422, 429, 500, 503, 504)
+    summary = "What variants do to splice sites: gains and losses by gene, of base models and of ours"
+    schema = {"$ref": "#/components/schemas/VariantsRequest"}
+    body = {JSON: {"schema": schema, "example": {VARIANTS: [example]}}, ARROW: {"schema": _BINARY}}
+    return {
+        "post": {
+            **_get("score_variants", summary, JSON, answered, codes, ARROW),
+            "parameters": parameters,
+            "requestBody": {"required": True, "content": body},
+        }
+    }
+
+
+def _variants_request(settings: ServingSettings) -> dict[str, Any]:
+    letters = {"type": "string", "minLength": 1}
+    parts = _object(dict.fromkeys(PARTS, letters) | {"pos": {"type": "integer", "minimum": 1}})
+    return {
+        "description": "Variants as text (chr3:42600000:G:A, 3-42600000-G-A, HGVS g.) or in parts, POS 1-based. In "
+        f"Arrow: a column {VARIANT}, or {', '.join(PARTS)}.",
+        **_object({VARIANTS: _column({"oneOf": [letters, parts]}, settings.max_variants)}),
     }
 
 

@@ -58,6 +58,7 @@ def serve(
     settings = ServingSettings.from_environment(os.environ | chosen)
     if settings.certificate() is None and settings.all_keys():
         logger.warning("API keys go over plain HTTP: give --ssl-certfile, or let a proxy before the server speak HTTPS")
+    settings.check_variant_files()
     number = _listening(settings, host, port)
     if bento is None:
         bento, found = _bento_of(model)

@@ -12,6 +12,7 @@ import bentoml
 import torch
 
 from metalayer import environment
+from metalayer.models.description import read_description
 from metalayer.release.engine import Engine
 from metalayer.release.folder import read_facts
 from metalayer.serving import supervisor
@@ -70,6 +71,7 @@ class MetaLayerService:
         # Requests are scored in threads; OpenMP teams of several threads there get in each other's way,
         # which halves the throughput of two cores.
         torch.set_num_threads(1)
+        _serving.open_variants(str(read_description(RELEASE)["base_model"]))
         if _settings.registry_uri:
             name = str(read_facts(RELEASE)["name"])
             Follower(_serving, _settings.registry_uri, RELEASE, Kept(_place(), _settings.registry_uri, name)).start()

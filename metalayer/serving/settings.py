@@ -10,11 +10,12 @@ import os
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Self
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from metalayer import environment as door
+from metalayer.base.installed_tables import annotation_file
 from metalayer.errors import ConfigError
 from metalayer.release.contract import Limits
 from metalayer.settings.section import Section
@@ -58,6 +59,17 @@ class ServingSettings(Section):
     keys. 1 where all clients come by one address, as that of a proxy."""
     threads: int = Field(1, ge=1)
     """Requests that a worker computes at the same moment; the others take turns."""
+    fasta: Path | None = None
+    """Reference, plain or packed by bgzip; with an annotation the server scores variants at /v1/score_variants."""
+    annotation: Path | None = None
+    """GTF, GFF3 or a gene table for /v1/score_variants; grch37 or grch38: that of a tool that is installed here."""
+    weights: str = ""
+    """Weights for /v1/score_variants of the base models that the served model reads, where they take any: `PATH`, or
+    `NAME=PATH`, several separated by commas."""
+    aliases: Path | None = None
+    """Names of contigs for /v1/score_variants, where files and requests have different ones."""
+    max_variants: int = Field(1000, ge=1)
+    """Variants of a request."""
     deadline_s: float = Field(120.0, gt=0)
     """Seconds from a request's arrival to its answer; later it is answered 504."""
     drain_s: float = Field(5.0, ge=0)
@@ -113,13 +125,26 @@ class ServingSettings(Section):
 
     def environment(self) -> dict[str, str]:
         """Paths and addresses as variables for processes that run in other folders."""
-        names = ("registry_uri", "log_dir", "api_keys_file", "ssl_certfile", "ssl_keyfile")
-        return {f"{PREFIX}{name.upper()}": str(value) for name in names if (value := getattr(self, name)) is not None}
+        names = (
+            *("registry_uri", "log_dir", "api_keys_file", "ssl_certfile", "ssl_keyfile"),
+            *("fasta", "annotation", "aliases", "weights"),
+        )
+        return {f"{PREFIX}{name.upper()}": str(value) for name in names if (value := getattr(self, name))}
 
     @property
     def limits(self) -> Limits:
         """What one request may hold."""
         return Limits(self.max_body_bytes, self.max_rows, self.max_sequence_bp)
+
+    @property
+    def variant_limits(self) -> Limits:
+        """What a request for variants may hold."""
+        return Limits(self.max_body_bytes, self.max_variants)
+
+    @property
+    def scores_variants(self) -> bool:
+        """Whether there is a reference and an annotation to score variants on."""
+        return self.fasta is not None
 
     @property
     def held_bytes(self) -> int:
@@ -170,6 +195,18 @@ class ServingSettings(Section):
                 "private key in PEM, without a password"
             ) from None
         return certificate, key
+
+    def check_variant_files(self) -> None:
+        """See that what variants are scored on is there.
+
+        Raises:
+            ConfigError: it is not.
+            InputError: an annotation that is named by its build, and no installed tool has its table.
+        """
+        annotation = self.annotation and annotation_file(self.annotation)
+        for name, path in (("fasta", self.fasta), ("annotation", annotation), ("aliases", self.aliases)):
+            if path is not None and not path.is_file():
+                raise ConfigError(f"serve.{name}: given {path}, which is no file")
 
     def all_keys(self) -> tuple[str, ...]:
         """All API keys.
@@ -224,10 +261,33 @@ class ServingSettings(Section):
         except ConfigError as error:
             raise ValueError(str(error)) from None
 
-    @field_validator("log_dir", "api_keys_file", "ssl_certfile", "ssl_keyfile")
+    @field_validator("log_dir", "api_keys_file", "ssl_certfile", "ssl_keyfile", "fasta", "annotation", "aliases")
     @classmethod
     def _is_absolute(cls, path: Path | None, known: ValidationInfo) -> Path | None:
         try:
             return None if path is None else door.absolute(path, str(known.field_name))
         except ConfigError as error:
             raise ValueError(str(error)) from None
+
+    @field_validator("weights")
+    @classmethod
+    def _are_absolute(cls, given: str) -> str:
+        found = []
+        for one in filter(None, map(str.strip, given.split(","))):
+            name, named, path = one.rpartition("=")
+            try:
+                found.append(f"{name}{named}{door.absolute(Path(path), 'weights')}")
+            except ConfigError as error:
+                raise ValueError(str(error)) from None
+        return ",".join(found)
+
+    @model_validator(mode="after")
+    def _has_both(self) -> Self:
+        if (self.fasta is None) != (self.annotation is None):
+            given, missing = ("fasta", "annotation") if self.fasta else ("annotation", "fasta")
+            raise ValueError(f"{given}: variants are scored on both; give {missing} too")
+        if self.fasta is None and (self.weights or self.aliases):
+            raise ValueError(
+                f"{'weights' if self.weights else 'aliases'}: is for variants; give fasta and annotation too"
+            )
+        return self

@@ -10,6 +10,7 @@ from metalayer.serving.metrics import LOGGED
 from metalayer.serving.openapi import METRICS_PATH, document
 from metalayer.serving.request_log import RequestLog
 from metalayer.serving.settings import ServingSettings
+from metalayer.serving.variants import VariantSources
 
 
 class Serving:
@@ -30,6 +31,13 @@ class Serving:
         self.log = _request_log(self.settings)
         self.keys, self.metrics_keys = Keys(self.settings.all_keys()), Keys(self.settings.metrics_keys())
         self.document = document(self.settings)
+        self.variants: VariantSources | None = None
+
+    def open_variants(self, base_model: str) -> None:
+        """Load what variants are scored on, where the settings name it; errors as of `VariantSources`."""
+        if self.settings.scores_variants:
+            self.variants = VariantSources(self.settings, base_model)
+            self.document = document(self.settings, self.variants.example)
 
     def swap(self, engine: Engine) -> None:
         """Answer with another engine from the next request on; the one before stays loaded."""

@@ -9,22 +9,24 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
-from starlette.exceptions import HTTPException
 
 from metalayer.release import answer
 from metalayer.release.contract import SEQUENCE, RequestError, parse_rows, parse_sequence
 from metalayer.release.engine import Engine
+from metalayer.release.variant_contract import VARIANTS, parse_variants
 from metalayer.schema import CLASSES, POSITIONS, ROWS
 from metalayer.serving import arrow
 from metalayer.serving.admission import SHORT_S, Claim, busy
 from metalayer.serving.media import JSON
-from metalayer.serving.metrics import INTERRUPTED, LETTERS, SCORED_ROWS
+from metalayer.serving.metrics import INTERRUPTED, LETTERS, SCORED_ROWS, SCORED_VARIANTS
 from metalayer.serving.request_log import Answered, RequestLog
 from metalayer.serving.settings import ServingSettings
+from metalayer.serving.variants import ANSWER_COLUMNS, VariantSources
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,12 @@ class Asked:
     engine: Engine
     form: str
     wanted: str
-    base: bool
+    query: Mapping[str, str]
     settings: ServingSettings
     request_id: str
     log: RequestLog | None
     claim: Claim
+    sources: VariantSources | None = None
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,9 @@ _JSON_ROWS = 8192
 """Rows of a part of an answer in JSON: as Python numbers and text they take thirty times their bytes."""
 _POSITION_BYTES = 4 * (2 * len(answer.SEQUENCE_COLUMNS) + len(CLASSES)) + 2
 """Of a letter that is scored: itself, a label; in float32 its base scores, and its answers by block and as a whole."""
+_VARIANT_BYTES = 20_000
+"""Of a variant: its rows as Python numbers, and their text."""
+VARIANTS_NOTE = "gains and losses of splice sites between the two haplotypes, by gene and model; a research prediction"
 CERTAIN = 2
 """How many times the time that is left work has to take for it to be ended early: a machine may become faster."""
 
@@ -66,15 +72,16 @@ def rows_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | None]]:
     Raises:
         RequestError: as in `parse_rows`, and of a model that does not answer rows.
     """
+    base = _wants_base(asked.query)
     asked.engine.refuse_rows()
     rows = (parse_rows if asked.form == JSON else arrow.read_rows)(body, asked.settings.limits)
-    names = answer.row_columns(asked.base)
+    names = answer.row_columns(base)
     asked.claim.hold(rows.nbytes + 8 * len(names) * len(rows))  # with its answers, by block and as a whole
 
     def finish(meta: NDArray[np.float32]) -> NDArray[np.float32]:
         SCORED_ROWS.inc(len(meta))
         _log(asked, rows.sequences, rows.index, rows.row_scores, meta)
-        return answer.beside(meta, rows.row_scores) if asked.base else meta
+        return answer.beside(meta, rows.row_scores) if base else meta
 
     facts = asked.engine.answered(ROWS)
     parts = _by_block(asked, asked.engine.score(rows), len(rows), names, facts, finish)
@@ -100,6 +107,55 @@ def sequence_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | Non
     facts = asked.engine.answered(POSITIONS, given.bases)
     parts = _by_block(asked, blocks, len(given), answer.SEQUENCE_COLUMNS, facts, finish)
     return asked.engine.pace.seconds(POSITIONS, len(given)), parts
+
+
+def variants_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | None]]:
+    """Variants to rows of gains and losses, by gene and model.
+
+    Raises:
+        RequestError: as in `parse_variants`, of a text that is no variant, and of query parameters.
+    """
+    sources = asked.sources
+    assert sources is not None
+    options = sources.options(asked.query)
+    given = (parse_variants if asked.form == JSON else arrow.read_variants)(body, asked.settings.variant_limits)
+    asked.claim.hold(_VARIANT_BYTES * len(given))
+    variants, way = sources.variants(given), f"{VARIANTS} {options.distance}"
+
+    def parts() -> Iterator[Part | None]:
+        rows: list[dict[str, Any]] = []
+        begun = time.perf_counter()
+        for done, found in enumerate(sources.rows(asked.engine, options, variants), 1):
+            rows += found
+            spent = time.perf_counter() - begun
+            sources.pace.note(way, 1, spent / done)
+            asked.claim.left_s = spent / done * (len(variants) - done)
+            _refuse_late(asked, spent, VARIANTS, len(variants), spent / done)
+            yield None
+        SCORED_VARIANTS.inc(len(variants))
+        note = VARIANTS_NOTE + (f"; {asked.settings.standing}" if asked.settings.standing else "")
+        facts = answer.facts(VARIANTS, note)
+        if asked.wanted == JSON:
+            yield Part(json.dumps({"rows": rows, **facts}, allow_nan=False).encode(), last=True)
+        else:
+            yield Part(arrow.encode_table(rows, ANSWER_COLUMNS, facts), last=True)
+
+    return sources.pace.seconds(way, len(variants)), parts()
+
+
+def _wants_base(query: Mapping[str, str]) -> bool:
+    """Whether base scores are to stand beside the meta scores of rows.
+
+    Raises:
+        RequestError: 422.
+    """
+    given = query.get(answer.BASE, "false")
+    if given not in ("true", "false"):
+        detail = {"row": None, "field": answer.BASE, "given": given[:80], "allowed": "true or false"}
+        raise RequestError(
+            f"query parameter {answer.BASE}: given {given[:80]!r}, allowed is true or false", 422, [detail]
+        )
+    return given == "true"
 
 
 def _log(
@@ -147,8 +203,7 @@ def _by_block(
         spent += taken
         pace.note(way, len(block), taken)
         claim.left_s = pace.seconds(way, count - ready)
-        if spent > SHORT_S and claim.left_s > CERTAIN * claim.time_left_s():
-            raise _too_late(claim, way, count, asked.settings.deadline_s / pace.seconds(way, 1))
+        _refuse_late(asked, spent, "rows" if way == ROWS else "letters", count, pace.seconds(way, 1))
         yield None
         begun = time.perf_counter()
     scores = np.concatenate(done)
@@ -160,15 +215,24 @@ def _by_block(
     yield from encode_answer(finish(scores), names, facts, asked.wanted)
 
 
-def _too_late(claim: Claim, way: str, count: int, possible: float) -> HTTPException | RequestError:
-    """The refusal of work that has begun and cannot be done before its deadline."""
+def _refuse_late(asked: Asked, spent_s: float, units: str, count: int, each_s: float) -> None:
+    """Refuse work that has begun and cannot be done before its deadline.
+
+    Raises:
+        HTTPException: 429 of what could be done if there were time.
+        RequestError: 413 of what takes longer than the deadline on its own.
+    """
+    claim = asked.claim
+    if spent_s <= SHORT_S or claim.left_s <= CERTAIN * claim.time_left_s():
+        return
+    possible = asked.settings.deadline_s / each_s
     if count < possible:
-        return busy("this worker is busy, and this would not be done in time", claim.left_s, "deadline")
+        raise busy("this worker is busy, and this would not be done in time", claim.left_s, "deadline")
     INTERRUPTED.labels("deadline").inc()
-    field, units = ("rows", "rows") if way == ROWS else (SEQUENCE, "letters")
     most = max(1, int(possible / 2))
+    field = SEQUENCE if units == "letters" else units
     detail = {"row": None, "field": field, "given": f"{count} {units}", "allowed": f"here, about {most} at a time"}
-    return RequestError(f"{count} {units} cannot be answered in time here: send about {most} at a time", 413, [detail])
+    raise RequestError(f"{count} {units} cannot be answered in time here: send about {most} at a time", 413, [detail])
 
 
 def encode_answer(

@@ -66,6 +66,7 @@ class Opened:
         sources: as they were given.
         bases: base models in their order.
         predictor: our model, if any.
+        genes: of the annotation.
     """
 
     scorer: Scorer
@@ -73,6 +74,22 @@ class Opened:
     sources: Sources
     bases: Sequence[BaseModel]
     predictor: Predictor | None
+    genes: Genes
+
+    def scorer_with(self, predictor: Predictor | None, options: Options) -> Scorer:
+        """One that scores otherwise on the same files and base models; errors as of `Scorer`."""
+        return Scorer(self.letters, self.genes, self.bases, options, predictor)
+
+    def example(self) -> str:
+        """A variant of the base behind the first annotated donor of a gene, as text; empty where there is none."""
+        for sites in self.genes:
+            for donor in sites.donors[:1].tolist():
+                place = donor + 1 if sites.is_plus else donor - 1
+                key = sites.gene.interval.chrom
+                letter = self.letters.raw(key, place, place + 1).decode("latin-1").upper()
+                if letter in ("A", "C", "G", "T"):
+                    return f"{self.letters.names[key]}:{place + 1}:{letter}:{'A' if letter != 'A' else 'C'}"
+        return ""
 
     def facts(self) -> dict[str, Any]:
         """All that decides the scores, by content: JSON-ready."""
@@ -106,7 +123,7 @@ def opened(sources: Sources, options: Options | None = None) -> Iterator[Opened]
     with Letters(sources.fasta, contigs) as letters:
         predictor = Predictor.load(sources.model, sources.device) if sources.model else None
         genes = Genes.read(annotation_file(sources.annotation), letters, contigs, allow_introns=sources.allow_introns)
-        yield Opened(Scorer(letters, genes, bases, options, predictor), letters, sources, bases, predictor)
+        yield Opened(Scorer(letters, genes, bases, options, predictor), letters, sources, bases, predictor, genes)
 
 
 def _weights_of(sources: Sources) -> Iterator[tuple[str, Path]]:
