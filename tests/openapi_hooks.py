@@ -1,7 +1,8 @@
 """What JSON Schema cannot say of a valid request, so that schemathesis makes valid ones; loaded by it.
 
 Three rules relate values to each other: donor, acceptor and neither add up to 1, an index lies in its
-sequence, columns are as long as each other. And of a binary body nothing is said: Arrow streams are made here.
+sequence, columns are as long as each other; a variant as text has a form. And of a binary body nothing is said: Arrow
+streams are made here.
 """
 
 import random
@@ -19,7 +20,12 @@ def as_arrow(context: schemathesis.SerializationContext, value: object) -> bytes
     """A valid stream drawn by what would have been the body; where that is to be wrong, itself."""
     seed = value if isinstance(value, bytes) else str(value).encode()
     right = context.case.meta is None or context.case.meta.generation.mode.is_positive
-    return stream(seed, lists=context.case.path.endswith("sequence")) if right else seed
+    if not right:
+        return seed
+    if context.case.path.endswith("variants"):
+        drawn = random.Random(seed)
+        return written({"variant": [as_variant(drawn) for _ in range(drawn.randint(1, 5))]}, drawn)
+    return stream(seed, lists=context.case.path.endswith("sequence"))
 
 
 @schemathesis.hook
@@ -32,6 +38,9 @@ def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwar
         columns = even(case.body["columns"])
         rows = [as_row(dict(zip(columns, values, strict=True))) for values in zip(*columns.values(), strict=True)]
         case.body = {"columns": {name: [row[name] for row in rows] for name in columns}}
+    elif isinstance(case.body, dict) and "variants" in case.body:
+        drawn = random.Random(str(case.body))
+        case.body = {"variants": [one if isinstance(one, dict) else as_variant(drawn) for one in case.body["variants"]]}
     elif isinstance(case.body, dict) and BASE_SCORES[0] in case.body:
         case.body = even(case.body)
         scores = zip(*(case.body[name] for name in BASE_SCORES), strict=True)
@@ -50,6 +59,11 @@ def as_row(row: dict) -> dict:
     return row | {"index": row["index"] % len(row["sequence"])} if "index" in row else row
 
 
+def as_variant(drawn: random.Random) -> str:
+    ref, alt = ("".join(drawn.choices("ACGT", k=drawn.randint(1, 9))) for _ in range(2))
+    return f"chr{drawn.randint(1, 30)}:{drawn.randint(1, 20_000)}:{ref}:{alt}"
+
+
 def stream(seed: bytes, *, lists: bool) -> bytes:
     drawn = random.Random(seed)
     letters = [
@@ -62,7 +76,11 @@ def stream(seed: bytes, *, lists: bool) -> bytes:
     else:
         rows = [as_row({name: drawn.random() for name in ROW_SCORES}) for _ in letters]
         columns = {name: [row[name] for row in rows] for name in ROW_SCORES}
-    batch = pa.record_batch({"sequence": letters, **columns})
+    return written({"sequence": letters, **columns}, drawn)
+
+
+def written(columns: dict, drawn: random.Random) -> bytes:
+    batch = pa.record_batch(columns)
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression=drawn.choice([None, "zstd", "lz4"]))
     with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:

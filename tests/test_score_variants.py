@@ -127,7 +127,12 @@ def test_what_no_variant_is_comes_back_with_its_reason(serving: Serving) -> None
         ({"variants": ["chr1 2273", 7]}, "", 422, "row 1, variant: given 7, allowed text, as in chr3:42600000:G:A"),
         ({"variants": ["chr1 2273"]}, "", 422, "needed is CHROM:POS:REF:ALT"),
         ({"variants": ["nowhere:g.5A>C"]}, "", 422, "has no contig nowhere"),
-        ({"variants": [{"chrom": "1", "pos": 0, "ref": "A", "alt": "C"}]}, "", 422, "pos: given 0, allowed a whole"),
+        (
+            {"variants": [{"chrom": "1", "pos": 0, "ref": "A", "alt": "C"}]},
+            "",
+            422,
+            "pos: given 0, allowed a whole number, 1 to",
+        ),
         ({"variants": [{"chrom": "1", "pos": True, "ref": "A", "alt": "C"}]}, "", 422, "pos: given True"),
         (
             {"variants": [{"chrom": "1", "pos": 1, "ref": "A"}]},

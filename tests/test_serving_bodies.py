@@ -262,7 +262,7 @@ def test_views_of_one_text_are_counted_as_often_as_they_are_seen(post) -> None:
     assert len(body) < 1_000_000
     response = post(body, content_type=ARROW, settings=ServingSettings(max_body_bytes=1_000_000))
     assert response.status_code == 413
-    assert "sequences" in response.json()["error"]
+    assert "the text of the Arrow stream" in response.json()["error"]
 
 
 @pytest.mark.parametrize("body", [b"[]," * 20_000_000, b"[" * 60_000_000, b'{"rows":[' + b"{}," * 20_000_000], ids=repr)
@@ -386,7 +386,7 @@ def test_openapi_says_what_is_there(engine: Engine, post) -> None:
     for path in ("/v1/score", "/v1/score_sequence", "/v1/model", "/metrics", "/readyz"):
         assert path in described["paths"]
     assert "/v1/score_variants" not in described["paths"]
-    unknown = asyncio.run(get("/v1/score_variants"))
+    unknown = asyncio.run(get("/v1/absent"))
     assert unknown.status_code == 404
     assert "POST /v1/score_sequence" in unknown.json()["error"]
 

@@ -11,11 +11,12 @@ from metalayer.release.contract import Limits, Mistakes, check_count, load
 VARIANT, VARIANTS = "variant", "variants"
 PARTS: tuple[str, ...] = ("chrom", "pos", "ref", "alt")
 """Of a variant in parts: contig, 1-based POS, and alleles as VCF writes them."""
+MAX_POSITION = 2**31 - 1
 _ALLOWED_VARIANTS = 'a JSON object {"variants": [...]}'
 _ALLOWED_VARIANT = f"text, as in chr3:42600000:G:A, or an object with {', '.join(PARTS)}"
 _ALLOWED_PARTS = {
     "chrom": "text",
-    "pos": "a whole number, 1-based",
+    "pos": f"a whole number, 1 to {MAX_POSITION}",
     "ref": "letters",
     "alt": "letters, or what else VCF allows",
 }
@@ -67,7 +68,7 @@ def validate_variants(given: Sequence[Any], limits: Limits | None = None) -> lis
         for name in wrong:
             mistakes.add(number, name, one[name], _ALLOWED_PARTS[name])
         if not wrong:
-            found.append(Variant(one["chrom"], one["pos"] - 1, one["ref"], one["alt"]))
+            found.append(Variant(one["chrom"], int(one["pos"]) - 1, one["ref"], one["alt"]))
     mistakes.raise_if_any()
     return found
 
@@ -78,8 +79,9 @@ def _keys_of(given: Any) -> Any:
 
 def _is_part(name: str, value: Any) -> bool:
     if name == "pos":
-        return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**31
-    return isinstance(value, str) and bool(value) and value.isascii()
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and value == value // 1 and 0 < value <= MAX_POSITION  # JSON has no whole numbers of its own
+    return isinstance(value, str) and bool(value)
 
 
 def check_columns(row: int | None, given: Iterable[Any], mistakes: Mistakes) -> None:

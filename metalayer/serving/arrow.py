@@ -151,7 +151,7 @@ def _read(body: bytes, limits: Limits, mistakes: Mistakes, shape: _Shape) -> dic
     there = [name for name in shape.text if name in table.column_names]
     letters = sum(_letters(chunk) for name in there for chunk in table[name].chunks)
     if letters > limits.max_body_bytes:  # views may name the same letters again and again
-        raise too_large(f"the {' and '.join(there)} of the Arrow stream", limits.max_body_bytes)
+        raise too_large("the text of the Arrow stream", limits.max_body_bytes)
     return {name: table[name].to_pylist() for name in table.column_names}
 
 

@@ -10,12 +10,13 @@ import metalayer
 from metalayer.release import answer
 from metalayer.release.contract import FIELDS, INDEX, REQUIRED, SEQUENCE, SEQUENCE_FIELDS
 from metalayer.release.engine import Engine
-from metalayer.release.variant_contract import PARTS, VARIANT, VARIANTS
+from metalayer.release.variant_contract import MAX_POSITION, PARTS, VARIANT, VARIANTS
 from metalayer.schema import BASE_SCORES, CLASSES, ROW_SCORES, SPLICED_SCORE, WAYS
 from metalayer.serving.media import ARROW, CODINGS, JSON
 from metalayer.serving.settings import ServingSettings
 from metalayer.serving.variants import QUERY, TEXTS
 from metalayer.variants.answers import COLUMNS
+from metalayer.variants.scoring import MAX_DISTANCE
 
 METRICS_PATH = "/metrics"
 SCORE_VARIANTS_PATH = "/v1/score_variants"
@@ -231,9 +232,13 @@ def _variants(example: str) -> dict[str, Any]:
             "in": "query",
             "required": False,
             "description": f"{TEXTS[name]}{usual}{QUERY[name]}",
-            "schema": {"type": "integer" if name == "distance" else "boolean" if name == "mask" else "string"},
+            "schema": kind,
         }
-        for name in QUERY
+        for name, kind in (
+            ("distance", {"type": "integer", "minimum": 1, "maximum": MAX_DISTANCE}),
+            ("mask", {"type": "boolean"}),
+            ("flanks", {"type": "string", "enum": ["N", "real"]}),
+        )
     ]
     codes = (400, 401, 406, 408, 413, 415, 422, 429, 500, 503, 504)
     summary = "What variants do to splice sites: gains and losses by gene, of base models and of ours"
@@ -250,7 +255,7 @@ def _variants(example: str) -> dict[str, Any]:
 
 def _variants_request(settings: ServingSettings) -> dict[str, Any]:
     letters = {"type": "string", "minLength": 1}
-    parts = _object(dict.fromkeys(PARTS, letters) | {"pos": {"type": "integer", "minimum": 1}})
+    parts = _object(dict.fromkeys(PARTS, letters) | {"pos": {"type": "integer", "minimum": 1, "maximum": MAX_POSITION}})
     return {
         "description": "Variants as text (chr3:42600000:G:A, 3-42600000-G-A, HGVS g.) or in parts, POS 1-based. In "
         f"Arrow: a column {VARIANT}, or {', '.join(PARTS)}.",
