@@ -27,6 +27,7 @@ BENCHMARKS = (
     "base_peers",
     "variant_engine",
     "importing",
+    "exporting",
     "commands",
     "serving",
 )

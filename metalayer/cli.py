@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import metalayer
-from metalayer import environment, interrupt, output, storage, variant_commands
+from metalayer import environment, gene_commands, interrupt, output, storage, variant_commands
 from metalayer.errors import MetalayerError
 from metalayer.words import count_of
 
@@ -279,6 +279,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones")
     score.set_defaults(run=_score)
 
+    gene_commands.add_commands(commands)
     variant_commands.add_commands(
         commands, model_help=_MODEL_HELP, annotation_help=_ANNOTATION_HELP, model_directory=_model_directory
     )

@@ -75,6 +75,16 @@ _GENE_TABLE = {
     "paralog_group": Column("text", "genes that must not be split apart share one; empty: none", is_optional=True),
     "contig": Column("text", "name of the chromosome in the FASTA", is_optional=True),
 }
+_TRACK_TABLE = {
+    "contig": Column("text", "name in the reference"),
+    "strand": _PLACE["strand"],
+    "position": Column("whole number", "base, 1-based, on the plus strand; sites at their exon bases"),
+    **{
+        f"{system}_{name}": Column("float32", f"{_SCORE}: {name} by the {system} model; empty: missing")
+        for system in ("base", "meta")
+        for name in ("donor", "acceptor")
+    },
+}
 _TRACK = {
     "gene_id": _PLACE["gene_id"],
     "chrom": _PLACE["chrom"],
@@ -504,6 +514,24 @@ def file_formats() -> list[FileFormat]:
             "`ScoredGenome` ([genome.md](genome.md))",
             "Parquet: every base of each gene once, sorted by chromosome and start of the gene.",
             _described(SCORED_COLUMNS, {**_TRACK, **_ANSWERS}),
+        ),
+        FileFormat(
+            "Tracks of a browser",
+            "DIR/base_donor_plus.bw or .bedGraph, and so on: system, class, strand",
+            "`export`",
+            "genome browsers; `import`",
+            "BigWig, or bedGraph without a header: 0-based half-open, at exon bases, both strands in genomic order; a "
+            "base without a score has no line. Where genes of a strand overlap the highest of their scores.",
+            {},
+            "chr1\t12065\t12066\t0.0000010125958",
+        ),
+        FileFormat(
+            "Table of tracks",
+            "any name.parquet",
+            "`export --parquet`",
+            "you",
+            "A row for each position and strand with a score, in genomic order of the genes.",
+            _TRACK_TABLE,
         ),
         FileFormat(
             "Variants",

@@ -1,0 +1,106 @@
+"""`metalayer export`: its options, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from metalayer.errors import InputError
+
+if TYPE_CHECKING:
+    from metalayer.genome import Interval
+
+_REGION = re.compile(r"(?P<contig>.+?):(?P<start>[\d,.]+[kKmM]?)-(?P<end>[\d,.]+[kKmM]?)(:(?P<strand>[+-]))?")
+_UNITS = {"k": 1_000, "m": 1_000_000}
+
+
+def add_commands(commands: Any) -> None:
+    """Add them to a command line."""
+    export = commands.add_parser(
+        "export",
+        help="write scores of whole genes as BigWig, bedGraph or Parquet, for genome browsers",
+        description="Each position has one number of each class and strand: where genes of a strand overlap the "
+        "highest of theirs. A base without a score has none in the files. Sites are at their exon bases.",
+    )
+    export.add_argument(
+        "scores",
+        type=Path,
+        metavar="SCORES",
+        help="of `metalayer score` or `--pipeline score` (.parquet), or per-nucleotide scores of one base model",
+    )
+    export.add_argument(
+        "--sizes",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="contigs of the reference and their lengths: chrom.sizes, .fai, or the FASTA with its .fai beside it",
+    )
+    export.add_argument(
+        "--bigwig", type=Path, metavar="DIR", help="new folder for base_donor_plus.bw and so on: system, class, strand"
+    )
+    export.add_argument("--bedgraph", type=Path, metavar="DIR", help="likewise, base_donor_plus.bedGraph and so on")
+    export.add_argument("--parquet", type=Path, metavar="FILE", help="all beside each other in one table")
+    export.add_argument("--gene", action="append", default=[], metavar="ID", help="this gene alone; repeat")
+    export.add_argument(
+        "--region",
+        action="append",
+        default=[],
+        metavar="REGION",
+        help="what lies there alone, 1-based: chr3:42600000-42610000, chr3:42.6M-42.61M, chr3:42.6M-42.61M:+; repeat",
+    )
+    export.add_argument(
+        "--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones"
+    )
+    export.set_defaults(run=_export)
+
+
+def region_of(text: str) -> tuple[str, Interval]:
+    """Strands (`+-` where none is named) and place of a region as text.
+
+    Raises:
+        InputError: another form.
+    """
+    from metalayer.genome import Interval, half_open
+
+    match = _REGION.fullmatch(text.strip())
+    numbers = [_number(match[name]) for name in ("start", "end")] if match else [None]
+    start, end = numbers[0], numbers[-1]
+    if match is None or start is None or end is None or not 1 <= start <= end:
+        raise InputError(
+            f"region {text!r}: needed is CONTIG:FIRST-LAST, 1-based, as in chr3:42600000-42610000 or "
+            "chr3:42.6M-42.61M, with :+ or :- behind it for one strand"
+        )
+    return match["strand"] or "+-", Interval(match["contig"], *half_open(start, end))
+
+
+def _number(text: str) -> int | None:
+    unit = _UNITS.get(text[-1].lower(), 1)
+    digits = text.rstrip("kKmM").replace(",", "")
+    if not re.fullmatch(r"\d+(\.\d+)?", digits):
+        return None
+    value = float(digits) * unit
+    return int(value) if value == int(value) and value < 2**53 else None
+
+
+def _export(options: argparse.Namespace) -> int:
+    from metalayer.contigs import Contigs
+    from metalayer.words import count_of
+    from metalayer.workflows.export import export, lengths_of
+
+    if not (options.bigwig or options.bedgraph or options.parquet):
+        raise InputError("nothing to write: give --bigwig DIR, --bedgraph DIR or --parquet FILE")
+    done = export(
+        options.scores,
+        lengths_of(options.sizes, Contigs.of(options.aliases)),
+        bigwig=options.bigwig,
+        bedgraph=options.bedgraph,
+        parquet=options.parquet,
+        genes=options.gene,
+        regions=[region_of(text) for text in options.region],
+    )
+    print(f"{count_of(done.positions, 'position')} of {count_of(done.genes, 'gene')}")
+    for file in done.files:
+        print(f"wrote   {file}")
+    return 0
