@@ -15,7 +15,7 @@ from metalayer.errors import ArtifactError, InputError
 from metalayer.formats.written import BedGraphFile, BigWigFile, runs
 from metalayer.gene_commands import region_of
 from metalayer.genome import Interval
-from metalayer.workflows.export import BASE, META, ScoreFile, Stretch, export, lengths_of, merged
+from metalayer.workflows.export import BASE, META, Stretch, WholeGeneScores, export, lengths_of, merged
 from metalayer.workflows.score_genes import score_genes
 from tests.releases import make_bundle
 
@@ -123,7 +123,7 @@ def test_a_base_without_a_score_has_none(tmp_path: Path) -> None:
 
 def test_scores_of_a_base_model_alone(simulation: Path, sizes: Path, scores: Path, tmp_path: Path) -> None:
     base = sorted((simulation / "nucleotide_scores").glob("pwm_*.parquet"))[0]
-    assert ScoreFile(base).systems == (BASE,)
+    assert WholeGeneScores(base).systems == (BASE,)
     export(base, lengths_of(sizes), parquet=tmp_path / "base.parquet")
     found = pl.read_parquet(tmp_path / "base.parquet")
     assert found.columns == ["contig", "strand", "position", "base_donor", "base_acceptor"]

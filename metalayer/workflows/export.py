@@ -84,7 +84,7 @@ class Exported:
     genes: int
 
 
-class ScoreFile:
+class WholeGeneScores:
     """A file of scores of whole genes, whichever command wrote it.
 
     Attributes:
@@ -268,7 +268,7 @@ def export(
     """Write scores as other programs read them.
 
     Args:
-        path: scores of whole genes, see `ScoreFile`.
+        path: scores of whole genes, see `WholeGeneScores`.
         sizes: of `lengths_of`; every contig is in the header of each BigWig.
         bigwig: folder for a file of each system, class and strand.
         bedgraph: likewise.
@@ -283,7 +283,7 @@ def export(
         ArtifactError: scores that cannot be used.
         InputError: a gene that is not there, a place outside the reference, or nothing to write.
     """
-    source = ScoreFile(path)
+    source = WholeGeneScores(path)
     known: set[str] = set()
 
     def all_of_them() -> Iterator[Stretch]:
