@@ -47,7 +47,8 @@ OURS = """
 import sys, time
 import numpy as np
 from metalayer.base import load_base_model
-from metalayer.base.incremental import Alternative, score_alternatives
+from metalayer.base.haplotypes import Alternative
+from metalayer.base.incremental import score_alternatives
 
 name, weights, precision, what, distance = sys.argv[1:]
 distance, rng = int(distance), np.random.default_rng(0)

@@ -164,12 +164,13 @@ def _variant(options: argparse.Namespace, given: tuple[Sources, Options]) -> int
     from metalayer.variants.calls import opened
     from metalayer.variants.notation import variant_of
     from metalayer.variants.reasons import REASONS
+    from metalayer.variants.scoring import Asked
 
     unscored = 0
     with opened(*given) as loaded:
         asked = [variant_of(text, loaded.letters) for text in options.variants]
-        for text, one in zip(options.variants, asked, strict=True):
-            (allele,) = loaded.scorer.score(one.chrom, one.position, one.ref, [one.alt])
+        answers = loaded.scorer.score_all(Asked(one.chrom, one.position, one.ref, [one.alt]) for one in asked)
+        for text, one, (allele,) in zip(options.variants, asked, answers, strict=True):
             if not allele.genes:
                 unscored += 1
                 print(f"{text}  no score: {allele.reason}, {REASONS[str(allele.reason)]}")

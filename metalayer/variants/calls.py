@@ -20,7 +20,7 @@ from metalayer.variants.answers import COLUMNS, rows_of
 from metalayer.variants.genes import Genes
 from metalayer.variants.letters import Letters
 from metalayer.variants.notation import variant_of
-from metalayer.variants.scoring import Options, Scorer
+from metalayer.variants.scoring import Asked, Options, Scorer
 
 if TYPE_CHECKING:
     import polars as pl
@@ -158,7 +158,8 @@ def score_variants(
     """Score variants that are given as text.
 
     Args:
-        variants: as in `metalayer.variants.notation`: chr3:42600000:G:A, 3-42600000-G-A, chr3:g.42600000G>A.
+        variants: as in `metalayer.variants.notation`: chr3:42600000:G:A, 3-42600000-G-A, chr3:g.42600000G>A. Those that
+            follow each other and lie near each other are scored together: a sorted list is fastest.
         fasta: reference, plain or packed by bgzip.
         annotation: GTF, GFF3 or a gene table.
         base: names of base models.
@@ -197,9 +198,10 @@ def score_variants(
     )
     rows: list[dict[str, Any]] = []
     with opened(sources, Options(distance, mask, flanks, way)) as loaded:
-        for text in variants:
-            one = variant_of(text, loaded.letters)
-            alleles = loaded.scorer.score(one.chrom, one.position, one.ref, [one.alt])
+        texts = list(variants)
+        given = [variant_of(text, loaded.letters) for text in texts]
+        answers = loaded.scorer.score_all(Asked(one.chrom, one.position, one.ref, [one.alt]) for one in given)
+        for text, one, alleles in zip(texts, given, answers, strict=True):
             rows += rows_of(one.chrom, one.position, text, one.ref, alleles)
     kinds = {str: pl.String, int: pl.Int64, float: pl.Float64, bool: pl.Boolean}
     return pl.DataFrame(rows, schema={name: kinds[kind] for name, kind in COLUMNS.items()}, orient="row")

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import metalayer
 from metalayer.errors import InputError
@@ -37,7 +37,8 @@ from metalayer.variants.answers import (
 )
 from metalayer.variants.calls import Opened, Sources, opened
 from metalayer.variants.reasons import FAULTS, REASONS
-from metalayer.variants.scoring import META, SPLICEAI, Allele, Options
+from metalayer.variants.scoring import META, SPLICEAI, Allele, Asked, Options, Plan
+from metalayer.variants.together import neighbours
 from metalayer.workflows.progress import Records
 
 logger = logging.getLogger(__name__)
@@ -143,24 +144,45 @@ def score_file(
 Answered = Iterator[tuple[vcf.Record | bytes, list[Allele]]]
 
 
+class _Line(NamedTuple):
+    """A line of the file, with its number: the record, or a line that is none, and what has to be asked."""
+
+    number: int
+    record: vcf.Record | bytes
+    plan: Plan
+
+    @property
+    def bytes(self) -> int:
+        return len(self.record if isinstance(self.record, bytes) else self.record.line)
+
+
 def _answers(file: vcf.VariantFile, loaded: Opened, kept: _Kept | None) -> Answered:
     """Each record, or a line that is none, with what is known of its alleles."""
-    progress = Records(file.records)
-    for number, line in enumerate(file.lines()):
-        record = vcf.Record.of(line)
-        if record is None:
-            yield line, [Allele("", reason="damaged_line")]
-            progress.add(scored=False)
-            continue
-        known = kept.known(number) if kept else None
-        alleles = known
-        if alleles is None:
-            alleles = loaded.scorer.score(record.contig, record.position, record.ref, record.alts)
-        is_scored = any(allele.genes for allele in alleles)
-        if kept and known is None and is_scored:
-            kept.keep(number, alleles)
-        progress.add(scored=is_scored and known is None)
-        yield record, alleles
+    progress, scorer = Records(file.records), loaded.scorer
+
+    def lines() -> Iterator[_Line]:
+        for number, line in enumerate(file.lines()):
+            record = vcf.Record.of(line)
+            if record is None:
+                yield _Line(number, line, Plan.without("damaged_line"))
+            else:
+                asked = Asked(record.contig, record.position, record.ref, record.alts)
+                yield _Line(number, record, scorer.plan(asked))
+
+    for group in neighbours(lines(), lambda line: line.plan, lambda line: line.bytes):
+        known = [kept.known(line.number) if kept else None for line in group]
+        is_new = [one is None for one in known]
+        # All of a group are asked again where one is unknown: digits behind the last that counts depend on the group.
+        if any(new and line.plan.span for new, line in zip(is_new, group, strict=True)):
+            answers = scorer.answer([line.plan for line in group])
+        else:
+            answers = [one or scorer.answer([line.plan])[0] for one, line in zip(known, group, strict=True)]
+        for line, one, alleles, new in zip(group, known, answers, is_new, strict=True):
+            is_scored = any(allele.genes for allele in alleles)
+            if kept and new and is_scored:
+                kept.keep(line.number, alleles)
+            progress.add(scored=is_scored and new)
+            yield line.record, one or alleles
 
 
 def _write_vcf(
