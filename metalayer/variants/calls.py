@@ -63,6 +63,7 @@ class Opened:
     Attributes:
         scorer: scores records.
         letters: the reference.
+        genes: of the annotation.
         sources: as they were given.
         bases: base models in their order.
         predictor: our model, if any.
@@ -70,6 +71,7 @@ class Opened:
 
     scorer: Scorer
     letters: Letters
+    genes: Genes
     sources: Sources
     bases: Sequence[BaseModel]
     predictor: Predictor | None
@@ -106,7 +108,7 @@ def opened(sources: Sources, options: Options | None = None) -> Iterator[Opened]
     with Letters(sources.fasta, contigs) as letters:
         predictor = Predictor.load(sources.model, sources.device) if sources.model else None
         genes = Genes.read(annotation_file(sources.annotation), letters, contigs, allow_introns=sources.allow_introns)
-        yield Opened(Scorer(letters, genes, bases, options, predictor), letters, sources, bases, predictor)
+        yield Opened(Scorer(letters, genes, bases, options, predictor), letters, genes, sources, bases, predictor)
 
 
 def _weights_of(sources: Sources) -> Iterator[tuple[str, Path]]:
