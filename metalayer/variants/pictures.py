@@ -62,7 +62,7 @@ def draw(path: Path, shown: DeltaMap) -> None:
     style = {"font.size": 9.0, "svg.fonttype": "none", "svg.hashsalt": "metalayer", "axes.titlelocation": "left"}
     with mpl.rc_context(style):
         strips = len(shown.deltas)
-        height = 1.5 + strips * (len(BASES) * _PER_LETTER + 0.75)
+        height = 1.2 + strips * (len(BASES) * _PER_LETTER + 0.6)
         figure = Figure(figsize=(12, height), layout="constrained")
         figure.suptitle(
             f"{shown.contig}:{shown.place.start + 1:,}-{shown.place.end:,}  largest change of a site by each SNV",
@@ -88,26 +88,28 @@ def draw(path: Path, shown: DeltaMap) -> None:
             strip.set_title(name, pad=16)
             strip.set_yticks(range(len(BASES)), list(BASES))
             strip.set_xlim(start, shown.place.end + 0.5)
-            strip.ticklabel_format(axis="x", style="plain", useOffset=False)
             strip.xaxis.set_major_formatter("{x:,.0f}")
             for kind, (marker, colour) in _SITES.items():
                 sites = shown.sites[kind] + 1
-                strip.plot(
+                (marks,) = strip.plot(
                     sites,
-                    np.full(len(sites), -0.75),
+                    np.full(len(sites), 1.06),
                     marker,
                     color=colour,
                     markersize=6,
                     clip_on=False,
+                    transform=strip.get_xaxis_transform(),
                     label=f"annotated {kind}",
                 )
+                marks.set_in_layout(False)
             if len(shown.place) <= _LETTERS_SHOWN:
                 for at, token in enumerate(shown.reference.tolist()):
                     if token != N_TOKEN:
                         place = shown.place.start + 1 + at, token
-                        strip.text(*place, BASES[token], ha="center", va="center", fontsize=6, color="#57606a")
-        note = f", of {several} positions side by side that of the largest" if several > 1 else ""
-        axes[-1].set_xlabel(f"position (1-based); letter of ALT from above{note}; grey: REF, or no score")
+                        letter = strip.text(*place, BASES[token], ha="center", va="center", fontsize=6, color="#57606a")
+                        letter.set_in_layout(False)
+        note = f"; a column shows the largest change of {several} positions" if several > 1 else ""
+        axes[-1].set_xlabel(f"position (1-based), and letter of ALT{note}; grey: REF, or no score")
         axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1.04), ncols=2, frameon=False)
         figure.colorbar(image, ax=list(axes), label="gain (+) or loss (−)", shrink=0.9, pad=0.01)
         with publish_file(path) as draft:

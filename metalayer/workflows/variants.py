@@ -255,11 +255,12 @@ def _answers(file: _Lines, loaded: Opened, kept: _Kept | None) -> Answered:
             answers = scorer.answer([line.plan for line in group])
         else:
             answers = [one or scorer.answer([line.plan])[0] for one, line in zip(known, group, strict=True)]
-        for line, one, alleles, new in zip(group, known, answers, is_new, strict=True):
-            is_scored = any(allele.genes for allele in alleles)
+        scored = [any(allele.genes for allele in alleles) for alleles in answers]
+        for line, alleles, new, is_scored in zip(group, answers, is_new, scored, strict=True):
             if kept and new and is_scored:
                 kept.keep(line.number, alleles)
-            progress.add(scored=is_scored and new)
+        progress.add(len(group), sum(new and one for new, one in zip(is_new, scored, strict=True)))
+        for line, one, alleles in zip(group, known, answers, strict=True):
             yield line.record, one or alleles
 
 
