@@ -26,6 +26,7 @@ BENCHMARKS = (
     "base_layer",
     "base_peers",
     "variant_engine",
+    "variant_files",
     "importing",
     "exporting",
     "commands",

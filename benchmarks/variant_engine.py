@@ -26,7 +26,8 @@ from metalayer.device import resolve_precision
 
 ROUNDS, DISTANCE, MEMBERS, FLANK = 2, 50, 5, 10_000
 COUNTS = {"scattered": 6, "one in a kilobase": 48, "saturation": 600}
-PACKAGES = ("tensorflow-cpu==2.21.0", "spliceai==1.3.1")
+PACKAGES = ("tensorflow-cpu==2.21.0", "pandas", "pyfaidx", "pysam", "setuptools<80", "numpy<2.3", "spliceai==1.3.1")
+"""Its command reads letters in a way that numpy took away in 2.3, and needs setuptools' pkg_resources."""
 SPLICEAI = """
 import importlib.util, os, sys, time
 import numpy as np
@@ -47,7 +48,8 @@ OURS = """
 import sys, time
 import numpy as np
 from metalayer.base import load_base_model
-from metalayer.base.incremental import Alternative, score_alternatives
+from metalayer.base.haplotypes import Alternative
+from metalayer.base.incremental import score_alternatives
 
 name, weights, precision, what, distance = sys.argv[1:]
 distance, rng = int(distance), np.random.default_rng(0)
@@ -86,7 +88,7 @@ def spliceai(folder: Path) -> Path | None:
     """The interpreter of an environment with SpliceAI and TensorFlow, where they can be installed."""
     with contextlib.suppress(subprocess.CalledProcessError):
         return environment(folder, *PACKAGES)
-    print(f"no {' and '.join(PACKAGES)} here: our own whole passes alone are the baseline", file=sys.stderr)
+    print("no SpliceAI and TensorFlow here: our own whole passes alone are the baseline", file=sys.stderr)
     return None
 
 

@@ -15,6 +15,7 @@ import re
 import secrets
 import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,9 +163,10 @@ def only_one(lock: Path, advice: str) -> Iterator[None]:
         advice: what else than waiting can be done.
 
     Raises:
-        MetalayerError: another process holds it.
+        MetalayerError: another process holds it, or nothing can be written into its folder.
     """
     lock.parent.mkdir(parents=True, exist_ok=True)
+    _refuse_read_only(lock.parent)
     with _at_once(lock) as free:
         if not free:
             holder = lock.read_text(encoding="utf-8").strip() if lock.exists() else ""
@@ -174,6 +176,22 @@ def only_one(lock: Path, advice: str) -> Iterator[None]:
             )
         lock.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         yield
+
+
+def _refuse_read_only(folder: Path) -> None:
+    """A lock that cannot be made there looks as if another process held it.
+
+    Raises:
+        MetalayerError: nothing can be written into the folder.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise MetalayerError(
+            f"nothing can be written into {folder.absolute()} ({error.strerror or error}): it is read-only, full, or "
+            "another user's; give another place for the output"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -37,7 +37,13 @@ def add_commands(
         "none. A run that was cut off goes on where it was when the same command runs again. Exit status 2: more than "
         "a tenth of the records do not fit FASTA or VCF; the output is written all the same.",
     )
-    several.add_argument("variants", type=Path, metavar="FILE", help="VCF, plain or packed, or BCF")
+    several.add_argument("variants", type=Path, nargs="?", metavar="FILE", help="VCF, plain or packed, or BCF")
+    several.add_argument(
+        "--saturate", metavar="REGION", help="in place of a file, every SNV of a region, as chr3:42600000-42610000"
+    )
+    several.add_argument(
+        "--plot", type=Path, metavar="FILE", help="with --saturate: picture of what each SNV does, .png or .svg"
+    )
     several.add_argument(
         "--output", "-O", type=Path, required=True, help=".vcf, .vcf.gz or .bcf, .tsv, .parquet, or - for VCF to stdout"
     )
@@ -145,10 +151,19 @@ def _given(options: argparse.Namespace, model_directory: Callable[[str], Path]) 
 
 
 def _variants(options: argparse.Namespace, given: tuple[Sources, Options]) -> int:
-    from metalayer.workflows.variants import MAX_FAULTS, score_file
+    from metalayer.workflows.variants import MAX_FAULTS, score_file, score_region
 
+    if (options.variants is None) == (options.saturate is None):
+        raise InputError("needed is one of both: a FILE of variants, or --saturate REGION")
     form = options.format or _FORMS.get(options.output.suffix, "vcf")
-    done = score_file(options.variants, options.output, *given, form=form, split=options.split)
+    if options.saturate:
+        if options.split:
+            raise InputError("--split is for files: --saturate writes one record an allele")
+        done = score_region(options.saturate, options.output, *given, form=form, plot=options.plot)
+    elif options.plot:
+        raise InputError("--plot draws the SNVs of a region: give --saturate REGION in place of a file")
+    else:
+        done = score_file(options.variants, options.output, *given, form=form, split=options.split)
     print("\n".join(done.lines()), file=sys.stderr)
     if done.faulty > MAX_FAULTS * done.records:
         print(
@@ -164,12 +179,13 @@ def _variant(options: argparse.Namespace, given: tuple[Sources, Options]) -> int
     from metalayer.variants.calls import opened
     from metalayer.variants.notation import variant_of
     from metalayer.variants.reasons import REASONS
+    from metalayer.variants.scoring import Asked
 
     unscored = 0
     with opened(*given) as loaded:
         asked = [variant_of(text, loaded.letters) for text in options.variants]
-        for text, one in zip(options.variants, asked, strict=True):
-            (allele,) = loaded.scorer.score(one.chrom, one.position, one.ref, [one.alt])
+        answers = loaded.scorer.score_all(Asked(one.chrom, one.position, one.ref, [one.alt]) for one in asked)
+        for text, one, (allele,) in zip(options.variants, asked, answers, strict=True):
             if not allele.genes:
                 unscored += 1
                 print(f"{text}  no score: {allele.reason}, {REASONS[str(allele.reason)]}")

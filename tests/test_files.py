@@ -191,6 +191,15 @@ def test_a_directory_set_aside_by_a_killed_rename_comes_back(tmp_path: Path, num
     assert list(tmp_path.iterdir()) == [tmp_path / "d"]
 
 
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="needs a folder that nobody can write into")
+def test_a_folder_that_cannot_be_written_is_no_other_run() -> None:
+    with (
+        pytest.raises(MetalayerError, match=r"nothing can be written into /proc \(.*\): it is read-only, full, or"),
+        only_one(Path("/proc/.out.lock"), "wait"),
+    ):
+        pass
+
+
 def test_only_one(tmp_path: Path) -> None:
     """The lock goes with its holder, and follows no link that somebody put in its place."""
     lock = tmp_path / "run.lock"

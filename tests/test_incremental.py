@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from benchmarks.plain_spliceai import PlainSpliceAI
 from metalayer.base import incremental
 from metalayer.base.convolution import Dilated
 from metalayer.base.dilated import Ensemble
-from metalayer.base.incremental import Alternative, Tokens, WindowPass, _Trace, score_alternatives
+from metalayer.base.haplotypes import Alternative, Scores, Tokens
+from metalayer.base.incremental import _Trace, score_alternatives
 from metalayer.base.openspliceai import load_openspliceai
 from metalayer.errors import InputError
 from metalayer.genome import N_TOKEN, encode
@@ -41,6 +43,15 @@ def whole(model: Ensemble, tokens: Tokens, start: int, end: int) -> np.ndarray:
 
 def haplotype(tokens: Tokens, at: int, ref_len: int, letters: Tokens) -> Tokens:
     return np.concatenate((tokens[:at], letters, tokens[at + ref_len :]))
+
+
+def window(
+    model: Ensemble, tokens: Tokens, start: int, end: int, given: Sequence[tuple[int, int, Tokens]]
+) -> tuple[Scores, list[Scores]]:
+    """REF at [start, end), and haplotypes whose answers are wanted there."""
+    found = score_alternatives(model, tokens, [Alternative(*one, start, end) for one in given])
+    assert all(np.array_equal(one.reference, found[0].reference) for one in found)
+    return found[0].reference, [one.alternative for one in found]
 
 
 def changes(rng: np.random.Generator, size: int, count: int) -> list[tuple[int, int, Tokens]]:
@@ -78,23 +89,24 @@ def test_alternatives_equal_whole_passes(tmp_path: Path, flank: int, count: int)
         given = [one for one in given if one[0] >= 0 and one[0] + one[1] <= size]
         given = [one for one in given if start - half <= one[0] and one[0] + one[1] <= end + half]
         given = [one for one in given if end - start + len(one[2]) >= one[1]]
-        window = WindowPass(model, tokens, start, end)
-        assert window.reference.dtype == np.float32
-        assert np.abs(window.reference - whole(model, tokens, start, end)).max() < 1e-6
-        for one, found in zip(given, window.alternatives(given), strict=True):
+        reference, alternatives = window(model, tokens, start, end, given)
+        assert reference.dtype == np.float32
+        assert np.abs(reference - whole(model, tokens, start, end)).max() < 1e-6
+        for one, found in zip(given, alternatives, strict=True):
             expected = whole(model, haplotype(tokens, *one), start, end + len(one[2]) - one[1])
             assert found.shape == expected.shape
             assert np.abs(found - expected).max(initial=0) < 1e-6
-        assert np.abs(window.alternative(*given[-1]) - found).max(initial=0) < 1e-6
+        _, (alone,) = window(model, tokens, start, end, given[-1:])
+        assert np.abs(alone - found).max(initial=0) < 1e-6
 
 
 def test_alternatives_that_leave_no_answer(tmp_path: Path) -> None:
-    window = WindowPass(ensemble(tmp_path, 80), np.zeros(200, dtype=np.uint8), 90, 100)
-    assert window.alternative(88, 10, encode("")).shape == (0, 3)
+    _, (found,) = window(ensemble(tmp_path, 80), np.zeros(200, dtype=np.uint8), 90, 100, [(88, 10, encode(""))])
+    assert found.shape == (0, 3)
 
 
 def test_the_widest_network(tmp_path: Path) -> None:
-    """Whose convolutions go by their spectra, in a stretch and in a window that keeps little."""
+    """Whose convolutions go by their spectra, together and alone."""
     model, rng = ensemble(tmp_path, 10000, members=1), np.random.default_rng(0)
     tokens = rng.integers(0, 4, 10_500, dtype=np.uint8)
     given = [Alternative(5200, 1, encode("N"), 5150, 5251), Alternative(5302, 4, encode("CC"), 5252, 5353)]
@@ -105,8 +117,8 @@ def test_the_widest_network(tmp_path: Path) -> None:
         expected = whole(model, haplotype(tokens, one.at, one.ref_len, one.letters), one.start, one.end + one.shift)
         assert np.abs(answers.alternative - expected).max() < 1e-6
         assert np.abs(answers.alternative - answers.reference[: len(expected)]).max() > 1e-4
-    window = WindowPass(model, tokens, 5252, 5353, changes=(5300, 5310))
-    assert np.abs(window.alternative(5302, 4, encode("CC")) - expected).max() < 1e-6
+    _, (alone,) = window(model, tokens, 5252, 5353, [(5302, 4, encode("CC"))])
+    assert np.abs(alone - expected).max() < 1e-6
 
 
 def stretch(rng: np.random.Generator, size: int, count: int) -> tuple[Tokens, list[Alternative]]:
@@ -138,24 +150,25 @@ def test_what_cannot_differ_is_reference_to_the_bit(tmp_path: Path) -> None:
     model, rng = ensemble(tmp_path, 80), np.random.default_rng(2)
     tokens = rng.integers(0, 4, 500, dtype=np.uint8)
     tokens[200:210] = encode("ACGTTTTACG")
-    window = WindowPass(model, tokens, 50, 450)
-    reference = window.reference
     for at, ref_len, letters in (
         (200, 1, encode("T")),
         (200, 3, encode("")),
         (203, 0, encode("GGAG")),
         (200, 4, encode("T")),
     ):
-        found, shift = window.alternative(at, ref_len, letters), len(letters) - ref_len
+        reference, (found,) = window(model, tokens, 50, 450, [(at, ref_len, letters)])
+        shift = len(letters) - ref_len
         assert np.array_equal(found[: at - 50 - 40], reference[: at - 50 - 40])
         behind = at + ref_len + 40 - 50
         assert np.array_equal(found[behind + shift :], reference[behind:])
         assert not np.array_equal(found[at - 60 : at - 40], reference[at - 60 : at - 40])
     same = [(200, 0, encode("")), (200, 1, encode("A")), (200, 10, tokens[200:210])]
-    assert all(np.array_equal(found, reference) for found in window.alternatives(same))
+    reference, found_same = window(model, tokens, 50, 450, same)
+    assert all(np.array_equal(one, reference) for one in found_same)
     answers = score_alternatives(model, tokens, [Alternative(*one, 190, 230) for one in same])
     assert all(np.array_equal(*one) for one in answers)
-    plain, long, far = window.alternatives([(204, 1, encode("")), (200, 8, encode("ACGTTTA")), (206, 1, encode(""))])
+    alike = [(204, 1, encode("")), (200, 8, encode("ACGTTTA")), (206, 1, encode(""))]
+    _, (plain, long, far) = window(model, tokens, 50, 450, alike)
     assert np.abs(plain - long).max() < 1e-6
     assert np.abs(plain - far).max() < 1e-6
 
@@ -220,7 +233,7 @@ def test_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
     model, exact = ensemble(tmp_path, 400, precision="bfloat16"), ensemble(tmp_path, 400)
     tokens = np.random.default_rng(0).integers(0, 4, 600, dtype=np.uint8)
-    found = WindowPass(model, tokens, 250, 351).alternative(300, 1, encode("N"))
+    _, (found,) = window(model, tokens, 250, 351, [(300, 1, encode("N"))])
     changed = haplotype(tokens, 300, 1, encode("N"))
     assert 1e-6 < np.abs(found - whole(exact, changed, 250, 351)).max() < 0.02
     assert np.abs(found - whole(model, changed, 250, 351)).max() < 0.02
@@ -228,24 +241,20 @@ def test_bfloat16(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_refused(tmp_path: Path) -> None:
     model, tokens = ensemble(tmp_path, 80, members=1), np.zeros(300, dtype=np.uint8)
-    with pytest.raises(InputError, match=r"answers at \[60, 60\) of a window are none"):
-        WindowPass(model, tokens, 60, 60)
+    with pytest.raises(InputError, match=r"answers at \[60, 60\) are none"):
+        window(model, tokens, 60, 60, [(60, 1, encode("C"))])
     with pytest.raises(
         InputError, match=r"letters are int64 of shape \(300,\); they must be uint8 \(L\) tokens from 0 to 4"
     ):
-        WindowPass(model, tokens.astype(np.int64), 60, 70)
-    window = WindowPass(model, tokens, 100, 120, changes=(105, 130))
+        score_alternatives(model, tokens.astype(np.int64), [])
     with pytest.raises(InputError, match="they must be uint8"):
-        window.alternative(110, 1, np.full(1, 5, dtype=np.uint8))
-    with pytest.raises(InputError, match=r"\[104, 106\) are not among the changes \[105, 130\) that REF was kept for"):
-        window.alternative(104, 2, encode("C"))
-    window = WindowPass(model, tokens, 100, 120)
+        window(model, tokens, 100, 120, [(110, 1, np.full(1, 5, dtype=np.uint8))])
     with pytest.raises(InputError, match=r"letters \[299, 301\) are not in a window of 300; give a wider one"):
-        window.alternative(299, 2, encode("C"))
+        window(model, tokens, 100, 120, [(299, 2, encode("C"))])
     with pytest.raises(
         InputError, match=r"24 letters less leave none of the answers \[100, 120\); ask for more of them"
     ):
-        window.alternative(98, 24, encode(""))
+        window(model, tokens, 100, 120, [(98, 24, encode(""))])
     for at in (58, 161):
         with pytest.raises(
             InputError, match=rf"\[{at}, {at + 1}\) are further than the flank of 40 from the answers \[100, 120\)"

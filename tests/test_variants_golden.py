@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,15 +19,16 @@ import numpy as np
 import pytest
 
 from metalayer.base.dilated import Ensemble
+from metalayer.base.haplotypes import Alternative, Answers, Tokens
 from metalayer.base.protocol import BaseModel, load_base_model
 from metalayer.contigs import Contigs
 from metalayer.genome import encode
 from metalayer.variants.definition import KINDS
 from metalayer.variants.genes import Genes, GeneSites
-from metalayer.variants.haplotype import Tokens, event_of
+from metalayer.variants.haplotype import event_of
 from metalayer.variants.letters import Letters
 from metalayer.variants.scoring import Allele, Options, Scorer
-from metalayer.variants.windows import HaplotypePass, Scores, window_pass
+from metalayer.variants.windows import haplotype_answers
 from tests.variant_genomes import Slow
 
 Entries = dict[tuple[str, str], list[str]]
@@ -39,39 +40,20 @@ LISTS = [("spliceai", 50), ("spliceai", 500), ("spliceai.extra", 50), ("spliceai
 
 
 class Kept:
-    """A base model, and passes over it that remember what they were asked: lists and masks share windows."""
+    """A base model that remembers what it was asked: lists and masks share windows."""
 
     def __init__(self, model: Ensemble) -> None:
-        self.model, self.answers = model, dict[Any, Any]()
+        self.model, self.answers = model, dict[Any, Answers]()
 
-    def make(self, model: BaseModel, tokens: Tokens, start: int, end: int) -> KeptPass:
+    def ask(self, model: BaseModel, tokens: Tokens, alternatives: Sequence[Alternative]) -> list[Answers]:
         assert model is self.model
-        return KeptPass(self, tokens, start, end)
-
-
-class KeptPass:
-    """A window, computed where it was not asked for before."""
-
-    def __init__(self, kept: Kept, tokens: Tokens, start: int, end: int) -> None:
-        self._kept, self._window = kept, (tokens, start, end)
-        self._key = hashlib.sha256(tokens.tobytes()).digest(), start, end
-        self._made: HaplotypePass | None = None
-
-    def _pass(self) -> HaplotypePass:
-        self._made = self._made or window_pass(self._kept.model, *self._window)
-        return self._made
-
-    @property
-    def reference(self) -> Scores:
-        if self._key not in self._kept.answers:
-            self._kept.answers[self._key] = self._pass().reference
-        return self._kept.answers[self._key]
-
-    def alternative(self, at: int, ref_len: int, letters: Tokens) -> Scores:
-        key = (*self._key, at, ref_len, letters.tobytes())
-        if key not in self._kept.answers:
-            self._kept.answers[key] = self._pass().alternative(at, ref_len, letters)
-        return self._kept.answers[key]
+        window = hashlib.sha256(tokens.tobytes()).digest()
+        keys = [(window, one.start, one.end, one.at, one.ref_len, one.letters.tobytes()) for one in alternatives]
+        new = [one for key, one in zip(keys, alternatives, strict=True) if key not in self.answers]
+        if new:
+            asked = (key for key in keys if key not in self.answers)
+            self.answers |= dict(zip([*asked], haplotype_answers(model, tokens, new), strict=True))
+        return [self.answers[key] for key in keys]
 
 
 @pytest.fixture(scope="module")
@@ -164,7 +146,7 @@ def test_as_openspliceai(peers: Path, letters: Letters, genes: Genes, opensplice
 
 def agrees_as(model: Kept, tag: str, path: Path, letters: Letters, genes: Genes, distance: int) -> None:
     options = Options(distance, mask=".m1." in path.name, way="spliceai")
-    scorer = Scorer(letters, genes, [model.model], options, make_pass=model.make)
+    scorer = Scorer(letters, genes, [model.model], options, ask=model.ask)
     entries = 0
     for fields, expected in answers(path, tag):
         _, found = asked(scorer, fields)
@@ -203,7 +185,7 @@ def test_the_definition(
     peers: Path, letters: Letters, genes: Genes, spliceai: Kept, name: str, distance: int, mask: int
 ) -> None:
     options = Options(distance, mask=bool(mask))
-    scorer = Scorer(letters, genes, [spliceai.model], options, make_pass=spliceai.make)
+    scorer = Scorer(letters, genes, [spliceai.model], options, ask=spliceai.ask)
     by_symbol = {gene.symbol: gene for gene in genes}
     different: Counter[str] = Counter()
     entries = 0

@@ -7,6 +7,7 @@ import io
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +21,12 @@ from metalayer.gene_track import GeneTrack
 from metalayer.genome import Gene, Interval, encode, reverse_complement
 from metalayer.inference import Predictor
 from metalayer.schema import NEITHER
-from metalayer.variants import score_variants
+from metalayer.variants import score_variants, together
 from metalayer.variants.answers import COLUMNS, DETAIL_FORMAT, FORMAT, from_json, tags_of, to_json
 from metalayer.variants.calls import Sources
 from metalayer.variants.letters import Letters
 from metalayer.variants.notation import variant_of
-from metalayer.variants.scoring import Options, Scorer
+from metalayer.variants.scoring import Options, Plan, Scorer
 from metalayer.workflows import variants as runs
 from tests import variant_genomes as made
 from tests.releases import make_bundle
@@ -256,30 +257,34 @@ def test_a_run_that_was_cut_off_goes_on(
     given, output = write(tmp_path / "in.vcf", records), tmp_path / "out.vcf"
     assert run(genome, given, tmp_path / "whole.vcf") == 0
     caplog.set_level("INFO")
-    score, asked = Scorer.score, []
+    answer, asked = Scorer.answer, list[int]()
 
-    def counted(self: Scorer, contig: str, position: int, *rest: object) -> object:
-        asked.append(position)
+    def counted(self: Scorer, plans: Sequence[Plan]) -> object:
+        asked.extend(plan.asked.position for plan in plans)
         if len(asked) == 15:
             raise _Stopped
-        return score(self, contig, position, *rest)  # type: ignore[arg-type]
+        return answer(self, plans)
 
-    monkeypatch.setattr(Scorer, "score", counted)
+    monkeypatch.setattr(Scorer, "answer", counted)
+    monkeypatch.setattr(together, "MOST_QUESTIONS", 5)
     with pytest.raises(_Stopped):
         run(genome, given, output)
     assert not output.exists()
     (kept,) = tmp_path.glob(".out.vcf.kept-*")
     with kept.open("ab") as handle:
-        handle.write(b"14\t[[")  # cut in mid-line
+        lines = kept.read_bytes().splitlines(keepends=True)
+        assert [line.split(b"\t")[0] for line in lines] == [str(number).encode() for number in range(10)]
+        handle.truncate(len(b"".join(lines[:8])))
+        handle.write(lines[8][:5])  # cut in mid-line, and in mid-group
     asked.clear()
     asked += range(100, 120)
     assert run(genome, given, output) == 0
-    assert asked[20:] == list(range(314, 340))
+    assert asked[20:] == list(range(305, 340)), "a group is asked again as a whole"
     assert "goes on where it was" in caplog.text
     assert output.read_bytes() == (tmp_path / "whole.vcf").read_bytes()
     assert not list(tmp_path.glob(".out.vcf.*"))
     # Other options are another run.
-    monkeypatch.setattr(Scorer, "score", score)
+    monkeypatch.setattr(Scorer, "answer", answer)
     assert run(genome, given, output, "--distance", "60") == 0
 
 

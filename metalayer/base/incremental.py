@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from metalayer.base.dilated import Ensemble, Network
+from metalayer.base.haplotypes import Alternative, Answers, Scores, Tokens
 from metalayer.errors import InputError
 from metalayer.genome import N_TOKEN
 
@@ -31,40 +32,6 @@ BLOCK = 20_000
 """Letters by which REF goes on at a time."""
 BATCH = 8
 """Alternatives computed at a time. With `BLOCK` it bounds the memory."""
-
-Tokens = NDArray[np.uint8]
-Scores = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Alternative:
-    """A haplotype: letters that stand for others of the window, and where its answers are wanted.
-
-    Attributes:
-        at: position of the first letter that goes.
-        ref_len: letters that go.
-        letters: uint8 tokens that come in their place.
-        start: first position whose answers are wanted.
-        end: behind the last one, in REF; in the haplotype that is `end + shift`.
-    """
-
-    at: int
-    ref_len: int
-    letters: Tokens
-    start: int
-    end: int
-
-    @property
-    def shift(self) -> int:
-        """How much further right letters behind the change lie in the haplotype than in REF."""
-        return len(self.letters) - self.ref_len
-
-
-class Answers(NamedTuple):
-    """Scores at [start, end) of REF, and at [start, end + shift) of the haplotype: float32 (n, columns) each."""
-
-    reference: Scores
-    alternative: Scores
 
 
 class Range(NamedTuple):
@@ -228,85 +195,6 @@ class _Trace:
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
-class WindowPass:
-    """REF of one window, computed once, and any alternatives to it.
-
-    A haplotype's last answers lie `shift` further right than REF's, and depend on the same last letter. So letters from
-    `start - flank_bp` to `end + flank_bp` are enough for every alternative, a deletion too.
-
-    Positions of a haplotype's answers are its own. Where letters that go cross `start` or `end`, answers are exact at
-    [start, end + shift) all the same, but some bases that stay lie outside of it: ask for answers beyond both ends.
-
-    Attributes:
-        reference: float32 (end - start, columns), as `Ensemble` gives, to 1e-6.
-    """
-
-    def __init__(
-        self, ensemble: Ensemble, tokens: Tokens, start: int, end: int, changes: tuple[int, int] | None = None
-    ) -> None:
-        """Compute REF.
-
-        Args:
-            ensemble: base model.
-            tokens: uint8 (L) letters of the window; beyond them there is N.
-            start: first position whose answers are wanted.
-            end: behind the last one.
-            changes: where letters will be replaced, [first, behind the last); less of REF is kept then. By default
-                anywhere: 0.2 GB with five members of flank 10,000.
-
-        Raises:
-            InputError: no answers, or tokens that are none.
-        """
-        if start >= end:
-            raise InputError(
-                f"answers at [{start}, {end}) of a window are none; the end must be greater than the start"
-            )
-        self._ensemble, self._tokens, self._answers = ensemble, _checked(tokens), Range(start, end)
-        half = ensemble.flank_bp
-        self._changes = Range(*(changes or (min(0, start - half), max(len(tokens), end + half))))
-        with torch.inference_mode():
-            letters = _letters(ensemble, tokens, start - half, end + half)
-            self._traces = [_Trace(network, start - half) for network in ensemble.networks]
-            total = torch.zeros(())
-            for trace in self._traces:
-                total = trace.read_on(letters) + total
-                trace.keep(self._answers, self._changes)
-        self.reference: Scores = ensemble.scores(total)
-
-    def alternative(self, at: int, ref_len: int, letters: Tokens) -> Scores:
-        """Scores at [start, end + shift) of the haplotype with `letters` in place of [at, at + ref_len).
-
-        Equal to what `Ensemble` gives for its letters, to 1e-6; REF's numbers where it does not differ from REF.
-
-        Raises:
-            InputError: as `alternatives`.
-        """
-        return self.alternatives([(at, ref_len, letters)])[0]
-
-    def alternatives(self, given: Sequence[tuple[int, int, Tokens]]) -> list[Scores]:
-        """As `alternative`, for several at a time, which is faster; each is (at, ref_len, letters).
-
-        Raises:
-            InputError: letters that are not in the window, not among `changes`, or too far from the answers; more
-                letters removed than there are answers.
-        """
-        half = self._ensemble.flank_bp
-        minimal = [_minimal(Alternative(at, gone, new, *self._answers), self._tokens, half) for at, gone, new in given]
-        for one in minimal:
-            if one.at < self._changes.start or one.at + one.ref_len > self._changes.stop:
-                raise InputError(
-                    f"letters [{one.at}, {one.at + one.ref_len}) are not among the changes [{self._changes.start}, "
-                    f"{self._changes.stop}) that REF was kept for; name them when you make the pass"
-                )
-        found = [_whole(self.reference, self.reference[:0], one, half) for one in minimal]
-        with torch.inference_mode():
-            for batch in _batches(range(len(minimal)), minimal, self._ensemble):
-                total: Tensor = sum(trace.alternatives(batch) for trace in self._traces)  # type: ignore[assignment]
-                for number, scores in zip(batch.numbers, _scores(self._ensemble, total), strict=True):
-                    found[number] = _whole(self.reference, scores, minimal[number], half)
-        return found
-
-
 @torch.inference_mode()
 def score_alternatives(ensemble: Ensemble, tokens: Tokens, alternatives: Iterable[Alternative]) -> list[Answers]:
     """REF and haplotype of each alternative, on a stretch of any length.
@@ -325,7 +213,8 @@ def score_alternatives(ensemble: Ensemble, tokens: Tokens, alternatives: Iterabl
         differ from REF, the numbers are REF's.
 
     Raises:
-        InputError: as `WindowPass` and `WindowPass.alternatives`.
+        InputError: no answers, tokens that are none, letters that are not in the window or too far from the answers, or
+            more letters removed than there are answers.
     """
     _checked(tokens)
     given = list(alternatives)

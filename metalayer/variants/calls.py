@@ -20,7 +20,7 @@ from metalayer.variants.answers import COLUMNS, rows_of
 from metalayer.variants.genes import Genes
 from metalayer.variants.letters import Letters
 from metalayer.variants.notation import variant_of
-from metalayer.variants.scoring import Options, Scorer
+from metalayer.variants.scoring import Asked, Options, Scorer
 
 if TYPE_CHECKING:
     import polars as pl
@@ -63,18 +63,18 @@ class Opened:
     Attributes:
         scorer: scores records.
         letters: the reference.
+        genes: of the annotation.
         sources: as they were given.
         bases: base models in their order.
         predictor: our model, if any.
-        genes: of the annotation.
     """
 
     scorer: Scorer
     letters: Letters
+    genes: Genes
     sources: Sources
     bases: Sequence[BaseModel]
     predictor: Predictor | None
-    genes: Genes
 
     def scorer_with(self, predictor: Predictor | None, options: Options) -> Scorer:
         """One that scores otherwise on the same files and base models; errors as of `Scorer`."""
@@ -123,7 +123,7 @@ def opened(sources: Sources, options: Options | None = None) -> Iterator[Opened]
     with Letters(sources.fasta, contigs) as letters:
         predictor = Predictor.load(sources.model, sources.device) if sources.model else None
         genes = Genes.read(annotation_file(sources.annotation), letters, contigs, allow_introns=sources.allow_introns)
-        yield Opened(Scorer(letters, genes, bases, options, predictor), letters, sources, bases, predictor, genes)
+        yield Opened(Scorer(letters, genes, bases, options, predictor), letters, genes, sources, bases, predictor)
 
 
 def _weights_of(sources: Sources) -> Iterator[tuple[str, Path]]:
@@ -175,7 +175,8 @@ def score_variants(
     """Score variants that are given as text.
 
     Args:
-        variants: as in `metalayer.variants.notation`: chr3:42600000:G:A, 3-42600000-G-A, chr3:g.42600000G>A.
+        variants: as in `metalayer.variants.notation`: chr3:42600000:G:A, 3-42600000-G-A, chr3:g.42600000G>A. Those that
+            follow each other and lie near each other are scored together: a sorted list is fastest.
         fasta: reference, plain or packed by bgzip.
         annotation: GTF, GFF3 or a gene table.
         base: names of base models.
@@ -214,9 +215,10 @@ def score_variants(
     )
     rows: list[dict[str, Any]] = []
     with opened(sources, Options(distance, mask, flanks, way)) as loaded:
-        for text in variants:
-            one = variant_of(text, loaded.letters)
-            alleles = loaded.scorer.score(one.chrom, one.position, one.ref, [one.alt])
+        texts = list(variants)
+        given = [variant_of(text, loaded.letters) for text in texts]
+        answers = loaded.scorer.score_all(Asked(one.chrom, one.position, one.ref, [one.alt]) for one in given)
+        for text, one, alleles in zip(texts, given, answers, strict=True):
             rows += rows_of(one.chrom, one.position, text, one.ref, alleles)
     kinds = {str: pl.String, int: pl.Int64, float: pl.Float64, bool: pl.Boolean}
     return pl.DataFrame(rows, schema={name: kinds[kind] for name, kind in COLUMNS.items()}, orient="row")

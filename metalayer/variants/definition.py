@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from metalayer.base.haplotypes import Scores, Tokens
 from metalayer.schema import ACCEPTOR, DONOR
 from metalayer.variants.genes import GeneSites
-from metalayer.variants.haplotype import Event, Tokens
-from metalayer.variants.windows import Scores
+from metalayer.variants.haplotype import Event
 
 DECIMALS_THAT_COUNT = 2
 """Of the change by which alignments are told apart: what the common tag shows."""

@@ -11,11 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from metalayer.base.haplotypes import Tokens
 from metalayer.genome import N_TOKEN
 
-Tokens = NDArray[np.uint8]
 _CHUNK = 64
 
 

@@ -1,4 +1,4 @@
-"""Variants as people write them: `chr3:42600000:G:A`, `3-42600000-G-A`, `NC_000003.11:g.42600000G>A`.
+"""Variants as people write them: `chr3:42600000:G:A`, `3-42600000-G-A`, `NC_000003.11:g.42600000G>A`; and regions.
 
 Of HGVS: substitutions, deletions, insertions, duplications and replacements (delins) of genomic coordinates (`g.`).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from metalayer.errors import InputError
-from metalayer.genome import Variant, half_open
+from metalayer.genome import Interval, Variant, half_open
 from metalayer.variants.letters import Letters
 
 _FORMS = (
@@ -22,6 +22,39 @@ _HGVS = re.compile(
     r"((?P<ref>[A-Z])>(?P<alt>[A-Z])|(?P<kind>delins|del|ins|dup)(?P<letters>[A-Z]*))",
     re.IGNORECASE,
 )
+
+
+_REGION = re.compile(r"(?P<contig>.+):(?P<first>[\d,]*\d)-(?P<last>[\d,]*\d)")
+
+
+def region_of(text: str, letters: Letters) -> Interval:
+    """A region of its text, as chr3:42600000-42610000: 1-based, the last base included; digits may have commas.
+
+    Args:
+        text: the region.
+        letters: the reference.
+
+    Returns:
+        Its place; `chrom` is our name of the contig.
+
+    Raises:
+        InputError: another form, a contig that the FASTA lacks, or a place that it does not have.
+    """
+    match = _REGION.fullmatch(text.strip())
+    if not match:
+        raise InputError(
+            f"region {text!r}: needed is CHROM:FIRST-LAST, 1-based and both included, as in chr3:42600000-42610000"
+        )
+    key = letters.key(match["contig"])
+    if key is None:
+        raise InputError(f"region {text!r}: the FASTA {letters.path} has no contig {match['contig']}; see --aliases")
+    start, end = half_open(*(int(match[part].replace(",", "")) for part in ("first", "last")))
+    if not 0 <= start < end <= letters.lengths[key]:
+        raise InputError(
+            f"region {text!r}: no place on {match['contig']}, which has {letters.lengths[key]:,} nt; first base, `-`, "
+            "last base"
+        )
+    return Interval(key, start, end)
 
 
 def variant_of(text: str, letters: Letters) -> Variant:

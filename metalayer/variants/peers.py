@@ -11,12 +11,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from metalayer.base.haplotypes import Scores, Tokens
 from metalayer.genome import N_TOKEN, token_table
 from metalayer.schema import ACCEPTOR, DONOR
 from metalayer.variants.definition import Change, Effect
 from metalayer.variants.genes import GeneSites
-from metalayer.variants.haplotype import Tokens
-from metalayer.variants.windows import Scores
 
 _SKIPPED_LETTERS = frozenset(".-*<>")
 

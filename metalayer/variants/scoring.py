@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import NamedTuple, Self
 
 import numpy as np
 
+from metalayer.base.haplotypes import Scores, Tokens
 from metalayer.base.protocol import BaseModel
 from metalayer.data.mean import untrained_mean
 from metalayer.errors import ConfigError
@@ -21,9 +21,10 @@ from metalayer.schema import ARTIFACT_WINDOW_BP, BASE_SCORES, NEITHER, bases_of
 from metalayer.variants import peers
 from metalayer.variants.definition import Change, Effect, aligned, effect, reported
 from metalayer.variants.genes import Genes, GeneSites
-from metalayer.variants.haplotype import Event, Tokens, common, event_of
+from metalayer.variants.haplotype import Event, common, event_of
 from metalayer.variants.letters import Letters
-from metalayer.variants.windows import GenePass, PassOf, Scores, hidden_outside, window_pass
+from metalayer.variants.together import neighbours
+from metalayer.variants.windows import AnswersOf, Pairs, Question, answered, haplotype_answers
 
 META = "metalayer"
 """Name of our own scores, beside those of base models."""
@@ -35,10 +36,9 @@ _PLAIN = re.compile("[ACGT]+", re.IGNORECASE)
 _LETTERS = re.compile("[ACGTUNRYSWKMBDHV]+", re.IGNORECASE)
 _BESIDE_BP = 8
 """What features of a position read beside their window."""
-_KEPT_EFFECTS, _KEPT_PASSES = 4096, 8
-
-_Key = TypeVar("_Key")
-_Value = TypeVar("_Value")
+_EVERYWHERE = -(1 << 62), 1 << 62
+_BYTES_OF_A_POSITION = 2 * len(BASE_SCORES) * np.dtype(np.float32).itemsize
+"""Of the probabilities of both haplotypes."""
 
 
 @dataclass(frozen=True)
@@ -114,26 +114,87 @@ class Allele:
     reason: str | None = None
 
 
-class _Kept(OrderedDict[_Key, _Value]):
-    """The last few values."""
+class Asked(NamedTuple):
+    """A record to be scored.
 
-    def __init__(self, most: int) -> None:
-        super().__init__()
-        self._most = most
+    Attributes:
+        contig: by any of its names.
+        position: 0-based POS.
+        ref: letters of the reference.
+        alts: other alleles, as VCF writes them; none for a dot.
+    """
 
-    def of(self, key: _Key, make: Callable[[], _Value]) -> _Value:
-        """The value of a key, made where it is not there."""
-        if key in self:
-            self.move_to_end(key)
-            return self[key]
-        value = self[key] = make()
-        if len(self) > self._most:
-            self.popitem(last=False)
-        return value
+    contig: str
+    position: int
+    ref: str
+    alts: Sequence[str]
+
+
+@dataclass(frozen=True)
+class _OnGene:
+    """What is asked about an allele and a gene: by name of the base model; None where there is no number to be had."""
+
+    sites: GeneSites
+    questions: Mapping[str, Question | None]
+
+
+@dataclass(frozen=True)
+class _PlannedAllele:
+    """An allele without a score, for a reason, or with what is asked about it.
+
+    Attributes:
+        alt: as it is written.
+        reason: of `REASONS`, where it has no score.
+        event: what differs; None as SpliceAI has it.
+        genes: that it touches.
+    """
+
+    alt: str
+    reason: str | None = None
+    event: Event | None = None
+    genes: Sequence[_OnGene] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What has to be asked to score a record.
+
+    Attributes:
+        asked: the record.
+        key: our name of its contig; empty where the FASTA has none such.
+        alleles: of its ALT.
+    """
+
+    asked: Asked
+    key: str
+    alleles: Sequence[_PlannedAllele]
+
+    @classmethod
+    def without(cls, reason: str) -> Self:
+        """Of a line that is no record."""
+        return cls(Asked("", 0, "", ()), "", [_PlannedAllele("", reason)])
+
+    @property
+    def questions(self) -> Iterator[Question]:
+        """To base models."""
+        for allele in self.alleles:
+            for gene in allele.genes:
+                yield from (question for question in gene.questions.values() if question)
+
+    @property
+    def span(self) -> tuple[str, int, int] | None:
+        """Contig and letters [first, last) that the answers depend on; None where nothing is asked."""
+        places = [(question.first, question.last) for question in self.questions]
+        return (self.key, min(first for first, _ in places), max(last for _, last in places)) if places else None
+
+    @property
+    def answer_bytes(self) -> int:
+        """How much memory the answers take."""
+        return sum(question.end - question.start for question in self.questions) * _BYTES_OF_A_POSITION
 
 
 class Scorer:
-    """Scores records, one after the other.
+    """Scores records: built once, asked for any number of them.
 
     Attributes:
         names: of the scores, those of base models first.
@@ -147,7 +208,7 @@ class Scorer:
         bases: Sequence[BaseModel],
         options: Options | None = None,
         predictor: Predictor | None = None,
-        make_pass: PassOf = window_pass,
+        ask: AnswersOf = haplotype_answers,
     ) -> None:
         """Take what answers.
 
@@ -157,14 +218,14 @@ class Scorer:
             bases: base models, each once.
             options: how; None for the defaults.
             predictor: our model, which reads the scores of the bases.
-            make_pass: what does forward passes.
+            ask: what does forward passes.
 
         Raises:
             ConfigError: base models that do not tell donors from acceptors, that are the same, or that are not those
                 of our model.
         """
         self._letters, self._genes, self._bases, self._predictor = letters, genes, list(bases), predictor
-        self.options, self._make = options or Options(), make_pass
+        self.options, self._ask = options or Options(), ask
         self.names = [model.name for model in bases] + [META] * (predictor is not None)
         for model in bases:
             if model.columns != BASE_SCORES:
@@ -181,24 +242,40 @@ class Scorer:
             _check_bases(predictor, [model.name for model in bases])
             reach = max(int(predictor.model.reach_bp), ARTIFACT_WINDOW_BP) + _BESIDE_BP
             self._reach = reach + (REACH_BP if predictor.stack else 0)
-        self._passes: _Kept[object, GenePass] = _Kept(_KEPT_PASSES)
-        self._effects: _Kept[object, dict[str, Effect] | str] = _Kept(_KEPT_EFFECTS)
 
     def score(self, contig: str, position: int, ref: str, alts: Sequence[str]) -> list[Allele]:
-        """What is known of each ALT of a record.
+        """What is known of each ALT of one record, whose parts are as in `Asked`; several are faster together."""
+        return self.answer([self.plan(Asked(contig, position, ref, alts))])[0]
 
-        Args:
-            contig: by any of its names.
-            position: 0-based POS.
-            ref: letters of the reference.
-            alts: other alleles, as VCF writes them; none for a dot.
+    def score_all(self, records: Iterable[Asked]) -> Iterator[list[Allele]]:
+        """What is known of each ALT of each record, in order.
+
+        Records that follow each other and lie near each other share the reference's forward pass, so a list that is
+        sorted is fastest. No more of it is read ahead than `neighbours` allows.
         """
+        for group in neighbours((self.plan(record) for record in records), lambda plan: plan):
+            yield from self.answer(group)
+
+    def plan(self, record: Asked) -> Plan:
+        """What has to be asked to score a record."""
+        contig, position, ref, alts = record
         if not alts:
-            return [Allele(".", reason="no_alt")]
+            return Plan(record, "", [_PlannedAllele(".", "no_alt")])
         key = self._letters.key(contig)
-        one = self._score_as_spliceai if self.options.way == SPLICEAI else self._score_one
+        one = self._plan_as_spliceai if self.options.way == SPLICEAI else self._plan_one
         reason = self._fault(key, position, ref)
-        return [Allele(alt, reason=reason) if reason else one(str(key), position, ref, alt) for alt in alts]
+        known = str(key)
+        return Plan(
+            record, known, [_PlannedAllele(alt, reason) if reason else one(known, position, ref, alt) for alt in alts]
+        )
+
+    def answer(self, plans: Sequence[Plan]) -> list[list[Allele]]:
+        """What is known of each ALT of each of some records; all forward passes are made together."""
+        models = {model.name: model for model in self._bases}
+        questions = (question for plan in plans for question in plan.questions)
+        pairs = answered(questions, models, self._read, self._ask)
+        known: dict[object, Mapping[str, Effect | None]] = {}
+        return [[self._allele(plan, allele, pairs, known) for allele in plan.alleles] for plan in plans]
 
     def _fault(self, key: str | None, position: int, ref: str) -> str | None:
         """Why no ALT of a record is scored."""
@@ -217,73 +294,138 @@ class Scorer:
             return "ambiguous_letters" if _LETTERS.fullmatch(ref) else "no_letters"
         return None if there.upper().replace("U", "T") == ref.upper() else "ref_mismatch"
 
-    def _score_one(self, key: str, position: int, ref: str, alt: str) -> Allele:
+    def _plan_one(self, key: str, position: int, ref: str, alt: str) -> _PlannedAllele:
         reason = _reason_of(alt) or ("too_long" if max(len(ref), len(alt)) > self.options.max_length else None)
         if reason:
-            return Allele(alt, reason=reason)
+            return _PlannedAllele(alt, reason)
         is_plain = len(ref) == len(alt) == 1 and ref.upper() != alt.upper()
         if is_plain and not self._genes.touched(key, position, position + 1):
-            return Allele(alt, reason="no_gene")  # most of a genome's variants, so before anything else
+            return _PlannedAllele(alt, "no_gene")  # most of a genome's variants, so before anything else
         event = event_of(position, encode(ref), encode(alt), lambda start, end: self._letters.tokens(key, start, end))
         if event is None:
-            return Allele(alt, reason="same_as_ref")
+            return _PlannedAllele(alt, "same_as_ref")
         behind = event.end if event.surplus <= 0 else event.end + 1
         touched = self._genes.touched(key, min(event.anchor, event.start), max(behind, event.anchor + 1))
         if not touched:
-            return Allele(alt, reason="no_gene")
-        found, written = [], position + common(ref.upper(), alt.upper()) - 1
+            return _PlannedAllele(alt, "no_gene")
+        found = []
         for gene in touched:
-            effects = self._effects.of((key, event, gene.gene), lambda: self._effects_on(key, event, gene))  # noqa: B023
-            if isinstance(effects, str):
-                return Allele(alt, reason=effects)
-            shown = {name: _as_written(changes, event, written) for name, changes in effects.items()}
-            found.append(GeneEffect.on(gene, shown))
-        return Allele(alt, found)
+            questions = {model.name: self._question(key, event, gene, model) for model in self._bases}
+            if not all(questions.values()):
+                return _PlannedAllele(alt, "ambiguous_window")
+            found.append(_OnGene(gene, questions))
+        return _PlannedAllele(alt, None, event, found)
 
-    def _effects_on(self, key: str, event: Event, gene: GeneSites) -> dict[str, Effect] | str:
-        """What each model says, or the reason why nothing is said."""
-        start, end = reported(event, self.options.distance)
-        span = gene.gene.interval
-        first, last = start, end
-        if self._reach:
-            first = min(start, max(span.start, start - self._reach))
-            last = max(end, min(span.end, end + self._reach))
+    def _question(self, key: str, event: Event, gene: GeneSites, model: BaseModel) -> Question | None:
+        """What a base model is asked; None where too many letters are N."""
+        first, last = self._stretch(event, gene)
         at, behind, letters = event.change
-        found: dict[str, tuple[Scores, Scores]] = {}
-        for model in self._bases:
-            tokens = self._window(key, gene, first - model.flank_bp, last + model.flank_bp)
-            hidden = self.options.flanks == "N"
-            inside = max(0, min(span.end, last + model.flank_bp) - max(span.start, first - model.flank_bp))
-            unknown = int((tokens == N_TOKEN).sum()) - (len(tokens) - inside if hidden else 0)
-            if unknown > self.options.max_ambiguous * len(tokens):
-                return "ambiguous_window"
-            one = self._pass(key, gene, model, tokens, first, last)
-            found[model.name] = one.reference, one.alternative(at, behind, letters)
+        span, low, high = gene.gene.interval, first - model.flank_bp, last + model.flank_bp
+        hides = self.options.flanks == "N"
+        shown = (span.start, span.end) if hides else _EVERYWHERE
+        visible = max(shown[0], low), min(shown[1], high)
+        unknown = int((self._letters.tokens(key, *visible) == N_TOKEN).sum()) if visible[1] > visible[0] else 0
+        if unknown > self.options.max_ambiguous * (high - low):
+            return None
+        return Question(
+            model.name, key, gene.is_plus, first, last, at, behind, letters.tobytes(), model.flank_bp, visible, shown
+        )
+
+    def _stretch(self, event: Event, gene: GeneSites) -> tuple[int, int]:
+        """Positions [first, last) whose base scores are needed: those looked at, and what our model reads."""
+        start, end = reported(event, self.options.distance)
+        if not self._reach:
+            return start, end
+        span = gene.gene.interval
+        return min(start, max(span.start, start - self._reach)), max(end, min(span.end, end + self._reach))
+
+    def _plan_as_spliceai(self, key: str, position: int, ref: str, alt: str) -> _PlannedAllele:
+        if peers.passed_over(alt):
+            return _PlannedAllele(alt, "as_spliceai")
+        touched = self._genes.touched(key, position, position + 1)
+        if not touched:
+            return _PlannedAllele(alt, "no_gene")
+        start, end = peers.span(position, ref, self.options.distance)
+        found = []
+        for gene in touched:
+            questions: dict[str, Question | None] = {}
+            for model in self._bases:
+                if peers.is_numberless(ref, alt):
+                    questions[model.name] = None
+                    continue
+                flank, shown = model.flank_bp, (gene.gene.interval.start, gene.gene.interval.end)
+                questions[model.name] = Question(
+                    model.name,
+                    key,
+                    gene.is_plus,
+                    start,
+                    end,
+                    position,
+                    position + len(ref),
+                    peers.tokens_as(alt.encode(), aliased=model.name == SPLICEAI).tobytes(),
+                    flank,
+                    (max(shown[0], start - flank), min(shown[1], end + flank)),
+                    shown,
+                )
+            found.append(_OnGene(gene, questions))
+        return _PlannedAllele(alt, None, None, found)
+
+    def _read(self, model: str, contig: str, first: int, last: int) -> Tokens:
+        """Letters [first, last) of the plus strand, as a base model reads them."""
+        if self.options.way == SPLICEAI:
+            return peers.tokens_as(self._letters.raw(contig, first, last), aliased=model == SPLICEAI)
+        return self._letters.tokens(contig, first, last)
+
+    def _allele(
+        self, plan: Plan, allele: _PlannedAllele, pairs: Pairs, known: dict[object, Mapping[str, Effect | None]]
+    ) -> Allele:
+        """An allele by the answers; `known` has the effects of haplotypes of the same records."""
+        found = []
+        for gene in allele.genes:
+            event, (_, position, ref, _) = allele.event, plan.asked
+            if event is None:
+                effects = self._effects_as_spliceai(gene, position, ref, allele.alt, pairs)
+            else:
+                place = plan.key, event, gene.sites.gene
+                if place not in known:
+                    known[place] = self._effects_on(plan.key, event, gene, pairs)
+                written = position + common(ref.upper(), allele.alt.upper()) - 1
+                effects = {
+                    name: changes and _as_written(changes, event, written) for name, changes in known[place].items()
+                }
+            found.append(GeneEffect.on(gene.sites, effects))
+        return Allele(allele.alt, found or (), allele.reason)
+
+    def _effects_on(self, key: str, event: Event, gene: _OnGene, pairs: Pairs) -> dict[str, Effect | None]:
+        """What each model says."""
+        start, end = reported(event, self.options.distance)
+        first, last = self._stretch(event, gene.sites)
+        found: dict[str, tuple[Scores, Scores]] = {
+            name: pairs[question] for name, question in gene.questions.items() if question
+        }
         if self._predictor is not None:
-            found[META] = self._corrected(self._predictor, key, gene, event, found, first, last)
+            found[META] = self._corrected(self._predictor, key, gene.sites, event, found, first, last)
         segment = self._letters.tokens(key, event.start, event.end)
         inner = slice(start - first, end - first), slice(start - first, end - first + event.surplus)
         return {
             name: effect(
                 aligned(event, reference[inner[0]], alternative[inner[1]], start, segment),
-                gene,
+                gene.sites,
                 mask=self.options.mask,
             )
             for name, (reference, alternative) in found.items()
         }
 
-    def _window(self, key: str, gene: GeneSites, first: int, last: int) -> Tokens:
-        """Letters [first, last) of the plus strand, those outside the gene as the options say."""
-        tokens = self._letters.tokens(key, first, last)
-        if self.options.flanks == "real":
-            return tokens
-        return hidden_outside(tokens, first, gene.gene.interval.start, gene.gene.interval.end)
-
-    def _pass(self, key: str, gene: GeneSites, model: BaseModel, tokens: Tokens, start: int, end: int) -> GenePass:
-        return self._passes.of(
-            (key, gene.gene, model.name, start, end),
-            lambda: GenePass(self._make, model, tokens, start, end, is_plus=gene.is_plus),
-        )
+    def _effects_as_spliceai(
+        self, gene: _OnGene, position: int, ref: str, alt: str, pairs: Pairs
+    ) -> dict[str, Effect | None]:
+        distance, mask = self.options.distance, self.options.mask
+        return {
+            name: peers.effect_as(*pairs[question], gene.sites, position, ref, alt, distance, mask=mask)
+            if question
+            else None
+            for name, question in gene.questions.items()
+        }
 
     def _corrected(
         self,
@@ -317,44 +459,6 @@ class Scorer:
                 out[low:high] = _predicted(predictor, tokens[low:high], scores, slice(low, high), gene)
             sides.append(out)
         return sides[0], sides[1]
-
-    def _score_as_spliceai(self, key: str, position: int, ref: str, alt: str) -> Allele:
-        if peers.passed_over(alt):
-            return Allele(alt, reason="as_spliceai")
-        touched = self._genes.touched(key, position, position + 1)
-        if not touched:
-            return Allele(alt, reason="no_gene")
-        start, end = peers.span(position, ref, self.options.distance)
-        found = []
-        for gene in touched:
-            effects: dict[str, Effect | None] = {}
-            for model in self._bases:
-                if peers.is_numberless(ref, alt):
-                    effects[model.name] = None
-                    continue
-                aliased = model.name == SPLICEAI
-                first = start - model.flank_bp
-                tokens = hidden_outside(
-                    peers.tokens_as(self._letters.raw(key, first, end + model.flank_bp), aliased=aliased),
-                    first,
-                    gene.gene.interval.start,
-                    gene.gene.interval.end,
-                )
-                one = self._pass(key, gene, model, tokens, start, end)
-                letters = peers.tokens_as(alt.encode(), aliased=aliased)
-                changed = one.alternative(position, position + len(ref), letters)
-                effects[model.name] = peers.effect_as(
-                    one.reference,
-                    changed,
-                    gene,
-                    position,
-                    ref,
-                    alt,
-                    self.options.distance,
-                    mask=self.options.mask,
-                )
-            found.append(GeneEffect.on(gene, effects))
-        return Allele(alt, found)
 
 
 def _as_written(changes: Effect, event: Event, written: int) -> Effect:

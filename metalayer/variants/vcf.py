@@ -22,7 +22,7 @@ from metalayer.files import publish_file
 logger = logging.getLogger(__name__)
 
 STDOUT = Path("-")
-_COLUMNS = b"#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
+COLUMNS = b"#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"
 _FIXED = 8
 _NEEDED = "VCF, plain or packed, or BCF"
 _END_OF_BGZF = bytes.fromhex("1f8b08040000000000ff0600424302001b0003000000000000000000")
@@ -111,8 +111,8 @@ class VariantFile:
                     header.append(line.rstrip(b"\r\n"))
                 elif line.strip():
                     count += 1
-        if not header or not header[-1].startswith(_COLUMNS):
-            raise InputError(f"variants {path}: no line of columns, {_COLUMNS.decode()!r}; needed is {_NEEDED}")
+        if not header or not header[-1].startswith(COLUMNS):
+            raise InputError(f"variants {path}: no line of columns, {COLUMNS.decode()!r}; needed is {_NEEDED}")
         columns = header[-1].count(b"\t")
         if count and not last.endswith(b"\n") and last.count(b"\t") < columns:
             there = last.count(b"\t")

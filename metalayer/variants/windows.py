@@ -1,124 +1,177 @@
-"""Probabilities of both haplotypes around a variant: what the definitions ask of base models and of ours.
+"""Probabilities of both haplotypes around variants: what the definitions ask of base models, several at a time.
 
-Arrays are in genome order on both strands; networks read them in the gene's sense.
+Variants near each other share the reference's forward pass. Arrays are in genome order on both strands; networks read
+them in the gene's sense.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
+from metalayer.base.haplotypes import Alternative, Answers, Scores, Tokens
 from metalayer.base.protocol import BaseModel
 from metalayer.device import has_torch
 from metalayer.genome import N_TOKEN, decode, reverse_complement
 
-Tokens = NDArray[np.uint8]
-Scores = NDArray[np.float32]
-"""(L, 3): donor, acceptor, neither."""
+AnswersOf = Callable[[BaseModel, Tokens, Sequence[Alternative]], Sequence[Answers]]
+"""Model, letters in its sense, and haplotypes of them."""
+Shown = tuple[int, int]
+"""Letters outside of [start, end), 0-based genomic, are N."""
 
 
-class HaplotypePass(Protocol):
-    """Probabilities of one window of letters, and of haplotypes that differ from it."""
+@dataclass(frozen=True)
+class Question:
+    """Both haplotypes around a variant, of one base model. Places are 0-based genomic.
+
+    Two genes of a strand that both show all letters which the answers depend on ask the same.
+
+    Attributes:
+        model: its name.
+        contig: where.
+        is_plus: strand on which the model reads.
+        start, end: positions [start, end) of the reference whose probabilities are wanted.
+        at, behind: reference letters [at, behind) are replaced, all of them within [start, end).
+        letters: tokens that come in their place, plus strand.
+        flank: letters to either side that the model reads.
+        visible: as `shown`, within the letters that the answers depend on.
+        shown: letters of the contig that are not hidden.
+    """
+
+    model: str
+    contig: str
+    is_plus: bool
+    start: int
+    end: int
+    at: int
+    behind: int
+    letters: bytes
+    flank: int
+    visible: Shown
+    shown: Shown = field(compare=False)
 
     @property
-    def reference(self) -> Scores:
-        """float32 (end - start, 3)."""
+    def first(self) -> int:
+        """First letter that the answers depend on."""
+        return self.start - self.flank
 
-    def alternative(self, at: int, ref_len: int, letters: Tokens) -> Scores:
-        """Probabilities where window letters [at, at + ref_len) are replaced.
-
-        Args:
-            at: index in the window, not before `start`.
-            ref_len: letters that go, none beyond `end`.
-            letters: uint8 (n,), those that come.
-
-        Returns:
-            float32 (end - start - ref_len + n, 3).
-        """
+    @property
+    def last(self) -> int:
+        """One past the last of these letters."""
+        return self.end + self.flank
 
 
-PassOf = Callable[[BaseModel, Tokens, int, int], HaplotypePass]
-"""Model, window of letters with its flanks, and the positions [start, end) whose probabilities are wanted."""
+Pairs = Mapping[Question, Answers]
+"""Probabilities of both haplotypes, (end - start, 3) and (end - start + surplus, 3), in genome order."""
 
 
-class WholePass:
-    """Scores the whole window of every haplotype: what any faster way must agree with."""
+def answered(
+    questions: Iterable[Question],
+    models: Mapping[str, BaseModel],
+    tokens: Callable[[str, str, int, int], Tokens],
+    ask: AnswersOf,
+) -> Pairs:
+    """Ask all questions, those of one window at a time.
 
-    def __init__(self, model: BaseModel, tokens: Tokens, start: int, end: int) -> None:
-        self._model, self._tokens, self._start, self._end = model, tokens, start, end
-        self.reference = self._score(tokens, end)
+    Args:
+        questions: in any order; equal ones are asked once.
+        models: by name.
+        tokens: gives letters [first, last) of the plus strand as a model reads them: name of the model, contig, first,
+            last.
+        ask: what does the forward passes.
+    """
+    found: dict[Question, Answers] = {}
+    for window in _windows(dict.fromkeys(questions)):
+        one = window[0]
+        first, last = one.first, max(question.last for question in window)
+        plus = hidden_outside(tokens(one.model, one.contig, first, last), first, *one.shown)
+        if one.is_plus:
+            there = [
+                Alternative(
+                    question.at - first,
+                    question.behind - question.at,
+                    np.frombuffer(question.letters, dtype=np.uint8),
+                    question.start - first,
+                    question.end - first,
+                )
+                for question in window
+            ]
+            found |= zip(window, ask(models[one.model], plus, there), strict=True)
+            continue
+        there = [
+            Alternative(
+                last - question.behind,
+                question.behind - question.at,
+                reverse_complement(np.frombuffer(question.letters, dtype=np.uint8)),
+                last - question.end,
+                last - question.start,
+            )
+            for question in window
+        ]
+        answers = ask(models[one.model], reverse_complement(plus), there)
+        found |= {
+            question: Answers(pair.reference[::-1], pair.alternative[::-1])
+            for question, pair in zip(window, answers, strict=True)
+        }
+    return found
 
-    def _score(self, tokens: Tokens, end: int) -> Scores:
-        text = decode(tokens)
-        return self._model.score(text[self._start : end], text[: self._start], text[end:])
 
-    def alternative(self, at: int, ref_len: int, letters: Tokens) -> Scores:
-        """As in `HaplotypePass`."""
-        tokens = np.concatenate([self._tokens[:at], letters, self._tokens[at + ref_len :]])
-        return self._score(tokens, self._end + len(letters) - ref_len)
+def _windows(questions: Iterable[Question]) -> Iterator[list[Question]]:
+    """Questions of one model on one strand that read the same letters, by place, parted where they share none."""
+    alike: dict[object, list[Question]] = {}
+    for question in questions:
+        alike.setdefault((question.model, question.contig, question.is_plus, question.shown), []).append(question)
+    for some in alike.values():
+        window: list[Question] = []
+        last = 0
+        for question in sorted(some, key=lambda question: question.start):
+            if window and question.first >= last:
+                yield window
+                window, last = [], 0
+            window.append(question)
+            last = max(last, question.last)
+        yield window
 
 
-def window_pass(model: BaseModel, tokens: Tokens, start: int, end: int) -> HaplotypePass:
+def haplotype_answers(model: BaseModel, tokens: Tokens, alternatives: Sequence[Alternative]) -> Sequence[Answers]:
     """Of networks of our own only what a variant can change is computed; of other base models whole windows."""
     if has_torch():
         from metalayer.base.dilated import Ensemble
-        from metalayer.base.incremental import WindowPass
+        from metalayer.base.incremental import score_alternatives
 
         if isinstance(model, Ensemble):
-            return WindowPass(model, tokens, start, end, changes=(start, end))
-    return WholePass(model, tokens, start, end)
+            return score_alternatives(model, tokens, alternatives)
+    return whole_answers(model, tokens, alternatives)
 
 
-class GenePass:
-    """A window in genome order, on the strand of a gene.
+def whole_answers(model: BaseModel, tokens: Tokens, alternatives: Sequence[Alternative]) -> list[Answers]:
+    """Every haplotype scored whole: what any faster way must agree with.
 
-    Attributes:
-        start, end: 0-based genomic, of the positions that are scored.
+    Probabilities of bases from which the change is too far away to be seen are those of the reference to the last bit,
+    which a network does not promise of windows of two lengths.
     """
 
-    def __init__(self, make: PassOf, model: BaseModel, plus: Tokens, start: int, end: int, *, is_plus: bool) -> None:
-        """Score the reference.
+    def scores(letters: Tokens, start: int, end: int) -> Scores:
+        text, flank = decode(letters[max(start - model.flank_bp, 0) : end + model.flank_bp]), model.flank_bp
+        before = min(start, flank)
+        return model.score(text[before : before + end - start], text[:before], text[before + end - start :])
 
-        Args:
-            make: what does the forward passes.
-            model: the network.
-            plus: letters of the plus strand, `flank_bp` before `start` to `flank_bp` behind `end`, uint8.
-            start: first position, 0-based genomic.
-            end: one past the last.
-            is_plus: strand of the gene.
-        """
-        self.start, self.end, self._is_plus = start, end, is_plus
-        flank = self._flank = model.flank_bp
-        self._tokens = plus if is_plus else reverse_complement(plus)
-        self._first = start - flank
-        self._pass = make(model, self._tokens, flank, len(plus) - flank)
-
-    @property
-    def reference(self) -> Scores:
-        """float32 (end - start, 3)."""
-        found = self._pass.reference
-        return found if self._is_plus else found[::-1]
-
-    def alternative(self, at: int, end: int, letters: Tokens) -> Scores:
-        """Probabilities where genomic letters [at, end) are replaced, within [start, end) of the window.
-
-        Those of bases from which the change is too far away to be seen are those of the reference to the last bit,
-        which a network does not promise of windows of two lengths.
-        """
-        first, last, size = at - self._first, end - self._first, len(self._tokens)
-        if self._is_plus:
-            found = self._pass.alternative(first, last - first, letters)
-        else:
-            found = self._pass.alternative(size - last, last - first, reverse_complement(letters))[::-1]
-        before, behind = at - self._flank - self.start, self.end - end - self._flank
-        if before > 0 or behind > 0:
-            found = found.copy()
-            found[: max(before, 0)] = self.reference[: max(before, 0)]
-            found[len(found) - max(behind, 0) :] = self.reference[len(self.reference) - max(behind, 0) :]
-        return found
+    references: dict[tuple[int, int], Scores] = {}
+    found = []
+    for one in alternatives:
+        start, end, behind = one.start, one.end, one.at + one.ref_len
+        if (start, end) not in references:
+            references[start, end] = scores(tokens, start, end)
+        reference = references[start, end]
+        changed = scores(np.concatenate([tokens[: one.at], one.letters, tokens[behind:]]), start, end + one.shift)
+        same, rest = max(one.at - model.flank_bp - start, 0), max(end - behind - model.flank_bp, 0)
+        changed = np.concatenate(
+            [reference[:same], changed[same : len(changed) - rest], reference[len(reference) - rest :]]
+        )
+        found.append(Answers(reference, changed))
+    return found
 
 
 def hidden_outside(tokens: Tokens, first: int, start: int, end: int) -> Tokens:

@@ -65,9 +65,9 @@ class Records:
         self.total, self.done, self.scored = total, 0, 0
         self.began = self.logged = time.monotonic()
 
-    def add(self, *, scored: bool) -> None:
-        """One more record, and whether it took a forward pass."""
-        self.done += 1
+    def add(self, records: int, scored: int) -> None:
+        """So many more records, and how many of them took a forward pass."""
+        self.done += records
         self.scored += scored
         now = time.monotonic()
         if now - self.logged >= _LOG_EVERY_S:

@@ -1,4 +1,4 @@
-"""Variants of a file, scored: VCF in, VCF or a table out.
+"""Variants of a file, or all SNVs of a region, scored: VCF in, VCF or a table out.
 
 What was computed of each record is kept beside the output until that is published, so a run that was killed goes on
 where it was. Memory does not grow with the file.
@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import metalayer
 from metalayer.errors import InputError
@@ -36,8 +36,12 @@ from metalayer.variants.answers import (
     to_json,
 )
 from metalayer.variants.calls import Opened, Sources, opened
+from metalayer.variants.notation import region_of
+from metalayer.variants.pictures import draw, refuse_picture
 from metalayer.variants.reasons import FAULTS, REASONS
-from metalayer.variants.scoring import META, SPLICEAI, Allele, Options
+from metalayer.variants.saturation import DeltaMap, Saturation
+from metalayer.variants.scoring import META, SPLICEAI, Allele, Asked, Options, Plan
+from metalayer.variants.together import neighbours
 from metalayer.workflows.progress import Records
 
 logger = logging.getLogger(__name__)
@@ -112,25 +116,93 @@ def score_file(
         InputError: files that cannot be used, or that were cut short.
         ModelError: damaged weights, or a damaged model directory.
     """
+    _refuse_forms(output, form)
+    with contextlib.ExitStack() as stack:
+        file = vcf.VariantFile.of(stack.enter_context(vcf.one_allele_a_record(path)) if split else path)
+        loaded = stack.enter_context(opened(sources, options))
+        logger.info("%s: %s records", path, f"{file.records:,}")
+        return _score(file, {"variants": sha256(path), "split": split}, output, form, loaded)
+
+
+def score_region(
+    region: str, output: Path, sources: Sources, options: Options, *, form: str = VCF, plot: Path | None = None
+) -> Outcome:
+    """Score every SNV of a region: three records a base.
+
+    Args:
+        region: as in `metalayer.variants.notation`: chr3:42600000-42610000.
+        output: as of `score_file`.
+        sources: reference, annotation and models.
+        options: how variants are scored.
+        form: of `FORMS`.
+        plot: picture of what each SNV does, `.png` or `.svg`; None for none.
+
+    Returns:
+        What was done.
+
+    Raises:
+        ConfigError: unknown or unfit base models.
+        InputError: files that cannot be used, a region that is none, or one too long for a picture.
+        ModelError: damaged weights, or a damaged model directory.
+    """
+    _refuse_forms(output, form)
+    with opened(sources, options) as loaded:
+        every = Saturation(loaded.letters, region_of(region, loaded.letters))
+        logger.info("%s: %s SNVs", region, f"{every.records:,}")
+        shown = None
+        if plot:
+            refuse_picture(plot, len(every.place))
+            shown = DeltaMap(every, loaded.genes, loaded.scorer.names)
+        done = _score(every, {"region": region}, output, form, loaded, shown)
+    if plot and shown:
+        draw(plot, shown)
+    return done
+
+
+def _refuse_forms(output: Path, form: str) -> None:
+    """See that an output can be of a form.
+
+    Raises:
+        InputError: it cannot.
+    """
     if form not in FORMS:
         raise InputError(f"--format: given {form}; allowed are {', '.join(FORMS)}")
     if form == VCF:
         vcf.refuse_other_names(output)
     elif output == vcf.STDOUT and form == PARQUET:
         raise InputError("--output -: Parquet needs a file")
+
+
+class _Lines(Protocol):
+    """Records to be scored, as lines of a VCF."""
+
+    @property
+    def header(self) -> Sequence[bytes]:
+        """Lines without their ends, that of the columns last."""
+
+    @property
+    def records(self) -> int:
+        """How many lines follow."""
+
+    def lines(self) -> Iterator[bytes]:
+        """Lines of records in order, without their ends."""
+
+
+def _score(
+    file: _Lines, about: dict[str, Any], output: Path, form: str, loaded: Opened, shown: DeltaMap | None = None
+) -> Outcome:
+    """Score records; `about` says which these are, and `shown` sees each answer."""
+    facts = loaded.facts()
+    outcome = Outcome()
     with contextlib.ExitStack() as stack:
-        given = stack.enter_context(vcf.one_allele_a_record(path)) if split else path
-        file = vcf.VariantFile.of(given)
-        loaded = stack.enter_context(opened(sources, options))
-        logger.info("%s: %s records", path, f"{file.records:,}")
-        facts = loaded.facts()
         kept: _Kept | None = None
         if output != vcf.STDOUT:
             stack.enter_context(only_one(output.with_name(f".{output.name}.lock"), "give this run another output"))
-            about = {**facts, "code_hash": code_hash(), "variants": sha256(path), "split": split}
-            kept = stack.enter_context(_kept(output, content_digest(about)))
+            digest = content_digest({**facts, "code_hash": code_hash(), **about})
+            kept = stack.enter_context(_kept(output, digest))
         answers = _answers(file, loaded, kept)
-        outcome = Outcome()
+        if shown:
+            answers = _seen(answers, shown)
         if form == VCF:
             _write_vcf(output, file, answers, loaded, facts, outcome)
         else:
@@ -143,29 +215,58 @@ def score_file(
 Answered = Iterator[tuple[vcf.Record | bytes, list[Allele]]]
 
 
-def _answers(file: vcf.VariantFile, loaded: Opened, kept: _Kept | None) -> Answered:
-    """Each record, or a line that is none, with what is known of its alleles."""
-    progress = Records(file.records)
-    for number, line in enumerate(file.lines()):
-        record = vcf.Record.of(line)
-        if record is None:
-            yield line, [Allele("", reason="damaged_line")]
-            progress.add(scored=False)
-            continue
-        known = kept.known(number) if kept else None
-        alleles = known
-        if alleles is None:
-            alleles = loaded.scorer.score(record.contig, record.position, record.ref, record.alts)
-        is_scored = any(allele.genes for allele in alleles)
-        if kept and known is None and is_scored:
-            kept.keep(number, alleles)
-        progress.add(scored=is_scored and known is None)
+class _Line(NamedTuple):
+    """A line of the file, with its number: the record, or a line that is none, and what has to be asked."""
+
+    number: int
+    record: vcf.Record | bytes
+    plan: Plan
+
+    @property
+    def bytes(self) -> int:
+        return len(self.record if isinstance(self.record, bytes) else self.record.line)
+
+
+def _seen(answers: Answered, shown: DeltaMap) -> Answered:
+    for record, alleles in answers:
+        if not isinstance(record, bytes):
+            shown.add(record.position, alleles)
         yield record, alleles
+
+
+def _answers(file: _Lines, loaded: Opened, kept: _Kept | None) -> Answered:
+    """Each record, or a line that is none, with what is known of its alleles."""
+    progress, scorer = Records(file.records), loaded.scorer
+
+    def lines() -> Iterator[_Line]:
+        for number, line in enumerate(file.lines()):
+            record = vcf.Record.of(line)
+            if record is None:
+                yield _Line(number, line, Plan.without("damaged_line"))
+            else:
+                asked = Asked(record.contig, record.position, record.ref, record.alts)
+                yield _Line(number, record, scorer.plan(asked))
+
+    for group in neighbours(lines(), lambda line: line.plan, lambda line: line.bytes):
+        known = [kept.known(line.number) if kept else None for line in group]
+        is_new = [one is None for one in known]
+        # All of a group are asked again where one is unknown: digits behind the last that counts depend on the group.
+        if any(new and line.plan.span for new, line in zip(is_new, group, strict=True)):
+            answers = scorer.answer([line.plan for line in group])
+        else:
+            answers = [one or scorer.answer([line.plan])[0] for one, line in zip(known, group, strict=True)]
+        scored = [any(allele.genes for allele in alleles) for alleles in answers]
+        for line, alleles, new, is_scored in zip(group, answers, is_new, scored, strict=True):
+            if kept and new and is_scored:
+                kept.keep(line.number, alleles)
+        progress.add(len(group), sum(new and one for new, one in zip(is_new, scored, strict=True)))
+        for line, one, alleles in zip(group, known, answers, strict=True):
+            yield line.record, one or alleles
 
 
 def _write_vcf(
     output: Path,
-    file: vcf.VariantFile,
+    file: _Lines,
     answers: Answered,
     loaded: Opened,
     facts: dict[str, Any],
