@@ -69,7 +69,7 @@ def read(options: argparse.Namespace, state: Path) -> Configuration:
     """
     changes = [override(text) for text in options.overrides]
     named = {f"{section or SECTION_OF.get(key, '')}.{key}": value for section, key, value in changes}
-    makes_data = options.pipeline == "base_layer"
+    makes_data = options.pipeline in ("base_layer", "variants")  # or needs none of a data root
     root = None if makes_data else options.data_root or _path(named.get("data.data_root"))
     demo = options.config is None or options.config.resolve() == DEMO
     is_demo = demo and root is None and not makes_data

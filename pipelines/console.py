@@ -25,6 +25,8 @@ from metalayer.workflows import outcome
 BEFORE = "before the first step"
 """Where a run fails that has none behind it."""
 
+FAULTY_STATUS = 2
+"""Exit status where many variants do not fit their reference; they are written all the same."""
 WIDTH = 100
 """Columns of what a run ends with; paths and commands are not broken."""
 
@@ -276,6 +278,20 @@ def score_result(manifest: Mapping[str, Any], wrote: Sequence[Path], cached: Seq
     say(f"log     {shown(log_file)}")
     say(f"cached  {', '.join(cached) or 'no step'}")
     say("exit status 0: scored")
+
+
+def variants_result(lines: Sequence[str], output: Path, cached: Sequence[str], log_file: Path, *, faulty: bool) -> None:
+    """Print what scoring of variants ends with."""
+    say()
+    for line in lines:
+        say(line)
+    say()
+    say(f"wrote   {shown(output)}")
+    say(f"log     {shown(log_file)}")
+    say(f"cached  {', '.join(cached) or 'no step'}")
+    if faulty:
+        say("many records do not fit: are FASTA and variants of one genome build, with the same names of contigs?")
+    say(f"exit status {FAULTY_STATUS if faulty else 0}: scored{', but for those that do not fit' if faulty else ''}")
 
 
 def _short(value: Any) -> str:

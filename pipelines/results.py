@@ -36,6 +36,8 @@ class Done:
         tracking_uri: of the MLflow that it wrote to.
         state: the state folder.
         log_file: of the run.
+        plan: of a run in shards.
+        model: directory of the model that it scored with.
     """
 
     run: Any
@@ -45,6 +47,8 @@ class Done:
     tracking_uri: str
     state: Path
     log_file: Path
+    plan: Any = None
+    model: Path | None = None
 
     def output(self, step: str, name: str) -> Any:
         """What a step returned under a name."""
@@ -142,6 +146,28 @@ def score(done: Done) -> int:
     described = publish_scores(done.output("merge_shards", "genome_scores").file, manifest, output)
     console.score_result(manifest, [output, described], done.cached, done.log_file)
     return 0
+
+
+def variants(done: Done) -> int:
+    """Write the records with what the shards have computed; returns the exit status."""
+    from metalayer.workflows.variant_shards import merge_shards
+    from metalayer.workflows.variants import MAX_FAULTS
+
+    config = done.config.variants
+    assert config is not None
+    steps = [f"score_variants_{shard.number}" for shard in done.plan.shards]
+    parts = [(done.output(step, "answers").file, done.output(step, "shard_manifest")) for step in steps]
+    outcome = merge_shards(config, done.plan, parts, done.model)
+    faulty = outcome.faulty > MAX_FAULTS * outcome.records
+    console.variants_result(outcome.lines(), config.output, done.cached, done.log_file, faulty=faulty)
+    return console.FAULTY_STATUS if faulty else 0
+
+
+def is_there(config: RunConfig, pipeline: str, state: Path, digest: str | None) -> bool:
+    """Whether what a run in shards writes is there, of the model with this digest; True of other pipelines."""
+    if pipeline == "variants":
+        return config.variants is not None and config.variants.output.exists()
+    return pipeline != "score" or scored_by(config, state) == digest
 
 
 def scores_file(config: RunConfig, state: Path) -> Path:

@@ -35,7 +35,7 @@ from metalayer.registry import names
 from metalayer.settings.encoders import LANGUAGE_MODELS
 from metalayer.settings.run import RunConfig
 from metalayer.settings.section import Section
-from metalayer.settings.sections import BaseConfig, ScoreConfig
+from metalayer.settings.sections import BaseConfig, ScoreConfig, VariantsConfig
 from metalayer.workflows import gated
 from pipelines import (
     checkout,
@@ -57,10 +57,11 @@ from steps import inputs, workspace
 
 if TYPE_CHECKING:
     from metalayer.workflows.score_genome import ScoringModel, ScoringPlan
+    from metalayer.workflows.variant_shards import VariantPlan
 
 AnySection = TypeVar("AnySection", bound=Section)
 
-UNGATED = ("search", "base_layer", "score")
+UNGATED = ("search", "base_layer", "score", "variants")
 """Pipelines beside training, which end without a decision."""
 _NAME_LENGTH = 27
 """With kind, time and what is drawn no more than the 63 characters that a label of Kubernetes has."""
@@ -186,6 +187,8 @@ def _check(config: RunConfig, options: argparse.Namespace) -> None:
         if options.data_root:
             raise ConfigError(f"--data-root: given {options.data_root}; --pipeline base_layer writes to base.output")
         config.base = _absolute(config.base)
+    if options.pipeline == "variants":
+        _check_variants(config, options)
     if options.pipeline in ("training", "search") and config.model.sequence_encoder not in LANGUAGE_MODELS:
         from metalayer.models.meta import build_model
 
@@ -193,9 +196,31 @@ def _check(config: RunConfig, options: argparse.Namespace) -> None:
     if options.stack == "local":
         from metalayer.device import resolve_device
 
-        resolve_device(config.score.device if options.pipeline == "score" else config.train.device)
+        asks = {"score": config.score, "variants": config.variants}.get(options.pipeline)
+        resolve_device(asks.device if asks else config.train.device)
     elif options.pipeline == "base_layer":
         raise ConfigError(f"--pipeline base_layer reads and writes files of one machine: given --stack {options.stack}")
+
+
+def _check_variants(config: RunConfig, options: argparse.Namespace) -> None:
+    if config.variants is None:
+        raise ConfigError(
+            "variants: missing; --pipeline variants needs file, fasta, annotation, bases and output of this section, "
+            "and takes " + ", ".join(VariantsConfig.model_fields)
+        )
+    if options.data_root:
+        raise ConfigError(f"--data-root: given {options.data_root}; --pipeline variants reads variants.file")
+    changes: dict[str, Any] = {"weights": tuple(_absolute_weights(one) for one in config.variants.weights)}
+    if config.variants.model is not None and isinstance(
+        named := names.parse(config.variants.model, "variants.model"), Path
+    ):
+        changes["model"] = str(named.resolve())
+    config.variants = _absolute(config.variants).model_copy(update=changes)
+
+
+def _absolute_weights(given: str) -> str:
+    name, named, path = given.rpartition("=")
+    return f"{name}{named}{Path(path).resolve()}"
 
 
 def _absolute(section: AnySection) -> AnySection:
@@ -204,8 +229,10 @@ def _absolute(section: AnySection) -> AnySection:
 
 def _schedule(settings: configuration.Configuration, options: argparse.Namespace, state: Path) -> int:
     """Make or renew the CronJob that runs this; returns the exit status."""
-    if options.pipeline == "score":
-        raise ConfigError("--pipeline score writes its scores where it is started: --schedule does not go with it")
+    if options.pipeline in ("score", "variants"):
+        raise ConfigError(
+            f"--pipeline {options.pipeline} writes its scores where it is started: --schedule does not go with it"
+        )
     if options.no_cache:
         raise ConfigError("--no-cache does not go with --schedule: a scheduled run takes finished steps from the cache")
     configuration.require_file(settings, "--schedule")
@@ -248,14 +275,18 @@ def _run(
 ) -> int:
     """Check the inputs, prepare the stack, run the pipeline, print the result."""
     config = chosen.config
-    settings: RunConfig | BaseConfig | ScoreConfig = config
-    plan = None
+    settings: RunConfig | BaseConfig | ScoreConfig | VariantsConfig = config
+    plan: ScoringPlan | VariantPlan | None = None
     if options.pipeline == "base_layer":
         assert config.base is not None  # `_config` has seen to it
         settings, data_hash, cached = config.base, *_base_layer_inputs(config.base, run_name)
     elif options.pipeline == "score":
         plan = _scoring_plan(config, run_name, state)
         settings, data_hash, cached = config.score, plan.data_hash, True
+    elif options.pipeline == "variants":
+        plan = _variant_plan(config, run_name)
+        assert config.variants is not None
+        settings, data_hash, cached = config.variants, plan.data_hash, True
     else:
         gated.check_head(config.model.head, config.data.base_model)
         data_hash, cached = _artifact_inputs(config, run_name), True
@@ -278,7 +309,7 @@ def _run(
     from metalayer.registry import promotion, versions
 
     recipe = importlib.import_module(f"pipelines.{options.pipeline}")
-    shard_steps = recipe.shard_steps(config.score) if plan else ()
+    shard_steps = recipe.shard_steps(settings) if plan else ()
     console.expect_steps(len(recipe.STEPS) + len(shard_steps))
     if options.stack != "local":
         stack_check.require(stack)
@@ -286,7 +317,7 @@ def _run(
     tracking_uri = mlflow_service.prepare()
     if options.pipeline == "training":
         promotion.require_whole(versions.registered_name(config.data.base_model), tracking_uri)
-    step_options = stack.step_options((*recipe.GPU_STEPS, *(recipe.gpu_steps(config.score) if plan else ())))
+    step_options = stack.step_options((*recipe.GPU_STEPS, *(recipe.gpu_steps(settings) if plan else ())))
     if options.no_cache or not cached:
         for name in (*recipe.CACHED, *shard_steps):
             step_options.setdefault(name, {})["enable_cache"] = False
@@ -297,10 +328,10 @@ def _run(
         if local:
             unfinished.end(state, tracking_uri)
         environment.mark_made(state)
-        scorer = _scorer(config, tracking_uri) if plan else None
+        scorer = _scorer(config, options.pipeline, tracking_uri) if plan else None
         if scorer:
             data_hash = hashlib.sha256(f"{data_hash} {scorer.digest}".encode()).hexdigest()
-        there = cached and (scorer is None or results.scored_by(config, state) == scorer.digest)
+        there = cached and results.is_there(config, options.pipeline, state, scorer.digest if scorer else None)
         inputs_now = {"data_hash": data_hash, "code_hash": code_hash}
         if options.if_changed and (reason := _run_before(options.pipeline, settings, inputs_now, stack, there=there)):
             console.say(reason)
@@ -312,11 +343,11 @@ def _run(
             logger.info("%d input files copied to the artifact store", copied)
         model = zenml.Model(name=versions.registered_name(config.data.base_model), save_models_to_registry=False)
         given = {"config": settings, **inputs_now}
-        if plan and scorer:
-            given |= recipe.given(plan, scorer, code_hash)
+        if plan:
+            given |= recipe.given(plan, scorer)
         prepared = getattr(recipe, options.pipeline).with_options(
             run_name=run_name,
-            model=None if options.pipeline in ("base_layer", "score") else model,
+            model=None if options.pipeline in ("base_layer", "score", "variants") else model,
             extra={"data_hash": data_hash, "code_hash": code_hash, "git_commit": git_commit},
             # A report that fails stops no promoted model from being packaged.
             execution_mode=ExecutionMode.CONTINUE_ON_FAILURE,
@@ -341,6 +372,8 @@ def _run(
             tracking_uri=tracking_uri,
             state=state,
             log_file=log_file,
+            plan=plan,
+            model=scorer.directory if scorer else None,
         )
         show: Callable[[results.Done], int] = getattr(results, options.pipeline)
         return show(done)
@@ -348,7 +381,7 @@ def _run(
 
 def _run_before(
     pipeline: str,
-    settings: RunConfig | BaseConfig | ScoreConfig,
+    settings: RunConfig | BaseConfig | ScoreConfig | VariantsConfig,
     versions: Mapping[str, str],
     stack: stacks.Stack,
     *,
@@ -427,9 +460,26 @@ def _scoring_plan(config: RunConfig, run_name: str, state: Path) -> ScoringPlan:
     return plan
 
 
-def _scorer(config: RunConfig, tracking_uri: str) -> ScoringModel:
-    from metalayer.workflows.score_genome import named_model, registered_model
+def _variant_plan(config: RunConfig, run_name: str) -> VariantPlan:
+    """Look at all files of variants, and divide the records."""
+    from metalayer.workflows import variant_shards
 
+    assert config.variants is not None  # `_check` has seen to it
+    made = variant_shards.plan(config.variants)
+    config.variants = config.variants.model_copy(update={"shards": len(made.shards)})
+    logger.info(
+        "%s: %s records of %s in %d shards",
+        *(run_name, f"{made.shards[-1].end:,}", console.shown(config.variants.file), len(made.shards)),
+    )
+    return made
+
+
+def _scorer(config: RunConfig, pipeline: str, tracking_uri: str) -> ScoringModel | None:
+    from metalayer.workflows.score_genome import any_model, named_model, registered_model
+
+    if pipeline == "variants":
+        wanted = config.variants and config.variants.model
+        return any_model(wanted, tracking_uri, "variants.model") if wanted else None
     base_model = config.data.base_model
     return named_model(config.score, base_model) or registered_model(config.score, base_model, tracking_uri)
 

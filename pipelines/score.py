@@ -14,6 +14,7 @@ from zenml.client import Client
 from metalayer.models.description import DESCRIPTION, WEIGHTS
 from metalayer.settings.sections import ScoreConfig
 from metalayer.workflows.score_genome import ScoringModel, ScoringPlan, Shard
+from pipelines import environment
 from steps.materializers import ModelMaterializer, ModelRef
 from steps.merge_shards import merge_shards
 from steps.score_shard import score_shard
@@ -25,13 +26,12 @@ CACHED = STEPS
 GPU_STEPS: tuple[str, ...] = ()
 
 
-def given(plan: ScoringPlan, scorer: ScoringModel, code_hash: str) -> dict[str, Any]:
+def given(plan: ScoringPlan, scorer: ScoringModel) -> dict[str, Any]:
     """What the pipeline is called with beside configuration and hashes; puts the model into the artifact store.
 
     Args:
         plan: the shards.
         scorer: the model.
-        code_hash: of metalayer's source.
 
     Returns:
         Arguments of `score` by name.
@@ -43,7 +43,7 @@ def given(plan: ScoringPlan, scorer: ScoringModel, code_hash: str) -> dict[str, 
     facts = {
         **plan.facts(),
         "model": scorer.facts(),
-        "code_hash": code_hash,
+        "code_hash": environment.code_hash(),
     }
     return {"shards": list(plan.shards), "source": plan.folder, "model": model.id, "facts": facts}
 

@@ -13,7 +13,11 @@ from metalayer.core import MetaLayerConfig
 from metalayer.files import sha256
 from metalayer.models.bundle import save_model
 from metalayer.models.meta import build_model
+from metalayer.variants.calls import Sources
+from metalayer.variants.scoring import Options
+from metalayer.workflows.variants import score_file
 from tests.bed import NAMESPACE, kubectl, objects, wait_for
+from tests.releases import make_bundle
 from tests.test_cluster import environment, here, log_of, on_the_bed, process_of, untainted  # noqa: F401
 from tests.test_pipeline import found
 
@@ -90,3 +94,26 @@ class TestScoring:
         assert again.returncode == 0, err
         assert "0 input files copied" in err
         assert len(found(r"^cached +(.+)$", out).split(", ")) == SHARDS + 1
+
+    def test_variants_are_scored_in_pods(self, simulation: Path, tmp_path: Path) -> None:
+        genome = simulation / "genome"
+        text = (genome / "simulated.fa").read_text().split(">")[1].partition("\n")[2].replace("\n", "").upper()
+        variants, output = tmp_path / "in.vcf", tmp_path / "out.vcf"
+        lines = ["##fileformat=VCFv4.2", "##contig=<ID=chr1>", "#CHROM\tPOS\tID\tREF\tALT\tQUAL\tFILTER\tINFO"]
+        places = range(100, len(text) - 100, len(text) // 40)
+        lines += [f"chr1\t{at + 1}\t.\t{text[at]}\t{'A' if text[at] != 'A' else 'G'}\t.\t.\t." for at in places]
+        variants.write_text("\n".join(lines) + "\n")
+        model = make_bundle(tmp_path / "model")
+        given = {"file": variants, "fasta": genome / "simulated.fa", "annotation": genome / "simulated.gff3"}
+        given |= {"bases": "pwm", "model": model, "output": output, "shards": 2, "threads": 1}
+        sets = [part for name, value in given.items() for part in ("--set", f"variants.{name}={value}")]
+        with process_of(on_the_bed(["--pipeline", "variants", *sets])) as process:
+            out, err = process.communicate(timeout=1200)
+        assert process.returncode == 0, err
+        assert out.endswith("exit status 0: scored\n")
+        jobs = {job["metadata"]["labels"].get("step_name") for job in objects("jobs", "pipeline=variants")}
+        assert jobs >= {"score_variants_1", "score_variants_2"}
+        alone = tmp_path / "alone.vcf"
+        sources = Sources(given["fasta"], given["annotation"], ["pwm"], model=model, device="cpu")
+        score_file(variants, alone, sources, Options())
+        assert output.read_text().splitlines() == alone.read_text().splitlines()

@@ -33,7 +33,7 @@ LIBRARY_ALONE = {
     "num_workers": "a pipeline reads its batches from mapped memory",
 }
 """Flat names that pipelines have not, with the reason."""
-_PIPELINES_ALONE = ("gate", "search", "score", "base")
+_PIPELINES_ALONE = ("gate", "search", "score", "base", "variants")
 """Sections of steps that training from the command line does not have."""
 
 

@@ -25,6 +25,7 @@ from metalayer.settings.sections import (
     ScoreConfig,
     SplitConfig,
     TrainConfig,
+    VariantsConfig,
 )
 
 
@@ -49,6 +50,8 @@ class RunConfig(Section):
     """Scores of all genes."""
     base: BaseConfig | None = None
     """The base-layer pass; needed by that pipeline alone."""
+    variants: VariantsConfig | None = None
+    """Scores of variants; likewise."""
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

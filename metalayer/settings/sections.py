@@ -253,6 +253,65 @@ class ScoreConfig(Section):
         return path
 
 
+class VariantsConfig(Section):
+    """What the variants of a file do to splicing (`--pipeline variants`); options as of `metalayer variants`."""
+
+    section: ClassVar[str] = "variants"
+
+    file: Path
+    """VCF, plain or packed, or BCF."""
+    fasta: Path
+    """Reference: FASTA, plain or packed by bgzip."""
+    annotation: Path
+    """Genes: GTF, GFF3, or a gene table of SpliceAI, OpenSpliceAI or CI-SpliceAI."""
+    output: Path
+    """`.vcf`, `.vcf.gz` or `.bcf`, `.tsv` or `.parquet`."""
+    bases: tuple[str, ...] = Field(min_length=1)
+    """Base models: `pwm`, `cispliceai`, `spliceai`, `openspliceai` or with its flank `openspliceai_10000`."""
+    weights: tuple[str, ...] = ()
+    """`NAME=PATH`, or paths in the order of the base models that take any."""
+    model: str | None = None
+    """A model's name (`NAME`, `NAME@ALIAS`, `NAME/VERSION`, or a model directory) to stand beside its base models;
+    None: base models alone."""
+    aliases: Path | None = None
+    """Names of contigs, where files have different ones."""
+    split: bool = False
+    """Write one record an allele, with its own scores alone."""
+    shards: int | None = Field(None, ge=1, le=10_000)
+    """Steps that the records are divided over; one on a cluster is a Job. None: 8, or one a record where there are
+    fewer."""
+    distance: int = Field(50, ge=1, le=5000)
+    """Positions to either side that are looked at."""
+    mask: bool = False
+    """Whether gains of annotated sites and losses of others do not count."""
+    flanks: Literal["N", "real"] = "N"
+    """Letters outside a gene."""
+    way: Literal["metalayer", "spliceai"] = "metalayer"
+    """`spliceai`: the numbers of SpliceAI 1.3.1 with its faults."""
+    max_length: int = Field(10_000, ge=1)
+    """Longest REF or ALT that is scored, in nt."""
+    max_ambiguous: float = Field(0.5, ge=0.0, le=1.0)
+    """Share of N among the letters that a score depends on; above it there is none."""
+    allow_introns: bool = False
+    """Whether introns of the annotation may begin and end with anything."""
+    device: _Device = Field("auto", pattern=_DEVICE)
+    """Where the networks run. `cuda` sends the shards to the stack's step operator, where it has one."""
+    precision: Literal["float32", "bfloat16", "auto"] = "float32"
+    """Of networks."""
+    threads: int | None = Field(None, ge=1, le=1024)
+    """CPU threads of the networks; None: as many as cores."""
+
+    @field_validator("bases", "weights", mode="before")
+    @classmethod
+    def _are_listed(cls, given: Any) -> Any:
+        return [one for one in given.split(",") if one] if isinstance(given, str) else given
+
+    @field_validator("model", mode="before")
+    @classmethod
+    def _is_named(cls, model: Any) -> Any:
+        return str(model) if isinstance(model, Path) else model
+
+
 class BaseConfig(Section):
     """A base-layer pass (`--pipeline base_layer`, `metalayer base run`)."""
 

@@ -117,7 +117,7 @@ def opened(sources: Sources, options: Options | None = None) -> Iterator[Opened]
         InputError: files that cannot be used.
         ModelError: damaged weights, or a damaged model directory.
     """
-    given = dict(_weights_of(sources))
+    given = dict(weights_of(sources.bases, sources.weights))
     bases = [_load(name, given.get(name), sources) for name in sources.bases]
     contigs = Contigs.of(sources.aliases)
     with Letters(sources.fasta, contigs) as letters:
@@ -126,21 +126,21 @@ def opened(sources: Sources, options: Options | None = None) -> Iterator[Opened]
         yield Opened(Scorer(letters, genes, bases, options, predictor), letters, genes, sources, bases, predictor)
 
 
-def _weights_of(sources: Sources) -> Iterator[tuple[str, Path]]:
-    """Name of a base model and its weights.
+def weights_of(bases: Sequence[str], weights: Sequence[str | Path]) -> Iterator[tuple[str, Path]]:
+    """Name of a base model and its weights, of those that were given as `Sources` says.
 
     Raises:
         ConfigError: more than there are base models that take any, or a name that is none of them.
     """
-    taking = [name for name in sources.bases if not is_built_in(name)]
-    for given in map(str, sources.weights):
+    taking = [name for name in bases if not is_built_in(name)]
+    for given in map(str, weights):
         name, named, path = given.partition("=")
         if not named or Path(given).exists():
             name, path = (taking[0] if taking else ""), given
         if name not in taking:
             raise ConfigError(
                 f"--weights {given}: belongs to no base model that still needs weights; base models are "
-                f"{', '.join(sources.bases) or 'none'}; give NAME=PATH, or paths in their order"
+                f"{', '.join(bases) or 'none'}; give NAME=PATH, or paths in their order"
             )
         taking.remove(name)
         yield name, Path(path)

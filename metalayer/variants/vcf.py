@@ -240,6 +240,13 @@ def _index(path: Path) -> None:
 
 
 @contextlib.contextmanager
+def records_of(path: Path, *, split: bool = False) -> Iterator[VariantFile]:
+    """The records of a file, those of several alleles divided where they are to be `split`; errors as of both."""
+    with one_allele_a_record(path) if split else contextlib.nullcontext(path) as given:
+        yield VariantFile.of(given)
+
+
+@contextlib.contextmanager
 def one_allele_a_record(path: Path) -> Iterator[Path]:
     """A copy of a file in which every record has one ALT, by `bcftools norm`, which divides the other fields too.
 

@@ -221,6 +221,14 @@ def registered_model(config: ScoreConfig, base_model: str, tracking_uri: str) ->
     return _checked(model.directory, base_model, model.registered.name, model.registered.version)
 
 
+def any_model(given: str, tracking_uri: str, option: str) -> ScoringModel:
+    """The model of a name, whatever its base models are; errors as of `registry.names.fetch`."""
+    model = names.fetch(given, tracking_uri, option)
+    registered = model.registered
+    name, version = (registered.name, registered.version) if registered else (None, None)
+    return ScoringModel(model.directory, digest(model.directory), name, version)
+
+
 def _checked(directory: Path, base_model: str, name: str | None = None, version: int | None = None) -> ScoringModel:
     info = read_description(directory)
     if info.get("base_model") != base_model:

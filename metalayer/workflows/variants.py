@@ -116,12 +116,12 @@ def score_file(
         InputError: files that cannot be used, or that were cut short.
         ModelError: damaged weights, or a damaged model directory.
     """
-    _refuse_forms(output, form)
+    refuse_forms(output, form)
     with contextlib.ExitStack() as stack:
-        file = vcf.VariantFile.of(stack.enter_context(vcf.one_allele_a_record(path)) if split else path)
+        file = stack.enter_context(vcf.records_of(path, split=split))
         loaded = stack.enter_context(opened(sources, options))
         logger.info("%s: %s records", path, f"{file.records:,}")
-        return _score(file, {"variants": sha256(path), "split": split}, output, form, loaded)
+        return write_scored(file, {"variants": sha256(path), "split": split}, output, form, loaded)
 
 
 def score_region(
@@ -145,7 +145,7 @@ def score_region(
         InputError: files that cannot be used, a region that is none, or one too long for a picture.
         ModelError: damaged weights, or a damaged model directory.
     """
-    _refuse_forms(output, form)
+    refuse_forms(output, form)
     with opened(sources, options) as loaded:
         every = Saturation(loaded.letters, region_of(region, loaded.letters))
         logger.info("%s: %s SNVs", region, f"{every.records:,}")
@@ -153,13 +153,13 @@ def score_region(
         if plot:
             refuse_picture(plot, len(every.place))
             shown = DeltaMap(every, loaded.genes, loaded.scorer.names)
-        done = _score(every, {"region": region}, output, form, loaded, shown)
+        done = write_scored(every, {"region": region}, output, form, loaded, shown)
     if plot and shown:
         draw(plot, shown)
     return done
 
 
-def _refuse_forms(output: Path, form: str) -> None:
+def refuse_forms(output: Path, form: str) -> None:
     """See that an output can be of a form.
 
     Raises:
@@ -173,7 +173,7 @@ def _refuse_forms(output: Path, form: str) -> None:
         raise InputError("--output -: Parquet needs a file")
 
 
-class _Lines(Protocol):
+class Lines(Protocol):
     """Records to be scored, as lines of a VCF."""
 
     @property
@@ -188,25 +188,41 @@ class _Lines(Protocol):
         """Lines of records in order, without their ends."""
 
 
-def _score(
-    file: _Lines, about: dict[str, Any], output: Path, form: str, loaded: Opened, shown: DeltaMap | None = None
+def write_scored(
+    file: Lines,
+    about: dict[str, Any],
+    output: Path,
+    form: str,
+    loaded: Opened,
+    shown: DeltaMap | None = None,
+    known: Known | None = None,
 ) -> Outcome:
-    """Score records; `about` says which these are, and `shown` sees each answer."""
+    """Score records and write them.
+
+    Args:
+        file: the records.
+        about: says which these are.
+        output: as of `score_file`.
+        form: of `FORMS`.
+        loaded: what scores.
+        shown: sees each answer.
+        known: what was computed elsewhere; None: what an earlier run has kept beside the output.
+    """
     facts = loaded.facts()
     outcome = Outcome()
     with contextlib.ExitStack() as stack:
-        kept: _Kept | None = None
-        if output != vcf.STDOUT:
+        kept = known
+        if kept is None and output != vcf.STDOUT:
             stack.enter_context(only_one(output.with_name(f".{output.name}.lock"), "give this run another output"))
             digest = content_digest({**facts, "code_hash": code_hash(), **about})
             kept = stack.enter_context(_kept(output, digest))
-        answers = _answers(file, loaded, kept)
+        answered = answers(file, loaded, kept)
         if shown:
-            answers = _seen(answers, shown)
+            answered = _seen(answered, shown)
         if form == VCF:
-            _write_vcf(output, file, answers, loaded, facts, outcome)
+            _write_vcf(output, file, answered, loaded, facts, outcome)
         else:
-            _write_table(output, answers, form, outcome)
+            _write_table(output, answered, form, outcome)
         if kept:
             kept.remove()
     return outcome
@@ -234,12 +250,12 @@ def _seen(answers: Answered, shown: DeltaMap) -> Answered:
         yield record, alleles
 
 
-def _answers(file: _Lines, loaded: Opened, kept: _Kept | None) -> Answered:
-    """Each record, or a line that is none, with what is known of its alleles."""
+def answers(file: Lines, loaded: Opened, kept: Known | None = None, first: int = 0) -> Answered:
+    """Each record, or a line that is none, with what is known of its alleles; `first` is the number of the first."""
     progress, scorer = Records(file.records), loaded.scorer
 
     def lines() -> Iterator[_Line]:
-        for number, line in enumerate(file.lines()):
+        for number, line in enumerate(file.lines(), first):
             record = vcf.Record.of(line)
             if record is None:
                 yield _Line(number, line, Plan.without("damaged_line"))
@@ -252,21 +268,21 @@ def _answers(file: _Lines, loaded: Opened, kept: _Kept | None) -> Answered:
         is_new = [one is None for one in known]
         # All of a group are asked again where one is unknown: digits behind the last that counts depend on the group.
         if any(new and line.plan.span for new, line in zip(is_new, group, strict=True)):
-            answers = scorer.answer([line.plan for line in group])
+            found = scorer.answer([line.plan for line in group])
         else:
-            answers = [one or scorer.answer([line.plan])[0] for one, line in zip(known, group, strict=True)]
-        scored = [any(allele.genes for allele in alleles) for alleles in answers]
-        for line, alleles, new, is_scored in zip(group, answers, is_new, scored, strict=True):
+            found = [one or scorer.answer([line.plan])[0] for one, line in zip(known, group, strict=True)]
+        scored = [any(allele.genes for allele in alleles) for alleles in found]
+        for line, alleles, new, is_scored in zip(group, found, is_new, scored, strict=True):
             if kept and new and is_scored:
                 kept.keep(line.number, alleles)
         progress.add(len(group), sum(new and one for new, one in zip(is_new, scored, strict=True)))
-        for line, one, alleles in zip(group, known, answers, strict=True):
+        for line, one, alleles in zip(group, known, found, strict=True):
             yield line.record, one or alleles
 
 
 def _write_vcf(
     output: Path,
-    file: _Lines,
+    file: Lines,
     answers: Answered,
     loaded: Opened,
     facts: dict[str, Any],
@@ -368,6 +384,19 @@ def _write_parquet(draft: Path, rows: Iterator[dict[str, Any]]) -> None:
             if len(waiting) >= _ROWS_AT_A_TIME:
                 flush()
         flush()
+
+
+class Known(Protocol):
+    """Answers that are there already, of records by their numbers."""
+
+    def known(self, number: int) -> list[Allele] | None:
+        """Those of a record; to be asked for each in order."""
+
+    def keep(self, number: int, alleles: Sequence[Allele]) -> None:
+        """Those of a record behind all that are known."""
+
+    def remove(self) -> None:
+        """All is published."""
 
 
 class _Kept:
