@@ -57,12 +57,16 @@ class Aligned:
         positions: int64 (n,), 0-based genomic; of inserted letters that of the base before them.
         inserted: int64 (n,), number of the inserted letter, from 1; 0 for bases of the reference.
         reference, alternative: float32 (n, 3), 0 where the haplotype has no such base.
+        opened: column at which the gap begins.
+        surplus: columns that only ALT has; negative: that only REF has.
     """
 
     positions: NDArray[np.int64]
     inserted: NDArray[np.int64]
     reference: Scores
     alternative: Scores
+    opened: int
+    surplus: int
 
 
 def reported(event: Event, distance: int) -> tuple[int, int]:
@@ -106,7 +110,7 @@ def aligned(event: Event, reference: Scores, alternative: Scores, start: int, le
     if count > size:
         positions = positions - np.clip(beside - opened + 1, 0, many)
     assert pairs >= gap
-    return Aligned(positions, inserted, both[0], both[1])
+    return Aligned(positions, inserted, both[0], both[1], opened, event.surplus)
 
 
 def _gap(ref: Tokens, alt: Tokens, reference: Scores, alternative: Scores) -> int:
