@@ -81,7 +81,11 @@ LettersOf = Callable[[int, int], Letters]
 
 
 def meaning_of(
-    found: Aligned, gene: GeneSites, coding: Callable[[str], Span | None], letters: LettersOf, alt_letters: Letters
+    found: Aligned,
+    gene: GeneSites,
+    coding: Callable[[str], Span | None],
+    letters: LettersOf,
+    change: tuple[int, int, Letters],
 ) -> Meaning:
     """Name what a variant does.
 
@@ -90,9 +94,9 @@ def meaning_of(
         gene: of which the exons are.
         coding: gives start and end of the coding sequence of a transcript, 0-based half-open, by its name.
         letters: gives tokens [start, end) of the reference, plus strand.
-        alt_letters: tokens of ALT in the window, plus strand, uint8 (n + surplus,).
+        change: start and end of the letters that go, 0-based half-open, and tokens of those that come, plus strand.
     """
-    return _Reader(found, gene, coding, letters, alt_letters).meaning()
+    return _Reader(found, gene, coding, letters, change).meaning()
 
 
 class _Reader:
@@ -104,10 +108,10 @@ class _Reader:
         gene: GeneSites,
         coding: Callable[[str], Span | None],
         letters: LettersOf,
-        alt_letters: Letters,
+        change: tuple[int, int, Letters],
     ) -> None:
         self._found, self._gene, self._coding_of = found, gene, coding
-        self._letters, self._alt_letters = letters, alt_letters
+        self._letters, self._change = letters, change
         self._columns = Columns(int(found.positions[0]), found.opened, found.surplus, gene.is_plus)
         self._size = len(found.positions)
         self._annotated = {
@@ -442,7 +446,10 @@ class _Reader:
         """Letters of a haplotype, transcript sense."""
         low, high = sorted((self._columns.turned(first), self._columns.turned(last)))
         start, size = self._columns.start, self._size
-        window = self._alt_letters if alt else self._letters(start, start + size - max(self._columns.surplus, 0))
+        window = self._letters(start, start + size - max(self._columns.surplus, 0))
+        if alt:
+            at, end, come = self._change
+            window = np.concatenate([window[: at - start], come, window[end - start :]])
         inside = slice(
             self._columns.index(min(max(low, 0), size), alt=alt),
             self._columns.index(min(max(high + 1, 0), size), alt=alt),

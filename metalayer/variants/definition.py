@@ -9,7 +9,7 @@ letter: a site on it is gained. docs/variants.md draws this.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,21 @@ class Aligned:
     alternative: Scores
     opened: int
     surplus: int
+
+    def within(self, start: int, end: int) -> Self:
+        """Columns of positions [start, end), 0-based genomic, and of letters inserted behind them."""
+        low, high = np.searchsorted(self.positions, (start, end))
+        if low == 0 and high == len(self.positions):
+            return self
+        cut = slice(low, high)
+        return type(self)(
+            self.positions[cut],
+            self.inserted[cut],
+            self.reference[cut],
+            self.alternative[cut],
+            self.opened - int(low),
+            self.surplus,
+        )
 
 
 def reported(event: Event, distance: int) -> tuple[int, int]:

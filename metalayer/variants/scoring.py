@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
 import numpy as np
@@ -19,10 +19,12 @@ from metalayer.inference import Predictor
 from metalayer.models.stack import REACH_BP
 from metalayer.schema import ARTIFACT_WINDOW_BP, BASE_SCORES, NEITHER, bases_of
 from metalayer.variants import peers
-from metalayer.variants.definition import Change, Effect, aligned, effect, reported
+from metalayer.variants.consequence import meaning_of
+from metalayer.variants.definition import Aligned, Change, Effect, aligned, effect, reported
 from metalayer.variants.genes import Genes, GeneSites
 from metalayer.variants.haplotype import Event, Tokens, common, event_of
 from metalayer.variants.letters import Letters
+from metalayer.variants.meaning import Meaning
 from metalayer.variants.windows import GenePass, PassOf, Scores, hidden_outside, window_pass
 
 META = "metalayer"
@@ -52,6 +54,8 @@ class Options:
         way: of `WAYS`.
         max_length: letters of REF and of ALT at most.
         max_ambiguous: share of N, among the letters that a score depends on and that are not hidden, at most.
+        context: positions to either side from which consequences are read; where `distance` is more, that.
+        keep_tracks: whether answers have the probabilities of all positions, for a picture.
 
     Raises:
         ConfigError: an impossible value.
@@ -63,6 +67,8 @@ class Options:
     way: str = DEFINITION
     max_length: int = 10_000
     max_ambiguous: float = 0.5
+    context: int = 0
+    keep_tracks: bool = False
 
     def __post_init__(self) -> None:
         for is_wrong, text in (
@@ -70,11 +76,27 @@ class Options:
             (self.flanks not in ("N", "real"), f"flanks {self.flanks!r}; allowed are N and real"),
             (self.way not in WAYS, f"way of scoring {self.way!r}; allowed are {', '.join(WAYS)}"),
             (self.way == SPLICEAI and self.flanks != "N", "flanks real; SpliceAI hides letters outside a gene"),
+            (not 0 <= self.context <= MAX_DISTANCE, f"context {self.context}; needs 0 to {MAX_DISTANCE}"),
             (self.max_length < 1, f"longest allele {self.max_length}; needs 1 or more"),
             (not 0.0 <= self.max_ambiguous <= 1.0, f"share of N {self.max_ambiguous}; needs 0 to 1"),
         ):
             if is_wrong:
                 raise ConfigError(f"variants: {text}")
+
+
+@dataclass(frozen=True)
+class Read:
+    """What probabilities say of a gene, by name of the scores.
+
+    Attributes:
+        effects: gain and loss of sites.
+        meanings: what happens to exons.
+        tracks: the probabilities themselves, where they are kept.
+    """
+
+    effects: Mapping[str, Effect]
+    meanings: Mapping[str, Meaning]
+    tracks: Mapping[str, Aligned]
 
 
 @dataclass(frozen=True)
@@ -86,17 +108,22 @@ class GeneEffect:
         symbol: its name, or its id where it has none.
         strand: its strand.
         effects: by name of the base model, `META` for ours; None: an entry without numbers, as SpliceAI writes it.
+        meanings: what happens to exons, likewise; none as SpliceAI has it.
+        tracks: probabilities of all positions, likewise, where they are kept.
     """
 
     gene_id: str
     symbol: str
     strand: str
     effects: Mapping[str, Effect | None]
+    meanings: Mapping[str, Meaning] = field(default_factory=dict)
+    tracks: Mapping[str, Aligned] = field(default_factory=dict)
 
     @classmethod
-    def on(cls, sites: GeneSites, effects: Mapping[str, Effect | None]) -> Self:
+    def on(cls, sites: GeneSites, effects: Mapping[str, Effect | None], read: Read | None = None) -> Self:
         """On a gene of the annotation."""
-        return cls(sites.gene.gene_id, sites.symbol, sites.gene.strand, effects)
+        more = (read.meanings, read.tracks) if read else ({}, {})
+        return cls(sites.gene.gene_id, sites.symbol, sites.gene.strand, effects, *more)
 
 
 @dataclass(frozen=True)
@@ -182,7 +209,7 @@ class Scorer:
             reach = max(int(predictor.model.reach_bp), ARTIFACT_WINDOW_BP) + _BESIDE_BP
             self._reach = reach + (REACH_BP if predictor.stack else 0)
         self._passes: _Kept[object, GenePass] = _Kept(_KEPT_PASSES)
-        self._effects: _Kept[object, dict[str, Effect] | str] = _Kept(_KEPT_EFFECTS)
+        self._effects: _Kept[object, Read | str] = _Kept(_KEPT_EFFECTS)
 
     def score(self, contig: str, position: int, ref: str, alts: Sequence[str]) -> list[Allele]:
         """What is known of each ALT of a record.
@@ -233,16 +260,16 @@ class Scorer:
             return Allele(alt, reason="no_gene")
         found, written = [], position + common(ref.upper(), alt.upper()) - 1
         for gene in touched:
-            effects = self._effects.of((key, event, gene.gene), lambda: self._effects_on(key, event, gene))  # noqa: B023
-            if isinstance(effects, str):
-                return Allele(alt, reason=effects)
-            shown = {name: _as_written(changes, event, written) for name, changes in effects.items()}
-            found.append(GeneEffect.on(gene, shown))
+            read = self._effects.of((key, event, gene.gene), lambda: self._effects_on(key, event, gene))  # noqa: B023
+            if isinstance(read, str):
+                return Allele(alt, reason=read)
+            shown = {name: _as_written(changes, event, written) for name, changes in read.effects.items()}
+            found.append(GeneEffect.on(gene, shown, read))
         return Allele(alt, found)
 
-    def _effects_on(self, key: str, event: Event, gene: GeneSites) -> dict[str, Effect] | str:
+    def _effects_on(self, key: str, event: Event, gene: GeneSites) -> Read | str:
         """What each model says, or the reason why nothing is said."""
-        start, end = reported(event, self.options.distance)
+        start, end = reported(event, max(self.options.distance, self.options.context))
         span = gene.gene.interval
         first, last = start, end
         if self._reach:
@@ -261,16 +288,29 @@ class Scorer:
             found[model.name] = one.reference, one.alternative(at, behind, letters)
         if self._predictor is not None:
             found[META] = self._corrected(self._predictor, key, gene, event, found, first, last)
-        segment = self._letters.tokens(key, event.start, event.end)
         inner = slice(start - first, end - first), slice(start - first, end - first + event.surplus)
-        return {
-            name: effect(
-                aligned(event, reference[inner[0]], alternative[inner[1]], start, segment),
-                gene,
-                mask=self.options.mask,
-            )
+        segment = self._letters.tokens(key, event.start, event.end)
+        tracks = {
+            name: aligned(event, reference[inner[0]], alternative[inner[1]], start, segment)
             for name, (reference, alternative) in found.items()
         }
+        return self._read(key, event, gene, tracks)
+
+    def _read(self, key: str, event: Event, gene: GeneSites, tracks: Mapping[str, Aligned]) -> Read:
+        """What aligned probabilities say; they may go further to either side than the distance."""
+        within = reported(event, self.options.distance)
+        effects = {name: effect(found.within(*within), gene, mask=self.options.mask) for name, found in tracks.items()}
+        meanings = {
+            name: meaning_of(
+                found,
+                gene,
+                lambda transcript: self._genes.coding(key, transcript),
+                lambda start, end: self._letters.tokens(key, start, end),
+                event.change,
+            )
+            for name, found in tracks.items()
+        }
+        return Read(effects, meanings, tracks if self.options.keep_tracks else {})
 
     def _window(self, key: str, gene: GeneSites, first: int, last: int) -> Tokens:
         """Letters [first, last) of the plus strand, those outside the gene as the options say."""
