@@ -9,6 +9,7 @@ ways kept at each site, the best chains.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -66,7 +67,12 @@ class Decoded:
 
 
 def decode_exons(
-    sites: CalledSites, first: int, last: int, lengths: LengthPriors = DEFAULT_LENGTHS, best: int = 1
+    sites: CalledSites,
+    first: int,
+    last: int,
+    lengths: LengthPriors = DEFAULT_LENGTHS,
+    best: int = 1,
+    known: Sequence[tuple[int, int]] = (),
 ) -> Decoded:
     """The most probable exons of a transcript.
 
@@ -76,6 +82,8 @@ def decode_exons(
         last: its last base.
         lengths: of exons and introns.
         best: how many chains are wanted.
+        known: exons of an annotated transcript, as in `Chain.exons`. That one of them, or an intron between them, has
+            an odd length is not held against it, nor against what shares an end with it.
 
     Returns:
         Up to `best` chains, of which one without any site is always there.
@@ -85,13 +93,15 @@ def decode_exons(
     """
     if last < first or best < 1:
         raise InputError(f"exons from {first} to {last}, {best} chains; needed are first <= last and one chain or more")
-    return _Decoder(sites, first, last, lengths).decoded(best)
+    return _Decoder(sites, first, last, lengths, known).decoded(best)
 
 
 class _Decoder:
     """Sums and maxima over chains; arcs into each site come from those before it."""
 
-    def __init__(self, sites: CalledSites, first: int, last: int, lengths: LengthPriors) -> None:
+    def __init__(
+        self, sites: CalledSites, first: int, last: int, lengths: LengthPriors, known: Sequence[tuple[int, int]]
+    ) -> None:
         self._first, self._last, self._size = first, last, len(sites)
         self._positions, is_donor = sites.positions, sites.kinds == DONOR
         sure = np.clip(sites.probabilities, _SURE, 1.0 - _SURE)
@@ -102,14 +112,18 @@ class _Decoder:
         self._opening = np.where(is_donor, lengths.log_ratio(FIRST, at - first + 1), -np.inf)
         self._closing = np.where(is_donor, -np.inf, lengths.log_ratio(LAST, last - at + 1))
         self._whole = float(lengths.log_ratio(LAST, np.array([last - first + 1]))[0])
+        of_exon, of_intron = _allowances(sites, known, lengths)
+        self._opening += of_exon
+        self._closing += of_exon
         self._arcs: list[tuple[NDArray[np.intp], Floats]] = []
         for i in range(self._size):
-            before = (acceptors if is_donor[i] else donors)[: np.searchsorted(acceptors if is_donor[i] else donors, i)]
+            others, of = (acceptors, of_exon) if is_donor[i] else (donors, of_intron)
+            before = others[: np.searchsorted(others, i)]
             if is_donor[i]:
                 ratio = lengths.log_ratio(INTERNAL, at[i] - at[before] + 1)
             else:
                 ratio = lengths.log_ratio(INTRON, at[i] - at[before] - 1)
-            self._arcs.append((before, ratio))
+            self._arcs.append((before, ratio + np.maximum(of[before], of[i])))
 
     def decoded(self, best: int) -> Decoded:
         forward = np.full(self._size, -np.inf)
@@ -149,6 +163,24 @@ class _Decoder:
             edges = [*edges, self._first][::-1]
             chains.append(Chain(tuple(zip(edges[::2], edges[1::2], strict=True)), float(ends[end]), 0.0))
         return chains
+
+
+def _allowances(sites: CalledSites, known: Sequence[tuple[int, int]], lengths: LengthPriors) -> tuple[Floats, Floats]:
+    """How much rarer than at random the known exon and the known intron are that end at each site; 0 of others."""
+    of_exon, of_intron = np.zeros(len(sites)), np.zeros(len(sites))
+    if len(known) < 2:
+        return of_exon, of_intron
+    starts, ends = np.array(known, np.int64).T
+    sizes = ends - starts + 1
+    inner = lengths.log_ratio(INTERNAL, sizes[1:-1])
+    exons = np.concatenate([lengths.log_ratio(FIRST, sizes[:1]), inner, lengths.log_ratio(LAST, sizes[-1:])])
+    introns = lengths.log_ratio(INTRON, starts[1:] - ends[:-1] - 1)
+    for kind, places, ratios in ((ACCEPTOR, starts[1:], exons[1:]), (DONOR, ends[:-1], exons[:-1])):
+        at = np.minimum(np.searchsorted(places, sites.positions), len(places) - 1)
+        is_known = (sites.kinds == kind) & (places[at] == sites.positions)
+        of_exon[is_known] = np.maximum(-ratios[at[is_known]], 0.0)
+        of_intron[is_known] = np.maximum(-introns[at[is_known]], 0.0)
+    return np.nan_to_num(of_exon, posinf=0.0), np.nan_to_num(of_intron, posinf=0.0)
 
 
 def _log_sum(values: Floats) -> float:

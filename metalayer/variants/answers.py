@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from metalayer.variants.columns import Place
 from metalayer.variants.definition import KINDS, SHORT, Change, Effect
 from metalayer.variants.meaning import Exon, Meaning
 from metalayer.variants.scoring import META, SPLICEAI, Allele, GeneEffect
+from metalayer.variants.words import place_in_words, span_in_words
 
 META_TAG, DETAIL_TAG, SKIPPED_TAG = "MetaLayer", "MetaLayerDetail", "MetaLayerSkipped"
 FORMAT = "|".join(["ALLELE", "SYMBOL", *(f"DS_{kind}" for kind in SHORT), *(f"DP_{kind}" for kind in SHORT)])
@@ -115,15 +115,9 @@ def _length_and_frame(meaning: Meaning) -> tuple[str, str]:
     return str(meaning.length) if meaning.frame else "", meaning.frame or ""
 
 
-def place_in_words(place: Place) -> str:
-    """1-based; `x^n`: inserted letter n behind x."""
-    position, inserted = place
-    return f"{position + 1}^{inserted}" if inserted else f"{position + 1}"
-
-
 def exons_in_words(exons: Sequence[Exon]) -> str:
     """In transcript order, each from its lower end to its higher one, 1-based, with commas between."""
-    return ",".join("-".join(map(place_in_words, sorted((exon.first, exon.last)))) for exon in exons)
+    return ",".join(span_in_words(exon.first, exon.last) for exon in exons)
 
 
 def _meaning_columns(meaning: Meaning | None) -> dict[str, Any]:
@@ -141,6 +135,27 @@ def _meaning_columns(meaning: Meaning | None) -> dict[str, Any]:
     }
 
 
+def changes_as_json(changes: Effect | None, position: int, strand: str) -> dict[str, dict[str, Any]]:
+    """Fields of each change by its kind; positions are 1-based, offsets from POS downstream in the gene.
+
+    Args:
+        changes: None where there are no numbers.
+        position: 0-based POS.
+        strand: of the gene.
+    """
+    return {
+        kind: {
+            "score": change.score,
+            "position": change.position + 1,
+            "offset": offset(change, position, strand),
+            "ref": change.reference,
+            "alt": change.alternative,
+            "annotated": change.annotated,
+        }
+        for kind, change in zip(KINDS, changes or (), strict=False)
+    }
+
+
 def rows_of(
     contig: str, position: int, name: str | None, ref: str, alleles: Sequence[Allele]
 ) -> Iterator[dict[str, Any]]:
@@ -154,15 +169,8 @@ def rows_of(
             for model, changes in gene.effects.items():
                 row = dict.fromkeys(COLUMNS) | variant | place | {"model": model}
                 row |= _meaning_columns(gene.meanings.get(model))
-                for kind, change in zip(KINDS, changes or (), strict=False):
-                    row |= {
-                        f"{kind}_score": change.score,
-                        f"{kind}_position": change.position + 1,
-                        f"{kind}_offset": offset(change, position, gene.strand),
-                        f"{kind}_ref": change.reference,
-                        f"{kind}_alt": change.alternative,
-                        f"{kind}_annotated": change.annotated,
-                    }
+                for kind, fields in changes_as_json(changes, position, gene.strand).items():
+                    row |= {f"{kind}_{name}": value for name, value in fields.items()}
                 yield row
 
 

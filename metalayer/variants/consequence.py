@@ -27,13 +27,15 @@ from numpy.typing import NDArray
 from metalayer.genome import decode, reverse_complement
 from metalayer.schema import ACCEPTOR, CLASSES, DONOR
 from metalayer.sites import CalledSites, call_sites, decode_exons
+from metalayer.sites.lengths import MIN_INTRON_BP
 from metalayer.variants.columns import Columns, Place
 from metalayer.variants.definition import Aligned
 from metalayer.variants.genes import GeneSites, Transcript
 from metalayer.variants.meaning import (
     CRYPTIC,
-    DELETED,
+    EXON_DELETED,
     GAIN,
+    INTRON_DELETED,
     KEPT,
     LONGER,
     LOSS,
@@ -266,8 +268,9 @@ class _Reader:
         numbers = np.array([columns.on_haplotype(sense, alt=alt) for sense, _ in found], np.int64)
         kinds = np.array([kind for _, kind in found], np.uint8)
         sites = CalledSites.of(numbers, kinds, np.array([*found.values()], np.float64))
-        ends = [columns.on_haplotype(sense, alt=alt) for sense in (exons[0][0], exons[-1][1])]
-        decoded = decode_exons(sites, ends[0], max(ends), best=_WAYS)
+        known = [(columns.on_haplotype(one, alt=alt), columns.on_haplotype(two, alt=alt)) for one, two in exons]
+        first, last = known[0][0], max(known[0][0], known[-1][1])
+        decoded = decode_exons(sites, first, last, best=_WAYS, known=known)
 
         def back(chain: Sequence[Span]) -> list[Span]:
             inner = [(columns.from_haplotype(one, alt=alt), columns.from_haplotype(two, alt=alt)) for one, two in chain]
@@ -306,7 +309,7 @@ class _Reader:
     def _skipped(self, old: Sequence[Span], numbers: dict[Span, int]) -> Event:
         length = sum(self._columns.length(*exon, alt=False) for exon in old)
         is_gone = not sum(self._columns.length(*exon, alt=True) for exon in old)
-        event = self._event(DELETED if is_gone else SKIPPED, old[0][0], old[-1][1], -length)
+        event = self._event(EXON_DELETED if is_gone else SKIPPED, old[0][0], old[-1][1], -length)
         return event._replace(exon=numbers.get(old[0], 0), skipped=len(old))
 
     def _within(
@@ -328,6 +331,8 @@ class _Reader:
                 inside = donor + 1, acceptor - 1
                 length = self._columns.length(*inside, alt=True)
                 term = RETAINED if length <= LONGEST_RETAINED_BP else UNCLEAR
+                if length < MIN_INTRON_BP:
+                    term, length = INTRON_DELETED, -self._columns.length(*inside, alt=False)
                 events.append(self._event(term, *inside, length)._replace(exon=numbers.get(one, 0)))
                 continue
             for other in new_introns:

@@ -14,13 +14,14 @@ NO_CHANGE, UNCLEAR = "no_change", "outcome_unclear"
 LOSS = {DONOR: "donor_loss", ACCEPTOR: "acceptor_loss"}
 GAIN = {DONOR: "donor_gain", ACCEPTOR: "acceptor_gain"}
 CRYPTIC = {DONOR: "cryptic_donor_gain", ACCEPTOR: "cryptic_acceptor_gain"}
-SKIPPED, DELETED, RETAINED, PSEUDOEXON = "exon_skipping", "exon_deleted", "intron_retention", "pseudoexon"
+SKIPPED, RETAINED, PSEUDOEXON = "exon_skipping", "intron_retention", "pseudoexon"
+EXON_DELETED, INTRON_DELETED = "exon_deleted", "intron_deleted"
 SHORTER, LONGER, NEW_INTRON = "partial_exon_deletion", "exon_extension", "intron_in_exon"
 TERMS = (
     *LOSS.values(),
     *GAIN.values(),
     *CRYPTIC.values(),
-    *(SKIPPED, DELETED, RETAINED, PSEUDOEXON, SHORTER, LONGER, NEW_INTRON, UNCLEAR, NO_CHANGE),
+    *(SKIPPED, EXON_DELETED, RETAINED, INTRON_DELETED, PSEUDOEXON, SHORTER, LONGER, NEW_INTRON, UNCLEAR, NO_CHANGE),
 )
 """Every name there is, in the order in which they are said."""
 KEPT, SHIFTED, OUTSIDE, UNKNOWN, START_LOST, STOP_LOST = (

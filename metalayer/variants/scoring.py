@@ -110,6 +110,7 @@ class GeneEffect:
         effects: by name of the base model, `META` for ours; None: an entry without numbers, as SpliceAI writes it.
         meanings: what happens to exons, likewise; none as SpliceAI has it.
         tracks: probabilities of all positions, likewise, where they are kept.
+        sites: its annotated sites, where tracks are kept.
     """
 
     gene_id: str
@@ -118,11 +119,12 @@ class GeneEffect:
     effects: Mapping[str, Effect | None]
     meanings: Mapping[str, Meaning] = field(default_factory=dict)
     tracks: Mapping[str, Aligned] = field(default_factory=dict)
+    sites: GeneSites | None = None
 
     @classmethod
     def on(cls, sites: GeneSites, effects: Mapping[str, Effect | None], read: Read | None = None) -> Self:
         """On a gene of the annotation."""
-        more = (read.meanings, read.tracks) if read else ({}, {})
+        more = (read.meanings, read.tracks, sites if read.tracks else None) if read else ()
         return cls(sites.gene.gene_id, sites.symbol, sites.gene.strand, effects, *more)
 
 
