@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,22 @@ class Words:
         return found[len(before) : len(before) + len(sequence)]
 
 
+class Silenced(Words):
+    """Sites near a word, which no gene has of itself, are none."""
+
+    word = "GATTACATTAGACCATTAG"
+    flank_bp = 500
+
+    def score(self, sequence: str, upstream: str = "", downstream: str = "") -> NDArray[np.float32]:
+        found = super().score(sequence, upstream, downstream)
+        before = upstream[-self.flank_bp :]
+        at = (before + sequence + downstream[: self.flank_bp]).find(self.word)
+        if at >= 0:
+            near = slice(max(0, at - len(before) - 300), max(0, at - len(before) + 310))
+            found[near] = (0, 0, 1)
+        return found
+
+
 @dataclass(frozen=True)
 class SplicedGene:
     """A gene, and variants of it in transcript sense.
@@ -78,7 +95,7 @@ class SplicedGene:
         codons = np.random.default_rng(6).choice(["GCC", "CTG", "AAC", "GAT", "TCC"], len(spliced) // 3)
         for at, letter in zip(spliced, "ATG" + "".join(codons[1:-1]) + "TAA", strict=False):
             letters[at] = letter
-        for (_, end), (start, _) in zip(EXONS, EXONS[1:], strict=False):
+        for (_, end), (start, _) in pairwise(EXONS):
             letters[end : end + 6], letters[start - 8 : start] = "GTAAGT", "TCTTTCAG"
             letters[end - 3 : end] = "CAG"
         for at, word in self.planted.items():
@@ -89,7 +106,7 @@ class SplicedGene:
         """0-based genomic."""
         return sense if self.is_plus else SIZE - 1 - sense
 
-    def scorer(self, distance: int = 600) -> Scorer:
+    def scorer(self, distance: int = 600, model: Words | None = None) -> Scorer:
         """Of its annotation."""
         text = self.text if self.is_plus else mirror(self.text)
         fasta, gtf = self.folder / "gene.fa", self.folder / "gene.gtf"
@@ -110,7 +127,7 @@ class SplicedGene:
         gtf.write_text("".join(lines))
         letters = Letters(fasta)
         genes = Genes.read(gtf, letters, Contigs(), allow_introns=True)
-        return Scorer(letters, genes, [Words()], Options(distance, flanks="real"))
+        return Scorer(letters, genes, [model or Words()], Options(distance, flanks="real"))
 
     def variant(self, at: int, gone: int, come: str) -> tuple[int, str, str]:
         """0-based position, REF and ALT where letters [at, at + gone) of the transcript become others."""
@@ -119,13 +136,13 @@ class SplicedGene:
         letters = come if self.is_plus or not come else mirror(come)
         return low - 1, text[low - 1 : low + gone], text[low - 1] + letters
 
-    def effect(self, at: int, gone: int, come: str, distance: int = 600) -> GeneEffect:
+    def effect(self, at: int, gone: int, come: str, distance: int = 600, model: Words | None = None) -> GeneEffect:
         """What the change does."""
         position, ref, alt = self.variant(at, gone, come)
-        (allele,) = self.scorer(distance).score("chr1", position, ref, [alt])
+        (allele,) = self.scorer(distance, model).score("chr1", position, ref, [alt])
         (gene,) = allele.genes
         return gene
 
-    def meaning(self, at: int, gone: int, come: str, distance: int = 600) -> Meaning:
+    def meaning(self, at: int, gone: int, come: str, distance: int = 600, model: Words | None = None) -> Meaning:
         """What it means."""
-        return self.effect(at, gone, come, distance).meanings["words"]
+        return self.effect(at, gone, come, distance, model).meanings["words"]

@@ -113,8 +113,7 @@ class _Decoder:
         self._closing = np.where(is_donor, -np.inf, lengths.log_ratio(LAST, last - at + 1))
         self._whole = float(lengths.log_ratio(LAST, np.array([last - first + 1]))[0])
         of_exon, of_intron = _allowances(sites, known, lengths)
-        self._opening += of_exon
-        self._closing += of_exon
+        self._opening, self._closing = (_allowing(ratio, of_exon) for ratio in (self._opening, self._closing))
         self._arcs: list[tuple[NDArray[np.intp], Floats]] = []
         for i in range(self._size):
             others, of = (acceptors, of_exon) if is_donor[i] else (donors, of_intron)
@@ -123,7 +122,7 @@ class _Decoder:
                 ratio = lengths.log_ratio(INTERNAL, at[i] - at[before] + 1)
             else:
                 ratio = lengths.log_ratio(INTRON, at[i] - at[before] - 1)
-            self._arcs.append((before, ratio + np.maximum(of[before], of[i])))
+            self._arcs.append((before, _allowing(ratio, np.maximum(of[before], of[i]))))
 
     def decoded(self, best: int) -> Decoded:
         forward = np.full(self._size, -np.inf)
@@ -163,6 +162,11 @@ class _Decoder:
             edges = [*edges, self._first][::-1]
             chains.append(Chain(tuple(zip(edges[::2], edges[1::2], strict=True)), float(ends[end]), 0.0))
         return chains
+
+
+def _allowing(ratio: Floats, allowance: Floats) -> Floats:
+    """Log ratios with what is made up for; none gets better than at random by that."""
+    return np.where(allowance > 0, np.minimum(ratio + allowance, 0.0), ratio)
 
 
 def _allowances(sites: CalledSites, known: Sequence[tuple[int, int]], lengths: LengthPriors) -> tuple[Floats, Floats]:

@@ -6,11 +6,12 @@ differs is named. What the model says of the window counts there; outside it the
 - Transcript: of those that the variant touches, the one with most sites that fall by `NOTABLE` or more, then the
   principal one, then the one with the longest exons. A gene of which junctions alone are known gets exons decoded from
   them.
-- REF: an annotated site of the transcript is there, with `ANNOTATED` at least. Another is a candidate from `CANDIDATE`
-  on.
-- ALT: an annotated site of the transcript is lost where its base is deleted, or its probability falls by
-  `LEAST_CHANGE` or more and below half. Any other site is a candidate from `CANDIDATE` on, unless it has fallen
-  likewise.
+- A site is lost where its base is deleted, or its probability falls by `LEAST_CHANGE` or more and below half.
+- Annotated sites of the transcript are there, with `ANNOTATED` at least, on ALT those that are not lost.
+- Any other site that is called, from `CANDIDATE` on, counts where it changes by `LEAST_CHANGE`, where it could stand
+  for a lost site of its kind, be the other end of an exon with one that changes, or where another isoform has it and
+  the transcript loses one. So exons of REF are those of the annotation, but for what the variant takes away, and what a
+  model finds beside them is not laid to the variant.
 - Where nothing changes by `LEAST_CHANGE`, no change is called.
 
 docs/variants.md says what the names mean.
@@ -41,6 +42,7 @@ from metalayer.variants.meaning import (
     LOSS,
     NEW_INTRON,
     NO_CHANGE,
+    OTHER_EXON,
     OUTSIDE,
     PSEUDOEXON,
     RETAINED,
@@ -78,6 +80,8 @@ _BEYOND = 3
 _WAYS = 4
 
 Span = tuple[int, int]
+Edge = tuple[int, int]
+"""A place in transcript sense, and the kind of its site."""
 Letters = NDArray[np.uint8]
 LettersOf = Callable[[int, int], Letters]
 
@@ -158,8 +162,10 @@ class _Reader:
         if not is_changed:
             shown = self._shown(part, part, numbers)
             return Meaning(name, (NO_CHANGE,), before=shown[0], after=shown[1], exons=len(exons), sites=sites)
-        before, _ = self._decode(part, alt=False)[0]
-        (after, probability), *others = self._decode(part, alt=True)
+        called = {alt: self._called(alt=alt) for alt in (False, True)}
+        counting = self._counting(part, {*called[False], *called[True]})
+        before, _ = self._decode(part, called[False], counting, alt=False)[0]
+        (after, probability), *others = self._decode(part, called[True], counting, alt=True)
         events = self._events(before, after, numbers)
         alternatives = []
         for other, share in others:
@@ -249,22 +255,44 @@ class _Reader:
         high = sum(first <= edges[1] for first, _ in exons)
         return max(0, min(low, high) - _BEYOND), min(len(exons), max(low, high) + _BEYOND)
 
-    def _decode(self, exons: Sequence[Span], *, alt: bool) -> list[tuple[list[Span], float]]:
-        """Exons of a haplotype and their probability, the best first."""
-        columns = self._columns
-        found: dict[tuple[int, int], float] = {}
+    def _called(self, *, alt: bool) -> dict[Edge, float]:
+        """Probabilities of the sites of a haplotype in the window."""
         scores = self._found.alternative if alt else self._found.reference
-        there = np.flatnonzero(columns.are_on(np.arange(self._size), alt=alt))
+        there = np.flatnonzero(self._columns.are_on(np.arange(self._size), alt=alt))
         there = there if self._gene.is_plus else there[::-1]
         called = call_sites(scores[there], CANDIDATE)
-        for index, kind, probability in zip(called.positions, called.kinds, called.probabilities, strict=True):
-            sense = columns.turned(int(there[index]))
-            if not (alt and self._is_lost(sense, int(kind))):
-                found[sense, int(kind)] = float(probability)
-        for sense, kind in self._sites_of(exons):
-            if alt and self._is_lost(sense, kind):
-                continue
-            found[sense, kind] = self._weight(sense, kind, alt=alt)
+        return {
+            (self._columns.turned(int(there[index])), int(kind)): float(probability)
+            for index, kind, probability in zip(called.positions, called.kinds, called.probabilities, strict=True)
+        }
+
+    def _counting(self, exons: Sequence[Span], called: set[Edge]) -> set[Edge]:
+        """Sites that are none of the transcript's and count all the same: see the module's text."""
+        known = {*self._sites_of(exons)}
+        others = called - known
+        changed = {edge for edge in others if self._changes(edge)}
+        replaced = {kind for sense, kind in known if self._is_lost(sense, kind)}
+        paired = {ACCEPTOR + DONOR - kind for _, kind in changed}
+        isoforms = {(sense, kind) for kind in self._annotated for sense in self._annotated[kind]} if replaced else set()
+        return changed | {edge for edge in others if edge[1] in replaced | paired or edge in isoforms}
+
+    def _changes(self, edge: Edge) -> bool:
+        before, after = self._scores(*edge) or (0.0, 0.0)
+        return abs(after - before) >= LEAST_CHANGE
+
+    def _decode(
+        self, exons: Sequence[Span], called: dict[Edge, float], counting: set[Edge], *, alt: bool
+    ) -> list[tuple[list[Span], float]]:
+        """Exons of a haplotype and their probability, the best first."""
+        columns = self._columns
+        found = {
+            edge: probability
+            for edge, probability in called.items()
+            if edge in counting and not (alt and self._is_lost(*edge))
+        }
+        for edge in self._sites_of(exons):
+            if not (alt and self._is_lost(*edge)):
+                found[edge] = self._weight(*edge, alt=alt)
         numbers = np.array([columns.on_haplotype(sense, alt=alt) for sense, _ in found], np.int64)
         kinds = np.array([kind for _, kind in found], np.uint8)
         sites = CalledSites.of(numbers, kinds, np.array([*found.values()], np.float64))
@@ -299,12 +327,16 @@ class _Reader:
             if not new:
                 events.append(self._skipped(old, numbers))
             elif not old:
-                events += [self._event(PSEUDOEXON, *exon, self._columns.length(*exon, alt=True)) for exon in new]
+                events += [self._new(exon) for exon in new]
             else:
                 events += self._within(old, new, before, after, numbers)
         lost = [edge for edge in self._sites_of(before) if edge not in {*self._sites_of(after)}]
         losses = [self._site(LOSS[kind], sense, kind, 0) for sense, kind in lost if self._is_lost(sense, kind)]
         return [*losses, *events]
+
+    def _new(self, exon: Span) -> Event:
+        is_known = exon[0] in self._annotated[ACCEPTOR] and exon[1] in self._annotated[DONOR]
+        return self._event(OTHER_EXON if is_known else PSEUDOEXON, *exon, self._columns.length(*exon, alt=True))
 
     def _skipped(self, old: Sequence[Span], numbers: dict[Span, int]) -> Event:
         length = sum(self._columns.length(*exon, alt=False) for exon in old)

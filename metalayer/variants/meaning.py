@@ -16,12 +16,25 @@ GAIN = {DONOR: "donor_gain", ACCEPTOR: "acceptor_gain"}
 CRYPTIC = {DONOR: "cryptic_donor_gain", ACCEPTOR: "cryptic_acceptor_gain"}
 SKIPPED, RETAINED, PSEUDOEXON = "exon_skipping", "intron_retention", "pseudoexon"
 EXON_DELETED, INTRON_DELETED = "exon_deleted", "intron_deleted"
+OTHER_EXON = "exon_of_other_isoform"
 SHORTER, LONGER, NEW_INTRON = "partial_exon_deletion", "exon_extension", "intron_in_exon"
 TERMS = (
     *LOSS.values(),
     *GAIN.values(),
     *CRYPTIC.values(),
-    *(SKIPPED, EXON_DELETED, RETAINED, INTRON_DELETED, PSEUDOEXON, SHORTER, LONGER, NEW_INTRON, UNCLEAR, NO_CHANGE),
+    *(
+        SKIPPED,
+        EXON_DELETED,
+        RETAINED,
+        INTRON_DELETED,
+        PSEUDOEXON,
+        OTHER_EXON,
+        SHORTER,
+        LONGER,
+        NEW_INTRON,
+        UNCLEAR,
+        NO_CHANGE,
+    ),
 )
 """Every name there is, in the order in which they are said."""
 KEPT, SHIFTED, OUTSIDE, UNKNOWN, START_LOST, STOP_LOST = (

@@ -30,6 +30,8 @@ COLOURS = {DONOR: "#0b5cad", ACCEPTOR: "#c2701c"}
 _EXON, _NEW, _GONE, _GREY = "#57606a", "#1a7f37", "#b42318", "#8c959f"
 _SHOWN = 0.005
 """Smaller probabilities are not drawn."""
+_LONGEST = 20
+"""Letters of an allele that are all written."""
 _LABELLED = 0.1
 """Changes that are written at their stems."""
 
@@ -61,11 +63,15 @@ def draw(path: Path, variant: Variant, genes: Sequence[GeneEffect]) -> None:
     with mpl.rc_context({**SETTINGS, "axes.grid": False, "axes.titlelocation": "left"}):
         figure = Figure(figsize=(11, 0.9 + 5.1 * len(names)), layout="constrained")
         figure.suptitle(
-            f"{variant.text}   {gene.symbol} ({gene.strand}), 5' to 3'", x=0.01, ha="left", fontsize=12, weight="bold"
+            f"{_short(variant)}   {gene.symbol} ({gene.strand}), 5' to 3'",
+            x=0.01,
+            ha="left",
+            fontsize=12,
+            weight="bold",
         )
         rows = figure.subplots(4 * len(names), 1, height_ratios=[1, 1, 0.9, 0.95] * len(names), squeeze=False)[:, 0]
         for i, name in enumerate(names):
-            _draw_model(rows[4 * i : 4 * i + 4], name, gene)
+            _draw_model([*rows[4 * i : 4 * i + 4]], name, gene)
         handles = [Line2D([], [], color=COLOURS[kind], linewidth=3, label=CLASSES[kind]) for kind in COLOURS]
         handles += [
             Line2D([], [], color=_GREY, marker="v", linestyle="", markersize=6, label="annotated site"),
@@ -76,6 +82,15 @@ def draw(path: Path, variant: Variant, genes: Sequence[GeneEffect]) -> None:
         figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8.5)
         with publish_file(path) as draft:
             figure.savefig(draft, format=path.suffix[1:].lower(), dpi=130)
+
+
+def _short(variant: Variant) -> str:
+    """Its text, without the middle of long alleles."""
+    ref, alt = (
+        letters if len(letters) <= _LONGEST else f"{letters[:6]}...({len(letters):,} nt)"
+        for letters in (variant.ref, variant.alt)
+    )
+    return f"{variant.chrom}-{variant.position + 1}-{ref}-{alt}"
 
 
 def _draw_model(rows: Sequence[Axes], name: str, gene: GeneEffect) -> None:
@@ -180,22 +195,20 @@ def _draw_exons(axes: Axes, meaning: Meaning, strand: str) -> None:
     layout = laid_out(meaning, strand, room=1000, least=18)
     if layout is None:
         return
-    axes.set(xlim=(-95, layout.width + 5), ylim=(-0.5, 2.3))
+    axes.set(xlim=(-0.07 * layout.width, 1.01 * layout.width), ylim=(-0.5, 2.3))
     for level, word, exons, row, other in (
         (1.35, "before", meaning.before, layout.before, layout.after),
         (0.25, "after", meaning.after, layout.after, layout.before),
     ):
         colour = _GONE if word == "before" else _NEW
-        axes.text(-10, level + 0.2, word, ha="right", va="center", fontsize=9)
+        axes.text(-0.01 * layout.width, level + 0.2, word, ha="right", va="center", fontsize=9)
         axes.plot([row[0][0], row[-1][1]], [level + 0.2] * 2, color=_EXON, linewidth=1, zorder=1)
         for exon, (start, end) in zip(exons, row, strict=True):
             axes.add_patch(Rectangle((start, level), end - start, 0.4, color=_EXON, zorder=2))
             for low, high in _outside((start, end), other):
                 axes.add_patch(Rectangle((low, level), high - low, 0.4, color=colour, zorder=3))
-            number = f"exon {exon.number}, " if exon.number else ""
-            axes.text(
-                (start + end) / 2, level - 0.08, f"{number}{exon.length:,} nt", ha="center", va="top", fontsize=7.5
-            )
+            label = f"exon {exon.number}, {exon.length:,} nt" if exon.number else f"{exon.length:,} nt"
+            axes.text((start + end) / 2, level - 0.08, label, ha="center", va="top", fontsize=7.5)
 
 
 def _outside(one: tuple[int, int], others: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:

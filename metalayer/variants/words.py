@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -19,6 +20,7 @@ from metalayer.variants.meaning import (
     LOSS,
     NEW_INTRON,
     NO_CHANGE,
+    OTHER_EXON,
     OUTSIDE,
     PSEUDOEXON,
     RETAINED,
@@ -38,7 +40,9 @@ from metalayer.variants.meaning import (
 
 WIDTH = 100
 """Columns of a terminal that are used at most."""
-_DRAWN = WIDTH - 16
+_ROOM = WIDTH - 4
+"""Without the indent of a caller."""
+_DRAWN = _ROOM - 12
 _SITE_TERMS = {term: kind for terms in (LOSS, GAIN, CRYPTIC) for kind, term in terms.items()}
 _FRAME = {
     SHIFTED: "reading frame shifted",
@@ -87,6 +91,7 @@ def event_in_words(event: Event, contig: str) -> str:
     return {
         RETAINED: f"intron after {exon} retained: {where}, {size} more",
         INTRON_DELETED: f"intron after {exon} deleted: {where}, {size} of intron",
+        OTHER_EXON: f"exon of another isoform: {where}, {size} more",
         PSEUDOEXON: f"pseudoexon: {where}, {size} more",
         SHORTER: f"{exon} is shorter by {size}: {where}",
         LONGER: f"{exon} is longer by {size}: {where}",
@@ -132,7 +137,13 @@ def lines_of(meaning: Meaning, contig: str, strand: str) -> list[str]:
     if drawn:
         of = f"transcript {meaning.transcript}" if meaning.transcript else "exons of all known junctions"
         lines += [f"  {of}, {meaning.exons} exons, 5' to 3', not to scale", *(f"  {line}" for line in drawn)]
-    return [line if len(line) <= WIDTH - 4 else f"{line[: WIDTH - 7]}..." for line in lines]
+    return [part for line in lines for part in _wrapped(line)]
+
+
+def _wrapped(line: str) -> list[str]:
+    if len(line) <= _ROOM:
+        return [line]
+    return textwrap.wrap(line, _ROOM, initial_indent="  " * line.startswith(" "), subsequent_indent="    ")
 
 
 def _site_in_words(site: Site, contig: str) -> str:
