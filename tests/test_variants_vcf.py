@@ -137,13 +137,18 @@ def test_numbers_of_an_entry(tmp_path: Path, genome: list[str]) -> None:
     for fields, row in zip(records_of(tmp_path / "out.vcf"), table.iter_rows(named=True), strict=True):
         entry, detail = info(fields)["PWM"].split("|"), info(fields)["MetaLayerDetail"].split("|")
         assert len(entry) == FORMAT.count("|") + 1 and len(detail) == DETAIL_FORMAT.count("|") + 1
+        first = DETAIL_FORMAT.split("|").index("POS_AG")
+        named = dict(zip(DETAIL_FORMAT.split("|"), detail, strict=True))
+        assert named["Consequence"].replace("&", "") and named["Consequence"] == row["consequence"]
+        assert (named["TRANSCRIPT"], named["FRAME"]) == (row["transcript"], row["frame"] or "")
+        assert named["LENGTH"] == ("" if row["length_change"] is None else str(row["length_change"]))
         for number, kind in enumerate(("acceptor_gain", "acceptor_loss", "donor_gain", "donor_loss")):
             assert entry[2 + number] == f"{row[f'{kind}_score']:.2f}"
             assert int(entry[6 + number]) == row[f"{kind}_position"] - row["pos"]
             assert abs(row[f"{kind}_offset"]) == abs(int(entry[6 + number]))
             sign = 1 if row["strand"] == "+" else -1
             assert row[f"{kind}_offset"] == sign * int(entry[6 + number])
-            place, before, after, known = detail[5 + 4 * number : 9 + 4 * number]
+            place, before, after, known = detail[first + 4 * number : first + 4 + 4 * number]
             assert int(place.partition("^")[0]) == row[f"{kind}_position"]
             assert (before, after) == (f"{row[f'{kind}_ref']:.4f}", f"{row[f'{kind}_alt']:.4f}")
             assert bool(int(known)) == row[f"{kind}_annotated"]
