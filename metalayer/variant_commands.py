@@ -183,7 +183,7 @@ def _variant(options: argparse.Namespace, given: tuple[Sources, Options]) -> int
     from metalayer.variants.reasons import REASONS
 
     if options.plot:
-        from metalayer.variants.picture import draw, refuse_other_names
+        from metalayer.variants.exon_picture import draw, refuse_other_names
 
         refuse_other_names(options.plot)
     found, unscored, is_drawn = list[dict[str, Any]](), 0, False
