@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from metalayer.variants.columns import Columns
-from metalayer.variants.meaning import TERMS, Event, Meaning
+from metalayer.variants.meaning import TERMS, ExonEvent, Meaning
 from metalayer.variants.words import WIDTH, described, drawing, event_in_words, lines_of
 from tests.spliced_genes import CODING, EXONS, SIZE, Silenced, SplicedGene
 
@@ -17,7 +17,7 @@ STRANDS = pytest.mark.parametrize("is_plus", [True, False], ids=["plus", "minus"
 SMALL = ((300, 450), (900, 960), (1035, 1095), (1720, 1840), (2400, 2700))
 
 
-def events(meaning: Meaning) -> dict[str, Event]:
+def events(meaning: Meaning) -> dict[str, ExonEvent]:
     assert len({event.term for event in meaning.events}) == len(meaning.events)
     return {event.term: event for event in meaning.events}
 
@@ -336,17 +336,17 @@ def test_words_and_drawings(tmp_path: Path, is_plus: bool) -> None:
 def test_every_term_has_words_within_the_width() -> None:
     place = (123_456_789, 0)
     for term in TERMS[:-1]:
-        said = event_in_words(Event(term, place, (place[0] + 5, 0), -123_456, 12, 2, 0.5, 0.25), "chr12")
+        said = event_in_words(ExonEvent(term, place, (place[0] + 5, 0), -123_456, 12, 2, 0.5, 0.25), "chr12")
         assert "12" in said or term.endswith(("loss", "gain"))
-        meaning = Meaning("T", TERMS[:-1], (Event(term, place, place, 5, 1, 1),), 5, "kept", (10, 1000))
+        meaning = Meaning("T", TERMS[:-1], (ExonEvent(term, place, place, 5, 1, 1),), 5, "kept", (10, 1000))
         assert max(map(len, lines_of(meaning, "chr12", "+"))) <= WIDTH - 4
 
 
 def test_many_exons_are_drawn_as_far_as_they_fit() -> None:
-    from metalayer.variants.meaning import Exon
+    from metalayer.variants.meaning import ShownExon
 
-    def exons(count: int) -> tuple[Exon, ...]:
-        return tuple(Exon((1000 * i, 0), (1000 * i + 99, 0), 100, i + 1) for i in range(count))
+    def exons(count: int) -> tuple[ShownExon, ...]:
+        return tuple(ShownExon((1000 * i, 0), (1000 * i + 99, 0), 100, i + 1) for i in range(count))
 
     rows = drawing(Meaning("T", ("no_change",), before=exons(12), after=exons(12)), "+")
     assert rows and max(map(len, rows)) <= WIDTH - 6

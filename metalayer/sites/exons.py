@@ -24,8 +24,8 @@ from metalayer.sites.lengths import DEFAULT_LENGTHS, FIRST, INTERNAL, INTRON, LA
 CANDIDATE = 0.02
 """Least probability of a site that `decode_exons` should be given: weak sites of real exons are found by what stands
 around them. On 64 genes of chromosomes 1, 5 and 7 (OpenSpliceAI, flank 10,000; lengths of the other genes), 0.912 of
-decoded exons are right and 0.916 of principal exons are found; by pairing each acceptor that is called, from 0.3 on, with
-the next donor 0.887 and 0.905 (`python -m benchmarks.exons`)."""
+decoded exons are right and 0.916 of principal exons are found; by pairing each acceptor that is called, from 0.3 on,
+with the next donor 0.887 and 0.905 (`python -m benchmarks.exons`)."""
 _SURE = 1e-4
 """A probability counts as this far from 0 and from 1 at least."""
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from metalayer.variants.definition import KINDS, SHORT, Change, Effect
-from metalayer.variants.meaning import Exon, Meaning
+from metalayer.variants.meaning import Meaning, ShownExon
 from metalayer.variants.scoring import META, SPLICEAI, Allele, GeneEffect
 from metalayer.variants.words import place_in_words, span_in_words
 
@@ -115,7 +115,7 @@ def _length_and_frame(meaning: Meaning) -> tuple[str, str]:
     return str(meaning.length) if meaning.frame else "", meaning.frame or ""
 
 
-def exons_in_words(exons: Sequence[Exon]) -> str:
+def exons_in_words(exons: Sequence[ShownExon]) -> str:
     """In transcript order, each from its lower end to its higher one, 1-based, with commas between."""
     return ",".join(span_in_words(exon.first, exon.last) for exon in exons)
 

@@ -54,11 +54,11 @@ from metalayer.variants.meaning import (
     TERMS,
     UNCLEAR,
     UNKNOWN,
-    Alternative,
-    Event,
-    Exon,
+    ChangedSite,
+    ExonEvent,
     Meaning,
-    Site,
+    OtherWay,
+    ShownExon,
 )
 
 CANDIDATE = 0.1
@@ -171,7 +171,7 @@ class _Reader:
         for other, share in others:
             if share >= LIKELY:
                 different = self._events(before, other, numbers)
-                alternatives.append(Alternative(_terms(different), share, tuple(different)))
+                alternatives.append(OtherWay(_terms(different), share, tuple(different)))
         terms, whole = _terms(events), tuple([*exons[:low], *one, *exons[high:]] for one in (before, after))
         length, frame, stop = 0, None, None
         if terms != (NO_CHANGE,) and UNCLEAR not in terms:
@@ -196,14 +196,14 @@ class _Reader:
         change: NDArray[np.float32] = self._found.alternative[:, sites] - self._found.reference[:, sites]
         return change
 
-    def _changed_sites(self) -> tuple[Site, ...]:
+    def _changed_sites(self) -> tuple[ChangedSite, ...]:
         """Those that change by `NOTABLE`, in transcript sense."""
         rows = []
         for column, kind in zip(*np.nonzero(np.abs(self._delta()) >= NOTABLE), strict=True):
             sense = self._columns.turned(int(column))
             before, after = self._scores(sense, int(kind)) or (0.0, 0.0)
             known = sense in self._annotated[int(kind)]
-            rows.append((sense, Site(CLASSES[kind], self._place(sense), before, after, known)))
+            rows.append((sense, ChangedSite(CLASSES[kind], self._place(sense), before, after, known)))
         return tuple(site for _, site in sorted(rows))
 
     def _transcript(self, *, is_changed: bool) -> tuple[str, list[Span]]:
@@ -318,11 +318,11 @@ class _Reader:
             return max(ANNOTATED, after if alt else before)
         return max(after, ANNOTATED * after / before)
 
-    def _events(self, before: Sequence[Span], after: Sequence[Span], numbers: dict[Span, int]) -> list[Event]:
+    def _events(self, before: Sequence[Span], after: Sequence[Span], numbers: dict[Span, int]) -> list[ExonEvent]:
         """What differs between the exons of REF and ALT, in transcript sense."""
         if list(before) == list(after):
             return []
-        events: list[Event] = []
+        events: list[ExonEvent] = []
         for old, new in _overlapping(before, after):
             if not new:
                 events.append(self._skipped(old, numbers))
@@ -334,11 +334,11 @@ class _Reader:
         losses = [self._site(LOSS[kind], sense, kind, 0) for sense, kind in lost if self._is_lost(sense, kind)]
         return [*losses, *events]
 
-    def _new(self, exon: Span) -> Event:
+    def _new(self, exon: Span) -> ExonEvent:
         is_known = exon[0] in self._annotated[ACCEPTOR] and exon[1] in self._annotated[DONOR]
         return self._event(OTHER_EXON if is_known else PSEUDOEXON, *exon, self._columns.length(*exon, alt=True))
 
-    def _skipped(self, old: Sequence[Span], numbers: dict[Span, int]) -> Event:
+    def _skipped(self, old: Sequence[Span], numbers: dict[Span, int]) -> ExonEvent:
         length = sum(self._columns.length(*exon, alt=False) for exon in old)
         is_gone = not sum(self._columns.length(*exon, alt=True) for exon in old)
         event = self._event(EXON_DELETED if is_gone else SKIPPED, old[0][0], old[-1][1], -length)
@@ -351,7 +351,7 @@ class _Reader:
         before: Sequence[Span],
         after: Sequence[Span],
         numbers: dict[Span, int],
-    ) -> list[Event]:
+    ) -> list[ExonEvent]:
         """Exons that lie in one another."""
         events = []
         if old[0][0] != new[0][0] and old[0] != before[0] and new[0] != after[0]:
@@ -382,7 +382,7 @@ class _Reader:
             events += self._moved(DONOR, old[-1][1], new[-1][1], numbers.get(old[-1], 0))
         return events
 
-    def _moved(self, kind: int, old: int, new: int, exon: int) -> list[Event]:
+    def _moved(self, kind: int, old: int, new: int, exon: int) -> list[ExonEvent]:
         """Another site takes the place of one."""
         if old == new:
             return []
@@ -393,23 +393,23 @@ class _Reader:
         distance = length if new > old else -length
         return [self._gained(kind, new, distance), event._replace(exon=exon)]
 
-    def _gained(self, kind: int, sense: int, distance: int) -> Event:
+    def _gained(self, kind: int, sense: int, distance: int) -> ExonEvent:
         term = (GAIN if sense in self._annotated[kind] else CRYPTIC)[kind]
         return self._site(term, sense, kind, distance)
 
-    def _site(self, term: str, sense: int, kind: int, distance: int) -> Event:
+    def _site(self, term: str, sense: int, kind: int, distance: int) -> ExonEvent:
         before, after = self._scores(sense, kind) or (-1.0, -1.0)
         return self._event(term, sense, sense, distance)._replace(reference=before, alternative=after)
 
-    def _event(self, term: str, first: int, last: int, length: int) -> Event:
-        return Event(term, self._place(first), self._place(last), length)
+    def _event(self, term: str, first: int, last: int, length: int) -> ExonEvent:
+        return ExonEvent(term, self._place(first), self._place(last), length)
 
     def _length(self, exons: Sequence[Span], *, alt: bool) -> int:
         return sum(self._columns.length(*exon, alt=alt) for exon in exons)
 
     def _shown(
         self, before: Sequence[Span], after: Sequence[Span], numbers: dict[Span, int]
-    ) -> tuple[tuple[Exon, ...], tuple[Exon, ...]]:
+    ) -> tuple[tuple[ShownExon, ...], tuple[ShownExon, ...]]:
         """Exons around what differs, one more to either side; where nothing does, around the window's middle."""
         first, behind = _differing(before, after)
         if first is None:
@@ -419,9 +419,9 @@ class _Reader:
         else:
             low, behind = max(0, first - 1), max(0, behind - 1)
 
-        def shown(exons: Sequence[Span], *, alt: bool) -> tuple[Exon, ...]:
+        def shown(exons: Sequence[Span], *, alt: bool) -> tuple[ShownExon, ...]:
             return tuple(
-                Exon(
+                ShownExon(
                     self._place(first),
                     self._place(last),
                     self._columns.length(first, last, alt=alt),
@@ -539,6 +539,6 @@ def _overlapping(before: Sequence[Span], after: Sequence[Span]) -> Iterator[tupl
             yield [*chain(*(old for old, _ in several))], [*chain(*(new for _, new in several))]
 
 
-def _terms(events: Sequence[Event]) -> tuple[str, ...]:
+def _terms(events: Sequence[ExonEvent]) -> tuple[str, ...]:
     said = {event.term for event in events}
     return tuple(term for term in TERMS if term in said) or (NO_CHANGE,)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from metalayer.variants.meaning import Exon, Meaning
+from metalayer.variants.meaning import Meaning, ShownExon
 
 Drawn = tuple[int, int]
 """Start and end of an exon."""
@@ -41,7 +41,7 @@ def laid_out(meaning: Meaning, strand: str, room: int, least: int) -> Layout | N
     """
     sign = 1 if strand == "+" else -1
 
-    def bounds(exon: Exon) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+    def bounds(exon: ShownExon) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
         """Before its first base, and behind its last: they sort in transcript sense."""
         (first, more), (last, most) = exon.first, exon.last
         return (sign * first, sign * more, 0), (sign * last, sign * most, 1)

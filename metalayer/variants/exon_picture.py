@@ -21,7 +21,7 @@ from metalayer.variants.columns import Columns, Place
 from metalayer.variants.definition import Aligned
 from metalayer.variants.exon_layout import laid_out
 from metalayer.variants.genes import GeneSites
-from metalayer.variants.meaning import LABEL, Exon, Meaning
+from metalayer.variants.meaning import LABEL, Meaning, ShownExon
 from metalayer.variants.scoring import GeneEffect
 from metalayer.variants.words import frame_in_words, term_in_words
 
@@ -139,7 +139,7 @@ def _stems(axes: Axes, places: np.ndarray, values: np.ndarray, *, signed: bool =
                 )
 
 
-def _strip(axes: Axes, exons: Sequence[Exon], columns: Columns, places: np.ndarray) -> None:
+def _strip(axes: Axes, exons: Sequence[ShownExon], columns: Columns, places: np.ndarray) -> None:
     """Exons to scale, below a track."""
     low, high = int(places.min()), int(places.max())
     spans = [(_sense(exon.first, columns), _sense(exon.last, columns)) for exon in exons]

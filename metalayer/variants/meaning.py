@@ -45,7 +45,7 @@ FRAMES = (KEPT, SHIFTED, OUTSIDE, UNKNOWN, START_LOST, STOP_LOST)
 """What happens to the reading frame; unknown where the annotation has no coding sequence of the transcript."""
 
 
-class Event(NamedTuple):
+class ExonEvent(NamedTuple):
     """One thing that happens.
 
     Attributes:
@@ -68,7 +68,7 @@ class Event(NamedTuple):
     alternative: float = -1.0
 
 
-class Exon(NamedTuple):
+class ShownExon(NamedTuple):
     """An exon as it is shown.
 
     Attributes:
@@ -83,7 +83,7 @@ class Exon(NamedTuple):
     number: int
 
 
-class Site(NamedTuple):
+class ChangedSite(NamedTuple):
     """A site of the window that changes.
 
     Attributes:
@@ -100,7 +100,7 @@ class Site(NamedTuple):
     annotated: bool
 
 
-class Alternative(NamedTuple):
+class OtherWay(NamedTuple):
     """Another way to splice ALT.
 
     Attributes:
@@ -111,7 +111,7 @@ class Alternative(NamedTuple):
 
     terms: tuple[str, ...]
     probability: float
-    events: tuple[Event, ...]
+    events: tuple[ExonEvent, ...]
 
 
 @dataclass(frozen=True)
@@ -134,16 +134,16 @@ class Meaning:
 
     transcript: str
     terms: tuple[str, ...]
-    events: tuple[Event, ...] = ()
+    events: tuple[ExonEvent, ...] = ()
     length: int = 0
     frame: str | None = None
     stop: tuple[int, int] | None = None
-    before: tuple[Exon, ...] = ()
-    after: tuple[Exon, ...] = ()
+    before: tuple[ShownExon, ...] = ()
+    after: tuple[ShownExon, ...] = ()
     exons: int = 0
     probability: float = 1.0
-    alternatives: tuple[Alternative, ...] = ()
-    sites: tuple[Site, ...] = ()
+    alternatives: tuple[OtherWay, ...] = ()
+    sites: tuple[ChangedSite, ...] = ()
 
     @property
     def is_change(self) -> bool:
@@ -161,11 +161,11 @@ class Meaning:
         def place(pair: Sequence[int]) -> Place:
             return int(pair[0]), int(pair[1])
 
-        def event(fields: Sequence[Any]) -> Event:
-            return Event(fields[0], place(fields[1]), place(fields[2]), *fields[3:])
+        def event(fields: Sequence[Any]) -> ExonEvent:
+            return ExonEvent(fields[0], place(fields[1]), place(fields[2]), *fields[3:])
 
-        def exon(fields: Sequence[Any]) -> Exon:
-            return Exon(place(fields[0]), place(fields[1]), *fields[2:])
+        def exon(fields: Sequence[Any]) -> ShownExon:
+            return ShownExon(place(fields[0]), place(fields[1]), *fields[2:])
 
         return cls(
             **{
@@ -176,9 +176,9 @@ class Meaning:
                 "before": tuple(map(exon, given["before"])),
                 "after": tuple(map(exon, given["after"])),
                 "alternatives": tuple(
-                    Alternative(tuple(terms), share, tuple(map(event, events)))
+                    OtherWay(tuple(terms), share, tuple(map(event, events)))
                     for terms, share, events in given["alternatives"]
                 ),
-                "sites": tuple(Site(one[0], place(one[1]), *one[2:]) for one in given["sites"]),
+                "sites": tuple(ChangedSite(one[0], place(one[1]), *one[2:]) for one in given["sites"]),
             }
         )

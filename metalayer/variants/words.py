@@ -31,11 +31,11 @@ from metalayer.variants.meaning import (
     STOP_LOST,
     UNCLEAR,
     UNKNOWN,
-    Alternative,
-    Event,
-    Exon,
+    ChangedSite,
+    ExonEvent,
     Meaning,
-    Site,
+    OtherWay,
+    ShownExon,
 )
 
 WIDTH = 100
@@ -70,7 +70,7 @@ def term_in_words(term: str) -> str:
     return term.replace("_", " ")
 
 
-def event_in_words(event: Event, contig: str) -> str:
+def event_in_words(event: ExonEvent, contig: str) -> str:
     """One line without its end.
 
     Args:
@@ -146,13 +146,13 @@ def _wrapped(line: str) -> list[str]:
     return textwrap.wrap(line, _ROOM, initial_indent="  " * line.startswith(" "), subsequent_indent="    ")
 
 
-def _site_in_words(site: Site, contig: str) -> str:
+def _site_in_words(site: ChangedSite, contig: str) -> str:
     known = ", annotated" if site.annotated else ""
     change = f"{site.reference:.2f} on REF, {site.alternative:.2f} on ALT"
     return f"{site.kind} {contig}:{place_in_words(site.place)} changes: {change}{known}"
 
 
-def _alternative_in_words(other: Alternative) -> str:
+def _alternative_in_words(other: OtherWay) -> str:
     if other.terms == (NO_CHANGE,):
         return "no change of exons"
     moved = [event for event in other.events if event.term in (*GAIN.values(), *CRYPTIC.values())]
@@ -243,12 +243,12 @@ def _place(place: Place) -> int | str:
     return place_in_words(place) if place[1] else place[0] + 1
 
 
-def _exon(exon: Exon) -> dict[str, Any]:
+def _exon(exon: ShownExon) -> dict[str, Any]:
     low, high = sorted((exon.first, exon.last))
     return {"start": _place(low), "end": _place(high), "length": exon.length, "number": exon.number or None}
 
 
-def _event(event: Event) -> dict[str, Any]:
+def _event(event: ExonEvent) -> dict[str, Any]:
     low, high = sorted((event.first, event.last))
     found: dict[str, Any] = {"term": event.term, "start": _place(low), "end": _place(high), "length": event.length}
     if event.term in _SITE_TERMS:
