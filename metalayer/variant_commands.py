@@ -65,7 +65,7 @@ def add_commands(
         "--plot", type=Path, metavar="FILE", help="draw the first variant with a score: .png, .svg or .pdf"
     )
     _sources(one, model_help, annotation_help)
-    one.set_defaults(context=_CONTEXT_OF_ONE)
+    one.set_defaults(context=_CONTEXT_OF_ONE, keep_tracks=True)
 
     def run_one(options: argparse.Namespace) -> int:
         return _variant(options, _given(options, model_directory))
@@ -98,6 +98,7 @@ def _sources(parser: argparse.ArgumentParser, model_help: str, annotation_help: 
     parser.add_argument(
         "--distance", type=int, default=50, metavar="NT", help="positions to either side, 1 to 5000 (default 50)"
     )
+    parser.set_defaults(keep_tracks=False)
     parser.add_argument(
         "--context",
         type=int,
@@ -157,7 +158,7 @@ def _given(options: argparse.Namespace, model_directory: Callable[[str], Path]) 
         options.max_length,
         options.max_ambiguous,
         options.context,
-        keep_tracks=bool(getattr(options, "plot", None)),
+        keep_tracks=options.keep_tracks and options.plot is not None,
     )
 
 
