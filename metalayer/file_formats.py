@@ -27,6 +27,7 @@ from metalayer.schema import (
 from metalayer.variants.answers import COLUMNS as VARIANT_COLUMNS
 from metalayer.variants.answers import DETAIL_FORMAT, FORMAT
 from metalayer.variants.definition import KINDS
+from metalayer.variants.meaning import FRAMES
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,13 @@ _VARIANTS = {
     "gene_name": Column("text", "its symbol, or its id"),
     "strand": Column("text", "its strand, `+` or `-`"),
     "model": Column("text", "the base model, or `metalayer` for ours"),
+    "consequence": Column("text", "research prediction: what happens to exons, names with `&` between (variants.md)"),
+    "transcript": Column("text", "of which exons are read"),
+    "length_change": Column("whole number", "nt that the spliced transcript gains; empty where no change is called"),
+    "frame": Column("text", f"of the reading frame: {', '.join(FRAMES)}; empty where no change is called"),
+    "exons_before": Column("text", "exons around what changes on REF, 5' to 3', from lower to higher end, 1-based"),
+    "exons_after": Column("text", "likewise on ALT; `x^n`: inserted letter n behind x"),
+    "alternatives": Column("text", "other ways to splice ALT: what they would be called, and their probability"),
     **{
         f"{kind}_{name}": Column(of, text.format(kind.replace("_", " ")))
         for kind in KINDS

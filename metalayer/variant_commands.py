@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from metalayer.variants.scoring import Allele, Options
 
 _FAULTY_STATUS = 2
+_CONTEXT_OF_ONE = 500
 _FORMS = {".tsv": "tsv", ".parquet": "parquet"}
 
 
@@ -64,7 +66,12 @@ def add_commands(
         metavar="VARIANT",
         help="chr3:42600000:G:A, 3-42600000-G-A, or HGVS as chr3:g.42600000G>A (also del, ins, dup, delins)",
     )
+    one.add_argument("--json", action="store_true", help="print JSON, with all that is known")
+    one.add_argument(
+        "--plot", type=Path, metavar="FILE", help="draw the first variant with a score: .png, .svg or .pdf"
+    )
     _sources(one, model_help, annotation_help)
+    one.set_defaults(context=_CONTEXT_OF_ONE, keep_tracks=True)
 
     def run_one(options: argparse.Namespace) -> int:
         return _variant(options, _given(options, model_directory))
@@ -96,6 +103,15 @@ def _sources(parser: argparse.ArgumentParser, model_help: str, annotation_help: 
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "auto"))
     parser.add_argument(
         "--distance", type=int, default=50, metavar="NT", help="positions to either side, 1 to 5000 (default 50)"
+    )
+    parser.set_defaults(keep_tracks=False)
+    parser.add_argument(
+        "--context",
+        type=int,
+        default=0,
+        metavar="NT",
+        help="positions to either side from which consequences are read, 0 to 5000 (default: the distance; of "
+        f"`variant` {_CONTEXT_OF_ONE})",
     )
     parser.add_argument(
         "--mask", action="store_true", help="gains of annotated sites and losses of others do not count"
@@ -147,6 +163,8 @@ def _given(options: argparse.Namespace, model_directory: Callable[[str], Path]) 
         options.way,
         options.max_length,
         options.max_ambiguous,
+        options.context,
+        keep_tracks=options.keep_tracks and options.plot is not None,
     )
 
 
@@ -181,24 +199,64 @@ def _variant(options: argparse.Namespace, given: tuple[Sources, Options]) -> int
     from metalayer.variants.reasons import REASONS
     from metalayer.variants.scoring import Asked
 
-    unscored = 0
+    if options.plot:
+        from metalayer.variants.exon_picture import draw, refuse_other_names
+
+        refuse_other_names(options.plot)
+    found, unscored, is_drawn = list[dict[str, Any]](), 0, False
     with opened(*given) as loaded:
         asked = [variant_of(text, loaded.letters) for text in options.variants]
         answers = loaded.scorer.score_all(Asked(one.chrom, one.position, one.ref, [one.alt]) for one in asked)
         for text, one, (allele,) in zip(options.variants, asked, answers, strict=True):
-            if not allele.genes:
-                unscored += 1
-                print(f"{text}  no score: {allele.reason}, {REASONS[str(allele.reason)]}")
-                continue
-            print("\n".join(_table(text if text == one.text else f"{text} = {one.text}", one, allele)))
+            if options.json:
+                found.append(_as_json(text, one, allele))
+            elif allele.reason:
+                print(f"{text}  no score: {allele.reason}, {REASONS[allele.reason]}")
+            else:
+                print("\n".join(_table(text if text == one.text else f"{text} = {one.text}", one, allele)))
+            if options.plot and allele.genes and not is_drawn:
+                draw(options.plot, one, allele.genes)
+                is_drawn = True
+            unscored += not allele.genes
+    if options.json:
+        print(json.dumps(found, indent=1))
     if unscored == len(asked):
         raise InputError("none of the variants has a score")
     return 0
 
 
+def _as_json(text: str, variant: Variant, allele: Allele) -> dict[str, Any]:
+    from metalayer.variants.answers import changes_as_json
+    from metalayer.variants.words import described
+
+    return {
+        "variant": variant.text,
+        "given": text,
+        "skipped": allele.reason,
+        "genes": [
+            {
+                "gene_id": gene.gene_id,
+                "gene_name": gene.symbol,
+                "strand": gene.strand,
+                "models": {
+                    name: {
+                        "changes": changes_as_json(changes, variant.position, gene.strand),
+                        "consequence": described(gene.meanings[name], variant.chrom, gene.strand)
+                        if name in gene.meanings
+                        else None,
+                    }
+                    for name, changes in gene.effects.items()
+                },
+            }
+            for gene in allele.genes
+        ],
+    }
+
+
 def _table(title: str, variant: Variant, allele: Allele) -> list[str]:
     from metalayer.variants.answers import offset
     from metalayer.variants.definition import KINDS
+    from metalayer.variants.words import lines_of
 
     lines = []
     for gene in allele.genes:
@@ -215,4 +273,6 @@ def _table(title: str, variant: Variant, allele: Allele) -> list[str]:
                 side = f"{abs(away)} nt {'downstream' if away > 0 else 'upstream'}" if away else "at POS"
                 numbers = f"{change.score:.4f}   {change.reference:.4f}  {change.alternative:.4f}"
                 lines.append(f"    {kind.replace('_', ' '):<18} {numbers}  {where}, {side}{known}")
+            if name in gene.meanings:
+                lines += [f"    {line}" for line in lines_of(gene.meanings[name], variant.chrom, gene.strand)]
     return lines

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import shutil
 import subprocess
 import sys
@@ -138,13 +139,18 @@ def test_numbers_of_an_entry(tmp_path: Path, genome: list[str]) -> None:
     for fields, row in zip(records_of(tmp_path / "out.vcf"), table.iter_rows(named=True), strict=True):
         entry, detail = info(fields)["PWM"].split("|"), info(fields)["MetaLayerDetail"].split("|")
         assert len(entry) == FORMAT.count("|") + 1 and len(detail) == DETAIL_FORMAT.count("|") + 1
+        first = DETAIL_FORMAT.split("|").index("POS_AG")
+        named = dict(zip(DETAIL_FORMAT.split("|"), detail, strict=True))
+        assert named["Consequence"].replace("&", "") and named["Consequence"] == row["consequence"]
+        assert (named["TRANSCRIPT"], named["FRAME"]) == (row["transcript"], row["frame"] or "")
+        assert named["LENGTH"] == ("" if row["length_change"] is None else str(row["length_change"]))
         for number, kind in enumerate(("acceptor_gain", "acceptor_loss", "donor_gain", "donor_loss")):
             assert entry[2 + number] == f"{row[f'{kind}_score']:.2f}"
             assert int(entry[6 + number]) == row[f"{kind}_position"] - row["pos"]
             assert abs(row[f"{kind}_offset"]) == abs(int(entry[6 + number]))
             sign = 1 if row["strand"] == "+" else -1
             assert row[f"{kind}_offset"] == sign * int(entry[6 + number])
-            place, before, after, known = detail[5 + 4 * number : 9 + 4 * number]
+            place, before, after, known = detail[first + 4 * number : first + 4 + 4 * number]
             assert int(place.partition("^")[0]) == row[f"{kind}_position"]
             assert (before, after) == (f"{row[f'{kind}_ref']:.4f}", f"{row[f'{kind}_alt']:.4f}")
             assert bool(int(known)) == row[f"{kind}_annotated"]
@@ -229,6 +235,36 @@ def test_what_bcftools_does_to_the_tag(tmp_path: Path, genome: list[str]) -> Non
     done = subprocess.run(joined, capture_output=True, text=True, check=True)
     (fields,) = [line.split("\t") for line in done.stdout.splitlines() if not line.startswith("#")]
     assert info(fields)["PWM"] == own[0]  # the other allele's are lost, as docs/variants.md says
+
+
+@pytest.mark.skipif(shutil.which("bcftools") is None, reason="bcftools is not installed")
+def test_split_vep_reads_the_consequence(tmp_path: Path, genome: list[str]) -> None:
+    """The plugin takes a tag only with "Format: " in its Description and a field of that name."""
+    given = write(tmp_path / "in.vcf", [snv(321), snv(1420), snv(1600)])
+    assert run(genome, given, tmp_path / "out.vcf") == 0
+    tell = ["bcftools", "+split-vep", str(tmp_path / "out.vcf"), "-a", "MetaLayerDetail"]
+    asked = "%POS|%ALLELE|%SYMBOL|%Consequence|%FRAME|%REF_DL\\n"
+    done = subprocess.run([*tell, "-d", "-f", asked], capture_output=True, text=True, check=True)
+    details = [
+        (fields[1], dict(zip(DETAIL_FORMAT.split("|"), entry.split("|"), strict=True)))
+        for fields in records_of(tmp_path / "out.vcf")
+        for entry in info(fields)["MetaLayerDetail"].split(",")
+    ]
+    wanted = ("ALLELE", "SYMBOL", "Consequence", "FRAME", "REF_DL")
+    assert done.stdout.splitlines() == [
+        "|".join([position, *(detail[name] or "." for name in wanted)]) for position, detail in details
+    ]
+    assert any(detail["Consequence"].startswith("donor_loss") for _, detail in details)
+    chosen = subprocess.run(
+        [*tell, "-d", "-f", "%POS %Consequence\\n", "-i", 'Consequence~"donor_loss"'],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    kept = [position for position, detail in details if "donor_loss" in detail["Consequence"]]
+    assert {line.split()[0] for line in chosen.stdout.splitlines()} == set(kept) != {one for one, _ in details}
+    refused = subprocess.run([*tell[:-1], "PWM", "-f", "%Consequence\\n"], capture_output=True, text=True, check=False)
+    assert refused.returncode and "Consequence" in refused.stderr
 
 
 def test_tables(tmp_path: Path, genome: list[str]) -> None:
@@ -526,3 +562,58 @@ def test_reading_is_by_place_and_needs_no_index(tmp_path: Path) -> None:
     (tmp_path / "odd.fa").write_text(text)
     with Letters(tmp_path / "odd.fa") as letters, pytest.raises(InputError, match="a byte that is no letter"):
         letters.tokens("1", 0, 60)
+
+
+def one_variant(genome: list[str], *more: str) -> int:
+    at = 321
+    return cli.main(["variant", f"chr1:{at + 1}:{TEXT[at]}:{OTHER[TEXT[at]]}", "chr1:51:A:C", *genome, *more])
+
+
+def test_a_variant_as_json(genome: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert one_variant(genome, "--json") == 0
+    scored, other = json.loads(capsys.readouterr().out)
+    assert other["skipped"] and not other["genes"]
+    (gene,) = scored["genes"]
+    found = gene["models"]["pwm"]
+    assert found["changes"]["donor_loss"]["position"] == 320 and found["changes"]["donor_loss"]["annotated"]
+    meaning = found["consequence"]
+    assert meaning["label"] == "research prediction" and meaning["consequence"][0] == "donor_loss"
+    assert meaning["exons_before"][0]["start"] == 201 and meaning["transcript"] in ("PLUS.0", "PLUS.1")
+
+
+def test_a_variant_on_a_terminal_has_what_it_means(genome: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert one_variant(genome) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 100
+    text = "\n".join(lines)
+    assert "consequence: donor loss" in text and "donor loss: chr1:320" in text
+    assert any(line.strip().startswith("before  [=") for line in lines)
+
+
+@pytest.mark.parametrize("name", ["v.png", "v.svg"])
+def test_a_picture_of_a_variant(
+    tmp_path: Path, genome: list[str], capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    assert one_variant(genome, "--plot", str(tmp_path / name)) == 0
+    raw = (tmp_path / name).read_bytes()
+    assert raw.startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
+    if name.endswith("svg"):
+        text = raw.decode()
+        for part in ("PLUS (+)", "ALT - REF", "annotated site", "donor loss", "before", "after"):
+            assert part in text
+    assert one_variant(genome, "--plot", str(tmp_path / "v.txt")) == 2
+    assert "needed is a name in .png, .svg, .pdf" in capsys.readouterr().err
+
+
+def test_how_far_consequences_are_read(genome: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for context, status in (("0", 0), ("5000", 0), ("5001", 2), ("-1", 2)):
+        assert one_variant(genome, "--context", context) == status
+    assert "context -1; needs 0 to 5000" in capsys.readouterr().err
+
+
+def test_a_wider_context_changes_no_score(tmp_path: Path, genome: list[str]) -> None:
+    given = write(tmp_path / "in.vcf", [snv(at) for at in (321, 421, 1119, 1420)])
+    assert run(genome, given, tmp_path / "near.vcf") == 0
+    assert run(genome, given, tmp_path / "far.vcf", "--context", "400") == 0
+    near, far = ([info(fields)["PWM"] for fields in records_of(tmp_path / f"{name}.vcf")] for name in ("near", "far"))
+    assert near == far

@@ -269,6 +269,28 @@ def _add_coding_parts(path: Path, lines: Features, bearing: set[str]) -> None:
         lines.exons += _joined(parts[key])
 
 
+def read_coding(path: Path, contigs: Contigs) -> dict[tuple[str, str], tuple[int, int]]:
+    """Where coding sequences begin and end, 0-based half-open on the plus strand, stop codons among them.
+
+    Args:
+        path: GTF or GFF3; errors as in `read_lines`.
+        contigs: which names are of one contig.
+
+    Returns:
+        By name of the transcript, as exons have it, and chromosome.
+    """
+    found: dict[tuple[str, str], tuple[int, int]] = {}
+    for line in read_lines(path, _CODING | {"stop_codon"}, Counter()):
+        if not line.is_placed:
+            continue
+        parents, gene_id, _ = _names(line)
+        for name in parents or (_transcript(line) or gene_id,):
+            key = name, contigs.key(line.chrom)
+            start, end = found.get(key, (line.start, line.end))
+            found[key] = min(start, line.start), max(end, line.end)
+    return found
+
+
 def _joined(parts: list[Exon]) -> list[Exon]:
     """Exons of their parts: a CDS and a UTR that touch, a codon within a CDS."""
     found: list[Exon] = []

@@ -42,7 +42,7 @@ _NOT_SHOWN = re.compile(
     r"<metadata>.*?</metadata>|<!--.*?-->|<style.*?</style>|<g/>| font-family: [^;\"]*;", flags=re.DOTALL
 )
 """What the page has itself (fonts, joins of lines), or nobody sees."""
-_SETTINGS = {
+SETTINGS = {
     "svg.fonttype": "none",  # text stays text, in the page's own font
     "svg.hashsalt": "metalayer",
     "font.family": "sans-serif",
@@ -65,6 +65,7 @@ _SETTINGS = {
     "lines.linewidth": 1.8,
     "legend.frameon": False,
 }
+"""Of matplotlib, in all drawings."""
 
 
 _PANEL = (4.3, 3.1)
@@ -237,7 +238,7 @@ def ablation_png(report: Mapping[str, Any], path: Path) -> None:
     variants = report["variants"]
     dot: dict[str, Any] = {"color": STYLES["meta"][0], "marker": "o", "markersize": 7}
     seed_dot: dict[str, Any] = {"color": STYLES["uncalibrated"][0], "marker": "o", "markersize": 3.5, "linestyle": ""}
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=(12, 2.2 + 0.42 * len(variants)), layout="constrained")
         for axes, (metric, title) in zip(figure.subplots(1, len(JUDGED), sharey=True), JUDGED.items(), strict=True):
             base = report["base"][metric]["value"]
@@ -272,7 +273,7 @@ def _unit_square(axes: Axes) -> None:
 
 @contextmanager
 def _panel(size: tuple[float, float] = _PANEL) -> Iterator[tuple[Figure, Axes]]:
-    with mpl.rc_context(_SETTINGS):
+    with mpl.rc_context(SETTINGS):
         figure = Figure(figsize=size, layout="constrained")
         yield figure, figure.subplots()
 

@@ -7,23 +7,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, cast
 
 from metalayer.variants.definition import KINDS, SHORT, Change, Effect
+from metalayer.variants.meaning import Meaning, ShownExon
 from metalayer.variants.scoring import META, SPLICEAI, Allele, GeneEffect
+from metalayer.variants.words import place_in_words, span_in_words
 
 META_TAG, DETAIL_TAG, SKIPPED_TAG = "MetaLayer", "MetaLayerDetail", "MetaLayerSkipped"
 FORMAT = "|".join(["ALLELE", "SYMBOL", *(f"DS_{kind}" for kind in SHORT), *(f"DP_{kind}" for kind in SHORT)])
 """Fields of an entry, as SpliceAI has them."""
 DETAIL_FORMAT = "|".join(
     [
-        *("ALLELE", "SYMBOL", "GENE_ID", "STRAND", "MODEL"),
+        *("ALLELE", "SYMBOL", "GENE_ID", "STRAND", "MODEL", "Consequence", "TRANSCRIPT", "LENGTH", "FRAME"),
         *(f"{field}_{kind}" for kind in SHORT for field in ("POS", "REF", "ALT", "ANNOTATED")),
     ]
 )
+"""`Consequence` is spelled as `bcftools +split-vep` looks for it."""
 _TAGS = {"spliceai": "SpliceAI", "cispliceai": "CISpliceAI", "pangolin": "biPangolin", "pwm": "PWM"}
 _ESCAPES = str.maketrans({one: f"%{ord(one):02X}" for one in "%;=,| \t\r\n"})
 COLUMNS: dict[str, type] = {
     **dict.fromkeys(("chrom",), str),
     "pos": int,
     **dict.fromkeys(("id", "ref", "alt", "skipped", "gene_id", "gene_name", "strand", "model"), str),
+    **dict.fromkeys(("consequence", "transcript"), str),
+    "length_change": int,
+    **dict.fromkeys(("frame", "exons_before", "exons_after", "alternatives"), str),
     **{
         f"{kind}_{field}": of
         for kind in KINDS
@@ -91,10 +97,63 @@ def offset(change: Change, position: int, strand: str) -> int:
 
 def _detail(alt: str, gene: GeneEffect, name: str, changes: Effect) -> str:
     fields = [alt, gene.symbol.translate(_ESCAPES), gene.gene_id.translate(_ESCAPES), gene.strand, name]
+    meaning = gene.meanings[name]
+    fields += [terms_in_one(meaning.terms), meaning.transcript.translate(_ESCAPES), *_length_and_frame(meaning)]
     for change in changes:
-        place = f"{change.position + 1}" + (f"^{change.inserted}" if change.inserted else "")
+        place = place_in_words((change.position, change.inserted))
         fields += [place, f"{change.reference:.4f}", f"{change.alternative:.4f}", str(int(change.annotated))]
     return "|".join(fields)
+
+
+def terms_in_one(terms: Sequence[str]) -> str:
+    """Names of what happens, as VEP joins its own."""
+    return "&".join(terms)
+
+
+def _length_and_frame(meaning: Meaning) -> tuple[str, str]:
+    """Empty where they are not known."""
+    return str(meaning.length) if meaning.frame else "", meaning.frame or ""
+
+
+def exons_in_words(exons: Sequence[ShownExon]) -> str:
+    """In transcript order, each from its lower end to its higher one, 1-based, with commas between."""
+    return ",".join(span_in_words(exon.first, exon.last) for exon in exons)
+
+
+def _meaning_columns(meaning: Meaning | None) -> dict[str, Any]:
+    if meaning is None:
+        return {}
+    others = [f"{terms_in_one(one.terms)}:{one.probability:.2f}" for one in meaning.alternatives]
+    return {
+        "consequence": terms_in_one(meaning.terms),
+        "transcript": meaning.transcript,
+        "length_change": meaning.length if meaning.frame else None,
+        "frame": meaning.frame,
+        "exons_before": exons_in_words(meaning.before),
+        "exons_after": exons_in_words(meaning.after),
+        "alternatives": ",".join(others),
+    }
+
+
+def changes_as_json(changes: Effect | None, position: int, strand: str) -> dict[str, dict[str, Any]]:
+    """Fields of each change by its kind; positions are 1-based, offsets from POS downstream in the gene.
+
+    Args:
+        changes: None where there are no numbers.
+        position: 0-based POS.
+        strand: of the gene.
+    """
+    return {
+        kind: {
+            "score": change.score,
+            "position": change.position + 1,
+            "offset": offset(change, position, strand),
+            "ref": change.reference,
+            "alt": change.alternative,
+            "annotated": change.annotated,
+        }
+        for kind, change in zip(KINDS, changes or (), strict=False)
+    }
 
 
 def rows_of(
@@ -109,23 +168,20 @@ def rows_of(
             place = {"gene_id": gene.gene_id, "gene_name": gene.symbol, "strand": gene.strand}
             for model, changes in gene.effects.items():
                 row = dict.fromkeys(COLUMNS) | variant | place | {"model": model}
-                for kind, change in zip(KINDS, changes or (), strict=False):
-                    row |= {
-                        f"{kind}_score": change.score,
-                        f"{kind}_position": change.position + 1,
-                        f"{kind}_offset": offset(change, position, gene.strand),
-                        f"{kind}_ref": change.reference,
-                        f"{kind}_alt": change.alternative,
-                        f"{kind}_annotated": change.annotated,
-                    }
+                row |= _meaning_columns(gene.meanings.get(model))
+                for kind, fields in changes_as_json(changes, position, gene.strand).items():
+                    row |= {f"{kind}_{name}": value for name, value in fields.items()}
                 yield row
 
 
 def to_json(alleles: Sequence[Allele]) -> str:
-    """One line, for `from_json`."""
-    return json.dumps(
-        [[a.alt, a.reason, [[g.gene_id, g.symbol, g.strand, dict(g.effects)] for g in a.genes]] for a in alleles]
-    )
+    """One line, for `from_json`; without tracks."""
+    return json.dumps([[a.alt, a.reason, [_gene_to_json(g) for g in a.genes]] for a in alleles])
+
+
+def _gene_to_json(gene: GeneEffect) -> list[Any]:
+    meanings = {name: meaning.to_json() for name, meaning in gene.meanings.items()}
+    return [gene.gene_id, gene.symbol, gene.strand, dict(gene.effects), meanings]
 
 
 def from_json(text: str) -> list[Allele]:
@@ -133,11 +189,12 @@ def from_json(text: str) -> list[Allele]:
     found = []
     for alt, reason, genes in json.loads(text):
         scored = []
-        for gene_id, symbol, strand, effects in genes:
+        for gene_id, symbol, strand, effects, meanings in genes:
             changes: dict[str, Effect | None] = {
                 name: None if four is None else cast(Effect, tuple(Change(*one) for one in four))
                 for name, four in effects.items()
             }
-            scored.append(GeneEffect(gene_id, symbol, strand, changes))
+            named = {name: Meaning.from_json(meaning) for name, meaning in meanings.items()}
+            scored.append(GeneEffect(gene_id, symbol, strand, changes, named))
         found.append(Allele(alt, scored or (), reason))
     return found

@@ -9,7 +9,7 @@ letter: a site on it is gained. docs/variants.md draws this.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,12 +57,31 @@ class Aligned:
         positions: int64 (n,), 0-based genomic; of inserted letters that of the base before them.
         inserted: int64 (n,), number of the inserted letter, from 1; 0 for bases of the reference.
         reference, alternative: float32 (n, 3), 0 where the haplotype has no such base.
+        opened: column at which the gap begins.
+        surplus: columns that only ALT has; negative: that only REF has.
     """
 
     positions: NDArray[np.int64]
     inserted: NDArray[np.int64]
     reference: Scores
     alternative: Scores
+    opened: int
+    surplus: int
+
+    def within(self, start: int, end: int) -> Self:
+        """Columns of positions [start, end), 0-based genomic, and of letters inserted behind them."""
+        low, high = np.searchsorted(self.positions, (start, end))
+        if low == 0 and high == len(self.positions):
+            return self
+        cut = slice(low, high)
+        return type(self)(
+            self.positions[cut],
+            self.inserted[cut],
+            self.reference[cut],
+            self.alternative[cut],
+            self.opened - int(low),
+            self.surplus,
+        )
 
 
 def reported(event: Event, distance: int) -> tuple[int, int]:
@@ -106,7 +125,7 @@ def aligned(event: Event, reference: Scores, alternative: Scores, start: int, le
     if count > size:
         positions = positions - np.clip(beside - opened + 1, 0, many)
     assert pairs >= gap
-    return Aligned(positions, inserted, both[0], both[1])
+    return Aligned(positions, inserted, both[0], both[1], opened, event.surplus)
 
 
 def _gap(ref: Tokens, alt: Tokens, reference: Scores, alternative: Scores) -> int:

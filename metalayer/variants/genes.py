@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import accumulate
 from pathlib import Path
 from typing import Self
@@ -14,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metalayer.base.agreement import MIN_CANONICAL, MIN_INTRONS
-from metalayer.base.annotation import AnnotatedGene, in_words, read_annotation
+from metalayer.base.annotation import AnnotatedGene, in_words, introns_of, read_annotation
+from metalayer.base.annotation_features import read_coding
+from metalayer.base.annotation_tables import COLUMNS as TABLES
 from metalayer.contigs import Contigs
 from metalayer.errors import InputError
+from metalayer.file_kinds import head_of, kind_of
 from metalayer.genome import Gene, decode, reverse_complement
 from metalayer.variants.letters import Letters
 
@@ -24,7 +28,29 @@ logger = logging.getLogger(__name__)
 
 _LOOKED_AT = 2000
 """Introns whose ends are looked at, to see that FASTA and annotation are of one build."""
+Coding = Mapping[tuple[str, str], tuple[int, int]]
+"""Start and end of the coding sequence by transcript and contig."""
 _STARTS, _ENDS = ("GT", "GC"), "AG"
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """Exons of an isoform.
+
+    Attributes:
+        name: as the annotation has it.
+        exons: int64 (n, 2), 0-based half-open on the plus strand, ascending; gaps too short for an intron are closed.
+        is_principal: whether the annotation calls it principal, or has no other.
+    """
+
+    name: str
+    exons: NDArray[np.int64]
+    is_principal: bool
+
+    @property
+    def length(self) -> int:
+        """Of its exons, in nt."""
+        return int((self.exons[:, 1] - self.exons[:, 0]).sum())
 
 
 @dataclass(frozen=True)
@@ -35,12 +61,14 @@ class GeneSites:
         gene: its place.
         donors, acceptors: of all isoforms.
         edges: first and last bases of the exons of all transcripts, those of the transcripts' ends among them.
+        transcripts: its isoforms; none of a table of junctions alone.
     """
 
     gene: Gene
     donors: NDArray[np.int64]
     acceptors: NDArray[np.int64]
     edges: NDArray[np.int64]
+    transcripts: tuple[Transcript, ...] = ()
 
     @property
     def symbol(self) -> str:
@@ -61,13 +89,28 @@ class GeneSites:
         exons = [exon for exons in annotated.exons.values() for exon in exons]
         edges = [edge for start, end in exons for edge in (start, end - 1)] or [*befores, *afters]
         donors, acceptors = (befores, afters) if gene.strand == "+" else (afters, befores)
-        return cls(gene, donors, acceptors, np.unique(edges).astype(np.int64))
+        return cls(gene, donors, acceptors, np.unique(edges).astype(np.int64), _transcripts(annotated))
+
+
+def _transcripts(annotated: AnnotatedGene) -> tuple[Transcript, ...]:
+    principal = annotated.principal().transcript
+    found = []
+    for name, exons in annotated.exons.items():
+        if name in annotated.unspliced:
+            continue
+        introns = introns_of(exons, annotated.min_intron_bp).places
+        starts = [min(start for start, _ in exons), *(end for _, end in introns)]
+        ends = [*(start for start, _ in introns), max(end for _, end in exons)]
+        found.append(Transcript(name, np.array([starts, ends], np.int64).T, name == principal))
+    return tuple(found)
 
 
 class Genes:
     """Genes by place."""
 
-    def __init__(self, genes: Iterable[GeneSites]) -> None:
+    def __init__(self, genes: Iterable[GeneSites], coding: Callable[[], Coding] = dict) -> None:
+        """Take genes, and what reads where coding sequences begin and end, when that is first asked for."""
+        self._coding = cache(coding)
         by_contig: dict[str, list[GeneSites]] = {}
         for gene in genes:
             by_contig.setdefault(gene.gene.interval.chrom, []).append(gene)
@@ -81,6 +124,10 @@ class Genes:
     def __iter__(self) -> Iterator[GeneSites]:
         for there in self._genes.values():
             yield from there
+
+    def coding(self, contig: str, transcript: str) -> tuple[int, int] | None:
+        """Where the coding sequence of a transcript begins and ends, 0-based half-open; None where none is known."""
+        return self._coding().get((transcript, contig))
 
     def touched(self, contig: str, start: int, end: int) -> list[GeneSites]:
         """Genes with a base in [start, end), 0-based, in the order of their starts."""
@@ -126,7 +173,15 @@ class Genes:
             )
         if not allow_introns:
             _judge_introns(path, there, letters)
-        return cls(map(GeneSites.of, there))
+        kind = kind_of(head_of(path, "annotation"))
+
+        def coding() -> Coding:
+            if kind in TABLES:
+                return {}
+            known = read_coding(path, contigs)
+            return {(name, letters.key(chrom) or chrom): span for (name, chrom), span in known.items()}
+
+        return cls(map(GeneSites.of, there), coding)
 
 
 def _start(gene: GeneSites) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -19,10 +19,12 @@ from metalayer.inference import Predictor
 from metalayer.models.stack import REACH_BP
 from metalayer.schema import ARTIFACT_WINDOW_BP, BASE_SCORES, NEITHER, bases_of
 from metalayer.variants import peers
-from metalayer.variants.definition import Change, Effect, aligned, effect, reported
+from metalayer.variants.consequence import meaning_of
+from metalayer.variants.definition import Aligned, Change, Effect, aligned, effect, reported
 from metalayer.variants.genes import Genes, GeneSites
 from metalayer.variants.haplotype import Event, common, event_of
 from metalayer.variants.letters import Letters
+from metalayer.variants.meaning import Meaning
 from metalayer.variants.together import neighbours
 from metalayer.variants.windows import AnswersOf, Pairs, Question, answered, haplotype_answers
 
@@ -52,6 +54,8 @@ class Options:
         way: of `WAYS`.
         max_length: letters of REF and of ALT at most.
         max_ambiguous: share of N, among the letters that a score depends on and that are not hidden, at most.
+        context: positions to either side from which consequences are read; where `distance` is more, that.
+        keep_tracks: whether answers have the probabilities of all positions, for a picture.
 
     Raises:
         ConfigError: an impossible value.
@@ -63,6 +67,8 @@ class Options:
     way: str = DEFINITION
     max_length: int = 10_000
     max_ambiguous: float = 0.5
+    context: int = 0
+    keep_tracks: bool = False
 
     def __post_init__(self) -> None:
         for is_wrong, text in (
@@ -70,11 +76,27 @@ class Options:
             (self.flanks not in ("N", "real"), f"flanks {self.flanks!r}; allowed are N and real"),
             (self.way not in WAYS, f"way of scoring {self.way!r}; allowed are {', '.join(WAYS)}"),
             (self.way == SPLICEAI and self.flanks != "N", "flanks real; SpliceAI hides letters outside a gene"),
+            (not 0 <= self.context <= MAX_DISTANCE, f"context {self.context}; needs 0 to {MAX_DISTANCE}"),
             (self.max_length < 1, f"longest allele {self.max_length}; needs 1 or more"),
             (not 0.0 <= self.max_ambiguous <= 1.0, f"share of N {self.max_ambiguous}; needs 0 to 1"),
         ):
             if is_wrong:
                 raise ConfigError(f"variants: {text}")
+
+
+@dataclass(frozen=True)
+class Read:
+    """What probabilities say of a gene, by name of the scores.
+
+    Attributes:
+        effects: gain and loss of sites.
+        meanings: what happens to exons.
+        tracks: the probabilities themselves, where they are kept.
+    """
+
+    effects: Mapping[str, Effect]
+    meanings: Mapping[str, Meaning]
+    tracks: Mapping[str, Aligned]
 
 
 @dataclass(frozen=True)
@@ -86,17 +108,24 @@ class GeneEffect:
         symbol: its name, or its id where it has none.
         strand: its strand.
         effects: by name of the base model, `META` for ours; None: an entry without numbers, as SpliceAI writes it.
+        meanings: what happens to exons, likewise; none as SpliceAI has it.
+        tracks: probabilities of all positions, likewise, where they are kept.
+        sites: its annotated sites, where tracks are kept.
     """
 
     gene_id: str
     symbol: str
     strand: str
     effects: Mapping[str, Effect | None]
+    meanings: Mapping[str, Meaning] = field(default_factory=dict)
+    tracks: Mapping[str, Aligned] = field(default_factory=dict)
+    sites: GeneSites | None = None
 
     @classmethod
-    def on(cls, sites: GeneSites, effects: Mapping[str, Effect | None]) -> Self:
+    def on(cls, sites: GeneSites, effects: Mapping[str, Effect | None], read: Read | None = None) -> Self:
         """On a gene of the annotation."""
-        return cls(sites.gene.gene_id, sites.symbol, sites.gene.strand, effects)
+        more = (read.meanings, read.tracks, sites if read.tracks else None) if read else ()
+        return cls(sites.gene.gene_id, sites.symbol, sites.gene.strand, effects, *more)
 
 
 @dataclass(frozen=True)
@@ -235,6 +264,7 @@ class Scorer:
                 )
         if len(set(self.names)) < len(self.names) or not bases:
             raise ConfigError(f"base models {', '.join(self.names) or 'none'}: needs one or more, each once")
+        self._read_bp = max(self.options.distance, self.options.context)
         self._reach = 0
         if predictor is not None:
             if self.options.way == SPLICEAI:
@@ -274,7 +304,7 @@ class Scorer:
         models = {model.name: model for model in self._bases}
         questions = (question for plan in plans for question in plan.questions)
         pairs = answered(questions, models, self._read, self._ask)
-        known: dict[object, Mapping[str, Effect | None]] = {}
+        known: dict[object, Read] = {}
         return [[self._allele(plan, allele, pairs, known) for allele in plan.alleles] for plan in plans]
 
     def _fault(self, key: str | None, position: int, ref: str) -> str | None:
@@ -333,7 +363,7 @@ class Scorer:
 
     def _stretch(self, event: Event, gene: GeneSites) -> tuple[int, int]:
         """Positions [first, last) whose base scores are needed: those looked at, and what our model reads."""
-        start, end = reported(event, self.options.distance)
+        start, end = reported(event, self._read_bp)
         if not self._reach:
             return start, end
         span = gene.gene.interval
@@ -376,45 +406,55 @@ class Scorer:
             return peers.tokens_as(self._letters.raw(contig, first, last), aliased=model == SPLICEAI)
         return self._letters.tokens(contig, first, last)
 
-    def _allele(
-        self, plan: Plan, allele: _PlannedAllele, pairs: Pairs, known: dict[object, Mapping[str, Effect | None]]
-    ) -> Allele:
-        """An allele by the answers; `known` has the effects of haplotypes of the same records."""
+    def _allele(self, plan: Plan, allele: _PlannedAllele, pairs: Pairs, known: dict[object, Read]) -> Allele:
+        """An allele by the answers; `known` has what haplotypes of the same records mean."""
         found = []
         for gene in allele.genes:
             event, (_, position, ref, _) = allele.event, plan.asked
             if event is None:
                 effects = self._effects_as_spliceai(gene, position, ref, allele.alt, pairs)
-            else:
-                place = plan.key, event, gene.sites.gene
-                if place not in known:
-                    known[place] = self._effects_on(plan.key, event, gene, pairs)
-                written = position + common(ref.upper(), allele.alt.upper()) - 1
-                effects = {
-                    name: changes and _as_written(changes, event, written) for name, changes in known[place].items()
-                }
-            found.append(GeneEffect.on(gene.sites, effects))
+                found.append(GeneEffect.on(gene.sites, effects))
+                continue
+            place = plan.key, event, gene.sites.gene
+            if place not in known:
+                known[place] = self._effects_on(plan.key, event, gene, pairs)
+            read, written = known[place], position + common(ref.upper(), allele.alt.upper()) - 1
+            shown = {name: _as_written(changes, event, written) for name, changes in read.effects.items()}
+            found.append(GeneEffect.on(gene.sites, shown, read))
         return Allele(allele.alt, found or (), allele.reason)
 
-    def _effects_on(self, key: str, event: Event, gene: _OnGene, pairs: Pairs) -> dict[str, Effect | None]:
+    def _effects_on(self, key: str, event: Event, gene: _OnGene, pairs: Pairs) -> Read:
         """What each model says."""
-        start, end = reported(event, self.options.distance)
+        start, end = reported(event, self._read_bp)
         first, last = self._stretch(event, gene.sites)
         found: dict[str, tuple[Scores, Scores]] = {
             name: pairs[question] for name, question in gene.questions.items() if question
         }
         if self._predictor is not None:
             found[META] = self._corrected(self._predictor, key, gene.sites, event, found, first, last)
-        segment = self._letters.tokens(key, event.start, event.end)
         inner = slice(start - first, end - first), slice(start - first, end - first + event.surplus)
-        return {
-            name: effect(
-                aligned(event, reference[inner[0]], alternative[inner[1]], start, segment),
-                gene.sites,
-                mask=self.options.mask,
-            )
+        segment = self._letters.tokens(key, event.start, event.end)
+        tracks = {
+            name: aligned(event, reference[inner[0]], alternative[inner[1]], start, segment)
             for name, (reference, alternative) in found.items()
         }
+        return self._meant(key, event, gene.sites, tracks)
+
+    def _meant(self, key: str, event: Event, gene: GeneSites, tracks: Mapping[str, Aligned]) -> Read:
+        """What aligned probabilities say; they may go further to either side than the distance."""
+        within = reported(event, self.options.distance)
+        effects = {name: effect(found.within(*within), gene, mask=self.options.mask) for name, found in tracks.items()}
+        meanings = {
+            name: meaning_of(
+                found,
+                gene,
+                lambda transcript: self._genes.coding(key, transcript),
+                lambda start, end: self._letters.tokens(key, start, end),
+                event.change,
+            )
+            for name, found in tracks.items()
+        }
+        return Read(effects, meanings, tracks if self.options.keep_tracks else {})
 
     def _effects_as_spliceai(
         self, gene: _OnGene, position: int, ref: str, alt: str, pairs: Pairs

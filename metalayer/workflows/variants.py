@@ -322,8 +322,9 @@ def _header_lines(tags: dict[str, str], way: str, facts: dict[str, Any]) -> list
         lines.append(f'##INFO=<ID={tag},Number=.,Type=String,Description="{text}",{source}>')
     if way != SPLICEAI:
         text = (
-            "Where each change is (POS, 1-based; x^n: inserted letter n behind x), probabilities of the site on REF "
-            f"and ALT, and whether it is annotated. Format: {DETAIL_FORMAT}"
+            "Research prediction of what happens to the exons of a transcript, nt that it gains, and its reading "
+            "frame; where each change is (POS, 1-based; x^n: inserted letter n behind x), probabilities of the site on "
+            f"REF and ALT, and whether it is annotated. Format: {DETAIL_FORMAT}"
         )
         lines.append(f'##INFO=<ID={DETAIL_TAG},Number=.,Type=String,Description="{text}",{source}>')
     text = "Why the record, or ALLELE|reason, has no score"
