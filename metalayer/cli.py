@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (see `errors.py`)."""
     output.outlive_readers()
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(variant_commands.joined(sys.argv[1:] if arguments is None else arguments))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     environment.enter()
     try:

@@ -10,6 +10,7 @@ from metalayer.variants.definition import KINDS, SHORT, Change, Effect
 from metalayer.variants.scoring import META, SPLICEAI, Allele, GeneEffect
 
 META_TAG, DETAIL_TAG, SKIPPED_TAG = "MetaLayer", "MetaLayerDetail", "MetaLayerSkipped"
+PROBABILITY_TAG, PROBABILITY_FORMAT = "MetaLayerProbability", "ALLELE|SYMBOL|PROBABILITY|KIND"
 FORMAT = "|".join(["ALLELE", "SYMBOL", *(f"DS_{kind}" for kind in SHORT), *(f"DP_{kind}" for kind in SHORT)])
 """Fields of an entry, as SpliceAI has them."""
 DETAIL_FORMAT = "|".join(
@@ -18,8 +19,10 @@ DETAIL_FORMAT = "|".join(
         *(f"{field}_{kind}" for kind in SHORT for field in ("POS", "REF", "ALT", "ANNOTATED")),
     ]
 )
+FACTS_LINE, FACTS_KEY = "##metalayerVariants=", "metalayer.variants"
+"""Where VCF and Parquet have, as JSON, what decided the scores (`Opened.facts`)."""
 _TAGS = {"spliceai": "SpliceAI", "cispliceai": "CISpliceAI", "pangolin": "biPangolin", "pwm": "PWM"}
-_ESCAPES = str.maketrans({one: f"%{ord(one):02X}" for one in "%;=,| \t\r\n"})
+ESCAPES = str.maketrans({one: f"%{ord(one):02X}" for one in "%;=,| \t\r\n"})
 COLUMNS: dict[str, type] = {
     **dict.fromkeys(("chrom",), str),
     "pos": int,
@@ -32,8 +35,10 @@ COLUMNS: dict[str, type] = {
             *(("ref", float), ("alt", float), ("annotated", bool)),
         )
     },
+    "kind": str,
+    "probability": float,
 }
-"""Of the table: name and type."""
+"""Of the table: name and type. The last two are filled by `calibration.Calibrated`."""
 
 
 def tags_of(names: Sequence[str]) -> dict[str, str]:
@@ -76,7 +81,7 @@ def _order(tag: str) -> int:
 
 
 def _entry(alt: str, gene: GeneEffect, changes: Effect | None, position: int, *, ours: bool) -> str:
-    first = [alt, gene.symbol.translate(_ESCAPES)]
+    first = [alt, gene.symbol.translate(ESCAPES)]
     if changes is None:
         return "|".join([*first, *["."] * 2 * len(SHORT)])
     decimals = 4 if ours else 2
@@ -90,7 +95,7 @@ def offset(change: Change, position: int, strand: str) -> int:
 
 
 def _detail(alt: str, gene: GeneEffect, name: str, changes: Effect) -> str:
-    fields = [alt, gene.symbol.translate(_ESCAPES), gene.gene_id.translate(_ESCAPES), gene.strand, name]
+    fields = [alt, gene.symbol.translate(ESCAPES), gene.gene_id.translate(ESCAPES), gene.strand, name]
     for change in changes:
         place = f"{change.position + 1}" + (f"^{change.inserted}" if change.inserted else "")
         fields += [place, f"{change.reference:.4f}", f"{change.alternative:.4f}", str(int(change.annotated))]

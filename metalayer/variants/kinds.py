@@ -22,8 +22,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from metalayer.variants.genes import GeneSites
-from metalayer.variants.haplotype import Event
+from metalayer.genome import encode
+from metalayer.variants.genes import Genes, GeneSites
+from metalayer.variants.haplotype import Event, event_of
+from metalayer.variants.letters import Letters
 
 CANONICAL, SPLICE_REGION, EXONIC, DEEP_INTRONIC = KINDS = ("canonical", "splice_region", "exonic", "deep_intronic")
 _CANONICAL_BP, _EXON_BP, _DONOR_BP, _ACCEPTOR_BP = 2, 3, 8, 17
@@ -96,3 +98,24 @@ def _places(start: int, end: int, sites: NDArray[np.int64], sense: int, reach: i
     for in_intron, distances in ((True, low[rest & (low > 0)]), (False, 1 - high[rest & (high <= 0)])):
         if distances.size:
             yield Place(DEEP_INTRONIC if in_intron else EXONIC, in_intron, int(distances.min()))
+
+
+def located(letters: Letters, genes: Genes, contig: str, position: int, ref: str, alt: str) -> dict[str, Place]:
+    """Where a variant that has a score lies, by id of each gene that it may touch; nothing of one that changes nothing.
+
+    Args:
+        letters: the reference.
+        genes: of the annotation.
+        contig: by any of its names.
+        position: 0-based POS.
+        ref: letters of the reference, ACGT.
+        alt: letters in their place, ACGT.
+    """
+    key = letters.key(contig)
+    if key is None:
+        return {}
+    event = event_of(position, encode(ref), encode(alt), lambda start, end: letters.tokens(key, start, end))
+    if event is None:
+        return {}
+    touched = genes.touched(key, event.start - 1, event.end + 1)
+    return {gene.gene.gene_id: place_of(event, gene) for gene in touched}

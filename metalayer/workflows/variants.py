@@ -27,7 +27,11 @@ from metalayer.variants.answers import (
     COLUMNS,
     DETAIL_FORMAT,
     DETAIL_TAG,
+    FACTS_KEY,
+    FACTS_LINE,
     FORMAT,
+    PROBABILITY_FORMAT,
+    PROBABILITY_TAG,
     SKIPPED_TAG,
     from_json,
     info_of,
@@ -35,6 +39,7 @@ from metalayer.variants.answers import (
     tags_of,
     to_json,
 )
+from metalayer.variants.calibration import Calibrated
 from metalayer.variants.calls import Opened, Sources, opened
 from metalayer.variants.reasons import FAULTS, REASONS
 from metalayer.variants.scoring import META, SPLICEAI, Allele, Options
@@ -47,7 +52,6 @@ FORMS = (VCF, TSV, PARQUET)
 MAX_FAULTS = 0.1
 """Share of records that do not fit FASTA and annotation above which a run ends with an error."""
 _ROWS_AT_A_TIME = 10_000
-_SOURCE_LINE = "##metalayerVariants="
 
 
 @dataclass
@@ -93,6 +97,7 @@ def score_file(
     *,
     form: str = VCF,
     split: bool = False,
+    calibration: Path | None = None,
 ) -> Outcome:
     """Score the records of a file.
 
@@ -103,6 +108,7 @@ def score_file(
         options: how variants are scored.
         form: of `FORMS`.
         split: one record an allele.
+        calibration: table of probabilities for these scores; None: without.
 
     Returns:
         What was done; above `MAX_FAULTS` of faulty records the caller should end with an error.
@@ -124,17 +130,20 @@ def score_file(
         loaded = stack.enter_context(opened(sources, options))
         logger.info("%s: %s records", path, f"{file.records:,}")
         facts = loaded.facts()
+        table = loaded.calibrated(calibration) if calibration else None
         kept: _Kept | None = None
         if output != vcf.STDOUT:
             stack.enter_context(only_one(output.with_name(f".{output.name}.lock"), "give this run another output"))
             about = {**facts, "code_hash": code_hash(), "variants": sha256(path), "split": split}
             kept = stack.enter_context(_kept(output, content_digest(about)))
         answers = _answers(file, loaded, kept)
+        if calibration:
+            facts |= {"calibration": {"name": calibration.name, "sha256": sha256(calibration)}}
         outcome = Outcome()
         if form == VCF:
-            _write_vcf(output, file, answers, loaded, facts, outcome)
+            _write_vcf(output, file, answers, loaded, facts, outcome, table)
         else:
-            _write_table(output, answers, form, outcome)
+            _write_table(output, answers, form, outcome, facts, table)
         if kept:
             kept.remove()
     return outcome
@@ -170,12 +179,13 @@ def _write_vcf(
     loaded: Opened,
     facts: dict[str, Any],
     outcome: Outcome,
+    table: Calibrated | None,
 ) -> None:
     scorer = loaded.scorer
     tags = tags_of(scorer.names)
-    ours = [tag.encode() for tag in (*tags.values(), DETAIL_TAG, SKIPPED_TAG)]
+    ours = [tag.encode() for tag in (*tags.values(), DETAIL_TAG, PROBABILITY_TAG, SKIPPED_TAG)]
     way = scorer.options.way
-    header = vcf.header_with(file.header, _header_lines(tags, way, facts), ours)
+    header = vcf.header_with(file.header, _header_lines(tags, way, facts, table), ours)
     with vcf.written(output) as write:
         write(b"\n".join(header) + b"\n")
         for record, alleles in answers:
@@ -183,14 +193,17 @@ def _write_vcf(
             if isinstance(record, bytes):
                 write(record + b"\n")
                 continue
-            line, had_some = record.with_info(info_of(alleles, tags, record.position, way), ours)
+            added = info_of(alleles, tags, record.position, way)
+            if table:
+                added |= table.info(record.contig, record.position, record.ref, alleles)
+            line, had_some = record.with_info(added, ours)
             outcome.replaced += had_some
             write(line + b"\n")
     if outcome.replaced:
         logger.info("%s records had INFO fields of these names, which are replaced", f"{outcome.replaced:,}")
 
 
-def _header_lines(tags: dict[str, str], way: str, facts: dict[str, Any]) -> list[str]:
+def _header_lines(tags: dict[str, str], way: str, facts: dict[str, Any], table: Calibrated | None) -> list[str]:
     source = f'Source="metalayer",Version="{metalayer.__version__}"'
     compared = "as SpliceAI 1.3.1 compares haplotypes" if way == SPLICEAI else "haplotypes aligned base by base"
     lines = []
@@ -209,17 +222,32 @@ def _header_lines(tags: dict[str, str], way: str, facts: dict[str, Any]) -> list
             f"and ALT, and whether it is annotated. Format: {DETAIL_FORMAT}"
         )
         lines.append(f'##INFO=<ID={DETAIL_TAG},Number=.,Type=String,Description="{text}",{source}>')
+    if table:
+        text = (
+            f"Probability that splicing is altered, among variants like those of {facts['calibration']['name']}, by "
+            f"{table.name} and the kind of variant. Format: {PROBABILITY_FORMAT}"
+        )
+        lines.append(f'##INFO=<ID={PROBABILITY_TAG},Number=.,Type=String,Description="{text}",{source}>')
     text = "Why the record, or ALLELE|reason, has no score"
     lines.append(f'##INFO=<ID={SKIPPED_TAG},Number=.,Type=String,Description="{text}",{source}>')
-    return [*lines, f"{_SOURCE_LINE}{json.dumps(facts, sort_keys=True)}"]
+    return [*lines, f"{FACTS_LINE}{json.dumps(facts, sort_keys=True)}"]
 
 
-def _write_table(output: Path, answers: Answered, form: str, outcome: Outcome) -> None:
+def _write_table(
+    output: Path,
+    answers: Answered,
+    form: str,
+    outcome: Outcome,
+    facts: dict[str, Any],
+    table: Calibrated | None,
+) -> None:
     def rows() -> Iterator[dict[str, Any]]:
         for record, alleles in answers:
             outcome.count(alleles)
             if not isinstance(record, bytes):
-                yield from rows_of(record.contig, record.position, record.name, record.ref, alleles)
+                place = record.contig, record.position
+                found = list(rows_of(*place, record.name, record.ref, alleles))
+                yield from table.fill(found, *place, record.ref, alleles) if table else found
 
     if output == vcf.STDOUT:
         with vcf.written(output) as write:
@@ -230,7 +258,7 @@ def _write_table(output: Path, answers: Answered, form: str, outcome: Outcome) -
             with draft.open("wb") as handle:
                 _write_tsv(handle.write, rows())
         else:
-            _write_parquet(draft, rows())
+            _write_parquet(draft, rows(), facts)
 
 
 def _write_tsv(write: Callable[[bytes], object], rows: Iterator[dict[str, Any]]) -> None:
@@ -249,12 +277,13 @@ def _write_tsv(write: Callable[[bytes], object], rows: Iterator[dict[str, Any]])
     flush()
 
 
-def _write_parquet(draft: Path, rows: Iterator[dict[str, Any]]) -> None:
+def _write_parquet(draft: Path, rows: Iterator[dict[str, Any]], facts: dict[str, Any]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = {str: pa.string(), int: pa.int64(), float: pa.float32(), bool: pa.bool_()}
-    schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+    metadata = {FACTS_KEY: json.dumps(facts, sort_keys=True)}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()], metadata)
     with pq.ParquetWriter(draft, schema, compression="zstd", **PAGE_CHECKSUMS) as out:
         waiting: list[dict[str, Any]] = []
 
