@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from metalayer.errors import EvaluationError
@@ -23,6 +24,8 @@ from metalayer.settings.sections import EvaluateConfig
 THRESHOLDS = (0.05, 0.1, 0.2, 0.5, 0.8)
 POSITIVES, NEGATIVES = "altering", "neutral"
 ROC, PR = "roc_auc", "pr_auc"
+FIGURES = ("group", "system", "metric", "threshold", "value", "low", "high")
+"""Columns of `figures`."""
 
 
 @dataclass(frozen=True)
@@ -182,3 +185,29 @@ def found_at(positive: NDArray[np.bool_], scores: Floats, false_calls: int) -> i
     if false_calls >= len(negatives):
         return int(positive.sum())
     return int((scores[positive] > negatives[false_calls]).sum())
+
+
+def figures(report: Mapping[str, Any]) -> pl.DataFrame:
+    """The figures of groups, with columns `FIGURES`; threshold is null of areas.
+
+    Args:
+        report: groups, as of `detection`, and ours, the system that others are compared with.
+    """
+    rows: list[tuple[Any, ...]] = []
+
+    def add(group: str, system: str, metric: str, threshold: float | None, estimate: Mapping[str, Any] | None) -> None:
+        if estimate is not None:
+            rows.append((group, system, metric, threshold, estimate["value"], estimate["low"], estimate["high"]))
+
+    for group, found in report["groups"].items():
+        for system, of in found["systems"].items():
+            for metric in (ROC, PR):
+                add(group, system, metric, None, of[metric])
+            for row in of["thresholds"]:
+                for metric in ("sensitivity", "false_positive_rate", "precision"):
+                    add(group, system, metric, row["threshold"], row[metric])
+        for system, gaps in found["differences"].items():
+            for metric, estimate in gaps.items():
+                add(group, f"{report['ours']} - {system}", metric, None, estimate)
+    types = {name: pl.String if name in FIGURES[:3] else pl.Float64 for name in FIGURES}
+    return pl.DataFrame(rows, schema=types, orient="row")

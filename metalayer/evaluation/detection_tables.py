@@ -8,7 +8,7 @@ from typing import Any
 from metalayer.evaluation.detection import NEGATIVES, POSITIVES, PR, ROC
 from metalayer.evaluation.tables import aligned
 
-_NAME_LETTERS = 14
+_NAME_LETTERS = 12
 _NONE = "-"
 Rows = list[list[str]]
 
@@ -27,7 +27,14 @@ def area_table(report: Mapping[str, Any]) -> str:
             rows.append([*counts, _short(name), _estimate(of[ROC]), _estimate(of[PR])])
             counts = ["", "", ""]
         for name, gap in found["differences"].items():
-            rows.append([*counts, f" - {_short(name)}", _estimate(gap[ROC], "+.3f"), _estimate(gap[PR], "+.3f")])
+            rows.append(
+                [
+                    *counts,
+                    f"- {_short(name, _NAME_LETTERS - 2)}",
+                    _estimate(gap[ROC], "+.3f"),
+                    _estimate(gap[PR], "+.3f"),
+                ]
+            )
     return "\n".join(aligned(rows))
 
 
@@ -57,30 +64,30 @@ def equal_calls_table(group: Mapping[str, Any], ours: str) -> str:
 
 
 def calibration_table(written: Mapping[str, Any]) -> str:
-    """Of each kind: how it was fitted, held-out errors of the table and of |delta| itself, and slopes."""
-    rows: Rows = [["variants", POSITIVES, NEGATIVES, "curve", "probability", "log loss", "Brier score", "slope"]]
+    """Of each kind: held-out errors of the table and of |delta| itself, and how sure they are (slope, 1 is right)."""
+    rows: Rows = [["variants", POSITIVES, NEGATIVES, "of", "log loss", "Brier score", "slope"]]
     for group, found in written["held_out"].items():
-        curve = written["curves"].get(group)
-        how = _NONE if curve is None else "of all" if curve["pooled"] else "own"
-        start = [group.replace("_", " "), str(found[POSITIVES]), str(found[NEGATIVES]), how]
-        for name, title in (("calibrated", "of table"), ("delta", "|delta|")):
+        start = [group.replace("_", " "), str(found[POSITIVES]), str(found[NEGATIVES])]
+        for name, title in (("calibrated", "table"), ("delta", "|delta|")):
             of = found[name]
             slope = _NONE if of["slope"] is None else f"{of['slope']['value']:.2f}"
             rows.append([*start, title, _estimate(of["log_loss"]), _estimate(of["brier"]), slope])
-            start = [""] * 4
+            start = [""] * 3
     return "\n".join(aligned(rows))
 
 
 def best_threshold_table(written: Mapping[str, Any]) -> str:
-    """Of each kind: the threshold of |delta| with the largest sum of sensitivity and specificity."""
-    rows: Rows = [["variants", "best |delta|", "95 % of resamples", "sensitivity", "specificity"]]
+    """Of each kind: which curve it has, and the |delta| with the largest sum of sensitivity and specificity."""
+    rows: Rows = [["variants", "curve", "best |delta|", "95 % of resamples", "sensitivity", "specificity"]]
     for group, found in written["thresholds"].items():
+        curve = written["curves"].get(group)
+        start = [group.replace("_", " "), _NONE if curve is None else "of all" if curve["pooled"] else "own"]
         if found is None:
-            rows.append([group.replace("_", " "), *[_NONE] * 4])
+            rows.append([*start, *[_NONE] * 4])
             continue
         between = _NONE if found["low"] is None else f"{found['low']:.3f} to {found['high']:.3f}"
         shares = [f"{found[name]:.3f}" for name in ("sensitivity", "specificity")]
-        rows.append([group.replace("_", " "), f"{found['threshold']:.3f}", between, *shares])
+        rows.append([*start, f"{found['threshold']:.3f}", between, *shares])
     return "\n".join(aligned(rows))
 
 
@@ -97,7 +104,7 @@ def counts_lines(about: Mapping[str, Any], reasons: Mapping[str, str]) -> Sequen
     ]
     lines += [f"  {count:,} more without a label that counts: {reason}" for reason, count in of["passed_over"].items()]
     if of["repeated"]:
-        lines.append(f"  {of['repeated']:,} times a variant is there again, and counts once")
+        lines.append(f"  {of['repeated']:,} more that are there again, and count once")
     for reason, count in about["not_counted"].items():
         lines.append(
             f"  {count[POSITIVES]:,} altering and {count[NEGATIVES]:,} neutral ones do not count: {reasons[reason]}"
@@ -113,12 +120,12 @@ def counts_lines(about: Mapping[str, Any], reasons: Mapping[str, str]) -> Sequen
     return lines
 
 
-def _short(name: str) -> str:
-    """A name of at most so many letters: its beginning and its end."""
-    if len(name) <= _NAME_LETTERS:
+def _short(name: str, letters: int = _NAME_LETTERS) -> str:
+    """A name of at most so many letters: its beginning, and its end behind the last underscore."""
+    if len(name) <= letters:
         return name
-    end = name.rpartition("_")[2][: _NAME_LETTERS // 2]
-    return f"{name[: _NAME_LETTERS - len(end) - 1]}~{end}"
+    end = name.rpartition("_")[2][: letters // 2]
+    return f"{name[: letters - len(end) - 1]}~{end}"
 
 
 def _estimate(estimate: Mapping[str, float | None] | None, form: str = ".3f") -> str:

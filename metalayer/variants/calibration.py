@@ -326,8 +326,8 @@ class Threshold:
 
 def best_threshold(
     change: Floats, altering: _Bools, clusters: NDArray[np.int64], weights: Floats, confidence: float
-) -> Threshold | None:
-    """Of some variants; None without both labels.
+) -> Threshold:
+    """Of variants of both labels.
 
     Args:
         change: |delta|, (n,); told apart to three decimals.
@@ -336,8 +336,6 @@ def best_threshold(
         weights: (1 + B, C), as in `Resamples`.
         confidence: of the interval.
     """
-    if altering.all() or not altering.any():
-        return None
     levels, at = np.unique(np.floor(change * 1000.0 + 1e-9) / 1000.0, return_inverse=True)
     shares = []
     for of in (altering, ~altering):

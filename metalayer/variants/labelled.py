@@ -36,6 +36,11 @@ LABELS: dict[str, bool | None] = {
     **dict.fromkeys(("0", "no", "false", "neutral"), False),
 }
 """Word to whether a variant alters splicing; None: doubtful."""
+JUDGED_COLUMNS: dict[str, type] = {
+    **{"chrom": str, "contig": str, "pos": int, "ref": str, "alt": str, "altering": bool},
+    **{"gene_id": str, "gene_name": str, "kind": str, "side": str, "distance": int, "cluster": int, "reason": str},
+}
+"""Of a table of labelled variants that are judged: name and type; then the scores, by their names."""
 _NEEDED = "a table of variants with labels (SpliceVarDB's download, or columns variant and label), or VCF or BCF"
 _PLAIN = re.compile("[ACGT]+", re.IGNORECASE)
 _INFO = re.compile(rb"##INFO=<ID=([^,>]+)[,>].*")
@@ -69,6 +74,7 @@ class LabelledFile:
     Attributes:
         path: of the file.
         form: what it is, in words.
+        build: genome build of its coordinates; None where unknown.
         variants: each haplotype (and gene) once.
         passed_over: why others have no label that counts, and how many there are.
         repeated: how many more times variants are there with the same label.
@@ -79,6 +85,7 @@ class LabelledFile:
     variants: Sequence[LabelledVariant]
     passed_over: dict[str, int] = field(default_factory=dict)
     repeated: int = 0
+    build: str | None = None
 
 
 def read_labelled(path: Path, letters: Letters, *, label: str | None = None, build: str | None = None) -> LabelledFile:
@@ -94,6 +101,7 @@ def read_labelled(path: Path, letters: Letters, *, label: str | None = None, bui
         InputError: another file, no variant with a label, a word that is no label, or a variant with two of them.
     """
     passed_over: Counter[str] = Counter()
+    column = None
     if kind_of(head_of(path, "variants"), by_columns=False) in (VCF, BCF):
         if label is None:
             raise InputError(f"variants {path}: of VCF, --label names the INFO flag or field that says what they do")
@@ -111,7 +119,8 @@ def read_labelled(path: Path, letters: Letters, *, label: str | None = None, bui
     if not once:
         said = "; ".join(f"{count:,} {reason}" for reason, count in passed_over.items())
         raise InputError(f"variants {path}: none has a label{': ' * bool(said)}{said}; needed is {_NEEDED}")
-    return LabelledFile(path, form, once, dict(passed_over), repeated)
+    of_column = next((name for name, at in COLUMN_OF_BUILD.items() if at == column), None)
+    return LabelledFile(path, form, once, dict(passed_over), repeated, of_column)
 
 
 def _meaning(where: str, word: str) -> bool | None:

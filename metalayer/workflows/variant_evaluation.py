@@ -24,7 +24,7 @@ from metalayer.base.origin import seen_by_base
 from metalayer.contigs import Contigs
 from metalayer.data.same_genes import KnownGene, same_as, seen_by
 from metalayer.errors import ConfigError, InputError
-from metalayer.evaluation.detection import NEGATIVES, POSITIVES, Items, detection
+from metalayer.evaluation.detection import NEGATIVES, POSITIVES, Items, detection, figures
 from metalayer.evaluation.intervals import MIN_CLUSTERS, Resamples
 from metalayer.files import publish_file, sha256
 from metalayer.gene_groups import related, united
@@ -35,6 +35,7 @@ from metalayer.settings.sections import EvaluateConfig
 from metalayer.variants.calibration import (
     LEAST,
     METHOD,
+    MIN_OF_EACH,
     Calibration,
     best_threshold,
     fit_curves,
@@ -46,7 +47,7 @@ from metalayer.variants.calibration import (
 from metalayer.variants.calls import Sources
 from metalayer.variants.genes import Genes, GeneSites
 from metalayer.variants.kinds import KINDS, Place, located
-from metalayer.variants.labelled import LabelledFile, LabelledVariant, read_labelled
+from metalayer.variants.labelled import JUDGED_COLUMNS, LabelledFile, LabelledVariant, read_labelled
 from metalayer.variants.letters import Letters
 from metalayer.variants.reasons import FAULTS, REASONS
 from metalayer.variants.scoring import META, Options
@@ -100,8 +101,7 @@ class Judged:
     Attributes:
         file: what was read.
         answers: scores, and what decided them.
-        table: a row a variant: chrom, pos, ref, alt, altering, gene_id, gene_name, kind, side, distance, cluster,
-            reason (why it does not count; null where it does) and the largest change by each score.
+        table: a row a variant: `JUDGED_COLUMNS`, and the largest change by each score.
         about: the file, the variants that do not count, and genes that were seen in training; JSON-ready.
     """
 
@@ -155,29 +155,6 @@ def evaluate_variants(request: Request, output: Path | None = None) -> dict[str,
     return report
 
 
-def figures(report: Mapping[str, Any]) -> pl.DataFrame:
-    """The figures of a report: group, system, metric, threshold (null of areas), value, low, high."""
-    rows: list[tuple[Any, ...]] = []
-
-    def add(group: str, system: str, metric: str, threshold: float | None, estimate: Mapping[str, Any] | None) -> None:
-        if estimate is not None:
-            rows.append((group, system, metric, threshold, estimate["value"], estimate["low"], estimate["high"]))
-
-    for group, found in report["groups"].items():
-        for system, of in found["systems"].items():
-            for metric in ("roc_auc", "pr_auc"):
-                add(group, system, metric, None, of[metric])
-            for row in of["thresholds"]:
-                for metric in ("sensitivity", "false_positive_rate", "precision"):
-                    add(group, system, metric, row["threshold"], row[metric])
-        for system, gaps in found["differences"].items():
-            for metric, estimate in gaps.items():
-                add(group, f"{report['ours']} - {system}", metric, None, estimate)
-    names = ("group", "system", "metric", "threshold", "value", "low", "high")
-    kinds = {name: pl.String if name in names[:3] else pl.Float64 for name in names}
-    return pl.DataFrame(rows, schema=kinds, orient="row")
-
-
 def calibrate_variants(request: Request, output: Path, score: str | None = None) -> dict[str, Any]:
     """Fit a table of probabilities to labelled variants.
 
@@ -188,7 +165,8 @@ def calibrate_variants(request: Request, output: Path, score: str | None = None)
 
     Returns:
         What was written: fitted_for, curves by kind, fitted_on, held_out (by all and each kind log_loss, brier and
-        slope, of the table by cross-validation over clusters of genes and of |delta| itself), thresholds.
+        slope, of the table by cross-validation over clusters of genes and of |delta| itself), thresholds (of |delta|,
+        by all and each kind; None with fewer than `MIN_OF_EACH` of either label).
 
     Raises:
         ConfigError: unknown or unfit base models, or neither base models nor answers.
@@ -228,7 +206,10 @@ def calibrate_variants(request: Request, output: Path, score: str | None = None)
 
 
 def _held_out(
-    altering: NDArray[np.bool_], systems: Mapping[str, NDArray[np.float64]], clusters: NDArray[np.int64], config: Any
+    altering: NDArray[np.bool_],
+    systems: Mapping[str, NDArray[np.float64]],
+    clusters: NDArray[np.int64],
+    config: EvaluateConfig,
 ) -> dict[str, Any]:
     numbers, resamples = _resamples(altering, clusters, config)
     counts = resamples.weights @ np.bincount(numbers).astype(np.float64)
@@ -250,9 +231,11 @@ def _held_out(
 def _threshold(
     change: NDArray[np.float64], altering: NDArray[np.bool_], clusters: NDArray[np.int64], config: EvaluateConfig
 ) -> dict[str, Any] | None:
+    if min(altering.sum(), (~altering).sum()) < MIN_OF_EACH:
+        return None
     numbers, resamples = _resamples(altering, clusters, config)
     best = best_threshold(change, altering, numbers, resamples.weights, config.confidence)
-    return None if best is None else asdict(best)
+    return asdict(best)
 
 
 def _resamples(
@@ -271,6 +254,8 @@ def _judged(request: Request, output: Path | None) -> Judged:
     sources = request.sources
     if request.answers is None and not sources.bases:
         raise ConfigError("labelled variants: --base names the models that score them, or --answers what was written")
+    if request.answers is not None and (sources.bases or sources.weights):
+        raise ConfigError("labelled variants: --base and --weights score them, --answers has scores: give one of both")
     if output is not None and output.exists() and not output.is_dir():
         raise InputError(f"--output {output}: this is a file; give a folder")
     contigs, annotation = Contigs.of(sources.aliases), annotation_file(sources.annotation)
@@ -280,7 +265,7 @@ def _judged(request: Request, output: Path | None) -> Judged:
         genes = Genes.read(annotation, letters, contigs, allow_introns=sources.allow_introns)
         answers = _answers(request, file, contigs, output)
         _check_facts(request, answers.facts, annotation)
-        seen, known = _seen(request, answers, genes, letters)
+        seen, known = _seen(request, file, answers, genes, letters)
         table = _table(file, answers, genes, letters, contigs, {} if request.count_seen else seen)
     reasons = Counter(zip(table["reason"].to_list(), table["altering"].to_list(), strict=True))
     faulty = sum(count for (reason, _), count in reasons.items() if reason in FAULTS)
@@ -308,7 +293,7 @@ def _judged(request: Request, output: Path | None) -> Judged:
         },
         "genes_seen_in_training": sorted(seen) if known else None,
         "seen_counted": request.count_seen,
-        "seen_by_base": _seen_by_bases(answers, table),
+        "seen_by_base": _seen_by_bases(file, answers, table),
         "facts": dict(answers.facts),
     }
     return Judged(file, answers, table, about)
@@ -351,7 +336,9 @@ def _check_facts(request: Request, facts: Mapping[str, Any], annotation: Path) -
             )
 
 
-def _seen(request: Request, answers: Answers, genes: Genes, letters: Letters) -> tuple[dict[str, str], bool]:
+def _seen(
+    request: Request, file: LabelledFile, answers: Answers, genes: Genes, letters: Letters
+) -> tuple[dict[str, str], bool]:
     """Genes with answers that the model was trained or validated on, and why; and whether that is known."""
     if META not in answers.names:
         return {}, True
@@ -364,7 +351,7 @@ def _seen(request: Request, answers: Answers, genes: Genes, letters: Letters) ->
     trained = seen_by(predictor.info)
     asked = {gene_id for answer in answers.found.values() for gene_id in answer.genes}
     known = [
-        KnownGene(gene.gene.gene_id, gene.gene, letters=_letters(gene, letters))
+        KnownGene(gene.gene.gene_id, gene.gene, file.build, _letters(gene, letters))
         for gene in genes
         if gene.gene.gene_id in asked
     ]
@@ -377,9 +364,9 @@ def _letters(gene: GeneSites, letters: Letters) -> str:
     return content_hash(tokens if gene.is_plus else reverse_complement(tokens))
 
 
-def _seen_by_bases(answers: Answers, table: pl.DataFrame) -> dict[str, Any]:
-    """By base model, what `base.origin` says of the genes; of a human build as far as ids of genes tell."""
-    genes = [(str(gene), str(chrom), None) for gene, chrom in table.select("gene_id", "contig").rows() if gene]
+def _seen_by_bases(file: LabelledFile, answers: Answers, table: pl.DataFrame) -> dict[str, Any]:
+    """By base model, what `base.origin` says of the genes."""
+    genes = [(str(gene), str(chrom), file.build) for gene, chrom in table.select("gene_id", "contig").rows() if gene]
     found = {name: seen_by_base(name, genes) for name in answers.facts["bases"]}
     return {name: seen["note"] for name, seen in found.items() if seen}
 
@@ -398,7 +385,7 @@ def _table(
         for number, ids in enumerate(united((gene.gene_id for gene in everywhere), related(everywhere)))
         for gene_id in ids
     }
-    rows = []
+    rows: list[dict[str, Any]] = []
     for one in file.variants:
         variant = one.variant
         contig, position, ref, alt = key_of(variant, contigs)
@@ -423,17 +410,9 @@ def _table(
             **{name: max(answer.genes[gene_id][name] for gene_id in chosen) for name in answers.names},
         }
         rows.append(row)
-    kinds: dict[str, Any] = {
-        **dict.fromkeys(("chrom", "contig"), pl.String),
-        "pos": pl.Int64,
-        **dict.fromkeys(("ref", "alt"), pl.String),
-        "altering": pl.Boolean,
-        **dict.fromkeys(("gene_id", "gene_name", "kind", "side"), pl.String),
-        **dict.fromkeys(("distance", "cluster"), pl.Int64),
-        "reason": pl.String,
-        **dict.fromkeys(answers.names, pl.Float64),
-    }
-    return pl.DataFrame([{name: row.get(name) for name in kinds} for row in rows], schema=kinds, orient="row")
+    types = {str: pl.String, int: pl.Int64, bool: pl.Boolean}
+    schema = {name: types[of] for name, of in JUDGED_COLUMNS.items()} | dict.fromkeys(answers.names, pl.Float64)
+    return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema, orient="row")
 
 
 def _chosen(one: LabelledVariant, answer: Answer) -> list[str]:
@@ -476,6 +455,6 @@ def _groups(table: pl.DataFrame) -> dict[str, NDArray[np.bool_]]:
         side = "intron" if in_intron else "exon"
         for first, following in zip(starts, [*starts[1:], None], strict=True):
             last = np.inf if following is None else following - 1
-            words = f"{side} {first} and more" if following is None else f"{side} {first} to {following - 1}"
+            words = f"{side} {first}+" if following is None else f"{side} {first}-{following - 1}"
             groups[words] = (sides == side) & (distances >= first) & (distances <= last)
     return groups
