@@ -619,8 +619,8 @@ def file_formats() -> list[FileFormat]:
             "`variants calibrate`",
             "`variants --calibration`, `variant --calibration`, `score_variants(calibration=...)`",
             "JSON with its SHA-256: the scores that it is `fitted_for` (base model with weights, model, distance, "
-            "mask, flanks), `curves` by kind, what it was `fitted_on`, errors on clusters of genes that were `held_out`, and "
-            "best `thresholds`.",
+            "mask, flanks), `curves` by kind, what it was `fitted_on`, errors on clusters of genes that were "
+            "`held_out`, and best `thresholds`.",
             {},
         ),
     ]
