@@ -25,8 +25,8 @@ from metalayer.schema import (
     SCORED_COLUMNS,
     TRACK_COLUMNS,
 )
+from metalayer.variants.answers import CALIBRATED_COLUMNS, DETAIL_FORMAT, FORMAT, PROBABILITY_FORMAT
 from metalayer.variants.answers import COLUMNS as VARIANT_COLUMNS
-from metalayer.variants.answers import DETAIL_FORMAT, FORMAT, PROBABILITY_FORMAT
 from metalayer.variants.definition import KINDS
 from metalayer.variants.kinds import KINDS as VARIANT_PLACES
 from metalayer.variants.labelled import JUDGED_COLUMNS
@@ -155,12 +155,21 @@ _VARIANTS = {
             ("annotated", "true, false", "{}: whether the annotation has this site, of any isoform"),
         )
     },
-    "kind": Column("text", f"with `--calibration`: where the variant lies in the gene, {', '.join(VARIANT_PLACES)}"),
-    "probability": Column("number", "with `--calibration`: that splicing is altered; at the score that it reads"),
+    "kind": Column(
+        "text",
+        f"with `--calibration`: where the variant lies in the gene, {', '.join(VARIANT_PLACES)}",
+        is_optional=True,
+    ),
+    "probability": Column(
+        "number",
+        "with `--calibration`: that splicing is altered, in rows of the scores that it reads",
+        is_optional=True,
+    ),
 }
 _JUDGED = {
-    **{name: _VARIANTS[name] for name in ("chrom", "pos", "ref", "alt")},
+    "chrom": _VARIANTS["chrom"],
     "contig": Column("text", "chromosome by our name"),
+    **{name: _VARIANTS[name] for name in ("pos", "ref", "alt")},
     "altering": Column("true, false", "the label: whether it alters splicing"),
     "gene_id": Column("text", "the gene that it is judged in; empty without a score"),
     "gene_name": Column("text", "its symbol, or its id"),
@@ -584,7 +593,7 @@ def file_formats() -> list[FileFormat]:
             "`variants` with an output of this name or `--format`, `score_variants`",
             "you",
             "A row for each allele, gene and model, in the order of the records; one for each allele without a score.",
-            _described(tuple(VARIANT_COLUMNS), _VARIANTS),
+            _described((*VARIANT_COLUMNS, *CALIBRATED_COLUMNS), _VARIANTS),
         ),
         FileFormat(
             "Labelled variants",

@@ -35,10 +35,10 @@ COLUMNS: dict[str, type] = {
             *(("ref", float), ("alt", float), ("annotated", bool)),
         )
     },
-    "kind": str,
-    "probability": float,
 }
-"""Of the table: name and type. The last two are filled by `calibration.Calibrated`."""
+"""Of the table: name and type."""
+CALIBRATED_COLUMNS: dict[str, type] = {"kind": str, "probability": float}
+"""Further ones, with a table of probabilities (`calibration.Calibrated`)."""
 
 
 def tags_of(names: Sequence[str]) -> dict[str, str]:

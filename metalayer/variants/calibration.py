@@ -298,7 +298,7 @@ class Calibrated:
     def fill(
         self, rows: list[dict[str, Any]], contig: str, position: int, ref: str, alleles: Sequence[Allele]
     ) -> list[dict[str, Any]]:
-        """Rows of a record (of `rows_of`) with kind and probability in those of the scores that it reads."""
+        """Rows of a record (of `rows_of`) with `CALIBRATED_COLUMNS`, filled in those of the scores that it reads."""
         known = {
             (allele.alt, gene_id): {"kind": kind, "probability": chance}
             for allele in alleles

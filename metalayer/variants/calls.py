@@ -16,7 +16,7 @@ from metalayer.contigs import Contigs
 from metalayer.errors import ConfigError
 from metalayer.files import sha256
 from metalayer.inference import Predictor
-from metalayer.variants.answers import COLUMNS, rows_of
+from metalayer.variants.answers import CALIBRATED_COLUMNS, COLUMNS, rows_of
 from metalayer.variants.calibration import Calibrated, Calibration
 from metalayer.variants.genes import Genes
 from metalayer.variants.letters import Letters
@@ -225,7 +225,7 @@ def score_variants(
         precision,
         allow_introns,
     )
-    rows: list[dict[str, Any]] = []
+    rows, columns = list[dict[str, Any]](), COLUMNS | (CALIBRATED_COLUMNS if calibration else {})
     with opened(sources, Options(distance, mask, flanks, way)) as loaded:
         table = loaded.calibrated(Path(calibration)) if calibration else None
         for text in variants:
@@ -234,4 +234,4 @@ def score_variants(
             found = list(rows_of(one.chrom, one.position, text, one.ref, alleles))
             rows += table.fill(found, one.chrom, one.position, one.ref, alleles) if table else found
     kinds = {str: pl.String, int: pl.Int64, float: pl.Float64, bool: pl.Boolean}
-    return pl.DataFrame(rows, schema={name: kinds[kind] for name, kind in COLUMNS.items()}, orient="row")
+    return pl.DataFrame(rows, schema={name: kinds[kind] for name, kind in columns.items()}, orient="row")

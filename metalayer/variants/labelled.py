@@ -45,7 +45,7 @@ _NEEDED = "a table of variants with labels (SpliceVarDB's download, or columns v
 _PLAIN = re.compile("[ACGT]+", re.IGNORECASE)
 _INFO = re.compile(rb"##INFO=<ID=([^,>]+)[,>].*")
 _LOOKED_AT, _FITS = 500, 0.9
-"""Variants whose REF tells of which build the FASTA is, and how many of them must fit."""
+"""About so many variants, whose REF tells of which build the FASTA is, and how many of them must fit."""
 _NAMED = 3
 UNREADABLE, UNLABELLED = "unreadable coordinates", "no label"
 
@@ -194,7 +194,8 @@ def _column(path: Path, letters: Letters, build: str | None) -> str:
     table = read_splicevardb(path, CLASSIFICATION, InputError)
     fitting, said = list[str](), list[str]()
     for column in (name for name in COLUMN_OF_BUILD.values() if name in table.columns):
-        asked = [variant for variant in map(_read, table[column][:_LOOKED_AT]) if variant]
+        asked = [variant for variant in map(_read, table[column]) if variant and letters.key(variant.chrom)]
+        asked = asked[:: max(1, len(asked) // _LOOKED_AT)]
         there = sum(_is_there(variant, letters) for variant in asked)
         said.append(f"{there} of {len(asked)} in {column}")
         if asked and there >= _FITS * len(asked):

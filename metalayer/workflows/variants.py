@@ -12,7 +12,7 @@ import io
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,6 +24,7 @@ from metalayer.integrity import PAGE_CHECKSUMS, content_digest
 from metalayer.provenance import code_hash
 from metalayer.variants import vcf
 from metalayer.variants.answers import (
+    CALIBRATED_COLUMNS,
     COLUMNS,
     DETAIL_FORMAT,
     DETAIL_TAG,
@@ -241,6 +242,8 @@ def _write_table(
     facts: dict[str, Any],
     table: Calibrated | None,
 ) -> None:
+    columns = COLUMNS | (CALIBRATED_COLUMNS if table else {})
+
     def rows() -> Iterator[dict[str, Any]]:
         for record, alleles in answers:
             outcome.count(alleles)
@@ -251,19 +254,19 @@ def _write_table(
 
     if output == vcf.STDOUT:
         with vcf.written(output) as write:
-            _write_tsv(write, rows())
+            _write_tsv(write, columns, rows())
         return
     with publish_file(output) as draft:
         if form == TSV:
             with draft.open("wb") as handle:
-                _write_tsv(handle.write, rows())
+                _write_tsv(handle.write, columns, rows())
         else:
-            _write_parquet(draft, rows(), facts)
+            _write_parquet(draft, columns, rows(), facts)
 
 
-def _write_tsv(write: Callable[[bytes], object], rows: Iterator[dict[str, Any]]) -> None:
+def _write_tsv(write: Callable[[bytes], object], columns: Mapping[str, type], rows: Iterator[dict[str, Any]]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(COLUMNS), delimiter="\t", lineterminator="\n")
+    writer = csv.DictWriter(text, list(columns), delimiter="\t", lineterminator="\n")
 
     def flush() -> None:
         write(text.getvalue().encode("utf-8", "surrogateescape"))
@@ -277,13 +280,15 @@ def _write_tsv(write: Callable[[bytes], object], rows: Iterator[dict[str, Any]])
     flush()
 
 
-def _write_parquet(draft: Path, rows: Iterator[dict[str, Any]], facts: dict[str, Any]) -> None:
+def _write_parquet(
+    draft: Path, columns: Mapping[str, type], rows: Iterator[dict[str, Any]], facts: dict[str, Any]
+) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = {str: pa.string(), int: pa.int64(), float: pa.float32(), bool: pa.bool_()}
     metadata = {FACTS_KEY: json.dumps(facts, sort_keys=True)}
-    schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()], metadata)
+    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()], metadata)
     with pq.ParquetWriter(draft, schema, compression="zstd", **PAGE_CHECKSUMS) as out:
         waiting: list[dict[str, Any]] = []
 
