@@ -34,6 +34,7 @@ from metalayer.variants.calls import Sources
 from metalayer.variants.kinds import KINDS
 from metalayer.variants.labelled import LabelledFile, read_labelled
 from metalayer.variants.letters import Letters
+from metalayer.variants.scoring import Options
 from metalayer.workflows.variant_evaluation import NOT_ANSWERED, Request, calibrate_variants, evaluate_variants
 from tests import variant_genomes as made
 
@@ -539,6 +540,14 @@ def test_what_has_no_score_is_counted_by_reason_and_not_as_neutral(tmp_path: Pat
     }
     assert (report["groups"]["all"]["altering"], report["groups"]["all"]["neutral"]) == (12, 12)
     assert (report["variants"]["altering"], report["variants"]["neutral"]) == (14, 13)
+
+
+def test_what_spliceai_gives_no_numbers_for_is_counted(tmp_path: Path, genome: tuple[Path, Path]) -> None:
+    of_two = f"chr1-351-{TEXT[350:352]}-{OTHER[TEXT[350]]}{OTHER[TEXT[351]]}"
+    path = labelled(tmp_path, [*(f"{snv(at)}\t{at % 2}" for at in range(321, 341)), f"{of_two}\t1"])
+    report = evaluated(genome, path, options=Options(way="spliceai"))
+    assert report["not_counted"] == {"as_spliceai": {"altering": 1, "neutral": 0}}
+    assert evaluated(genome, path)["not_counted"] == {}
 
 
 def test_a_label_is_of_the_gene_that_it_names(tmp_path: Path, genome: tuple[Path, Path]) -> None:

@@ -46,12 +46,6 @@ class Items:
         """Some of them."""
         return Items(self.positive[at], self.clusters[at], {name: of[at] for name, of in self.scores.items()})
 
-    def by_cluster(self, values: NDArray[Any], numbers: NDArray[np.int64]) -> Floats:
-        """Sums of values (n,) or (n, k) by cluster, whose numbers from 0 are given: (C,) or (C, k)."""
-        out = np.zeros((int(numbers.max(initial=-1)) + 1, *values.shape[1:]))
-        np.add.at(out, numbers, values)
-        return out
-
 
 def detection(
     items: Items,
@@ -88,7 +82,7 @@ def detection(
 def _of_group(items: Items, config: EvaluateConfig, ours: str | None, thresholds: Sequence[float]) -> dict[str, Any]:
     _, numbers = np.unique(items.clusters, return_inverse=True)
     numbers = numbers.astype(np.int64)
-    labels = items.by_cluster(np.stack([items.positive, ~items.positive], axis=1).astype(np.float64), numbers)
+    labels = _by_cluster(np.stack([items.positive, ~items.positive], axis=1).astype(np.float64), numbers)
     positives, negatives = (int(count) for count in labels.sum(axis=0))
     out: dict[str, Any] = {POSITIVES: positives, NEGATIVES: negatives, "clusters": len(labels)}
     out |= {"systems": {}, "differences": {}, "equal_false_calls": {}}
@@ -118,6 +112,13 @@ def _of_group(items: Items, config: EvaluateConfig, ours: str | None, thresholds
                 }
                 for row in called
             ]
+    return out
+
+
+def _by_cluster(values: Floats, numbers: NDArray[np.int64]) -> Floats:
+    """Sums of values (n, k) by cluster, whose numbers from 0 are given: (C, k)."""
+    out = np.zeros((int(numbers.max(initial=-1)) + 1, values.shape[1]))
+    np.add.at(out, numbers, values)
     return out
 
 
@@ -156,7 +157,7 @@ def _called(
 ) -> list[dict[str, Any]]:
     is_called = scores[:, None] >= np.array(thresholds)
     found, false = (
-        resamples.weights @ items.by_cluster((is_called & of[:, None]).astype(np.float64), numbers)
+        resamples.weights @ _by_cluster((is_called & of[:, None]).astype(np.float64), numbers)
         for of in (items.positive, ~items.positive)
     )
     totals = resamples.weights @ labels

@@ -139,7 +139,8 @@ def _of_parquet(path: Path) -> Iterator[_Part]:
                     scores = [row[name] for name in numbers]
                     known = row["skipped"] is None and None not in scores
                     gene = (row["gene_id"], row["gene_name"], row["model"])
-                    yield variant, row["skipped"], [(*gene, max(scores))] if known else []
+                    reason = row["skipped"] or (None if known else "as_spliceai")
+                    yield variant, reason, [(*gene, max(scores))] if known else []
     except PARQUET_ERRORS as error:
         raise InputError(f"answers {path}: damaged ({error}); write it again") from None
 
