@@ -25,7 +25,7 @@ from metalayer.schema import (
     SCORED_COLUMNS,
     TRACK_COLUMNS,
 )
-from metalayer.variants.answers import CALIBRATED_COLUMNS, DETAIL_FORMAT, FORMAT, PROBABILITY_FORMAT
+from metalayer.variants.answers import CALIBRATED_COLUMNS, DETAIL_FORMAT, FACTS_KEY, FORMAT, PROBABILITY_FORMAT
 from metalayer.variants.answers import COLUMNS as VARIANT_COLUMNS
 from metalayer.variants.definition import KINDS
 from metalayer.variants.kinds import KINDS as VARIANT_PLACES
@@ -592,7 +592,8 @@ def file_formats() -> list[FileFormat]:
             "any name.tsv or .parquet",
             "`variants` with an output of this name or `--format`, `score_variants`",
             "you",
-            "A row for each allele, gene and model, in the order of the records; one for each allele without a score.",
+            "A row for each allele, gene and model, in the order of the records; one for each allele without a score. "
+            f"Metadata of Parquet, `{FACTS_KEY}`: JSON of what decided the scores, as in the header of VCF.",
             _described((*VARIANT_COLUMNS, *CALIBRATED_COLUMNS), _VARIANTS),
         ),
         FileFormat(

@@ -517,6 +517,14 @@ def test_calibrations_have_no_curve_of_their_own_with_few_of_a_label(
             assert written["curves"][kind]["pooled"] == (min(of["altering"], of["neutral"]) < MIN_OF_EACH)
             assert (written["thresholds"][kind] is None) == written["curves"][kind]["pooled"]
     assert max(map(len, calibration_table(written).splitlines())) <= 100
+    table = pl.read_parquet(planted["judged"] / "variants.parquet")
+    _, clusters = np.unique(table["cluster"].to_numpy(), return_inverse=True)
+    altering, kinds = table["altering"].to_numpy(), table["kind"].to_list()
+    p = held_out(table["pwm"].to_numpy(), altering, kinds, clusters, QUICK.seed)
+    here = np.array(kinds) == "splice_region"
+    of = written["held_out"]["splice_region"]["calibrated"]
+    assert of["brier"]["value"] == pytest.approx(((p - altering) ** 2)[here].mean())
+    assert of["log_loss"]["value"] == pytest.approx(-np.log(np.where(altering, p, 1 - p))[here].mean())
 
 
 def labelled(folder: Path, lines: Sequence[str]) -> Path:

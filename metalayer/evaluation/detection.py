@@ -126,9 +126,8 @@ def _estimate(resamples: Resamples, drawn: Floats, confidence: float, lowest: fl
     """None where it is not defined; without an interval where resamples do not vary."""
     if not np.isfinite(drawn[0]):
         return None
-    if not np.ptp(drawn[1:]) if len(drawn) > 1 else True:
-        drawn = drawn[:1]
-    return resamples.estimate(drawn, confidence, lowest)
+    is_flat = len(drawn) == 1 or not np.ptp(drawn[1:])
+    return resamples.estimate(drawn[:1] if is_flat else drawn, confidence, lowest)
 
 
 def _areas(items: Items, scores: Floats, numbers: NDArray[np.int64], resamples: Resamples) -> dict[str, Floats]:
