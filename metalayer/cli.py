@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status (see `errors.py`)."""
     output.outlive_readers()
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(variant_commands.joined(sys.argv[1:] if arguments is None else arguments))
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     environment.enter()
     try:
@@ -284,7 +284,11 @@ def _parser() -> argparse.ArgumentParser:
         commands, model_help=_MODEL_HELP, annotation_help=_ANNOTATION_HELP, model_directory=_model_directory
     )
 
-    evaluate = commands.add_parser("evaluate", help="compare a model with its base on every position of labelled genes")
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="compare a model with its base on every position of labelled genes",
+        description=f"Of labelled variants: metalayer {variant_commands.EVALUATE_VARIANTS} --help",
+    )
     evaluate.add_argument("--model", required=True, help=_MODEL_HELP)
     evaluate.add_argument(
         "--scores", type=Path, required=True, nargs="+", help="per-nucleotide Parquet files, labelled"

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from metalayer.base.annotation_tables import COLUMNS
+from metalayer.evaluation.detection import FIGURES
 from metalayer.file_kinds import CISPLICEAI_TABLE, SPLICEAI_TABLE
 from metalayer.formats.sources import SHEET_COLUMNS
 from metalayer.formats.tables import KNOWN
@@ -24,9 +25,11 @@ from metalayer.schema import (
     SCORED_COLUMNS,
     TRACK_COLUMNS,
 )
+from metalayer.variants.answers import CALIBRATED_COLUMNS, DETAIL_FORMAT, FACTS_KEY, FORMAT, PROBABILITY_FORMAT
 from metalayer.variants.answers import COLUMNS as VARIANT_COLUMNS
-from metalayer.variants.answers import DETAIL_FORMAT, FORMAT
 from metalayer.variants.definition import KINDS
+from metalayer.variants.kinds import KINDS as VARIANT_PLACES
+from metalayer.variants.labelled import JUDGED_COLUMNS
 from metalayer.variants.meaning import FRAMES
 
 
@@ -160,6 +163,43 @@ _VARIANTS = {
             ("annotated", "true, false", "{}: whether the annotation has this site, of any isoform"),
         )
     },
+    "kind": Column(
+        "text",
+        f"with `--calibration`: where the variant lies in the gene, {', '.join(VARIANT_PLACES)}",
+        is_optional=True,
+    ),
+    "probability": Column(
+        "number",
+        "with `--calibration`: that splicing is altered, in rows of the scores that it reads",
+        is_optional=True,
+    ),
+}
+_JUDGED = {
+    "chrom": _VARIANTS["chrom"],
+    "contig": Column("text", "chromosome by our name"),
+    **{name: _VARIANTS[name] for name in ("pos", "ref", "alt")},
+    "altering": Column("true, false", "the label: whether it alters splicing"),
+    "gene_id": Column("text", "the gene that it is judged in; empty without a score"),
+    "gene_name": Column("text", "its symbol, or its id"),
+    "kind": Column("text", f"where it lies in the gene: {', '.join(VARIANT_PLACES)}"),
+    "side": Column("text", "`intron` or `exon`, of the site"),
+    "distance": Column("whole number", "base of intron or exon, from 1 at the exon's edge; empty: no sites"),
+    "cluster": Column("whole number", "genes that overlap have one number; intervals draw them as one"),
+    "reason": Column("text", "why it does not count: as `skipped`, `not_answered`, `seen_in_training`; empty: it does"),
+}
+_DETECTION = {
+    "group": Column("text", "`all`, a kind, or a range of distances from the nearest site"),
+    "system": Column("text", "the base model, `metalayer` for ours, or `metalayer - BASE`: the difference"),
+    "metric": Column("text", "`roc_auc`, `pr_auc`, `sensitivity`, `false_positive_rate`, `precision`"),
+    "threshold": Column("number", "of the largest change, from which a variant is called; empty: of areas"),
+    "value": Column("number", "the figure"),
+    "low": Column("number", "lower bound of its 95 % interval; empty with fewer than 5 clusters of genes of a label"),
+    "high": Column("number", "upper bound"),
+}
+_LABELLED = {
+    "variant": Column("text", "chr3:42600000:G:A, 3-42600000-G-A, chr3:g.42600000G>A ([variants.md](variants.md))"),
+    "label": Column("text", "1, yes, true, altering, splice-altering; 0, no, false, neutral, normal"),
+    "gene": Column("text", "symbol or id of the gene that this is known of", is_optional=True),
 }
 _ROW_SCORES = {
     "donor_score": "donor score that the row's pass reads",
@@ -459,7 +499,7 @@ def file_formats() -> list[FileFormat]:
             "SpliceVarDB",
             "ROOT/splicevardb.download.tsv",
             "SpliceVarDB's download",
-            "pipelines with `data.variant_source: splicevardb`",
+            "pipelines with `data.variant_source: splicevardb`; `evaluate variants`, `variants calibrate`",
             "Tab separated, with a header; others of its columns are not read.",
             {
                 "hg19": Column("text", "CHROM-POS-REF-ALT, 1-based, plus strand; read for GRCh37"),
@@ -549,7 +589,8 @@ def file_formats() -> list[FileFormat]:
             "VCF or BCF with every record of the input in its order, all else untouched. INFO has, with commas "
             f"between, entries {_code(FORMAT)} in a field named after each base model (`SpliceAI`, `OpenSpliceAI`, "
             "`CISpliceAI`, `biPangolin`, `PWM`) and in `MetaLayer` for our model; "
-            f"in `MetaLayerDetail` entries {_code(DETAIL_FORMAT)}; in `MetaLayerSkipped` why a record has no score, or "
+            f"in `MetaLayerDetail` entries {_code(DETAIL_FORMAT)}; with `--calibration` in `MetaLayerProbability` "
+            f"entries {_code(PROBABILITY_FORMAT)}; in `MetaLayerSkipped` why a record has no score, or "
             "`ALLELE|reason` where some alleles have one.",
             {},
             "chr3\t42133054\t.\tT\tC\t.\t.\tPWM=C|TRAK1|0.00|0.00|0.00|0.52|4|12|2|-2",
@@ -559,8 +600,46 @@ def file_formats() -> list[FileFormat]:
             "any name.tsv or .parquet",
             "`variants` with an output of this name or `--format`, `score_variants`",
             "you",
-            "A row for each allele, gene and model, in the order of the records; one for each allele without a score.",
-            _described(tuple(VARIANT_COLUMNS), _VARIANTS),
+            "A row for each allele, gene and model, in the order of the records; one for each allele without a score. "
+            f"Metadata of Parquet, `{FACTS_KEY}`: JSON of what decided the scores, as in the header of VCF.",
+            _described((*VARIANT_COLUMNS, *CALIBRATED_COLUMNS), _VARIANTS),
+        ),
+        FileFormat(
+            "Labelled variants",
+            "any name.tsv or .csv",
+            "you",
+            "`evaluate variants`, `variants calibrate`, beside SpliceVarDB's download and VCF",
+            "Tabs or commas; without a header two columns, variant and label. Capital letters are the same. Labels "
+            "low-frequency and conflicting are doubtful and do not count; other words are refused.",
+            _LABELLED,
+            "chr1:6790:C:T\t1",
+        ),
+        FileFormat(
+            "Judged variants",
+            "DIR/variants.parquet",
+            "`evaluate variants --output DIR`",
+            "you",
+            "A row a labelled variant, by place: what is known of it, where it lies, and in a column of the name of "
+            "each score its largest change.",
+            _described(tuple(JUDGED_COLUMNS), _JUDGED),
+        ),
+        FileFormat(
+            "Detection",
+            "DIR/detection.tsv",
+            "`evaluate variants --output DIR`",
+            "you",
+            "Tab separated: every figure of DIR/report.json, a line each.",
+            _described(FIGURES, _DETECTION),
+        ),
+        FileFormat(
+            "Calibration of variants",
+            "any name.json",
+            "`variants calibrate`",
+            "`variants --calibration`, `variant --calibration`, `score_variants(calibration=...)`",
+            "JSON with its SHA-256: the scores that it is `fitted_for` (base model with weights, model, distance, "
+            "mask, flanks), `curves` by kind, what it was `fitted_on`, errors on clusters of genes that were "
+            "`held_out`, and best `thresholds`.",
+            {},
         ),
     ]
 

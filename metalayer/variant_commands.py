@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,13 @@ if TYPE_CHECKING:
     from metalayer.genome import Variant
     from metalayer.variants.calls import Sources
     from metalayer.variants.scoring import Allele, Options
+    from metalayer.workflows.variant_evaluation import Request
 
 _FAULTY_STATUS = 2
 _CONTEXT_OF_ONE = 500
 _FORMS = {".tsv": "tsv", ".parquet": "parquet"}
+EVALUATE_VARIANTS, CALIBRATE_VARIANTS = "evaluate variants", "variants calibrate"
+"""Commands of two words, which the parser knows as one."""
 
 
 def add_commands(
@@ -54,6 +57,7 @@ def add_commands(
     )
     several.add_argument("--split", action="store_true", help="write one record an allele, with its own scores alone")
     _sources(several, model_help, annotation_help)
+    _calibration(several)
 
     def run_several(options: argparse.Namespace) -> int:
         return _variants(options, _given(options, model_directory))
@@ -72,19 +76,94 @@ def add_commands(
     )
     _sources(one, model_help, annotation_help)
     one.set_defaults(context=_CONTEXT_OF_ONE, keep_tracks=True)
+    _calibration(one)
 
     def run_one(options: argparse.Namespace) -> int:
         return _variant(options, _given(options, model_directory))
 
     one.set_defaults(run=run_one)
+    _add_labelled(commands, model_help, annotation_help, model_directory)
 
 
-def _sources(parser: argparse.ArgumentParser, model_help: str, annotation_help: str) -> None:
+def _add_labelled(commands: Any, model_help: str, annotation_help: str, model_directory: Callable[[str], Path]) -> None:
+    """Add the commands of labelled variants."""
+    labelled_help = (
+        "SpliceVarDB's download; a table of columns variant (as of `metalayer variant`) and label (1 or 0, yes or no, "
+        "splice-altering or normal); or VCF or BCF, with --label"
+    )
+    evaluate = commands.add_parser(
+        EVALUATE_VARIANTS,
+        help="judge base models and ours on variants of which it is known whether they alter splicing",
+        description="Variants without a score count neither as found nor as missed, and are reported by reason; genes "
+        "that the model was trained on do not count.",
+    )
+    calibrate = commands.add_parser(
+        CALIBRATE_VARIANTS,
+        help="fit the probability that a variant alters splicing, by its kind, to labelled variants",
+        description="No such table comes with metalayer: without one, scores are changes of probability of sites, and "
+        "say nothing of how likely a variant is to matter.",
+    )
+    for parser in (evaluate, calibrate):
+        parser.add_argument("variants", type=Path, metavar="FILE", help=labelled_help)
+        _sources(parser, model_help, annotation_help, needs_base=False)
+        parser.add_argument(
+            "--answers",
+            type=Path,
+            metavar="FILE",
+            help="VCF, BCF or Parquet that `metalayer variants` wrote of these variants, in place of scoring them",
+        )
+        parser.add_argument("--label", metavar="NAME", help="of VCF: the INFO flag, or field, that is the label")
+        parser.add_argument(
+            "--build", help="of SpliceVarDB: GRCh37 or GRCh38 (default: that whose REF are the letters of the FASTA)"
+        )
+        parser.add_argument(
+            "--count-seen", action="store_true", help="genes that the model was trained on count, too: too good"
+        )
+    evaluate.add_argument(
+        "--output",
+        "-O",
+        type=Path,
+        metavar="DIR",
+        help="folder for report.json, variants.parquet, detection.tsv, and "
+        "answers.parquet, which --answers takes (default: no files)",
+    )
+    calibrate.add_argument("--output", "-O", type=Path, required=True, metavar="FILE", help="JSON to write")
+    calibrate.add_argument("--score", metavar="NAME", help="which scores (default: ours, or the first base model)")
+
+    def run_evaluate(options: argparse.Namespace) -> int:
+        return _evaluate(options, _given(options, model_directory))
+
+    def run_calibrate(options: argparse.Namespace) -> int:
+        return _calibrate(options, _given(options, model_directory))
+
+    evaluate.set_defaults(run=run_evaluate)
+    calibrate.set_defaults(run=run_calibrate)
+
+
+def joined(arguments: Sequence[str]) -> list[str]:
+    """Arguments with the two words of `evaluate variants` and `variants calibrate` as one."""
+    first = " ".join(arguments[:2])
+    return [first, *arguments[2:]] if first in (EVALUATE_VARIANTS, CALIBRATE_VARIANTS) else list(arguments)
+
+
+def _calibration(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--calibration",
+        type=Path,
+        metavar="FILE",
+        help="table of `metalayer variants calibrate`: adds the probability that splicing is altered (none ships)",
+    )
+
+
+def _sources(
+    parser: argparse.ArgumentParser, model_help: str, annotation_help: str, *, needs_base: bool = True
+) -> None:
     parser.add_argument("--fasta", type=Path, required=True, help="reference in FASTA, plain or packed by bgzip")
     parser.add_argument("--annotation", type=Path, required=True, help=annotation_help)
     parser.add_argument(
         "--base",
-        required=True,
+        required=needs_base,
+        default="",
         metavar="NAME[,NAME...]",
         help="base models: pwm, cispliceai, spliceai, openspliceai or with its flank openspliceai_10000, pangolin",
     )
@@ -177,11 +256,14 @@ def _variants(options: argparse.Namespace, given: tuple[Sources, Options]) -> in
     if options.saturate:
         if options.split:
             raise InputError("--split is for files: --saturate writes one record an allele")
-        done = score_region(options.saturate, options.output, *given, form=form, plot=options.plot)
+        more = {"form": form, "plot": options.plot, "calibration": options.calibration}
+        done = score_region(options.saturate, options.output, *given, **more)
     elif options.plot:
         raise InputError("--plot draws the SNVs of a region: give --saturate REGION in place of a file")
     else:
-        done = score_file(options.variants, options.output, *given, form=form, split=options.split)
+        done = score_file(
+            options.variants, options.output, *given, form=form, split=options.split, calibration=options.calibration
+        )
     print("\n".join(done.lines()), file=sys.stderr)
     if done.faulty > MAX_FAULTS * done.records:
         print(
@@ -205,15 +287,18 @@ def _variant(options: argparse.Namespace, given: tuple[Sources, Options]) -> int
         refuse_other_names(options.plot)
     found, unscored, is_drawn = list[dict[str, Any]](), 0, False
     with opened(*given) as loaded:
+        table = loaded.calibrated(options.calibration) if options.calibration else None
         asked = [variant_of(text, loaded.letters) for text in options.variants]
         answers = loaded.scorer.score_all(Asked(one.chrom, one.position, one.ref, [one.alt]) for one in asked)
         for text, one, (allele,) in zip(options.variants, asked, answers, strict=True):
+            probable = table.of(one.chrom, one.position, one.ref, allele) if table and allele.genes else ()
+            chances = {gene_id: (table.name, kind, chance) for gene_id, _, kind, chance in probable} if table else {}
             if options.json:
-                found.append(_as_json(text, one, allele))
+                found.append(_as_json(text, one, allele, chances))
             elif allele.reason:
                 print(f"{text}  no score: {allele.reason}, {REASONS[allele.reason]}")
             else:
-                print("\n".join(_table(text if text == one.text else f"{text} = {one.text}", one, allele)))
+                print("\n".join(_table(text if text == one.text else f"{text} = {one.text}", one, allele, chances)))
             if options.plot and allele.genes and not is_drawn:
                 draw(options.plot, one, allele.genes)
                 is_drawn = True
@@ -225,7 +310,9 @@ def _variant(options: argparse.Namespace, given: tuple[Sources, Options]) -> int
     return 0
 
 
-def _as_json(text: str, variant: Variant, allele: Allele) -> dict[str, Any]:
+def _as_json(
+    text: str, variant: Variant, allele: Allele, chances: Mapping[str, tuple[str, str, float]]
+) -> dict[str, Any]:
     from metalayer.variants.answers import changes_as_json
     from metalayer.variants.words import described
 
@@ -238,6 +325,7 @@ def _as_json(text: str, variant: Variant, allele: Allele) -> dict[str, Any]:
                 "gene_id": gene.gene_id,
                 "gene_name": gene.symbol,
                 "strand": gene.strand,
+                **_chance_as_json(chances.get(gene.gene_id)),
                 "models": {
                     name: {
                         "changes": changes_as_json(changes, variant.position, gene.strand),
@@ -253,7 +341,49 @@ def _as_json(text: str, variant: Variant, allele: Allele) -> dict[str, Any]:
     }
 
 
-def _table(title: str, variant: Variant, allele: Allele) -> list[str]:
+def _chance_as_json(chance: tuple[str, str, float] | None) -> dict[str, Any]:
+    if chance is None:
+        return {}
+    score, kind, probability = chance
+    return {"probability": probability, "kind": kind, "probability_by": score}
+
+
+def _evaluate(options: argparse.Namespace, given: tuple[Sources, Options]) -> int:
+    from metalayer.evaluation.detection_tables import area_table, counts_lines, equal_calls_table, threshold_table
+    from metalayer.workflows.variant_evaluation import ALL, UNSCORED, evaluate_variants
+
+    report = evaluate_variants(_request(options, given), options.output)
+    whole = report["groups"][ALL]
+    parts = ["\n".join(counts_lines(report, UNSCORED)), area_table(report), threshold_table(whole)]
+    if report["ours"]:
+        parts.append(equal_calls_table(whole, report["ours"]))
+    print("\n\n".join(part for part in parts if part))
+    return 0
+
+
+def _calibrate(options: argparse.Namespace, given: tuple[Sources, Options]) -> int:
+    from metalayer.evaluation.detection_tables import best_threshold_table, calibration_table, counts_lines
+    from metalayer.workflows.variant_evaluation import UNSCORED, calibrate_variants
+
+    written = calibrate_variants(_request(options, given), options.output, options.score)
+    tables = [calibration_table(written), best_threshold_table(written)]
+    print("\n\n".join(["\n".join(counts_lines(written["fitted_on"], UNSCORED)), *tables]))
+    print(
+        f"\ntable for scores of {written['fitted_for']['score']} in {options.output}; errors are of clusters of genes "
+        "that were held out"
+    )
+    return 0
+
+
+def _request(options: argparse.Namespace, given: tuple[Sources, Options]) -> Request:
+    from metalayer.workflows.variant_evaluation import Request
+
+    return Request(
+        options.variants, *given, options.answers, options.label, options.build, count_seen=options.count_seen
+    )
+
+
+def _table(title: str, variant: Variant, allele: Allele, chances: Mapping[str, tuple[str, str, float]]) -> list[str]:
     from metalayer.variants.answers import offset
     from metalayer.variants.definition import KINDS
     from metalayer.variants.words import lines_of
@@ -261,6 +391,9 @@ def _table(title: str, variant: Variant, allele: Allele) -> list[str]:
     lines = []
     for gene in allele.genes:
         lines.append(f"{title}  {gene.symbol} ({gene.strand})")
+        if gene.gene_id in chances:
+            name, kind, chance = chances[gene.gene_id]
+            lines.append(f"  alters splicing with probability {chance:.4f} ({kind.replace('_', ' ')}, by {name})")
         for name, changes in gene.effects.items():
             lines.append(f"  {name:<20} change   REF     ALT     where")
             if changes is None:

@@ -7,11 +7,14 @@ from pathlib import Path
 import polars as pl
 
 from metalayer import settings_page
+from metalayer.evaluation.detection import FIGURES
 from metalayer.file_formats import file_formats, page
 from metalayer.formats.sources import SHEET_COLUMNS
 from metalayer.formats.tables import KNOWN
 from metalayer.schema import ARTIFACT_COLUMNS, GENE_COLUMNS, SCORED_COLUMNS, TRACK_COLUMNS
+from metalayer.variants.answers import CALIBRATED_COLUMNS
 from metalayer.variants.answers import COLUMNS as VARIANT_COLUMNS
+from metalayer.variants.labelled import JUDGED_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[1]
 OF = {one.title: one.columns for one in file_formats()}
@@ -38,7 +41,9 @@ def test_every_column_is_described() -> None:
     assert tuple(OF["Scored genes"]) == SCORED_COLUMNS
     assert tuple(OF["Sheet"]) == SHEET_COLUMNS
     assert tuple(OF["Table of scores"]) == tuple(KNOWN)
-    assert tuple(OF["Table of variants"]) == tuple(VARIANT_COLUMNS)
+    assert tuple(OF["Table of variants"]) == (*VARIANT_COLUMNS, *CALIBRATED_COLUMNS)
+    assert tuple(OF["Judged variants"]) == tuple(JUDGED_COLUMNS)
+    assert tuple(OF["Detection"]) == FIGURES
 
 
 def test_what_is_written_has_the_columns_of_the_page(simulation: Path) -> None:

@@ -36,7 +36,9 @@ VARIANT_WEIGHTS: dict[str, float] = {
 }
 """Sample weight by SpliceVarDB classification; what no variant touches weighs 1."""
 Unit = Literal["rows", "positions"]
-_COLUMN_OF_BUILD = {"GRCh38": "hg38", "GRCh37": "hg19"}
+COLUMN_OF_BUILD = {"GRCh38": "hg38", "GRCh37": "hg19"}
+"""Column of SpliceVarDB with the coordinates of a genome build."""
+CLASSIFICATION = "classification"
 _TOUCHED: dict[str, pl.DataType | type[pl.DataType]] = {
     "unit": pl.String,
     "gene_id": pl.String,
@@ -122,10 +124,10 @@ def variant_weights(
             "data.variant_source needs a gene table, since artifact rows carry no genomic coordinate: put genes.tsv "
             "(gene_id, gene_name, chrom, strand, start, end) into data.data_root, or set data.gene_table"
         )
-    column = _COLUMN_OF_BUILD.get(normalise_build(genome_build or ""))
+    column = COLUMN_OF_BUILD.get(normalise_build(genome_build or ""))
     if column is None:
         raise ArtifactError(
-            f"data.variant_source: SpliceVarDB has coordinates of {' and '.join(_COLUMN_OF_BUILD)}; the rows' build is "
+            f"data.variant_source: SpliceVarDB has coordinates of {' and '.join(COLUMN_OF_BUILD)}; the rows' build is "
             f"{genome_build!r}. Set data.genome_build"
         )
     variants, report = _read_variants(config, column)
@@ -175,26 +177,19 @@ def _matched(variants: pl.DataFrame, touched: pl.DataFrame, weighted: str) -> di
 def _read_variants(config: DataConfig, column: str) -> tuple[pl.DataFrame, dict[str, Any]]:
     path = find_files(config).variants
     assert path is not None  # find_files raises where variants are asked for and not there
-    content = read_table(path, "variants", "the SpliceVarDB download, tab separated", ArtifactError)
-    try:
-        # The file wraps some coordinates in literal quotes: read as text, quotes and all.
-        table = pl.read_csv(content, separator="\t", infer_schema=False, quote_char=None)
-    except pl.exceptions.PolarsError as error:
-        raise ArtifactError(f"{path}: {str(error).splitlines()[0]}") from None
-    missing = [name for name in (column, "classification") if name not in table.columns]
-    if missing:
-        raise ArtifactError(f"{path}: no column {', '.join(missing)}; expected the SpliceVarDB download")
+    table = read_splicevardb(path, column)
     places = pl.DataFrame(
         [_place(text) for text in table[column]],
         schema={"chrom": pl.String, "start": pl.Int64, "span": pl.Int64},
         orient="row",
     )
-    kind = pl.col("classification").str.strip_chars('" ').str.to_lowercase()
     parsed = places.hstack(
         table.with_row_index("variant").select(
             "variant",
-            kind.alias("classification"),
-            kind.replace_strict(VARIANT_WEIGHTS, default=None, return_dtype=pl.Float64).alias("weight"),
+            CLASSIFICATION,
+            pl.col(CLASSIFICATION)
+            .replace_strict(VARIANT_WEIGHTS, default=None, return_dtype=pl.Float64)
+            .alias("weight"),
         )
     )
     good = parsed.drop_nulls(["chrom", "start"])
@@ -205,6 +200,29 @@ def _read_variants(config: DataConfig, column: str) -> tuple[pl.DataFrame, dict[
         "unknown_classification": len(good) - len(known),
     }
     return known, counts
+
+
+def read_splicevardb(path: Path, column: str, error: type[InputError] = ArtifactError) -> pl.DataFrame:
+    """The table of SpliceVarDB's download, all as text; classifications in small letters and without quotes.
+
+    Args:
+        path: of the file.
+        column: that of the coordinates, which must be there.
+        error: what to raise.
+
+    Raises:
+        InputError: another kind of file, or one without the needed columns; of the kind `error`.
+    """
+    content = read_table(path, "variants", "the SpliceVarDB download, tab separated", error)
+    try:
+        # The file wraps some coordinates in literal quotes: read as text, quotes and all.
+        table = pl.read_csv(content, separator="\t", infer_schema=False, quote_char=None)
+    except pl.exceptions.PolarsError as cause:
+        raise error(f"{path}: {str(cause).splitlines()[0]}") from None
+    missing = [name for name in (column, CLASSIFICATION) if name not in table.columns]
+    if missing:
+        raise error(f"{path}: no column {', '.join(missing)}; expected the SpliceVarDB download")
+    return table.with_columns(pl.col(CLASSIFICATION).str.strip_chars('" ').str.to_lowercase())
 
 
 def _place(text: str | None) -> tuple[str, int, int] | tuple[None, None, None]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from metalayer.errors import EvaluationError
@@ -61,8 +62,14 @@ class Resamples:
         intervals are conditional on both being there.
         """
         sites = sample.sites_by_cluster()
-        carriers = {CLASSES[c]: int(np.count_nonzero(n)) for c, n in zip((DONOR, ACCEPTOR), sites, strict=True)}
-        n_clusters = len(sample.sizes)
+        names = (CLASSES[c] for c in (DONOR, ACCEPTOR))
+        return cls.drawn(dict(zip(names, sites, strict=True)), config)
+
+    @classmethod
+    def drawn(cls, counts: Mapping[str, NDArray[np.integer]], config: EvaluateConfig) -> Resamples:
+        """As `of`, of any two kinds of items: how many each cluster has of each, (C,), by name."""
+        carriers = {name: int(np.count_nonzero(n)) for name, n in counts.items()}
+        (n_clusters,) = {len(n) for n in counts.values()}
         if min(carriers.values()) < MIN_CLUSTERS:
             return cls(np.ones((1, n_clusters)), carriers)
         rng = np.random.default_rng(config.seed)
@@ -74,11 +81,11 @@ class Resamples:
                 rows = todo[start : start + _DRAWN_AT_ONCE]
                 drawn = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=len(rows))
                 weights[rows] = drawn
-                again.append(rows[np.any([drawn @ counts == 0 for counts in sites], axis=0)])
+                again.append(rows[np.any([drawn @ one == 0 for one in counts.values()], axis=0)])
             todo = np.concatenate(again)
             if not len(todo):
                 return cls(weights, carriers)
-        raise EvaluationError(f"resamples of {n_clusters} gene clusters: too few of them have a donor and an acceptor")
+        raise EvaluationError(f"resamples of {n_clusters} gene clusters: too few have {' and '.join(counts)}")
 
     @property
     def informative(self) -> int:

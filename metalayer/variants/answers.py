@@ -12,6 +12,7 @@ from metalayer.variants.scoring import META, SPLICEAI, Allele, GeneEffect
 from metalayer.variants.words import place_in_words, span_in_words
 
 META_TAG, DETAIL_TAG, SKIPPED_TAG = "MetaLayer", "MetaLayerDetail", "MetaLayerSkipped"
+PROBABILITY_TAG, PROBABILITY_FORMAT = "MetaLayerProbability", "ALLELE|SYMBOL|PROBABILITY|KIND"
 FORMAT = "|".join(["ALLELE", "SYMBOL", *(f"DS_{kind}" for kind in SHORT), *(f"DP_{kind}" for kind in SHORT)])
 """Fields of an entry, as SpliceAI has them."""
 DETAIL_FORMAT = "|".join(
@@ -21,8 +22,10 @@ DETAIL_FORMAT = "|".join(
     ]
 )
 """`Consequence` is spelled as `bcftools +split-vep` looks for it."""
+FACTS_LINE, FACTS_KEY = "##metalayerVariants=", "metalayer.variants"
+"""Where VCF and Parquet have, as JSON, what decided the scores (`Opened.facts`)."""
 _TAGS = {"spliceai": "SpliceAI", "cispliceai": "CISpliceAI", "pangolin": "biPangolin", "pwm": "PWM"}
-_ESCAPES = str.maketrans({one: f"%{ord(one):02X}" for one in "%;=,| \t\r\n"})
+ESCAPES = str.maketrans({one: f"%{ord(one):02X}" for one in "%;=,| \t\r\n"})
 COLUMNS: dict[str, type] = {
     **dict.fromkeys(("chrom",), str),
     "pos": int,
@@ -40,6 +43,8 @@ COLUMNS: dict[str, type] = {
     },
 }
 """Of the table: name and type."""
+CALIBRATED_COLUMNS: dict[str, type] = {"kind": str, "probability": float}
+"""Further ones, with a table of probabilities (`calibration.Calibrated`)."""
 
 
 def tags_of(names: Sequence[str]) -> dict[str, str]:
@@ -82,7 +87,7 @@ def _order(tag: str) -> int:
 
 
 def _entry(alt: str, gene: GeneEffect, changes: Effect | None, position: int, *, ours: bool) -> str:
-    first = [alt, gene.symbol.translate(_ESCAPES)]
+    first = [alt, gene.symbol.translate(ESCAPES)]
     if changes is None:
         return "|".join([*first, *["."] * 2 * len(SHORT)])
     decimals = 4 if ours else 2
@@ -96,9 +101,9 @@ def offset(change: Change, position: int, strand: str) -> int:
 
 
 def _detail(alt: str, gene: GeneEffect, name: str, changes: Effect) -> str:
-    fields = [alt, gene.symbol.translate(_ESCAPES), gene.gene_id.translate(_ESCAPES), gene.strand, name]
+    fields = [alt, gene.symbol.translate(ESCAPES), gene.gene_id.translate(ESCAPES), gene.strand, name]
     meaning = gene.meanings[name]
-    fields += [terms_in_one(meaning.terms), meaning.transcript.translate(_ESCAPES), *_length_and_frame(meaning)]
+    fields += [terms_in_one(meaning.terms), meaning.transcript.translate(ESCAPES), *_length_and_frame(meaning)]
     for change in changes:
         place = place_in_words((change.position, change.inserted))
         fields += [place, f"{change.reference:.4f}", f"{change.alternative:.4f}", str(int(change.annotated))]

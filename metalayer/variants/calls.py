@@ -16,7 +16,8 @@ from metalayer.contigs import Contigs
 from metalayer.errors import ConfigError
 from metalayer.files import sha256
 from metalayer.inference import Predictor
-from metalayer.variants.answers import COLUMNS, rows_of
+from metalayer.variants.answers import CALIBRATED_COLUMNS, COLUMNS, rows_of
+from metalayer.variants.calibration import Calibrated, Calibration
 from metalayer.variants.genes import Genes
 from metalayer.variants.letters import Letters
 from metalayer.variants.notation import variant_of
@@ -90,6 +91,16 @@ class Opened:
                 if letter in ("A", "C", "G", "T"):
                     return f"{self.letters.names[key]}:{place + 1}:{letter}:{'A' if letter != 'A' else 'C'}"
         return ""
+
+    def calibrated(self, path: Path) -> Calibrated:
+        """A table of probabilities for these scores.
+
+        Raises:
+            InputError: another file, or a table that was fitted for other scores.
+        """
+        calibration = Calibration.read(path)
+        calibration.check(path, self.facts())
+        return Calibrated(calibration, self.letters, self.genes)
 
     def facts(self) -> dict[str, Any]:
         """All that decides the scores, by content: JSON-ready."""
@@ -171,6 +182,7 @@ def score_variants(
     mask: bool = False,
     flanks: str = "N",
     way: str = "metalayer",
+    calibration: Path | str | None = None,
 ) -> pl.DataFrame:
     """Score variants that are given as text.
 
@@ -190,6 +202,7 @@ def score_variants(
         mask: gains of annotated sites and losses of others do not count.
         flanks: letters outside a gene: N, or real.
         way: metalayer, or spliceai for the numbers of SpliceAI 1.3.1.
+        calibration: table of `metalayer variants calibrate`, for `kind` and `probability`.
 
     Returns:
         A row for each variant, gene and model, or with the reason in `skipped`; columns as in docs/formats.md, at
@@ -213,12 +226,14 @@ def score_variants(
         precision,
         allow_introns,
     )
-    rows: list[dict[str, Any]] = []
+    rows, columns = list[dict[str, Any]](), COLUMNS | (CALIBRATED_COLUMNS if calibration else {})
     with opened(sources, Options(distance, mask, flanks, way)) as loaded:
+        table = loaded.calibrated(Path(calibration)) if calibration else None
         texts = list(variants)
         given = [variant_of(text, loaded.letters) for text in texts]
         answers = loaded.scorer.score_all(Asked(one.chrom, one.position, one.ref, [one.alt]) for one in given)
         for text, one, alleles in zip(texts, given, answers, strict=True):
-            rows += rows_of(one.chrom, one.position, text, one.ref, alleles)
+            found = list(rows_of(one.chrom, one.position, text, one.ref, alleles))
+            rows += table.fill(found, one.chrom, one.position, one.ref, alleles) if table else found
     kinds = {str: pl.String, int: pl.Int64, float: pl.Float64, bool: pl.Boolean}
-    return pl.DataFrame(rows, schema={name: kinds[kind] for name, kind in COLUMNS.items()}, orient="row")
+    return pl.DataFrame(rows, schema={name: kinds[kind] for name, kind in columns.items()}, orient="row")

@@ -551,7 +551,8 @@ def _predicted(predictor: Predictor, plus: Tokens, scores: Mapping[str, Scores],
 
 def _check_bases(predictor: Predictor, names: Sequence[str]) -> None:
     trained = predictor.info.get("base_model")
-    needed = predictor.stack.bases if predictor.stack else bases_of(trained) if trained else ()
+    several = [name for name in predictor.stack.bases if name] if predictor.stack else []  # one alone has no name there
+    needed = several or (bases_of(trained) if trained else ())
     if needed and set(needed) != set(names):
         raise ConfigError(
             f"base models {', '.join(names)}; the model reads the scores of {', '.join(needed)}: name these, in any "

@@ -12,7 +12,7 @@ import io
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, Protocol
@@ -24,10 +24,15 @@ from metalayer.integrity import PAGE_CHECKSUMS, content_digest
 from metalayer.provenance import code_hash
 from metalayer.variants import vcf
 from metalayer.variants.answers import (
+    CALIBRATED_COLUMNS,
     COLUMNS,
     DETAIL_FORMAT,
     DETAIL_TAG,
+    FACTS_KEY,
+    FACTS_LINE,
     FORMAT,
+    PROBABILITY_FORMAT,
+    PROBABILITY_TAG,
     SKIPPED_TAG,
     from_json,
     info_of,
@@ -35,6 +40,7 @@ from metalayer.variants.answers import (
     tags_of,
     to_json,
 )
+from metalayer.variants.calibration import Calibrated
 from metalayer.variants.calls import Opened, Sources, opened
 from metalayer.variants.notation import region_of
 from metalayer.variants.pictures import draw, refuse_picture
@@ -51,7 +57,6 @@ FORMS = (VCF, TSV, PARQUET)
 MAX_FAULTS = 0.1
 """Share of records that do not fit FASTA and annotation above which a run ends with an error."""
 _ROWS_AT_A_TIME = 10_000
-_SOURCE_LINE = "##metalayerVariants="
 
 
 @dataclass
@@ -97,6 +102,7 @@ def score_file(
     *,
     form: str = VCF,
     split: bool = False,
+    calibration: Path | None = None,
 ) -> Outcome:
     """Score the records of a file.
 
@@ -107,6 +113,7 @@ def score_file(
         options: how variants are scored.
         form: of `FORMS`.
         split: one record an allele.
+        calibration: table of probabilities for these scores; None: without.
 
     Returns:
         What was done; above `MAX_FAULTS` of faulty records the caller should end with an error.
@@ -121,11 +128,20 @@ def score_file(
         file = stack.enter_context(vcf.records_of(path, split=split))
         loaded = stack.enter_context(opened(sources, options))
         logger.info("%s: %s records", path, f"{file.records:,}")
-        return write_scored(file, {"variants": sha256(path), "split": split}, output, form, loaded)
+        return write_scored(
+            file, {"variants": sha256(path), "split": split}, output, form, loaded, calibration=calibration
+        )
 
 
 def score_region(
-    region: str, output: Path, sources: Sources, options: Options, *, form: str = VCF, plot: Path | None = None
+    region: str,
+    output: Path,
+    sources: Sources,
+    options: Options,
+    *,
+    form: str = VCF,
+    plot: Path | None = None,
+    calibration: Path | None = None,
 ) -> Outcome:
     """Score every SNV of a region: three records a base.
 
@@ -136,6 +152,7 @@ def score_region(
         options: how variants are scored.
         form: of `FORMS`.
         plot: picture of what each SNV does, `.png` or `.svg`; None for none.
+        calibration: as of `score_file`.
 
     Returns:
         What was done.
@@ -153,7 +170,7 @@ def score_region(
         if plot:
             refuse_picture(plot, len(every.place))
             shown = DeltaMap(every, loaded.genes, loaded.scorer.names)
-        done = write_scored(every, {"region": region}, output, form, loaded, shown)
+        done = write_scored(every, {"region": region}, output, form, loaded, shown, calibration=calibration)
     if plot and shown:
         draw(plot, shown)
     return done
@@ -196,6 +213,7 @@ def write_scored(
     loaded: Opened,
     shown: DeltaMap | None = None,
     known: Known | None = None,
+    calibration: Path | None = None,
 ) -> Outcome:
     """Score records and write them.
 
@@ -207,9 +225,11 @@ def write_scored(
         loaded: what scores.
         shown: sees each answer.
         known: what was computed elsewhere; None: what an earlier run has kept beside the output.
+        calibration: of `metalayer variants calibrate`; None for no probabilities.
     """
     facts = loaded.facts()
     outcome = Outcome()
+    table = loaded.calibrated(calibration) if calibration else None
     with contextlib.ExitStack() as stack:
         kept = known
         if kept is None and output != vcf.STDOUT:
@@ -219,10 +239,12 @@ def write_scored(
         answered = answers(file, loaded, kept)
         if shown:
             answered = _seen(answered, shown)
+        if calibration:
+            facts |= {"calibration": {"name": calibration.name, "sha256": sha256(calibration)}}
         if form == VCF:
-            _write_vcf(output, file, answered, loaded, facts, outcome)
+            _write_vcf(output, file, answered, loaded, facts, outcome, table)
         else:
-            _write_table(output, answered, form, outcome)
+            _write_table(output, answered, form, outcome, facts, table)
         if kept:
             kept.remove()
     return outcome
@@ -287,12 +309,13 @@ def _write_vcf(
     loaded: Opened,
     facts: dict[str, Any],
     outcome: Outcome,
+    table: Calibrated | None,
 ) -> None:
     scorer = loaded.scorer
     tags = tags_of(scorer.names)
-    ours = [tag.encode() for tag in (*tags.values(), DETAIL_TAG, SKIPPED_TAG)]
+    ours = [tag.encode() for tag in (*tags.values(), DETAIL_TAG, PROBABILITY_TAG, SKIPPED_TAG)]
     way = scorer.options.way
-    header = vcf.header_with(file.header, _header_lines(tags, way, facts), ours)
+    header = vcf.header_with(file.header, _header_lines(tags, way, facts, table), ours)
     with vcf.written(output) as write:
         write(b"\n".join(header) + b"\n")
         for record, alleles in answers:
@@ -300,14 +323,17 @@ def _write_vcf(
             if isinstance(record, bytes):
                 write(record + b"\n")
                 continue
-            line, had_some = record.with_info(info_of(alleles, tags, record.position, way), ours)
+            added = info_of(alleles, tags, record.position, way)
+            if table:
+                added |= table.info(record.contig, record.position, record.ref, alleles)
+            line, had_some = record.with_info(added, ours)
             outcome.replaced += had_some
             write(line + b"\n")
     if outcome.replaced:
         logger.info("%s records had INFO fields of these names, which are replaced", f"{outcome.replaced:,}")
 
 
-def _header_lines(tags: dict[str, str], way: str, facts: dict[str, Any]) -> list[str]:
+def _header_lines(tags: dict[str, str], way: str, facts: dict[str, Any], table: Calibrated | None) -> list[str]:
     source = f'Source="metalayer",Version="{metalayer.__version__}"'
     compared = "as SpliceAI 1.3.1 compares haplotypes" if way == SPLICEAI else "haplotypes aligned base by base"
     lines = []
@@ -327,33 +353,50 @@ def _header_lines(tags: dict[str, str], way: str, facts: dict[str, Any]) -> list
             f"REF and ALT, and whether it is annotated. Format: {DETAIL_FORMAT}"
         )
         lines.append(f'##INFO=<ID={DETAIL_TAG},Number=.,Type=String,Description="{text}",{source}>')
+    if table:
+        text = (
+            f"Probability that splicing is altered, among variants like those of {facts['calibration']['name']}, by "
+            f"{table.name} and the kind of variant. Format: {PROBABILITY_FORMAT}"
+        )
+        lines.append(f'##INFO=<ID={PROBABILITY_TAG},Number=.,Type=String,Description="{text}",{source}>')
     text = "Why the record, or ALLELE|reason, has no score"
     lines.append(f'##INFO=<ID={SKIPPED_TAG},Number=.,Type=String,Description="{text}",{source}>')
-    return [*lines, f"{_SOURCE_LINE}{json.dumps(facts, sort_keys=True)}"]
+    return [*lines, f"{FACTS_LINE}{json.dumps(facts, sort_keys=True)}"]
 
 
-def _write_table(output: Path, answers: Answered, form: str, outcome: Outcome) -> None:
+def _write_table(
+    output: Path,
+    answers: Answered,
+    form: str,
+    outcome: Outcome,
+    facts: dict[str, Any],
+    table: Calibrated | None,
+) -> None:
+    columns = COLUMNS | (CALIBRATED_COLUMNS if table else {})
+
     def rows() -> Iterator[dict[str, Any]]:
         for record, alleles in answers:
             outcome.count(alleles)
             if not isinstance(record, bytes):
-                yield from rows_of(record.contig, record.position, record.name, record.ref, alleles)
+                place = record.contig, record.position
+                found = list(rows_of(*place, record.name, record.ref, alleles))
+                yield from table.fill(found, *place, record.ref, alleles) if table else found
 
     if output == vcf.STDOUT:
         with vcf.written(output) as write:
-            _write_tsv(write, rows())
+            _write_tsv(write, columns, rows())
         return
     with publish_file(output) as draft:
         if form == TSV:
             with draft.open("wb") as handle:
-                _write_tsv(handle.write, rows())
+                _write_tsv(handle.write, columns, rows())
         else:
-            _write_parquet(draft, rows())
+            _write_parquet(draft, columns, rows(), facts)
 
 
-def _write_tsv(write: Callable[[bytes], object], rows: Iterator[dict[str, Any]]) -> None:
+def _write_tsv(write: Callable[[bytes], object], columns: Mapping[str, type], rows: Iterator[dict[str, Any]]) -> None:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(COLUMNS), delimiter="\t", lineterminator="\n")
+    writer = csv.DictWriter(text, list(columns), delimiter="\t", lineterminator="\n")
 
     def flush() -> None:
         write(text.getvalue().encode("utf-8", "surrogateescape"))
@@ -367,12 +410,15 @@ def _write_tsv(write: Callable[[bytes], object], rows: Iterator[dict[str, Any]])
     flush()
 
 
-def _write_parquet(draft: Path, rows: Iterator[dict[str, Any]]) -> None:
+def _write_parquet(
+    draft: Path, columns: Mapping[str, type], rows: Iterator[dict[str, Any]], facts: dict[str, Any]
+) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     kinds = {str: pa.string(), int: pa.int64(), float: pa.float32(), bool: pa.bool_()}
-    schema = pa.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
+    metadata = {FACTS_KEY: json.dumps(facts, sort_keys=True)}
+    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()], metadata)
     with pq.ParquetWriter(draft, schema, compression="zstd", **PAGE_CHECKSUMS) as out:
         waiting: list[dict[str, Any]] = []
 
