@@ -27,7 +27,7 @@ GPU_STEPS: tuple[str, ...] = ()
 
 _ELSEWHERE: dict[str, Any] = {
     **dict.fromkeys(("file", "fasta", "annotation", "output"), Path()),
-    **{"aliases": None, "weights": (), "model": None, "shards": None},
+    **{"aliases": None, "calibration": None, "weights": (), "model": None, "shards": None},
 }
 """Settings that a step has from its files and records, so that it comes from the cache wherever these lie."""
 

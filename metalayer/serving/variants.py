@@ -19,7 +19,7 @@ from metalayer.serving.settings import PREFIX, ServingSettings
 from metalayer.variants.answers import COLUMNS, rows_of
 from metalayer.variants.calls import Sources, opened
 from metalayer.variants.notation import variant_of
-from metalayer.variants.scoring import MAX_DISTANCE, Options, Scorer
+from metalayer.variants.scoring import MAX_DISTANCE, Asked, Options, Scorer
 
 QUERY = {"distance": "50", "mask": "false", "flanks": "N"}
 """Query parameters and what they are where they are left out."""
@@ -110,10 +110,12 @@ class VariantSources:
 
     def rows(self, engine: Engine, options: Options, variants: Sequence[Named]) -> Iterator[list[dict[str, Any]]]:
         """Rows of the answer, those of each variant together, as `ANSWER_COLUMNS`; ours beside the base models'."""
+        asked = (Asked(one.chrom, one.position, one.ref, [one.alt]) for _, one in variants)
+        with self._lock:
+            answers = self._scorer(engine, options).score_all(asked)
         for number, (name, one) in enumerate(variants):
             with self._lock:
-                scorer = self._scorer(engine, options)
-                alleles = scorer.score(one.chrom, one.position, one.ref, [one.alt])
+                alleles = next(answers)
             yield [{VARIANT: number, **row} for row in rows_of(one.chrom, one.position, name, one.ref, alleles)]
 
     def _scorer(self, engine: Engine, options: Options) -> Scorer:

@@ -275,6 +275,8 @@ class VariantsConfig(Section):
     None: base models alone."""
     aliases: Path | None = None
     """Names of contigs, where files have different ones."""
+    calibration: Path | None = None
+    """Table of `metalayer variants calibrate`, for the probability that splicing is altered; None for none."""
     split: bool = False
     """Write one record an allele, with its own scores alone."""
     shards: int | None = Field(None, ge=1, le=10_000)

@@ -39,6 +39,7 @@ _AT_A_TIME = 1000
 _SCHEMA = pa.schema([("number", pa.int64()), ("alleles", pa.string())])
 _INDEXES = (".fai", ".gzi")
 _VARIANTS, _FASTA, _ANNOTATION, _ALIASES, _WEIGHTS = "variants", "fasta", "annotation", "aliases", "weights"
+_CALIBRATION = "calibration"
 
 
 class Files(BaseModel):
@@ -79,7 +80,7 @@ class VariantPlan:
 
     Attributes:
         shards: of all records.
-        inputs: files by what they are for: variants, fasta, annotation, aliases, and weights:NAME.
+        inputs: files by what they are for: variants, fasta, annotation, aliases, calibration, and weights:NAME.
     """
 
     shards: tuple[VariantShard, ...]
@@ -118,6 +119,8 @@ def plan(config: VariantsConfig) -> VariantPlan:
     inputs[_ANNOTATION] = _files(annotation_file(config.annotation))
     if config.aliases:
         inputs[_ALIASES] = _files(config.aliases)
+    if config.calibration:
+        inputs[_CALIBRATION] = _files(config.calibration)
     for name, path in weights_of(config.bases, config.weights):
         inner = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else [path]
         inputs[f"{_WEIGHTS}:{name}"] = _files(*inner, whole=path.is_dir())
@@ -305,4 +308,5 @@ def merge_shards(
             raise MetalayerError(f"shard {others[0]} was scored with other files or models; run again with --no-cache")
         config.output.parent.mkdir(parents=True, exist_ok=True)
         known = _Parts([path for path, _ in in_order])
-        return write_scored(file, {}, config.output, form_of(config.output), loaded, known=known)
+        form, calibration = form_of(config.output), config.calibration
+        return write_scored(file, {}, config.output, form, loaded, known=known, calibration=calibration)
