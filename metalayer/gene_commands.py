@@ -20,7 +20,7 @@ def add_commands(commands: Any) -> None:
     """Add them to a command line."""
     export = commands.add_parser(
         "export",
-        help="write scores of whole genes as BigWig, bedGraph or Parquet, for genome browsers",
+        help="write scores of whole genes as BigWig, bedGraph, BED or GFF3, for genome browsers",
         description="Each position has one number of each class and strand: where genes of a strand overlap the "
         "highest of theirs. A base without a score has none in the files. Sites are at their exon bases.",
     )
@@ -42,6 +42,13 @@ def add_commands(commands: Any) -> None:
     )
     export.add_argument("--bedgraph", type=Path, metavar="DIR", help="likewise, base_donor_plus.bedGraph and so on")
     export.add_argument("--parquet", type=Path, metavar="FILE", help="all beside each other in one table")
+    export.add_argument(
+        "--bed", type=Path, metavar="FILE", help="sites that base or meta call, sorted: .bed, or .bed.gz with an index"
+    )
+    export.add_argument("--gff3", type=Path, metavar="FILE", help="exons that the called sites of whole genes make")
+    export.add_argument(
+        "--transcripts", type=int, default=1, metavar="N", help="of a gene in --gff3, at most, best first (default 1)"
+    )
     export.add_argument("--gene", action="append", default=[], metavar="ID", help="this gene alone; repeat")
     export.add_argument(
         "--region",
@@ -89,14 +96,19 @@ def _export(options: argparse.Namespace) -> int:
     from metalayer.words import count_of
     from metalayer.workflows.export import export, lengths_of
 
-    if not (options.bigwig or options.bedgraph or options.parquet):
-        raise InputError("nothing to write: give --bigwig DIR, --bedgraph DIR or --parquet FILE")
+    if not any((options.bigwig, options.bedgraph, options.parquet, options.bed, options.gff3)):
+        raise InputError("nothing to write: give --bigwig DIR, --bedgraph DIR, --parquet, --bed or --gff3 FILE")
+    if options.transcripts < 1:
+        raise InputError(f"--transcripts: given {options.transcripts}; needs 1 or more")
     done = export(
         options.scores,
         lengths_of(options.sizes, Contigs.of(options.aliases)),
         bigwig=options.bigwig,
         bedgraph=options.bedgraph,
         parquet=options.parquet,
+        bed=options.bed,
+        gff3=options.gff3,
+        transcripts=options.transcripts,
         genes=options.gene,
         regions=[region_of(text) for text in options.region],
     )

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pyBigWig
+import pysam
 import pytest
 
 from metalayer import cli
+from metalayer.base.annotation import read_annotation
 from metalayer.errors import ArtifactError, InputError
 from metalayer.formats.written import BedGraphFile, BigWigFile, runs
 from metalayer.gene_commands import region_of
 from metalayer.genome import Interval
-from metalayer.workflows.export import BASE, META, Stretch, WholeGeneScores, export, lengths_of, merged
+from metalayer.sites.calling import THRESHOLD
+from metalayer.workflows.export import export, lengths_of
 from metalayer.workflows.score_genes import score_genes
+from metalayer.workflows.stretches import BASE, META, Stretch, WholeGeneScores, merged
 from tests.releases import make_bundle
 
 NAN = float("nan")
@@ -205,6 +211,12 @@ def test_other_files_and_no_output(
 ) -> None:
     assert cli.main(["export", str(scores), "--sizes", str(sizes)]) == 2
     assert "nothing to write: give --bigwig DIR" in capsys.readouterr().err
+    for options, words in (
+        (("--bed", "a.txt"), "the name must end in .bed or .bed.gz"),
+        (("--gff3", "a.gff3", "--transcripts", "0"), "--transcripts: given 0; needs 1 or more"),
+    ):
+        assert cli.main(["export", str(scores), "--sizes", str(sizes), *options]) == 2
+        assert words in capsys.readouterr().err
     pl.DataFrame({"a": [1]}).write_parquet(tmp_path / "other.parquet")
     assert cli.main(["export", str(tmp_path / "other.parquet"), "--sizes", str(sizes), "--parquet", "x.parquet"]) == 2
     assert "no scores of whole genes; they are what `metalayer score` writes" in capsys.readouterr().err
@@ -219,3 +231,66 @@ def test_a_folder_with_files_of_others_is_left_alone(scores: Path, sizes: Path, 
         export(scores, lengths_of(sizes), bigwig=folder)
     assert (folder / "notes.txt").read_text() == "mine"
     assert len(list(folder.iterdir())) == 9
+
+
+def test_called_sites_are_at_their_own_bases(scores: Path, sizes: Path, tmp_path: Path) -> None:
+    plain, packed = tmp_path / "sites.bed", tmp_path / "sites.bed.gz"
+    export(scores, lengths_of(sizes), bed=plain)
+    done = export(scores, lengths_of(sizes), bed=packed)
+    assert [file.name for file in done.files] == ["sites.bed.gz", "sites.bed.gz.tbi"]
+    lines = [line.split("\t") for line in plain.read_text().splitlines()]
+    assert len(lines) > 20
+    with pysam.TabixFile(str(packed)) as file:
+        assert [row.split("\t") for row in file.fetch(lines[0][0])] == lines
+        first = file.fetch(lines[0][0], int(lines[0][1]), int(lines[0][2]))
+        assert next(first).split("\t") == lines[0]
+    assert [int(line[1]) for line in lines] == sorted(int(line[1]) for line in lines)
+    for column, site in (("base_donor", "donor"), ("base_acceptor", "acceptor")):
+        for strand in "+-":
+            right = expected(scores, strand, column)
+            values = dict(zip(right["position"].to_list(), right[column].to_list(), strict=True))
+            high = {at for at, value in values.items() if value >= THRESHOLD}
+            found = {
+                int(line[2]): float(line[9])
+                for line in lines
+                if line[3] == site and line[5] == strand and "base" in line[11].split(",")
+            }
+            assert found.keys() <= high
+            assert all(values[at] == pytest.approx(value, abs=1e-5) for at, value in found.items())
+            near = {at for at in high for away in (-2, -1, 0, 1, 2) if at + away in found}
+            assert near == high  # each that is high is called, or lies beside one that is
+    for line in lines:
+        assert int(line[2]) - int(line[1]) == 1
+        shown = [float(value) for value, name in zip(line[9:11], (BASE, META), strict=True) if name in line[11]]
+        assert int(line[4]) == round(1000 * max(shown))
+
+
+def test_exons_are_read_again_as_an_annotation(scores: Path, sizes: Path, tmp_path: Path) -> None:
+    path = tmp_path / "exons.gff3"
+    export(scores, lengths_of(sizes), gff3=path, transcripts=2)
+    ends = pl.col("position").min(), pl.col("position").max().alias("end")
+    genes = pl.read_parquet(scores).group_by("gene_id").agg(*ends)
+    bounds = {gene: (start - 1, end) for gene, start, end in genes.iter_rows()}
+    found = {one.gene.gene_id: one for one in read_annotation(path).genes}
+    assert found.keys() == bounds.keys()
+    several = 0
+    for gene_id, one in found.items():
+        assert (one.gene.interval.start, one.gene.interval.end) == bounds[gene_id]
+        for exons in one.exons.values():
+            ordered = sorted(exons)
+            assert (ordered[0][0], ordered[-1][1]) == bounds[gene_id]
+            assert all(end < start for (_, end), (start, _) in pairwise(ordered))
+            several += len(exons) > 2
+    assert several > 5
+    chances = [float(one) for one in re.findall(r"probability=([\d.]+)", path.read_text())]
+    assert all(0 < chance <= 1 for chance in chances)
+
+
+def test_exons_of_a_region_are_those_of_whole_genes(scores: Path, sizes: Path, tmp_path: Path) -> None:
+    export(scores, lengths_of(sizes), gff3=tmp_path / "all.gff3")
+    first = next(line for line in (tmp_path / "all.gff3").read_text().splitlines() if "\tgene\t" in line).split("\t")
+    places = [region_of(f"{first[0]}:{at}-{at + 5}:{first[6]}") for at in (int(first[3]) + 9, int(first[3]) + 50)]
+    export(scores, lengths_of(sizes), gff3=tmp_path / "one.gff3", regions=places)
+    kept = (tmp_path / "one.gff3").read_text()
+    assert kept.count("\tgene\t") == 1
+    assert set(kept.splitlines()) <= set((tmp_path / "all.gff3").read_text().splitlines())
