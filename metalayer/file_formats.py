@@ -578,8 +578,8 @@ def file_formats() -> list[FileFormat]:
             "any name.bed or .bed.gz",
             "`export --bed`",
             "genome browsers; `bedtools`, `tabix`",
-            "BED9 and four more columns, sorted: base score and meta score (a dot where there is none), which of the two "
-            "calls the site, genes. 0-based half-open, each site at its own exon base; packed with a tabix index.",
+            "BED9 and four more columns, sorted: base score and meta score (a dot where there is none), which of the "
+            "two calls the site, genes. 0-based half-open, each site at its own exon base; packed with a tabix index.",
             {},
             "chr1\t2040\t2041\tacceptor\t936\t-\t2040\t2041\t196,78,0\t0.923756\t0.936285\tbase,meta\tSIM0001",
         ),
@@ -588,8 +588,8 @@ def file_formats() -> list[FileFormat]:
             "any name.gff3",
             "`export --gff3`",
             "genome browsers; whatever reads GFF3",
-            "GFF3: gene, mRNA and exon lines; of an mRNA `model` (base or meta) and `probability`, among all chains of the "
-            "same sites.",
+            "GFF3: gene, mRNA and exon lines; of an mRNA `model` (base or meta) and `probability`, among all chains of "
+            "the same sites.",
             {},
         ),
         FileFormat(

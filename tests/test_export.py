@@ -282,7 +282,7 @@ def test_exons_are_read_again_as_an_annotation(scores: Path, sizes: Path, tmp_pa
             assert all(end < start for (_, end), (start, _) in pairwise(ordered))
             several += len(exons) > 2
     assert several > 5
-    chances = [float(one) for one in re.findall(r"probability=([\d.]+)", path.read_text())]
+    chances = [float(one) for one in re.findall(r"probability=([\d.e-]+)", path.read_text())]
     assert all(0 < chance <= 1 for chance in chances)
 
 

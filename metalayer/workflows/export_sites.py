@@ -131,7 +131,7 @@ class ExonsFile:
             for number, chain in enumerate(chains, 1):
                 name = f"{_text(gene)}.{system}.{number}"
                 facts = f"ID=transcript:{name};Parent=gene:{_text(gene)};model={system}"
-                facts += f";probability={chain.probability:.4f}"
+                facts += f";probability={chain.probability:.4g}"
                 self._handle.write(line("mRNA", one.start, one.end, facts))
                 for count, exon in enumerate(chain.exons, 1):
                     ends = sorted(int(end) for end in _genomic(one, np.array(exon, np.int64)))
