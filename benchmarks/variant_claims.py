@@ -3,8 +3,9 @@
 DIR is a folder like `../shared/real`. At each annotated donor of chromosomes 3 and 7 to which the base model gives a
 probability of at least .5 (`nucleotide_scores/BASE_chrN.parquet`), GT becomes GA, at each such acceptor AG becomes AA:
 in 95 % of them the site must lose .5 or more. Of random substitutions in introns, far from annotated sites, at most 1 %
-may change anything by .2 or more. Base model and ours (`--model`) are asked in one run. Takes an hour of one core for
-2,000 random ones with networks of flank 10,000, so `make bench` leaves it out.
+may change anything by .2 or more. Base model and ours (`--model`) are asked in one run. With networks of flank 10,000
+it takes six minutes of a core for the sites and one and a quarter seconds for each random one, so `make bench` leaves
+it out.
 """
 
 from __future__ import annotations
