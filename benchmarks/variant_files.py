@@ -23,7 +23,7 @@ from benchmarks.variant_engine import DISTANCE, spliceai
 from metalayer.genome import decode
 
 GENES, GENE_BP, BETWEEN_BP = 12, 60_000, 20_000
-ROUNDS = 2
+ROUNDS = 1
 COUNTS = {"scattered": (12, 6), "one in a kilobase": (48, 6), "saturation": (600, 6)}
 """SNVs that we are asked, and SpliceAI."""
 STREAMED = 200_000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from metalayer.variants.calls import score_variants
+from metalayer.variants.calls import Sources, opened, score_variants
+from metalayer.variants.scoring import Asked, Options
 
-__all__ = ["score_variants"]
+__all__ = ["Asked", "Options", "Sources", "opened", "score_variants"]
