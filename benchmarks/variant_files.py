@@ -1,8 +1,8 @@
 """`metalayer variants` from VCF to VCF beside SpliceAI 1.3.1's own command on the same files: what its user waits for.
 
-Lists as in `variant_engine`, on a made-up chromosome with genes. A command's start (models, annotation) is measured on a
-VCF of one record that is in no gene, and taken off; it is stated beside. SpliceAI takes equally long for each SNV, so it
-is asked a few of each list. All cores; by the wall and by CPU. Last, records between genes alone, of which most of a
+Lists as in `variant_engine`, on a made-up chromosome with genes. A command's start (models, annotation) is measured on
+a VCF of one record that is in no gene, and taken off; it is stated beside. SpliceAI takes equally long for each SNV, so
+it is asked a few of each list. All cores; by the wall and by CPU. Last, records between genes alone, of which most of a
 genome's file consists, with how much more memory ten times as many take.
 """
 

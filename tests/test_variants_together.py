@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metalayer.base.haplotypes import Alternative, Answers, Tokens
+from metalayer.base.haplotypes import Alternative, Answers, Scores, Tokens
 from metalayer.base.openspliceai import load_openspliceai
 from metalayer.base.protocol import BaseModel
+from metalayer.base.pwm import PwmModel
 from metalayer.contigs import Contigs
+from metalayer.gene_track import GeneTrack
+from metalayer.inference import Predictor
 from metalayer.variants import together
 from metalayer.variants.genes import Genes
 from metalayer.variants.letters import Letters
@@ -20,6 +23,7 @@ from metalayer.variants.scoring import Allele, Asked, Options, Scorer
 from metalayer.variants.together import neighbours
 from metalayer.variants.windows import haplotype_answers
 from tests import variant_genomes as made
+from tests.releases import make_bundle
 from tests.test_openspliceai import member
 
 TEXT = made.letters()
@@ -90,6 +94,27 @@ def test_genes_that_show_the_same_letters_are_asked_once(tmp_path: Path) -> None
     assert [gene.symbol for gene in allele.genes] == ["PLUS", "TWIN"]
     assert allele.genes[0].effects == allele.genes[1].effects
     assert watched.calls == [1]
+
+
+def test_our_model_reads_the_reference_once_for_all_letters_of_a_base(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fasta, gtf = made.write(tmp_path, TEXT)
+    predictor = Predictor.load(make_bundle(tmp_path / "model"), "cpu")
+    predict, asked = Predictor.predict_gene_track, list[int]()
+
+    def counted(self: Predictor, track: GeneTrack) -> Scores:
+        asked.append(len(track.tokens))
+        return predict(self, track)
+
+    monkeypatch.setattr(Predictor, "predict_gene_track", counted)
+    with Letters(fasta) as letters:
+        genes = Genes.read(gtf, letters, Contigs(), allow_introns=True)
+        scorer = Scorer(letters, genes, [PwmModel()], Options(), predictor)
+        alts = [alt for alt in "ACGT" if alt != TEXT[400]]
+        together_now = scorer.score("chr1", 400, TEXT[400], alts)
+        assert len(asked) == 4
+        assert together_now == [scorer.score("chr1", 400, TEXT[400], [alt])[0] for alt in alts]
 
 
 @dataclass(frozen=True)

@@ -222,6 +222,18 @@ class Plan:
         return sum(question.end - question.start for question in self.questions) * _BYTES_OF_A_POSITION
 
 
+class _Known(NamedTuple):
+    """What was computed for records that are scored together.
+
+    Attributes:
+        read: what haplotypes mean, by contig, event and gene.
+        references: our probabilities of the reference, by contig, gene and stretch.
+    """
+
+    read: dict[object, Read]
+    references: dict[object, Scores]
+
+
 class Scorer:
     """Scores records: built once, asked for any number of them.
 
@@ -304,7 +316,7 @@ class Scorer:
         models = {model.name: model for model in self._bases}
         questions = (question for plan in plans for question in plan.questions)
         pairs = answered(questions, models, self._read, self._ask)
-        known: dict[object, Read] = {}
+        known = _Known({}, {})
         return [[self._allele(plan, allele, pairs, known) for allele in plan.alleles] for plan in plans]
 
     def _fault(self, key: str | None, position: int, ref: str) -> str | None:
@@ -406,8 +418,8 @@ class Scorer:
             return peers.tokens_as(self._letters.raw(contig, first, last), aliased=model == SPLICEAI)
         return self._letters.tokens(contig, first, last)
 
-    def _allele(self, plan: Plan, allele: _PlannedAllele, pairs: Pairs, known: dict[object, Read]) -> Allele:
-        """An allele by the answers; `known` has what haplotypes of the same records mean."""
+    def _allele(self, plan: Plan, allele: _PlannedAllele, pairs: Pairs, known: _Known) -> Allele:
+        """An allele by the answers."""
         found = []
         for gene in allele.genes:
             event, (_, position, ref, _) = allele.event, plan.asked
@@ -416,14 +428,14 @@ class Scorer:
                 found.append(GeneEffect.on(gene.sites, effects))
                 continue
             place = plan.key, event, gene.sites.gene
-            if place not in known:
-                known[place] = self._effects_on(plan.key, event, gene, pairs)
-            read, written = known[place], position + common(ref.upper(), allele.alt.upper()) - 1
+            if place not in known.read:
+                known.read[place] = self._effects_on(plan.key, event, gene, pairs, known)
+            read, written = known.read[place], position + common(ref.upper(), allele.alt.upper()) - 1
             shown = {name: _as_written(changes, event, written) for name, changes in read.effects.items()}
             found.append(GeneEffect.on(gene.sites, shown, read))
         return Allele(allele.alt, found or (), allele.reason)
 
-    def _effects_on(self, key: str, event: Event, gene: _OnGene, pairs: Pairs) -> Read:
+    def _effects_on(self, key: str, event: Event, gene: _OnGene, pairs: Pairs, known: _Known) -> Read:
         """What each model says."""
         start, end = reported(event, self._read_bp)
         first, last = self._stretch(event, gene.sites)
@@ -431,7 +443,7 @@ class Scorer:
             name: pairs[question] for name, question in gene.questions.items() if question
         }
         if self._predictor is not None:
-            found[META] = self._corrected(self._predictor, key, gene.sites, event, found, first, last)
+            found[META] = self._corrected(self._predictor, key, gene.sites, event, found, first, last, known)
         inner = slice(start - first, end - first), slice(start - first, end - first + event.surplus)
         segment = self._letters.tokens(key, event.start, event.end)
         tracks = {
@@ -476,6 +488,7 @@ class Scorer:
         bases: Mapping[str, tuple[Scores, Scores]],
         first: int,
         last: int,
+        known: _Known,
     ) -> tuple[Scores, Scores]:
         """Our probabilities of both haplotypes, float32 (n, 3) each from `first` on; 0 outside the gene."""
         span = gene.gene.interval
@@ -490,15 +503,18 @@ class Scorer:
                 return place
             return place + event.surplus if place >= behind - first else inside
 
-        part = moved(start, at - first), moved(end, at - first + len(letters))
-        sides = []
-        for side, (tokens, (low, high)) in enumerate(((plus, (start, end)), (changed, part))):
+        def corrected(side: int, tokens: Tokens, low: int, high: int) -> Scores:
             scores = {name: pair[side] for name, pair in bases.items()}
             out = np.zeros((len(tokens), len(BASE_SCORES)), np.float32)
             if high > low:
                 out[low:high] = _predicted(predictor, tokens[low:high], scores, slice(low, high), gene)
-            sides.append(out)
-        return sides[0], sides[1]
+            return out
+
+        place = key, gene.gene, first, last
+        if place not in known.references:
+            known.references[place] = corrected(0, plus, start, end)
+        part = moved(start, at - first), moved(end, at - first + len(letters))
+        return known.references[place], corrected(1, changed, *part)
 
 
 def _as_written(changes: Effect, event: Event, written: int) -> Effect:
