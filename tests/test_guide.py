@@ -9,8 +9,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import torch
 
 from metalayer import MetaLayerConfig
 from metalayer.errors import ArtifactError, ConfigError
+from tests import forked
 
 BASE = Path("data/mane/GRCh38/openspliceai_eval/meta_models")
 
@@ -260,7 +259,7 @@ def test_the_text_of_the_guide(
         assert preset
         assert MetaLayerConfig.from_yaml(path) == MetaLayerConfig.from_yaml(preset[0])
     (tmp_path / "train_meta_layer.py").write_text(script, encoding="utf-8")
-    program = [sys.executable, str(tmp_path / "train_meta_layer.py"), "--output-dir", "models/script"]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=300, check=False, env={**os.environ})
+    program = [str(tmp_path / "train_meta_layer.py"), "--output-dir", "models/script"]
+    done = forked.run(program, os.environ, Path.cwd())
     assert done.returncode == 0, done.stderr
     assert re.search(r"PR-AUC \(splice\): +0\.\d{4}", done.stdout)
