@@ -44,7 +44,8 @@ class Reader:
         self.checkout = home / "metalayer"
         self.checkout.mkdir()
         for name in ("metalayer", "pipelines", "steps"):  # copied: a run keeps its state beside the code
-            shutil.copytree(ROOT / name, self.checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+            # With its bytecode, but for what another process is just writing.
+            shutil.copytree(ROOT / name, self.checkout / name, ignore=shutil.ignore_patterns("*.pyc.*"))
         if forks:
             programs = self.checkout / ".venv" / "bin"
             programs.mkdir(parents=True)
