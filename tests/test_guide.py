@@ -88,7 +88,7 @@ def test_step_by_step(here: Path) -> None:
     from metalayer.training import MetaLayerEvaluator, Trainer, hyperparameter_search
 
     config = MetaLayerConfig(base_model="openspliceai")
-    config.max_epochs = 2
+    config.max_epochs = 1
     stats = ArtifactLoader(config).get_statistics()
     dataset = prepare_training_dataset(
         config=config, variant_source="splicevardb", output_dir="data/meta_training/openspliceai_v1"
@@ -173,9 +173,7 @@ def test_step_by_step(here: Path) -> None:
         checkpoint_path="models/meta_layer_v1/last_model.pt", train_loader=train_loader, val_loader=val_loader
     )
     trainer.train(additional_epochs=1)
-    assert [epoch["epoch"] for epoch in trainer.history] == [epoch["epoch"] for epoch in history] + [3] or len(
-        trainer.history
-    ) == 4
+    assert [epoch["epoch"] for epoch in trainer.history] == [epoch["epoch"] for epoch in history] + [2]
     assert trainer.history[-1]["learning_rate"] == pytest.approx(0.1 * config.learning_rate)
 
     config.batch_size = 16
