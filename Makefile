@@ -21,9 +21,11 @@ COMMIT = $(shell git rev-parse HEAD)$(shell git diff --quiet HEAD || echo -dirty
 run: $(INSTALLED)  ## train, evaluate, gate, register and package on the built-in demo
 	$(BIN)/python pipelines/run.py --stack local
 
-# Threads of torch that wait for each other leave the cores to the other process; results are the same.
-test: $(TOOLS)  ## the whole test suite, in two processes
-	OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --no-loadscope-reorder tests
+# Threads of torch that wait for each other leave the cores to the other process; results are the same. Bytecode is kept,
+# whatever the environment says: some hundred processes that tests start would compile the same files again.
+# Three on two cores: one of them waits for most of its time, for pods.
+test: $(TOOLS)  ## the whole test suite, in three processes
+	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 3 --no-loadscope-reorder tests
 
 test-cluster: $(TOOLS)  ## whole runs on the Kubernetes beside this checkout, brought up first; else skipped
 	if [ -x ../shared/cluster/up ]; then ../shared/cluster/up all || true; fi

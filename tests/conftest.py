@@ -39,13 +39,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def _database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("databases") / "mlflow.db"
+def _databases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("databases")
 
 
 @pytest.fixture(autouse=True)
-def _migrated_once(_database: Path) -> None:
-    copy_migrated(_database)
+def _migrated_once(_databases: Path) -> None:
+    copy_migrated(_databases)
 
 
 @pytest.fixture(autouse=True)

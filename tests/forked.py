@@ -2,8 +2,9 @@
 
 A run of the pipeline spends half of its time importing torch, ZenML, MLflow and Evidently. Here one process imports
 these, once in a test process, and each program is a fork of it: with its own arguments, folder, environment, standard
-files, signals and exit status, and with our own modules imported again. Programs that tests look at for what they
-import, and those that the README names, are started as everywhere else.
+files, signals and exit status, and with our own modules imported again; the Python that it finds in `sys.executable`
+forks, too. Programs that tests look at for what they import, and the demo of the README, are started as everywhere
+else.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ names, tests, folder, opset = json.loads(sys.argv[1])
 for name in names:
     importlib.import_module(name)
 sys.path.insert(0, tests)
-importlib.import_module("databases").copy_migrated(pathlib.Path(folder, "mlflow.db"))
+importlib.import_module("databases").copy_migrated(pathlib.Path(folder))
 importlib.import_module("exporter").collect_once()
 sys.modules["torch.onnx._internal.exporter._registration"].ONNXRegistry.from_torchlib(opset_version=opset)
 del sys.path[0]
@@ -119,7 +120,7 @@ else:
 _ASKER = """
 import json, os, signal, socket, sys
 where, *arguments = sys.argv[1:]
-executable = os.environ.pop("FORKED_BY", sys.executable)
+executable = os.environ.pop("FORKED_BY", os.path.dirname(where) + "/python")
 if arguments[0].startswith("-") and arguments[0] not in ("-P", "-c", "-m"):  # as libraries start what is to stand alone
     os.execv(sys.executable, [sys.executable, *arguments])
 source = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -145,10 +146,7 @@ def command(arguments: Sequence[str]) -> list[str]:
 
 def executable(path: Path, *arguments: str) -> Path:
     """Write such a `python` that takes any arguments after these; without, it is `sys.executable` of what it runs."""
-    named = "" if arguments else f"FORKED_BY={shlex.quote(str(path))} "
-    path.write_text(f'#!/bin/sh\n{named}exec {shlex.join(command(arguments))} "$@"\n', "utf-8")
-    path.chmod(0o755)
-    return path
+    return _written(path, command(arguments), "" if arguments else f"FORKED_BY={shlex.quote(str(path))} ")
 
 
 def run(
@@ -188,4 +186,13 @@ def _source() -> tuple[str, ...]:
     assert process.stdout.readline() == b"ready\n"
     asker = Path(folder.name, "asker.py")
     asker.write_text(_ASKER, "utf-8")
-    return (sys.executable, "-I", "-S", str(asker), f"{folder.name}/socket")
+    found = (sys.executable, "-I", "-S", str(asker), f"{folder.name}/socket")
+    _written(asker.with_name("python"), found)
+    _written(asker.with_name("metalayer"), (*found, str(Path(sys.prefix, "bin", "metalayer"))))
+    return found
+
+
+def _written(path: Path, program: Sequence[str], named: str = "") -> Path:
+    path.write_text(f'#!/bin/sh\n{named}exec {shlex.join(program)} "$@"\n', "utf-8")
+    path.chmod(0o755)
+    return path

@@ -1,7 +1,7 @@
 """Blocks of README and docs, run as a reader would: by bash in an empty home folder, and the Python that it finds.
 
-In pages of docs/ commands, of `python` and `metalayer`, are forks of a process that has imported: each would spend
-seconds on imports. Python blocks, and all of the README, are started as a reader starts them.
+Commands, of `python` and `metalayer`, are forks of a process that has imported: each would spend seconds on imports.
+Python blocks, the demo of the README and what serves its model are started as a reader starts them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ class Reader:
         self.checkout = home / "metalayer"
         self.checkout.mkdir()
         for name in ("metalayer", "pipelines", "steps"):  # copied: a run keeps its state beside the code
-            shutil.copytree(ROOT / name, self.checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+            # With its bytecode, but for what another process is just writing.
+            shutil.copytree(ROOT / name, self.checkout / name, ignore=shutil.ignore_patterns("*.pyc.*"))
         if forks:
             programs = self.checkout / ".venv" / "bin"
             programs.mkdir(parents=True)

@@ -22,7 +22,7 @@ from pipelines.stack_check import Finding
 from tests import bed, forked
 from tests.bed import NAMESPACE, kubectl, objects, wait_for
 from tests.door import basic, guarded_door
-from tests.test_pipeline import FAILING, QUICK, RUN, STEPS, command, found
+from tests.test_pipeline import FAILING, QUICK, RUN, SMALL, STEPS, command, found
 
 ACCOUNT = f"system:serviceaccount:{NAMESPACE}:metalayer-pipeline"
 USER, PASSWORD = "ada", "l0velace-of-the-test"
@@ -111,7 +111,7 @@ class TestRuns:
         much, rejects. On 1.20 the Job of a pod that is deleted starts another; later versions fail that Job, and the
         step starts another one. Both are seen: the pod is deleted, then the Job.
         """
-        changes = (*QUICK, *FAILING, "train.threads=1", f"train.max_epochs={CUT_EPOCHS}", "train.patience=100")
+        changes = (*SMALL, *FAILING, "train.threads=1", f"train.max_epochs={CUT_EPOCHS}", "train.patience=100")
         settings = command(changes, ("--data-root", str(simulation)))
         begun, went_on = rf"epoch [1-9]\d?/{CUT_EPOCHS}: loss", rf"going on after epoch (\d+),.*epoch \d+/{CUT_EPOCHS}"
         with (

@@ -9,8 +9,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ import torch
 
 from metalayer import MetaLayerConfig
 from metalayer.errors import ArtifactError, ConfigError
+from tests import forked
 
 BASE = Path("data/mane/GRCh38/openspliceai_eval/meta_models")
 
@@ -89,7 +88,7 @@ def test_step_by_step(here: Path) -> None:
     from metalayer.training import MetaLayerEvaluator, Trainer, hyperparameter_search
 
     config = MetaLayerConfig(base_model="openspliceai")
-    config.max_epochs = 2
+    config.max_epochs = 1
     stats = ArtifactLoader(config).get_statistics()
     dataset = prepare_training_dataset(
         config=config, variant_source="splicevardb", output_dir="data/meta_training/openspliceai_v1"
@@ -174,9 +173,7 @@ def test_step_by_step(here: Path) -> None:
         checkpoint_path="models/meta_layer_v1/last_model.pt", train_loader=train_loader, val_loader=val_loader
     )
     trainer.train(additional_epochs=1)
-    assert [epoch["epoch"] for epoch in trainer.history] == [epoch["epoch"] for epoch in history] + [3] or len(
-        trainer.history
-    ) == 4
+    assert [epoch["epoch"] for epoch in trainer.history] == [epoch["epoch"] for epoch in history] + [2]
     assert trainer.history[-1]["learning_rate"] == pytest.approx(0.1 * config.learning_rate)
 
     config.batch_size = 16
@@ -260,7 +257,7 @@ def test_the_text_of_the_guide(
         assert preset
         assert MetaLayerConfig.from_yaml(path) == MetaLayerConfig.from_yaml(preset[0])
     (tmp_path / "train_meta_layer.py").write_text(script, encoding="utf-8")
-    program = [sys.executable, str(tmp_path / "train_meta_layer.py"), "--output-dir", "models/script"]
-    done = subprocess.run(program, capture_output=True, text=True, timeout=300, check=False, env={**os.environ})
+    program = [str(tmp_path / "train_meta_layer.py"), "--output-dir", "models/script"]
+    done = forked.run(program, os.environ, Path.cwd())
     assert done.returncode == 0, done.stderr
     assert re.search(r"PR-AUC \(splice\): +0\.\d{4}", done.stdout)

@@ -7,14 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import mlflow
 import psutil
 import pytest
 
 from metalayer.errors import ConfigError, TrainingError
 from metalayer.settings.sections import TrainConfig
 from metalayer.workflows.launch import PROCESSES, processes, train_on_machine
-from tests.test_pipeline import PASSING, QUICK, RUN, command, execute
+from tests.test_pipeline import PASSING, QUICK, RUN, First, command, execute, first, found, metrics  # noqa: F401
 from tests.test_workflows import Prepared, prepare
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -55,22 +54,21 @@ def test_how_many(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.integration
-def test_two_processes_end_as_one(simulation: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    chosen = command((*QUICK, *PASSING, "model.dropout=0"), ("--data-root", str(simulation)))
-    found = []
-    for number in ("1", "2"):
-        monkeypatch.setenv(PROCESSES, number)
-        state = tmp_path / number / "state"
-        state.parent.mkdir()
-        done = execute(state, [str(RUN), *chosen])
-        assert done.code == 0, done.err
-        assert ("training in 2 processes" in done.err) == (number == "2")
-        assert done.err.count("epoch 2/2: ") == 1
-        client = mlflow.MlflowClient(f"sqlite:///{state}/mlflow.db")
-        (run,) = client.search_runs([client.get_experiment_by_name("metalayer").experiment_id])
-        assert run.data.tags["decision"] == "promoted"
-        found.append({name: value for name, value in run.data.metrics.items() if name != "seconds"})
-    assert found[1] == pytest.approx(found[0], abs=1e-6)
+@pytest.mark.usefixtures("two")
+def test_two_processes_end_as_one(first: First, simulation: Path, tmp_path: Path) -> None:  # noqa: F811
+    chosen = command((*QUICK, *PASSING), ("--data-root", str(simulation)))
+    state = tmp_path / "two" / "state"
+    state.parent.mkdir()
+    done = execute(state, [str(RUN), *chosen])
+    assert done.code == 0, done.err
+    for ended in (done, first):
+        assert ("training in 2 processes" in ended.err) == (ended == done)
+        assert ended.err.count("epoch 2/2: ") == 1
+        assert "gate: promoted" in ended.out
+    name = Path(found(r"^report +(\S+)$", done.out)).parent.name
+    left = metrics(f"sqlite:///{state}/mlflow.db", name)
+    assert len(left) > 100
+    assert left == pytest.approx(first.metrics, abs=1e-6)
 
 
 @pytest.mark.usefixtures("two")

@@ -97,7 +97,7 @@ def check_golden(state: Path, url: str) -> None:
 def test_commands_for_own_data_run(tmp_path: Path) -> None:
     """The simulate, init, run and doctor lines as they stand, in a plain shell."""
     (block,) = [text for kind, text in BLOCKS if kind == "bash" and text.startswith(".venv/bin/")]
-    reader = Reader(tmp_path / "home")
+    reader = Reader(tmp_path / "home", forks=True)
     try:
         printed = reader.run("bash", block)
     finally:

@@ -19,6 +19,7 @@ from metalayer.settings.judging import judging
 pytestmark = pytest.mark.integration
 NAME = "metalayer-pwm"
 LENIENT = ["--set", "gate.min_pr_auc_splice=0.01", "--set", "gate.require_better_than_base=false"]
+LENIENT += ["--set", "evaluate.n_bootstrap=200"]
 
 
 def genes_of(*files: Path) -> list[str]:

@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 import pytest
 from scored_genes import make_genes
 
-from metalayer.evaluation import gene_drawing
+from metalayer.evaluation import gene_drawing, plots
 from metalayer.evaluation.gate import decide
 from metalayer.evaluation.html import write_report
 from metalayer.evaluation.report import compare_champion, evaluate
@@ -135,6 +135,18 @@ def written(evaluation, tmp_path_factory):
     """The page of the evaluation, its text and the decision."""
     path = tmp_path_factory.mktemp("page") / "new" / "report.html"
     return path, *write(path, evaluation)
+
+
+def test_curves_of_the_page_are_drawn_once_and_those_of_another_report_anew(evaluation, tmp_path, monkeypatch):
+    write(tmp_path / "report.html", evaluation)
+    drawn = []
+    monkeypatch.setattr(plots, "_svg", lambda _, name, __: drawn.append(name) or f"<svg {name}/>")
+    report = evaluation["positions"]
+    assert len(plots.as_files(report)) == 6
+    assert drawn == []
+    other = plots.as_files({**report, "base": {**report["base"], "ece": 0.5}})
+    assert len(drawn) == 6
+    assert all(text.endswith("/>") for text in other.values())
 
 
 def test_the_page_parses_escapes_everything_and_loads_nothing(written):

@@ -17,6 +17,7 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from metalayer.base.dilated import Ensemble
 from metalayer.base.haplotypes import Alternative, Answers, Tokens
@@ -33,7 +34,7 @@ from tests.variant_genomes import Slow
 
 Entries = dict[tuple[str, str], list[str]]
 AROUND_BP = 6500
-"""Letters to either side that the slow reference scores."""
+"""Letters to either side that the slow reference reads."""
 PART = 1 if os.environ.get("METALAYER_TEST_WHOLE") else 4
 LONG = 20
 LISTS = [("spliceai", 50), ("spliceai", 500), ("spliceai.extra", 50), ("spliceai.extra", 200)]
@@ -216,6 +217,14 @@ def test_the_definition(
     assert not mask or different["mask"]
 
 
+def scores_within(model: Ensemble, text: str) -> NDArray[np.float32]:
+    """Scores (L, 3) of a text wherever the text has all letters that the network reads; NaN elsewhere."""
+    flank, size = model.flank_bp, len(text)
+    scores = np.full((size, 3), np.nan, np.float32)
+    scores[flank : size - flank] = model.score(text[flank : size - flank], text[:flank], text[size - flank :])
+    return scores
+
+
 def agrees_slowly(
     model: Kept,
     letters: Letters,
@@ -230,7 +239,7 @@ def agrees_slowly(
     first = position - AROUND_BP - distance
     text = letters.raw(span.chrom, first, position + AROUND_BP + distance + len(ref)).decode().upper()
     slow = Slow(
-        model.model.score,
+        lambda text: scores_within(model.model, text),
         text,
         sites.gene.strand,
         min(max(span.start - first, 0), len(text)),

@@ -345,22 +345,6 @@ def test_a_test_gene_without_tracks_is_left_out_or_rows_count(
         assert f"({gene})" in comparison_table(evaluation)
 
 
-@pytest.mark.parametrize(
-    ("base_model", "donor", "acceptor"), [("openspliceai_80", 0.6295, 0.5488), ("openspliceai_10000", 0.9647, 0.9842)]
-)
-def test_the_base_on_real_genes_scores_what_is_known_of_it(
-    shared: Path, tmp_path: Path, base_model: str, donor: float, acceptor: float
-) -> None:
-    real = prepare(shared / "real", tmp_path / "typed", f"data.base_model={base_model}", "split.test_chroms=[3]")
-    split = {part: real.manifest[part]["genes"] for part in ("train", "valid", "test")}
-    save_model(MetaSpliceModel(hidden_dim=32), tmp_path / "model", {"base_model": base_model, "split": split})
-    report = real.evaluate(tmp_path / "model", tmp_path / "out")["positions"]
-    assert report["base"]["ap_donor"] == pytest.approx(donor, abs=5e-4)
-    assert report["base"]["ap_acceptor"] == pytest.approx(acceptor, abs=5e-4)
-    assert report["positions"] == 989_890  # of 1,094,830: 104,918 count once, 11 not at all
-    assert report["difference"]["ap_donor"]["value"] == 0.0
-
-
 GENES = (
     "train.training_unit=genes",
     "train.batch_crops=2",

@@ -9,6 +9,7 @@ is far from chance. Features that are ratios of nearly nothing are compared afte
 from __future__ import annotations
 
 import contextlib
+import functools
 import html
 import logging
 import warnings
@@ -151,8 +152,12 @@ def _evidently(reference: pd.DataFrame, current: pd.DataFrame) -> tuple[str, dic
 
 @contextlib.contextmanager
 def _only_what_is_shown() -> Iterator[None]:
-    """Draw what Evidently 0.7.23 shows: one histogram of a column, not seven, and its drift in the table alone."""
+    """Draw what Evidently 0.7.23 shows: one histogram of a column, not seven, and its drift in the table alone.
+
+    Plotly takes the names of a figure's properties apart at each use of one, always to the same end: here once each.
+    """
     from evidently.metrics import column_statistics
+    from plotly import basedatatypes
 
     draw = column_statistics.distribution
     drawn: dict[str, Any] = {}
@@ -167,8 +172,11 @@ def _only_what_is_shown() -> Iterator[None]:
     draw_drift = of_drift._render
     column_statistics.distribution = once
     of_drift._render = lambda *_: []
+    take_apart = basedatatypes._str_to_dict_path_full
+    basedatatypes._str_to_dict_path_full = functools.cache(take_apart)
     try:
         yield
     finally:
+        basedatatypes._str_to_dict_path_full = take_apart
         column_statistics.distribution = draw
         of_drift._render = draw_drift

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import html
 import io
+import json
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -68,6 +71,7 @@ SETTINGS = {
 """Of matplotlib, in all drawings."""
 
 
+_Drawn = TypeVar("_Drawn")
 _PANEL = (4.3, 3.1)
 """Inches of a panel: its text can still be read where it is as wide as a telephone."""
 
@@ -85,6 +89,23 @@ class Panel:
     svg: str
 
 
+def _drawn_once(draw: Callable[[Mapping[str, Any]], _Drawn]) -> Callable[[Mapping[str, Any]], _Drawn]:
+    """Keep what was drawn of the last report: the page shows it, and a run of MLflow has it as files."""
+    last: dict[bytes, _Drawn] = {}
+
+    @functools.wraps(draw)
+    def kept(report: Mapping[str, Any]) -> _Drawn:
+        key = hashlib.sha256(json.dumps(report).encode()).digest()
+        if key not in last:
+            found = draw(report)
+            last.clear()
+            last[key] = found
+        return last[key]
+
+    return kept
+
+
+@_drawn_once
 def precision_recall(report: Mapping[str, Any]) -> list[Panel]:
     """Precision over recall of splice, donor and acceptor scores, base and meta."""
     panels = []
@@ -110,6 +131,7 @@ def precision_recall(report: Mapping[str, Any]) -> list[Panel]:
     return panels
 
 
+@_drawn_once
 def reliability(report: Mapping[str, Any]) -> list[Panel]:
     """Observed share of sites over predicted probability, and how many positions each bin holds."""
     systems = {system: style for system, style in STYLES.items() if system in report["curves"]}
@@ -139,6 +161,7 @@ def reliability(report: Mapping[str, Any]) -> list[Panel]:
         return [shares, Panel(caption, _svg(figure, "bins", caption))]
 
 
+@_drawn_once
 def log_reliability(report: Mapping[str, Any]) -> Panel:
     """Observed share of sites over the score in narrow bins, on log-odds, base beside meta, with intervals."""
     with _panel((4.3, 3.6)) as (figure, axes):
