@@ -30,6 +30,8 @@ TEXTS = {
 }
 ANSWER_COLUMNS: dict[str, type] = {VARIANT: int, **COLUMNS}
 """Of the rows of an answer: the number of the variant in its request, from 0, and those of `metalayer variants`."""
+AT_A_TIME = 32
+"""Variants at most, times genes and base models, that are scored together: others wait so long."""
 _KEPT = 4
 
 Named = tuple[str | None, Variant]
@@ -108,15 +110,27 @@ class VariantSources:
         mistakes.raise_if_any()
         return found
 
-    def rows(self, engine: Engine, options: Options, variants: Sequence[Named]) -> Iterator[list[dict[str, Any]]]:
-        """Rows of the answer, those of each variant together, as `ANSWER_COLUMNS`; ours beside the base models'."""
-        asked = (Asked(one.chrom, one.position, one.ref, [one.alt]) for _, one in variants)
+    def rows(
+        self, engine: Engine, options: Options, variants: Sequence[Named]
+    ) -> Iterator[tuple[int, list[dict[str, Any]]]]:
+        """Rows of the answer, as `ANSWER_COLUMNS`, ours beside the base models'; of how many variants they are.
+
+        Variants that follow each other and lie near each other are scored together.
+        """
+        asked = [Asked(one.chrom, one.position, one.ref, [one.alt]) for _, one in variants]
         with self._lock:
-            answers = self._scorer(engine, options).score_all(asked)
-        for number, (name, one) in enumerate(variants):
+            groups = self._scorer(engine, options).score_groups(asked, AT_A_TIME)
+        number = 0
+        while number < len(variants):
             with self._lock:
-                alleles = next(answers)
-            yield [{VARIANT: number, **row} for row in rows_of(one.chrom, one.position, name, one.ref, alleles)]
+                group = next(groups)
+            rows = list[dict[str, Any]]()
+            for alleles in group:
+                name, one = variants[number]
+                found = rows_of(one.chrom, one.position, name, one.ref, alleles)
+                rows += ({VARIANT: number, **row} for row in found)
+                number += 1
+            yield len(group), rows
 
     def _scorer(self, engine: Engine, options: Options) -> Scorer:
         key = engine.digest, options

@@ -125,8 +125,10 @@ def variants_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | Non
     def parts() -> Iterator[Part | None]:
         rows: list[dict[str, Any]] = []
         begun = time.perf_counter()
-        for done, found in enumerate(sources.rows(asked.engine, options, variants), 1):
+        done = 0
+        for count, found in sources.rows(asked.engine, options, variants):
             rows += found
+            done += count
             spent = time.perf_counter() - begun
             sources.pace.note(way, 1, spent / done)
             asked.claim.left_s = spent / done * (len(variants) - done)

@@ -295,8 +295,13 @@ class Scorer:
         Records that follow each other and lie near each other share the reference's forward pass, so a list that is
         sorted is fastest. No more of it is read ahead than `neighbours` allows.
         """
-        for group in neighbours((self.plan(record) for record in records), lambda plan: plan):
-            yield from self.answer(group)
+        for group in self.score_groups(records):
+            yield from group
+
+    def score_groups(self, records: Iterable[Asked], most: int | None = None) -> Iterator[list[list[Allele]]]:
+        """As `score_all`, those that are scored together at a time, of whom no more than `most` are asked about."""
+        for group in neighbours((self.plan(record) for record in records), lambda plan: plan, most=most):
+            yield self.answer(group)
 
     def plan(self, record: Asked) -> Plan:
         """What has to be asked to score a record."""

@@ -32,7 +32,10 @@ class Planned(Protocol):
 
 
 def neighbours(
-    items: Iterable[_Item], plan_of: Callable[[_Item], Planned], size_of: Callable[[_Item], int] = lambda _: 0
+    items: Iterable[_Item],
+    plan_of: Callable[[_Item], Planned],
+    size_of: Callable[[_Item], int] = lambda _: 0,
+    most: int | None = None,
 ) -> Iterator[list[_Item]]:
     """Items in order, in groups: an item belongs to the group before it where both read some of the same letters.
 
@@ -43,7 +46,9 @@ def neighbours(
         items: in the order of the input.
         plan_of: what is asked about an item.
         size_of: bytes that an item keeps in memory, beside its answers.
+        most: questions asked together; None for `MOST_QUESTIONS`.
     """
+    most = MOST_QUESTIONS if most is None else most
     group: list[_Item] = []
     contig, first, last, questions, answers, size = "", 0, 0, 0, 0, 0
     for item in items:
@@ -58,12 +63,7 @@ def neighbours(
             contig, first, last = (contig, min(first, span[1]), max(last, span[2])) if questions else span
             questions += sum(1 for _ in plan.questions)
             answers += plan.answer_bytes
-        if (
-            not questions
-            or questions >= MOST_QUESTIONS
-            or len(group) >= MOST_RECORDS
-            or max(answers, size) >= MOST_BYTES
-        ):
+        if not questions or questions >= most or len(group) >= MOST_RECORDS or max(answers, size) >= MOST_BYTES:
             yield group
             group, questions, answers, size = [], 0, 0, 0
     if group:
