@@ -152,6 +152,8 @@ def test_groups_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(together, "MOST_RECORDS", 5)
     assert groups(1, 2, 3, 4, 5) == [[1, 2, 3], [4, 5]]
     assert groups(1, None, None, None, None, None, 2) == [[1, None, None, None, None], [None], [2]]
+    fewer = neighbours(map(Place, range(5)), lambda place: place, most=2)
+    assert [len(group) for group in fewer] == [2, 2, 1]
     monkeypatch.setattr(together, "MOST_BYTES", 15)
     assert groups(1, 2, 3) == [[1, 2], [3]]
     sized = neighbours(map(Place, range(4)), lambda place: place, lambda _: 15)
