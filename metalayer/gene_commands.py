@@ -3,17 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from metalayer.errors import InputError
-
-if TYPE_CHECKING:
-    from metalayer.genome import Interval
-
-_REGION = re.compile(r"(?P<contig>.+?):(?P<start>[\d,.]+[kKmM]?)-(?P<end>[\d,.]+[kKmM]?)(:(?P<strand>[+-]))?")
-_UNITS = {"k": 1_000, "m": 1_000_000}
 
 
 def add_commands(commands: Any) -> None:
@@ -63,36 +56,9 @@ def add_commands(commands: Any) -> None:
     export.set_defaults(run=_export)
 
 
-def region_of(text: str) -> tuple[str, Interval]:
-    """Strands (`+-` where none is named) and place of a region as text.
-
-    Raises:
-        InputError: another form.
-    """
-    from metalayer.genome import Interval, half_open
-
-    match = _REGION.fullmatch(text.strip())
-    numbers = [_number(match[name]) for name in ("start", "end")] if match else [None]
-    start, end = numbers[0], numbers[-1]
-    if match is None or start is None or end is None or not 1 <= start <= end:
-        raise InputError(
-            f"region {text!r}: needed is CONTIG:FIRST-LAST, 1-based, as in chr3:42600000-42610000 or "
-            "chr3:42.6M-42.61M, with :+ or :- behind it for one strand"
-        )
-    return match["strand"] or "+-", Interval(match["contig"], *half_open(start, end))
-
-
-def _number(text: str) -> int | None:
-    unit = _UNITS.get(text[-1].lower(), 1)
-    digits = text.rstrip("kKmM").replace(",", "")
-    if not re.fullmatch(r"\d+(\.\d+)?", digits):
-        return None
-    value = float(digits) * unit
-    return int(value) if value == int(value) and value < 2**53 else None
-
-
 def _export(options: argparse.Namespace) -> int:
     from metalayer.contigs import Contigs
+    from metalayer.regions import parse_region
     from metalayer.words import count_of
     from metalayer.workflows.export import export, lengths_of
 
@@ -110,7 +76,7 @@ def _export(options: argparse.Namespace) -> int:
         gff3=options.gff3,
         transcripts=options.transcripts,
         genes=options.gene,
-        regions=[region_of(text) for text in options.region],
+        regions=[parse_region(text) for text in options.region],
     )
     print(f"{count_of(done.positions, 'position')} of {count_of(done.genes, 'gene')}")
     for file in done.files:

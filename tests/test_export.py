@@ -17,8 +17,8 @@ from metalayer import cli
 from metalayer.base.annotation import read_annotation
 from metalayer.errors import ArtifactError, InputError
 from metalayer.formats.written import BedGraphFile, BigWigFile, runs
-from metalayer.gene_commands import region_of
 from metalayer.genome import Interval
+from metalayer.regions import parse_region
 from metalayer.sites.calling import THRESHOLD
 from metalayer.workflows.export import export, lengths_of
 from metalayer.workflows.score_genes import score_genes
@@ -151,7 +151,7 @@ def test_genes_and_regions(scores: Path, sizes: Path, tmp_path: Path) -> None:
         (f"{contig}:{start + 10}-{start + 19}", 10),
         (f"{contig.removeprefix('chr')}:{start + 10}-{start + 19}:{strand}", 10),
     ):
-        done = export(scores, lengths_of(sizes), parquet=tmp_path / "a.parquet", regions=[region_of(text)])
+        done = export(scores, lengths_of(sizes), parquet=tmp_path / "a.parquet", regions=[parse_region(text)])
         assert done.positions == count
         assert pl.read_parquet(tmp_path / "a.parquet")["position"].to_list() == list(range(start + 10, start + 20))
 
@@ -165,7 +165,7 @@ def test_genes_and_regions(scores: Path, sizes: Path, tmp_path: Path) -> None:
     ],
 )
 def test_regions_as_text(text: str, strands: str, place: Interval) -> None:
-    assert region_of(text) == (strands, place)
+    assert parse_region(text) == (strands, place)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_regions_as_text(text: str, strands: str, place: Interval) -> None:
 )
 def test_what_is_no_region(text: str) -> None:
     with pytest.raises(InputError, match=r"needed is CONTIG:FIRST-LAST, 1-based"):
-        region_of(text)
+        parse_region(text)
 
 
 @pytest.mark.parametrize(
@@ -289,7 +289,7 @@ def test_exons_are_read_again_as_an_annotation(scores: Path, sizes: Path, tmp_pa
 def test_exons_of_a_region_are_those_of_whole_genes(scores: Path, sizes: Path, tmp_path: Path) -> None:
     export(scores, lengths_of(sizes), gff3=tmp_path / "all.gff3")
     first = next(line for line in (tmp_path / "all.gff3").read_text().splitlines() if "\tgene\t" in line).split("\t")
-    places = [region_of(f"{first[0]}:{at}-{at + 5}:{first[6]}") for at in (int(first[3]) + 9, int(first[3]) + 50)]
+    places = [parse_region(f"{first[0]}:{at}-{at + 5}:{first[6]}") for at in (int(first[3]) + 9, int(first[3]) + 50)]
     export(scores, lengths_of(sizes), gff3=tmp_path / "one.gff3", regions=places)
     kept = (tmp_path / "one.gff3").read_text()
     assert kept.count("\tgene\t") == 1

@@ -127,12 +127,11 @@ def test_regions_as_text(tmp_path: Path, genome: list[str]) -> None:
         for text in ("chr1:1,001-2,000", "1:1001-2000", " chr1:1001-2000 "):
             assert region_of(text, letters) == Interval("1", 1000, 2000)
         for wrong, why in (
-            ("chr1", "needed is CHROM:FIRST-LAST"),
-            ("chr1:5", "needed is CHROM:FIRST-LAST"),
+            ("chr1", "needed is CONTIG:FIRST-LAST"),
             ("chr9:1-5", "has no contig chr9"),
-            ("chr1:0-5", "no place on chr1, which has 2,000 nt"),
-            ("chr1:9-5", "no place on chr1"),
-            ("chr1:1-2001", "no place on chr1"),
+            ("chr1:9-5:+", "needed is CONTIG:FIRST-LAST"),
+            ("chr1:1-2001", "chr1 has 2,000 nt"),
+            ("chr1:1-5:-", "variants are of both strands; leave out :-"),
         ):
             with pytest.raises(InputError, match=why):
                 region_of(wrong, letters)

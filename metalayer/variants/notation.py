@@ -9,6 +9,7 @@ import re
 
 from metalayer.errors import InputError
 from metalayer.genome import Interval, Variant, half_open
+from metalayer.regions import BOTH, parse_region
 from metalayer.variants.letters import Letters
 
 _FORMS = (
@@ -24,11 +25,8 @@ _HGVS = re.compile(
 )
 
 
-_REGION = re.compile(r"(?P<contig>.+):(?P<first>[\d,]*\d)-(?P<last>[\d,]*\d)")
-
-
 def region_of(text: str, letters: Letters) -> Interval:
-    """A region of its text, as chr3:42600000-42610000: 1-based, the last base included; digits may have commas.
+    """A region of its text, as `metalayer.regions` reads it.
 
     Args:
         text: the region.
@@ -40,20 +38,15 @@ def region_of(text: str, letters: Letters) -> Interval:
     Raises:
         InputError: another form, a contig that the FASTA lacks, or a place that it does not have.
     """
-    match = _REGION.fullmatch(text.strip())
-    if not match:
-        raise InputError(
-            f"region {text!r}: needed is CHROM:FIRST-LAST, 1-based and both included, as in chr3:42600000-42610000"
-        )
-    key = letters.key(match["contig"])
+    strands, place = parse_region(text)
+    if strands != BOTH:
+        raise InputError(f"region {text!r}: variants are of both strands; leave out :{strands}")
+    key = letters.key(place.chrom)
     if key is None:
-        raise InputError(f"region {text!r}: the FASTA {letters.path} has no contig {match['contig']}; see --aliases")
-    start, end = half_open(*(int(match[part].replace(",", "")) for part in ("first", "last")))
-    if not 0 <= start < end <= letters.lengths[key]:
-        raise InputError(
-            f"region {text!r}: no place on {match['contig']}, which has {letters.lengths[key]:,} nt; first base, `-`, "
-            "last base"
-        )
+        raise InputError(f"region {text!r}: the FASTA {letters.path} has no contig {place.chrom}; see --aliases")
+    start, end = place.start, place.end
+    if end > letters.lengths[key]:
+        raise InputError(f"region {text!r}: {place.chrom} has {letters.lengths[key]:,} nt")
     return Interval(key, start, end)
 
 
