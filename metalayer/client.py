@@ -108,7 +108,13 @@ class MetaLayerClient:
         return answer
 
     def score_variants(
-        self, variants: Sequence[str], *, distance: int = 50, mask: bool = False, flanks: str = "N"
+        self,
+        variants: Sequence[str],
+        *,
+        distance: int = 50,
+        context: int = 0,
+        mask: bool = False,
+        flanks: str = "N",
     ) -> pl.DataFrame:
         """What variants do to splice sites, where the server has a reference and an annotation.
 
@@ -117,6 +123,7 @@ class MetaLayerClient:
         Args:
             variants: as in chr3:42600000:G:A, 3-42600000-G-A or chr3:g.42600000G>A.
             distance: positions to either side that are looked at.
+            context: positions to either side from which consequences are read, where these are more.
             mask: gains of annotated sites and losses of others do not count.
             flanks: letters outside a gene: N, or real.
 
@@ -128,7 +135,7 @@ class MetaLayerClient:
             ServiceError: the server does not answer, scores no variants, or its model changed between two parts.
             RequestError: no variants, or options that cannot be.
         """
-        path = f"/v1/score_variants?distance={distance}&mask={str(mask).lower()}&flanks={flanks}"
+        path = f"/v1/score_variants?distance={distance}&context={context}&mask={str(mask).lower()}&flanks={flanks}"
         count, start, answers, digests = self._taken().get("max_variants", 1), 0, list[pl.DataFrame](), set[str]()
         while start < len(variants) or not answers:
             part = list(variants[start : start + count])

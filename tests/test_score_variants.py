@@ -144,7 +144,7 @@ def test_what_no_variant_is_comes_back_with_its_reason(serving: Serving) -> None
         ({"variants": ["1:1:A:C"] * 6}, "", 413, "6 variants; a request holds at most 5: split it"),
         ({"variant": ["1:1:A:C"]}, "", 422, 'a JSON object {"variants": [...]}'),
         ({"variants": ["1:1:A:C"]}, "?distance=5001", 422, "distance: given '5001', allowed 1 to 5000"),
-        ({"variants": ["1:1:A:C"]}, "?distance=-1&mask=yes&flanks=n", 422, "3 mistakes"),
+        ({"variants": ["1:1:A:C"]}, "?distance=-1&context=x&mask=yes&flanks=n", 422, "4 mistakes"),
     ],
 )
 def test_what_is_refused(serving: Serving, body: object, query: str, status: int, words: str) -> None:

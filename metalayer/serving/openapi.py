@@ -236,6 +236,7 @@ def _variants(example: str) -> dict[str, Any]:
         }
         for name, kind in (
             ("distance", {"type": "integer", "minimum": 1, "maximum": MAX_DISTANCE}),
+            ("context", {"type": "integer", "minimum": 0, "maximum": MAX_DISTANCE}),
             ("mask", {"type": "boolean"}),
             ("flanks", {"type": "string", "enum": ["N", "real"]}),
         )

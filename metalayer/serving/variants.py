@@ -21,10 +21,11 @@ from metalayer.variants.calls import Sources, opened
 from metalayer.variants.notation import variant_of
 from metalayer.variants.scoring import MAX_DISTANCE, Asked, Options, Scorer
 
-QUERY = {"distance": "50", "mask": "false", "flanks": "N"}
+QUERY = {"distance": "50", "context": "0", "mask": "false", "flanks": "N"}
 """Query parameters and what they are where they are left out."""
 TEXTS = {
     "distance": f"positions to either side that are looked at, 1 to {MAX_DISTANCE}",
+    "context": f"positions to either side for consequences, where more than distance, 0 to {MAX_DISTANCE}",
     "mask": "true: gains of annotated sites and losses of others do not count",
     "flanks": "letters outside a gene: N, as the tools of others have it, or real",
 }
@@ -82,9 +83,12 @@ class VariantSources:
             RequestError: 422 of a value that cannot be.
         """
         given = {name: query.get(name, usual) for name, usual in QUERY.items()}
-        distance = int(given["distance"]) if given["distance"].isdecimal() and len(given["distance"]) < 9 else 0
+        distance, context = (
+            int(text) if text.isdecimal() and len(text) < 9 else -1 for text in (given["distance"], given["context"])
+        )
         allowed = {
             "distance": (1 <= distance <= MAX_DISTANCE, f"1 to {MAX_DISTANCE}"),
+            "context": (0 <= context <= MAX_DISTANCE, f"0 to {MAX_DISTANCE}"),
             "mask": (given["mask"] in ("true", "false"), "true or false"),
             "flanks": (given["flanks"] in ("N", "real"), "N or real"),
         }
@@ -93,7 +97,7 @@ class VariantSources:
             if not is_right:
                 mistakes.add(None, name, given[name][:80], text)
         mistakes.raise_if_any()
-        return Options(distance, given["mask"] == "true", given["flanks"])
+        return Options(distance, given["mask"] == "true", given["flanks"], context=context)
 
     def variants(self, given: Sequence[str | Variant]) -> list[Named]:
         """Variants of a request, those that came as text by what they mean.

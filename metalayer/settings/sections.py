@@ -284,6 +284,8 @@ class VariantsConfig(Section):
     fewer."""
     distance: int = Field(50, ge=1, le=5000)
     """Positions to either side that are looked at."""
+    context: int = Field(0, ge=0, le=5000)
+    """Positions to either side from which consequences are read, where these are more than `distance`."""
     mask: bool = False
     """Whether gains of annotated sites and losses of others do not count."""
     flanks: Literal["N", "real"] = "N"

@@ -141,7 +141,8 @@ def _files(*paths: Path, whole: bool = False) -> Files:
 
 def options_of(config: VariantsConfig) -> Options:
     """How variants are scored."""
-    return Options(config.distance, config.mask, config.flanks, config.way, config.max_length, config.max_ambiguous)
+    sizes = config.max_length, config.max_ambiguous, config.context
+    return Options(config.distance, config.mask, config.flanks, config.way, *sizes)
 
 
 def sources_of(
