@@ -47,7 +47,7 @@ def log_evaluation(evaluation: Mapping[str, Any], training: Mapping[str, Any], c
 
     from metalayer.registry.run_contents import grouped
 
-    settings = config.model_dump(mode="json", exclude={"base", "score"})  # of other pipelines
+    settings = config.of_training()
     mlflow.log_params(
         {
             f"{section}.{key}": str(value)[:_PARAMETER_LENGTH]

@@ -53,6 +53,10 @@ class RunConfig(Section):
     variants: VariantsConfig | None = None
     """Scores of variants; likewise."""
 
+    def of_training(self) -> dict[str, dict[str, Any]]:
+        """The sections that a training run has, JSON-ready: those of other pipelines are left out."""
+        return self.model_dump(mode="json", exclude={"base", "score", "variants"})
+
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Build from nested dictionaries, or from flat names, see `door.py`.

@@ -191,7 +191,7 @@ def record(
     files = {
         "report.html": _LINK.sub(r"\1", report.read_text(encoding="utf-8")),
         **{f"plots/{name}": text for name, text in plots.as_files(judged).items()},
-        "config.yaml": yaml12.dump(config.model_dump(mode="json", exclude={"base", "score", "variants"})),
+        "config.yaml": yaml12.dump(config.of_training()),
         "evaluation.json": json.dumps(evaluation, indent=1),
         "decision.json": json.dumps(decision, indent=1),
     }
