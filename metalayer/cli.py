@@ -279,7 +279,9 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones")
     score.set_defaults(run=_score)
 
-    gene_commands.add_commands(commands)
+    gene_commands.add_commands(
+        commands, model_help=_MODEL_HELP, annotation_help=_ANNOTATION_HELP, model_directory=_model_directory
+    )
     variant_commands.add_commands(
         commands, model_help=_MODEL_HELP, annotation_help=_ANNOTATION_HELP, model_directory=_model_directory
     )

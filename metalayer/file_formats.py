@@ -576,7 +576,7 @@ def file_formats() -> list[FileFormat]:
         FileFormat(
             "Called sites",
             "any name.bed or .bed.gz",
-            "`export --bed`",
+            "`export --bed`, `gene --output`",
             "genome browsers; `bedtools`, `tabix`",
             "BED9 and four more columns, sorted: base score and meta score (a dot where there is none), which of the "
             "two calls the site, genes. 0-based half-open, each site at its own exon base; packed with a tabix index.",
@@ -586,7 +586,7 @@ def file_formats() -> list[FileFormat]:
         FileFormat(
             "Exons of called sites",
             "any name.gff3",
-            "`export --gff3`",
+            "`export --gff3`, `gene --output`",
             "genome browsers; whatever reads GFF3",
             "GFF3: gene, mRNA and exon lines; of an mRNA `model` (base or meta) and `probability`, among all chains of "
             "the same sites.",
@@ -595,7 +595,7 @@ def file_formats() -> list[FileFormat]:
         FileFormat(
             "Table of tracks",
             "any name.parquet",
-            "`export --parquet`",
+            "`export --parquet`, `gene --output`",
             "you",
             "A row for each position and strand with a score, in genomic order of the genes.",
             _TRACK_TABLE,

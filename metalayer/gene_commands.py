@@ -1,16 +1,58 @@
-"""`metalayer export`: its options, and what it prints."""
+"""`metalayer gene` and `metalayer export`: their options, and what they print."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from metalayer.errors import InputError
 
 
-def add_commands(commands: Any) -> None:
-    """Add them to a command line."""
+def add_commands(
+    commands: Any, *, model_help: str, annotation_help: str, model_directory: Callable[[str], Path]
+) -> None:
+    """Add them to a command line.
+
+    Args:
+        commands: the subparsers.
+        model_help: which names of models there are.
+        annotation_help: which annotations there are.
+        model_directory: gives the directory of a model's name.
+    """
+    gene = commands.add_parser(
+        "gene",
+        help="score a gene, or those of a region, and look at its sites and exons",
+        description="Annotated and called sites of base and meta beside each other; a star marks those about which "
+        "they disagree, an exclamation mark an intron that does not begin with GT or end with AG.",
+    )
+    gene.add_argument(
+        "gene", metavar="GENE", help="name, id with its version or without, or a region as chr3:42.1M-42.3M:+"
+    )
+    gene.add_argument("--plot", type=Path, metavar="FILE", help="picture: .png, .svg or .pdf; of one gene")
+    gene.add_argument(
+        "--output",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help=".bed or .bed.gz (called sites), .gff3 (exons), .parquet (all positions); repeat",
+    )
+    gene.add_argument("--json", action="store_true", help="print JSON")
+    gene.add_argument("--fasta", type=Path, required=True, help="reference in FASTA, plain or packed by bgzip")
+    gene.add_argument("--annotation", type=Path, required=True, help=annotation_help)
+    gene.add_argument("--base", required=True, metavar="NAME[,NAME...]", help="base model, or those that --model reads")
+    gene.add_argument("--weights", action="append", default=[], metavar="[NAME=]PATH", help="of base models; repeat")
+    gene.add_argument("--model", help=f"our model, beside its base: {model_help}")
+    gene.add_argument("--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones")
+    gene.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
+    gene.add_argument("--allow-introns", action="store_true", help="introns may begin and end with anything")
+
+    def run_gene(options: argparse.Namespace) -> int:
+        return _gene(options, model_directory(options.model) if options.model else None)
+
+    gene.set_defaults(run=run_gene)
     export = commands.add_parser(
         "export",
         help="write scores of whole genes as BigWig, bedGraph, BED or GFF3, for genome browsers",
@@ -54,6 +96,57 @@ def add_commands(commands: Any) -> None:
         "--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones"
     )
     export.set_defaults(run=_export)
+
+
+def _gene(options: argparse.Namespace, model: Path | None) -> int:
+    import json
+
+    from metalayer.sites.calling import THRESHOLD
+    from metalayer.variants.calls import Sources, opened
+    from metalayer.workflows import gene as looked_at
+    from metalayer.workflows.export import check_outputs, write_stretches
+
+    outputs = check_outputs(options.output)
+    if options.plot and options.plot.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise InputError(f"--plot {options.plot}: needed is a name in .png, .svg or .pdf")
+    bases = [name for name in options.base.split(",") if name]
+    sources = Sources(
+        options.fasta,
+        options.annotation,
+        bases,
+        options.weights,
+        model,
+        options.aliases,
+        options.device,
+        allow_introns=options.allow_introns,
+    )
+    with opened(sources) as loaded:
+        genes = looked_at.find_genes(options.gene, loaded.genes)
+        if options.plot and len(genes) > 1:
+            raise InputError(f"--plot draws one gene; {options.gene} has {len(genes)}: name one of them")
+        found = [looked_at.score_gene(one, loaded) for one in genes]
+        names, lengths = loaded.letters.names, loaded.letters.lengths
+        shown = [looked_at.sites_of(one, THRESHOLD) for one in found]
+        contigs = [names[one.sites.gene.interval.chrom] for one in found]
+        if options.json:
+            together = zip(found, shown, contigs, strict=True)
+            print(json.dumps([looked_at.as_json(*one) for one in together], indent=1))
+        else:
+            for one, sites, contig in zip(found, shown, contigs, strict=True):
+                span = one.sites.gene.interval
+                place = f"{contig}:{span.start + 1:,}-{span.end:,}"
+                print(f"{one.sites.symbol} ({one.sites.gene.gene_id}), {place}, strand {one.sites.gene.strand}")
+                print("\n".join(looked_at.table_of(one, sites, contig)))
+                print("\n".join(looked_at.summary_of(one, sites)))
+        sizes = {chrom: (name, lengths[chrom]) for chrom, name in names.items()}
+        written = write_stretches([one.stretch for one in found], sizes, outputs)
+    if options.plot:
+        looked_at.draw(options.plot, found[0], shown[0], contigs[0])
+        written.append(options.plot)
+    if not options.json:
+        for file in written:
+            print(f"wrote   {file}")
+    return 0
 
 
 def _export(options: argparse.Namespace) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from metalayer.workflows.stretches import BASE, META, SITES, Stretch, WholeGeneS
 logger = logging.getLogger(__name__)
 
 STRANDS = {"+": "plus", "-": "minus"}
+_ENDS = {"bed": (".bed", ".bed.gz"), "gff3": (".gff3",), "parquet": (".parquet",)}
 _ROWS_AT_A_TIME = 1 << 20
 
 
@@ -162,6 +163,58 @@ def export(
         if sites is not None:
             files += sites.write()
     return Exported(tuple(file for file in files if file.exists()), positions, len(names))
+
+
+def check_outputs(paths: Sequence[Path]) -> dict[str, Path]:
+    """What each output of one gene is, by its ending.
+
+    Returns:
+        Paths by the arguments of `export`: bed, gff3 and parquet.
+
+    Raises:
+        InputError: another ending, or one twice.
+    """
+    found: dict[str, Path] = {}
+    for path in paths:
+        kind = next((kind for kind, ends in _ENDS.items() if path.name.endswith(ends)), None)
+        if kind is None or kind in found:
+            raise InputError(f"--output {path}: needed is one each of .bed or .bed.gz, .gff3, .parquet")
+        found[kind] = path
+    return found
+
+
+def write_stretches(
+    stretches: Sequence[Stretch], sizes: Mapping[str, tuple[str, int]], outputs: Mapping[str, Path]
+) -> list[Path]:
+    """Write scores of a few genes.
+
+    Args:
+        stretches: whole genes, in the order of their places.
+        sizes: of `lengths_of`.
+        outputs: of `check_outputs`.
+
+    Returns:
+        What was written.
+    """
+    files: list[Path] = []
+    order = [name for name, _ in sizes.values()]
+    whole = list(merged(stretches))
+    if path := outputs.get("gff3"):
+        with publish_file(path) as draft, contextlib.closing(ExonsFile(draft, dict(sizes.values()))) as exons:
+            for one in stretches:
+                exons.add(one, sizes[one.chrom][0])
+        files.append(path)
+    if path := outputs.get("parquet"):
+        with publish_file(path) as draft, _Table(draft, stretches[0].scores) as table:
+            for one in whole:
+                table.add(one, sizes[one.chrom][0])
+        files.append(path)
+    if path := outputs.get("bed"):
+        sites = SitesFile(path, order, max(length for _, length in sizes.values()))
+        for one in whole:
+            sites.add(one, sizes[one.chrom][0])
+        files += sites.write()
+    return files
 
 
 def _refuse_others(folder: Path, end: str) -> None:
