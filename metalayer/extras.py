@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from importlib import metadata
+from importlib.util import find_spec
 
 from packaging.requirements import Requirement
 
@@ -67,6 +68,16 @@ def install(extra: str) -> str:
     """The command that installs an extra."""
     name = f"[{extra}]" if extra else ""
     return f"pip install 'metalayer{name}' (in the repository: pip install -c constraints.txt -e '.{name}')"
+
+
+def require(module: str) -> None:
+    """See that a module is there, without the seconds that importing it may take.
+
+    Raises:
+        ModuleNotFoundError: it is not; `explained` says what to install.
+    """
+    if find_spec(module) is None:
+        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
 
 def explained(error: ModuleNotFoundError, extras: Iterable[str] = PROMISES) -> str | None:

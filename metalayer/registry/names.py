@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from metalayer.environment import state_dir
 from metalayer.errors import InputError
+from metalayer.extras import require
 from metalayer.settings.mistakes import closest
 
 if TYPE_CHECKING:
@@ -156,6 +157,7 @@ def fetch(text: str, tracking_uri: str | None = None, option: str = "--model") -
         return NamedModel(wanted)
     from metalayer.registry import download
 
+    require("mlflow")
     version = find(wanted, tracking_uri, option)
     directory = download.fetch(version.name, version.version, tracking_uri, state_dir() / MODELS).bundle
     read_description(directory, f"{version.name} version {version.version}")

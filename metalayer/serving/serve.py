@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from metalayer import environment, network
 from metalayer.errors import ConfigError, InputError
+from metalayer.extras import require
 from metalayer.registry.bento import (
     bento_directory,
     bento_environment,
@@ -53,6 +54,7 @@ def serve(
             before.
         ModelError: the champion is not on this machine, and its registered files are damaged.
     """
+    require("bentoml")
     given = {"SSL_CERTFILE": ssl_certfile, "SSL_KEYFILE": ssl_keyfile}
     chosen = {f"{PREFIX}{name}": str(path.resolve()) for name, path in given.items() if path is not None}
     settings = ServingSettings.from_environment(os.environ | chosen)
