@@ -51,12 +51,22 @@ def _copy_of_zenml(kept: Path) -> None:
             migrate(store)
         elif kept.exists():
             _copy(kept, file)
+            _make_own(file)
         else:
             migrate(store)
             _keep(file, kept)
 
     migrated.migrate = migrate  # type: ignore[attr-defined]
     module.SqlZenStore.migrate_database = migrated
+
+
+def _make_own(file: str) -> None:
+    """As ZenML leaves a new database: it is that of this configuration, and not of a server somewhere else."""
+    user = sys.modules["zenml.config.global_config"].GlobalConfiguration().user_id
+    with sqlite3.connect(file) as database:
+        changed = database.execute("UPDATE server_settings SET id = ?", [user.hex]).rowcount
+    database.close()
+    assert changed == 1
 
 
 def _is_migrated(file: str) -> bool:
