@@ -23,9 +23,8 @@ run: $(INSTALLED)  ## train, evaluate, gate, register and package on the built-i
 
 # Threads of torch that wait for each other leave the cores to the other process; results are the same. Bytecode is kept,
 # whatever the environment says: some hundred processes that tests start would compile the same files again.
-# Three on two cores: one of them waits for most of its time, for pods.
-test: $(TOOLS)  ## the whole test suite, in three processes
-	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 3 --no-loadscope-reorder tests
+test: $(TOOLS)  ## the whole test suite, in two processes
+	PYTHONDONTWRITEBYTECODE= OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --no-loadscope-reorder tests
 
 test-cluster: $(TOOLS)  ## whole runs on the Kubernetes beside this checkout, brought up first; else skipped
 	if [ -x ../shared/cluster/up ]; then ../shared/cluster/up all || true; fi
