@@ -94,7 +94,12 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     assert json.loads(local.tags["reasons"]) == ["floor met"]
     assert len(local.tags["schema_hash"]) == 16
 
-    # What MLflow serves equals the predictor, without pickle.
+    # Nothing of it is pickle, or bytecode, which MLflow leaves beside a model's code where it loads it.
+    stored = [path.name for path in (home / "state" / "mlartifacts").rglob("*")]
+    assert not [name for name in stored if name.endswith((".pkl", ".pyc"))]
+    assert "metalayer" in stored
+
+    # What MLflow serves equals the predictor.
     rows = score_rows(5)
     frame = pl.DataFrame(rows).to_pandas()
     mlflow.set_tracking_uri(uri)
@@ -119,9 +124,6 @@ def test_the_life_of_a_champion(home: Path, model: tuple[Path, Path]) -> None:
     assert signature.inputs.input_names()[0] == "sequence"
     assert signature.inputs.optional_input_names() == ["index"]
     assert signature.outputs.input_names() == list(CLASSES)
-    stored = [path.name for path in (home / "state" / "mlartifacts").rglob("*")]
-    assert not [name for name in stored if name.endswith((".pkl", ".pyc"))]
-    assert "metalayer" in stored
 
     # The next champion stands after the one before it, which stays there.
     make_champion(bundle, golden)
@@ -253,7 +255,7 @@ def test_a_bento_whose_model_needs_what_is_not_here(
     assert runtime(home / "named") == (*RUNTIME, "huggingface_hub")
     there = [one for one in folder_module.distributions() if one.name != "transformers"]
     monkeypatch.setattr(folder_module, "distributions", lambda: there)
-    assert cli.main(["serve", "--bento", str(home / "bento")]) == 2
+    assert cli.main(["serve", "--bento", str(home / "bento"), "--port", str(free_port())]) == 2
     told = capsys.readouterr().err
     assert "needs transformers, which is not installed here" in told
     assert "metalayer-serving-language" in told

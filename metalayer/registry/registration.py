@@ -11,6 +11,7 @@ import json
 import logging
 import math
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -201,7 +202,7 @@ def _log_model(
     """Log model and metrics to the run; returns the URI of the logged model, which was seen to score."""
     client.log_batch(run.info.run_id, metrics=[Metric(name, value, 0, 0) for name, value in metrics.items()])
     example, expected, signature = _asked(golden)
-    with tempfile.TemporaryDirectory() as scratch, _in_run(run):
+    with tempfile.TemporaryDirectory() as scratch, _in_run(run), _no_bytecode():
         kept = {} if answers is None else {"answers": str(shutil.copyfile(answers, Path(scratch) / ANSWERS))}
         logged = mlflow.pyfunc.log_model(
             name="model",
@@ -212,7 +213,8 @@ def _log_model(
             input_example=example.head(EXAMPLE_ROWS),
             pip_requirements=pinned(*runtime(bundle), "mlflow", "pandas"),
         )
-    answered = mlflow.pyfunc.load_model(logged.model_uri).predict(example)
+    with _no_bytecode():
+        answered = mlflow.pyfunc.load_model(logged.model_uri).predict(example)
     given = np.array([np.concatenate(answered[name].map(np.atleast_1d).to_list()) for name in CLASSES]).T
     difference = float(np.abs(given - expected).max())
     if not difference <= GOLDEN_TOLERANCE:
@@ -243,6 +245,16 @@ def _asked(golden: Path) -> tuple[pd.DataFrame, NDArray[np.float64], ModelSignat
     answers = Schema([ColSpec(kind, name) for name in CLASSES])
     parameters = ParamSchema([ParamSpec(BASE, DataType.boolean, False)])
     return example, found.answers, ModelSignature(Schema(columns), answers, parameters)
+
+
+@contextlib.contextmanager
+def _no_bytecode() -> Iterator[None]:
+    """MLflow imports a model's code where it is stored, and Python would leave its bytecode there."""
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode = before
 
 
 @contextlib.contextmanager
