@@ -19,6 +19,7 @@ from metalayer.storage import explained
 from pipelines import console
 from tests import containers
 from tests.releases import make_bundle, make_golden, score_rows
+from tests.servers import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -118,7 +119,7 @@ def test_commands(simulation: Path, tmp_path: Path) -> None:
     model = make_bundle(tmp_path / "model")
     pl.DataFrame(score_rows(2000)).write_parquet(rows)
     scores = simulation / "nucleotide_scores" / "pwm_chr1.parquet"
-    commands = [("read-only/home", ["serve", "--bento", str(model)])]
+    commands = [("read-only/home", ["serve", "--bento", str(model), "--port", str(free_port())])]
     for disk in (full, read_only):
         for arguments in (
             ["simulate", "--output", f"{disk}/demo", "--genes", "44"],
