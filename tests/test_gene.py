@@ -148,13 +148,13 @@ def test_the_command_and_its_files(
     assert len(table) == len(gene.gene)
     assert table["contig"].unique().to_list() == [contig]
     assert cli.main(asked(files, name, "--model", model, "--json")) == 0
-    (told,) = json.loads(capsys.readouterr().out)
+    (shown,) = json.loads(capsys.readouterr().out)
     by_place: dict[int, dict[str, Any]] = {row["position"]: row for row in table.to_dicts()}
-    assert sum(site["annotated"] for site in told["sites"]) == total
-    for site in told["sites"]:
+    assert sum(site["annotated"] for site in shown["sites"]) == total
+    for site in shown["sites"]:
         for system in ("base", "meta"):
             assert site[system] == by_place[site["position"]][f"{system}_{site['kind']}"]
-    called = {(site["position"], site["kind"]) for site in told["sites"] if site["called_by"]}
+    called = {(site["position"], site["kind"]) for site in shown["sites"] if site["called_by"]}
     lines = [line.split("\t") for line in (tmp_path / "a.bed").read_text().splitlines()]
     assert {(int(line[2]), line[3]) for line in lines} == called
     assert (tmp_path / "a.gff3").read_text().count("\tmRNA\t") == 2

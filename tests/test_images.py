@@ -22,6 +22,7 @@ from releases import expected, make_bundle, make_champion, make_golden, score_ro
 from metalayer.registry.bento import build_bento
 from pipelines.checkout import git_commit
 from tests import checkpoints
+from tests.bed import answers
 from tests.servers import free_port, mlflow_server
 from tests.test_pipeline import FAILING, QUICK, command
 
@@ -98,13 +99,6 @@ def running(*arguments: str, url: str = "") -> Iterator[tuple[str, str]]:
         yield container, url
     finally:
         docker("rm", "--force", "--volumes", container)
-
-
-def answers(url: str) -> bool:
-    try:
-        return httpx.get(url).status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def logs(container: str) -> str:

@@ -88,6 +88,7 @@ def test_base_scores_beside_meta_scores_where_they_are_asked_for(post) -> None:
     for plain in ("/v1/score", "/v1/score?base=false", "/v1/score?other=true"):
         assert post(body, plain).content == post(body).content
     for wrong in ("yes", "", "True"):
+        assert post(json.dumps(ONE), f"/v1/score_sequence?base={wrong}").status_code == 422
         refused = post(body, f"/v1/score?base={wrong}")
         assert refused.status_code == 422
         (detail,) = refused.json()["details"]

@@ -92,8 +92,9 @@ def sequence_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | Non
     """A sequence to base and meta scores of its positions.
 
     Raises:
-        RequestError: as in `parse_sequence`.
+        RequestError: as in `parse_sequence`, and of a query parameter of rows that cannot be.
     """
+    _wants_base(asked.query)
     given = (parse_sequence if asked.form == JSON else arrow.read_sequence)(body, asked.settings.limits)
     # What a stack makes of several: in float64 the logarithms of each, and its own.
     asked.claim.hold((_POSITION_BYTES + 8 * sum(scores.shape[1] for scores in given.bases.values())) * len(given))

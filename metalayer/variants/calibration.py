@@ -330,7 +330,7 @@ def best_threshold(
     """Of variants of both labels.
 
     Args:
-        change: |delta|, (n,); told apart to three decimals.
+        change: |delta|, (n,); equal ones are those with the same three decimals.
         altering: (n,).
         clusters: number of the cluster of each, from 0 to C - 1.
         weights: (1 + B, C), as in `Resamples`.
@@ -353,7 +353,7 @@ def best_threshold(
 def slope_of(probability: Floats, altering: _Bools, clusters: NDArray[np.int64]) -> tuple[float, float] | None:
     """Slope of labels on the log-odds of probabilities (1: as sure as they should be; below: too sure), and its error.
 
-    The standard error is that of clusters. None where labels are told apart without error, or are all the same.
+    The standard error is that of clusters. None where labels are separated without error, or are all the same.
     """
     x = logit(np.clip(probability, 1e-9, 1 - 1e-9))
     design = np.stack([np.ones(len(x)), x], axis=1)

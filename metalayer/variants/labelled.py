@@ -28,6 +28,7 @@ from metalayer.variants.haplotype import event_of
 from metalayer.variants.letters import Letters
 from metalayer.variants.notation import variant_of
 from metalayer.variants.vcf import Record, VariantFile
+from metalayer.words import count_of
 
 _ALTERING = "splice-altering"
 LABELS: dict[str, bool | None] = {
@@ -158,7 +159,7 @@ def _of_table(path: Path, content: str, letters: Letters, passed_over: Counter[s
             columns, width = {"variant": 0, "label": 1}, 2
         if len(fields) != width:
             raise InputError(
-                f"variants {where}: {len(fields)} column{'s' * (len(fields) != 1)}, needed are {width}: variant and "
+                f"variants {where}: {count_of(len(fields), 'column')}, needed are {width}: variant and "
                 "label with a tab or comma between, others where a first line names them"
             )
         try:

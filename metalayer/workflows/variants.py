@@ -48,6 +48,7 @@ from metalayer.variants.reasons import FAULTS, REASONS
 from metalayer.variants.saturation import DeltaMap, Saturation
 from metalayer.variants.scoring import META, SPLICEAI, Allele, Asked, Options, Plan
 from metalayer.variants.together import neighbours
+from metalayer.words import count_of
 from metalayer.workflows.progress import Records
 
 logger = logging.getLogger(__name__)
@@ -88,7 +89,7 @@ class Outcome:
     def lines(self) -> list[str]:
         """In words."""
         counts = [
-            f"{count:,} allele{'s' * (count != 1)} without a score: {reason}, {REASONS[reason]}"
+            f"{count_of(count, 'allele')} without a score: {reason}, {REASONS[reason]}"
             for reason, count in self.reasons.most_common()
         ]
         return [f"{self.scored:,} of {self.records:,} records have a score", *counts]
