@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 _FAULTY_STATUS = 2
 _CONTEXT_OF_ONE = 500
-_FORMS = {".tsv": "tsv", ".parquet": "parquet"}
 EVALUATE_VARIANTS, CALIBRATE_VARIANTS = "evaluate variants", "variants calibrate"
 """Commands of two words, which the parser knows as one."""
 
@@ -248,11 +247,11 @@ def _given(options: argparse.Namespace, model_directory: Callable[[str], Path]) 
 
 
 def _variants(options: argparse.Namespace, given: tuple[Sources, Options]) -> int:
-    from metalayer.workflows.variants import MAX_FAULTS, score_file, score_region
+    from metalayer.workflows.variants import MAX_FAULTS, form_of, score_file, score_region
 
     if (options.variants is None) == (options.saturate is None):
         raise InputError("needed is one of both: a FILE of variants, or --saturate REGION")
-    form = options.format or _FORMS.get(options.output.suffix, "vcf")
+    form = options.format or form_of(options.output)
     if options.saturate:
         if options.split:
             raise InputError("--split is for files: --saturate writes one record an allele")

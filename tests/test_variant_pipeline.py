@@ -14,8 +14,8 @@ from metalayer.errors import ArtifactError, ConfigError, MetalayerError
 from metalayer.settings.sections import VariantsConfig
 from metalayer.variants.calls import Sources
 from metalayer.variants.scoring import Options
-from metalayer.workflows.variant_shards import VariantPlan, form_of, merge_shards, plan, score_shard
-from metalayer.workflows.variants import score_file
+from metalayer.workflows.variant_shards import VariantPlan, merge_shards, plan, score_shard
+from metalayer.workflows.variants import form_of, score_file
 from tests.releases import make_bundle
 from tests.test_pipeline import RUN, execute, found
 

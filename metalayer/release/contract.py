@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from metalayer.errors import InputError
 from metalayer.genome import token_table
 from metalayer.schema import BASE_SCORES, PROBABILITY_SUM_TOLERANCE, ROW_SCORES, SPLICED_SCORE, score_columns
-from metalayer.words import count_of
 
 SEQUENCE, INDEX = "sequence", "index"
 REQUIRED: tuple[str, ...] = (SEQUENCE, *ROW_SCORES)
@@ -149,7 +148,7 @@ class Mistakes:
         first = details[0]
         where = "" if first["row"] is None else f"row {first['row']}, "
         raise RequestError(
-            f"{count_of(count, 'mistake')} in the request{more}; nothing was scored. The first: {where}"
+            f"{count} mistake{'s' if count > 1 else ''} in the request{more}; nothing was scored. The first: {where}"
             f"{first['field']}: given {first['given']!r}, allowed {first['allowed']}",
             422,
             details,

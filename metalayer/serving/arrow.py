@@ -115,10 +115,8 @@ def encode(answers: NDArray[np.float32], names: Sequence[str], answered: Mapping
     return _stream(pa.record_batch([pa.array(column) for column in answers.T], schema=schema))
 
 
-def encode_table(rows: Sequence[Mapping[str, Any]], kinds: Mapping[str, type], answered: Mapping[str, str]) -> bytes:
-    """Rows as a stream with a column for each of `kinds`, str, int, float (as float32) or bool, and metadata."""
-    known = {str: pa.string(), int: pa.int64(), float: pa.float32(), bool: pa.bool_()}
-    schema = pa.schema([(name, known[kind]) for name, kind in kinds.items()], metadata=dict(answered))
+def encode_table(rows: Sequence[Mapping[str, Any]], schema: pa.Schema) -> bytes:
+    """Rows as a stream with the columns and metadata of a schema."""
     return _stream(pa.RecordBatch.from_pylist([dict(row) for row in rows], schema=schema))
 
 

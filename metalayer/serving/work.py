@@ -27,6 +27,7 @@ from metalayer.serving.metrics import INTERRUPTED, LETTERS, SCORED_ROWS, SCORED_
 from metalayer.serving.request_log import Answered, RequestLog
 from metalayer.serving.settings import ServingSettings
 from metalayer.serving.variants import ANSWER_COLUMNS, VariantSources
+from metalayer.variants.answers import arrow_schema
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,7 @@ def variants_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | Non
         if asked.wanted == JSON:
             yield Part(json.dumps({"rows": rows, **facts}, allow_nan=False).encode(), last=True)
         else:
-            yield Part(arrow.encode_table(rows, ANSWER_COLUMNS, facts), last=True)
+            yield Part(arrow.encode_table(rows, arrow_schema(ANSWER_COLUMNS, facts)), last=True)
 
     return sources.pace.seconds(way, len(variants)), parts()
 

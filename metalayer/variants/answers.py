@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from metalayer.variants.definition import KINDS, SHORT, Change, Effect
 from metalayer.variants.meaning import Meaning, ShownExon
 from metalayer.variants.scoring import META, SPLICEAI, Allele, GeneEffect
 from metalayer.variants.words import place_in_words, span_in_words
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 META_TAG, DETAIL_TAG, SKIPPED_TAG = "MetaLayer", "MetaLayerDetail", "MetaLayerSkipped"
 PROBABILITY_TAG, PROBABILITY_FORMAT = "MetaLayerProbability", "ALLELE|SYMBOL|PROBABILITY|KIND"
@@ -45,6 +48,14 @@ COLUMNS: dict[str, type] = {
 """Of the table: name and type."""
 CALIBRATED_COLUMNS: dict[str, type] = {"kind": str, "probability": float}
 """Further ones, with a table of probabilities (`calibration.Calibrated`)."""
+
+
+def arrow_schema(columns: Mapping[str, type], metadata: Mapping[str, str]) -> pa.Schema:
+    """The table's columns in Arrow; numbers are float32 and int64."""
+    import pyarrow as pa
+
+    kinds = {str: pa.string(), int: pa.int64(), float: pa.float32(), bool: pa.bool_()}
+    return pa.schema([(name, kinds[kind]) for name, kind in columns.items()], metadata=dict(metadata))
 
 
 def tags_of(names: Sequence[str]) -> dict[str, str]:

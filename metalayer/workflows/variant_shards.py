@@ -30,7 +30,7 @@ from metalayer.variants import vcf
 from metalayer.variants.answers import from_json, to_json
 from metalayer.variants.calls import Sources, opened, weights_of
 from metalayer.variants.scoring import Allele, Options
-from metalayer.workflows.variants import PARQUET, TSV, VCF, Outcome, answers, refuse_forms, write_scored
+from metalayer.workflows.variants import Outcome, answers, form_of, refuse_forms, write_scored
 
 logger = logging.getLogger(__name__)
 
@@ -96,11 +96,6 @@ class VariantPlan:
         """SHA-256 over names and contents of the files, in hex."""
         names = {use: one.files for use, one in self.inputs.items()}
         return hashlib.sha256(json.dumps(names, sort_keys=True).encode()).hexdigest()
-
-
-def form_of(output: Path) -> str:
-    """The form of an output by its name."""
-    return {".tsv": TSV, ".parquet": PARQUET}.get(output.suffix, VCF)
 
 
 def plan(config: VariantsConfig) -> VariantPlan:

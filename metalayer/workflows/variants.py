@@ -34,6 +34,7 @@ from metalayer.variants.answers import (
     PROBABILITY_FORMAT,
     PROBABILITY_TAG,
     SKIPPED_TAG,
+    arrow_schema,
     from_json,
     info_of,
     rows_of,
@@ -175,6 +176,11 @@ def score_region(
     if plot and shown:
         draw(plot, shown)
     return done
+
+
+def form_of(output: Path) -> str:
+    """The form of an output by its name."""
+    return {".tsv": TSV, ".parquet": PARQUET}.get(output.suffix, VCF)
 
 
 def refuse_forms(output: Path, form: str) -> None:
@@ -417,9 +423,7 @@ def _write_parquet(
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {str: pa.string(), int: pa.int64(), float: pa.float32(), bool: pa.bool_()}
-    metadata = {FACTS_KEY: json.dumps(facts, sort_keys=True)}
-    schema = pa.schema([(name, kinds[kind]) for name, kind in columns.items()], metadata)
+    schema = arrow_schema(columns, {FACTS_KEY: json.dumps(facts, sort_keys=True)})
     with pq.ParquetWriter(draft, schema, compression="zstd", **PAGE_CHECKSUMS) as out:
         waiting: list[dict[str, Any]] = []
 
