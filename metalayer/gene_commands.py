@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metalayer.errors import InputError
+from metalayer.source_options import add_sources
 
 
 def add_commands(
@@ -40,14 +41,7 @@ def add_commands(
         help=".bed or .bed.gz (called sites), .gff3 (exons), .parquet (all positions); repeat",
     )
     gene.add_argument("--json", action="store_true", help="print JSON")
-    gene.add_argument("--fasta", type=Path, required=True, help="reference in FASTA, plain or packed by bgzip")
-    gene.add_argument("--annotation", type=Path, required=True, help=annotation_help)
-    gene.add_argument("--base", required=True, metavar="NAME[,NAME...]", help="base model, or those that --model reads")
-    gene.add_argument("--weights", action="append", default=[], metavar="[NAME=]PATH", help="of base models; repeat")
-    gene.add_argument("--model", help=f"our model, beside its base: {model_help}")
-    gene.add_argument("--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones")
-    gene.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
-    gene.add_argument("--allow-introns", action="store_true", help="introns may begin and end with anything")
+    add_sources(gene, model_help, annotation_help)
 
     def run_gene(options: argparse.Namespace) -> int:
         return _gene(options, model_directory(options.model) if options.model else None)
@@ -104,9 +98,9 @@ def _gene(options: argparse.Namespace, model: Path | None) -> int:
     from metalayer.sites.calling import THRESHOLD
     from metalayer.variants.calls import Sources, opened
     from metalayer.workflows import gene as looked_at
-    from metalayer.workflows.export import check_outputs, write_stretches
+    from metalayer.workflows.export import Outputs, write
 
-    outputs = check_outputs(options.output)
+    outputs = Outputs.named(options.output)
     if options.plot and options.plot.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise InputError(f"--plot {options.plot}: needed is a name in .png, .svg or .pdf")
     bases = [name for name in options.base.split(",") if name]
@@ -139,7 +133,8 @@ def _gene(options: argparse.Namespace, model: Path | None) -> int:
                 print("\n".join(looked_at.table_of(one, sites, contig)))
                 print("\n".join(looked_at.summary_of(one, sites)))
         sizes = {chrom: (name, lengths[chrom]) for chrom, name in names.items()}
-        written = write_stretches([one.stretch for one in found], sizes, outputs)
+        systems = list(found[0].stretch.scores)
+        written = list(write(((one.stretch, one.stretch) for one in found), systems, sizes, outputs).files)
     if options.plot:
         looked_at.draw(options.plot, found[0], shown[0], contigs[0])
         written.append(options.plot)
@@ -153,24 +148,15 @@ def _export(options: argparse.Namespace) -> int:
     from metalayer.contigs import Contigs
     from metalayer.regions import parse_region
     from metalayer.words import count_of
-    from metalayer.workflows.export import export, lengths_of
+    from metalayer.workflows.export import Outputs, export, lengths_of
 
     if not any((options.bigwig, options.bedgraph, options.parquet, options.bed, options.gff3)):
         raise InputError("nothing to write: give --bigwig DIR, --bedgraph DIR, --parquet, --bed or --gff3 FILE")
     if options.transcripts < 1:
         raise InputError(f"--transcripts: given {options.transcripts}; needs 1 or more")
-    done = export(
-        options.scores,
-        lengths_of(options.sizes, Contigs.of(options.aliases)),
-        bigwig=options.bigwig,
-        bedgraph=options.bedgraph,
-        parquet=options.parquet,
-        bed=options.bed,
-        gff3=options.gff3,
-        transcripts=options.transcripts,
-        genes=options.gene,
-        regions=[parse_region(text) for text in options.region],
-    )
+    outputs = Outputs(options.bigwig, options.bedgraph, options.parquet, options.bed, options.gff3, options.transcripts)
+    sizes, regions = lengths_of(options.sizes, Contigs.of(options.aliases)), map(parse_region, options.region)
+    done = export(options.scores, sizes, outputs, options.gene, list(regions))
     print(f"{count_of(done.positions, 'position')} of {count_of(done.genes, 'gene')}")
     for file in done.files:
         print(f"wrote   {file}")

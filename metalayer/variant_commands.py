@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metalayer.errors import InputError
+from metalayer.source_options import add_sources
 
 if TYPE_CHECKING:
     from metalayer.genome import Variant
@@ -157,27 +158,7 @@ def _calibration(parser: argparse.ArgumentParser) -> None:
 def _sources(
     parser: argparse.ArgumentParser, model_help: str, annotation_help: str, *, needs_base: bool = True
 ) -> None:
-    parser.add_argument("--fasta", type=Path, required=True, help="reference in FASTA, plain or packed by bgzip")
-    parser.add_argument("--annotation", type=Path, required=True, help=annotation_help)
-    parser.add_argument(
-        "--base",
-        required=needs_base,
-        default="",
-        metavar="NAME[,NAME...]",
-        help="base models: pwm, cispliceai, spliceai, openspliceai or with its flank openspliceai_10000, pangolin",
-    )
-    parser.add_argument(
-        "--weights",
-        action="append",
-        default=[],
-        metavar="[NAME=]PATH",
-        help="the user's own weights, in the order of the base models that need any, or by their names; repeat",
-    )
-    parser.add_argument("--model", help=f"our model, beside its base models: {model_help}")
-    parser.add_argument(
-        "--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
+    add_sources(parser, model_help, annotation_help, needs_base=needs_base)
     parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "auto"))
     parser.add_argument(
         "--distance", type=int, default=50, metavar="NT", help="positions to either side, 1 to 5000 (default 50)"
@@ -213,9 +194,6 @@ def _sources(
         default=0.5,
         metavar="SHARE",
         help="of N among the letters that a score depends on; above it there is none (default 0.5)",
-    )
-    parser.add_argument(
-        "--allow-introns", action="store_true", help="introns of the annotation may begin and end with anything"
     )
 
 

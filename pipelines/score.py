@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import zenml
 from zenml import pipeline
 from zenml.client import Client
 
-from metalayer.models.description import DESCRIPTION, WEIGHTS
 from metalayer.settings.sections import ScoreConfig
 from metalayer.workflows.score_genome import ScoringModel, ScoringPlan, Shard
 from pipelines import environment
-from steps.materializers import ModelMaterializer, ModelRef
+from pipelines import shards as shards_of
 from steps.merge_shards import merge_shards
 from steps.score_shard import score_shard
-from steps.workspace import step_dir
 
 STEPS = ("merge_shards",)
 """Beside a step a shard, see `shard_steps`."""
@@ -36,27 +32,27 @@ def given(plan: ScoringPlan, scorer: ScoringModel) -> dict[str, Any]:
     Returns:
         Arguments of `score` by name.
     """
-    folder = step_dir("scoring_model")
-    for name in (WEIGHTS, DESCRIPTION):  # a registered one has more beside them, which are not of its digest
-        shutil.copyfile(scorer.directory / name, folder / name)
-    model = zenml.save_artifact(ModelRef.of(folder), "scoring_model", materializer=ModelMaterializer)
     facts = {
         **plan.facts(),
         "model": scorer.facts(),
         "code_hash": environment.code_hash(),
     }
-    return {"shards": list(plan.shards), "source": plan.folder, "model": model.id, "facts": facts}
+    return {
+        "shards": list(plan.shards),
+        "source": plan.folder,
+        "model": shards_of.put_model(scorer, "scoring_model"),
+        "facts": facts,
+    }
 
 
 def shard_steps(config: ScoreConfig) -> tuple[str, ...]:
     """Names of the steps that score, in the order of the shards."""
-    assert config.shards is not None  # that of the plan
-    return tuple(f"score_shard_{number}" for number in range(1, config.shards + 1))
+    return shards_of.steps_of(config, "score_shard")
 
 
 def gpu_steps(config: ScoreConfig) -> tuple[str, ...]:
-    """Those that are sent to the stack's step operator, where it has one: none, unless a GPU is asked for."""
-    return shard_steps(config) if config.device.startswith("cuda") else ()
+    """Those that are sent to the stack's step operator, see `shards.on_a_gpu`."""
+    return shards_of.on_a_gpu(config, shard_steps(config))
 
 
 @pipeline(name="score")

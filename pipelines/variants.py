@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import zenml
 from zenml import pipeline
 from zenml.client import Client
 
-from metalayer.models.description import DESCRIPTION, WEIGHTS
 from metalayer.settings.sections import VariantsConfig
 from metalayer.workflows.score_genome import ScoringModel
 from metalayer.workflows.variant_shards import Files, VariantPlan, VariantShard
-from steps.materializers import ModelMaterializer, ModelRef
+from pipelines import shards as shards_of
 from steps.score_variants import score_variants
-from steps.workspace import step_dir
 
 STEPS: tuple[str, ...] = ()
 """Beside a step a shard, see `shard_steps`."""
@@ -42,24 +38,18 @@ def given(plan: VariantPlan, scorer: ScoringModel | None) -> dict[str, Any]:
     Returns:
         Arguments of `variants` by name.
     """
-    model = None
-    if scorer:
-        folder = step_dir("variants_model")
-        for name in (WEIGHTS, DESCRIPTION):  # a registered one has more beside them, which are not of its digest
-            shutil.copyfile(scorer.directory / name, folder / name)
-        model = zenml.save_artifact(ModelRef.of(folder), "variants_model", materializer=ModelMaterializer).id
+    model = shards_of.put_model(scorer, "variants_model") if scorer else None
     return {"shards": list(plan.shards), "inputs": plan.inputs, "model": model}
 
 
 def shard_steps(config: VariantsConfig) -> tuple[str, ...]:
     """Names of the steps that score, in the order of the shards."""
-    assert config.shards is not None  # that of the plan
-    return tuple(f"score_variants_{number}" for number in range(1, config.shards + 1))
+    return shards_of.steps_of(config, "score_variants")
 
 
 def gpu_steps(config: VariantsConfig) -> tuple[str, ...]:
-    """Those that are sent to the stack's step operator, where it has one: none, unless a GPU is asked for."""
-    return shard_steps(config) if config.device.startswith("cuda") else ()
+    """Those that are sent to the stack's step operator, see `shards.on_a_gpu`."""
+    return shards_of.on_a_gpu(config, shard_steps(config))
 
 
 @pipeline(name="variants")

@@ -20,7 +20,7 @@ from metalayer.formats.written import BedGraphFile, BigWigFile, runs
 from metalayer.genome import Interval
 from metalayer.regions import parse_region
 from metalayer.sites.calling import THRESHOLD
-from metalayer.workflows.export import export, lengths_of
+from metalayer.workflows.export import Outputs, export, lengths_of
 from metalayer.workflows.score_genes import score_genes
 from metalayer.workflows.stretches import BASE, META, Stretch, WholeGeneScores, merged
 from tests.releases import make_bundle
@@ -61,7 +61,7 @@ def tracks() -> Iterator[tuple[str, str, str]]:
 
 def test_every_number_is_where_it_was_and_no_other(scores: Path, sizes: Path, tmp_path: Path) -> None:
     bigwig, bedgraph, table = tmp_path / "bw", tmp_path / "bg", tmp_path / "all.parquet"
-    done = export(scores, lengths_of(sizes), bigwig=bigwig, bedgraph=bedgraph, parquet=table)
+    done = export(scores, lengths_of(sizes), Outputs(bigwig=bigwig, bedgraph=bedgraph, parquet=table))
     assert len(done.files) == 17
     whole = pl.read_parquet(table)
     assert done.positions == len(whole) == sum(len(expected(scores, strand, "donor")) for strand in "+-")
@@ -130,7 +130,7 @@ def test_a_base_without_a_score_has_none(tmp_path: Path) -> None:
 def test_scores_of_a_base_model_alone(simulation: Path, sizes: Path, scores: Path, tmp_path: Path) -> None:
     base = sorted((simulation / "nucleotide_scores").glob("pwm_*.parquet"))[0]
     assert WholeGeneScores(base).systems == (BASE,)
-    export(base, lengths_of(sizes), parquet=tmp_path / "base.parquet")
+    export(base, lengths_of(sizes), Outputs(parquet=tmp_path / "base.parquet"))
     found = pl.read_parquet(tmp_path / "base.parquet")
     assert found.columns == ["contig", "strand", "position", "base_donor", "base_acceptor"]
     for strand in "+-":
@@ -145,13 +145,13 @@ def test_genes_and_regions(scores: Path, sizes: Path, tmp_path: Path) -> None:
         .agg(pl.col("position").min().alias("start"), pl.len())
     )
     gene_id, contig, strand, start, length = genes.sort("start").row(0)
-    done = export(scores, lengths_of(sizes), parquet=tmp_path / "a.parquet", genes=[f"gene:{gene_id}"])
+    done = export(scores, lengths_of(sizes), Outputs(parquet=tmp_path / "a.parquet"), genes=[f"gene:{gene_id}"])
     assert (done.genes, done.positions) == (1, length)
     for text, count in (
         (f"{contig}:{start + 10}-{start + 19}", 10),
         (f"{contig.removeprefix('chr')}:{start + 10}-{start + 19}:{strand}", 10),
     ):
-        done = export(scores, lengths_of(sizes), parquet=tmp_path / "a.parquet", regions=[parse_region(text)])
+        done = export(scores, lengths_of(sizes), Outputs(parquet=tmp_path / "a.parquet"), regions=[parse_region(text)])
         assert done.positions == count
         assert pl.read_parquet(tmp_path / "a.parquet")["position"].to_list() == list(range(start + 10, start + 20))
 
@@ -225,18 +225,18 @@ def test_other_files_and_no_output(
 def test_a_folder_with_files_of_others_is_left_alone(scores: Path, sizes: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     for _ in range(2):  # our own are replaced
-        export(scores, lengths_of(sizes), bigwig=folder)
+        export(scores, lengths_of(sizes), Outputs(bigwig=folder))
     (folder / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="is there already, with other files"):
-        export(scores, lengths_of(sizes), bigwig=folder)
+        export(scores, lengths_of(sizes), Outputs(bigwig=folder))
     assert (folder / "notes.txt").read_text() == "mine"
     assert len(list(folder.iterdir())) == 9
 
 
 def test_called_sites_are_at_their_own_bases(scores: Path, sizes: Path, tmp_path: Path) -> None:
     plain, packed = tmp_path / "sites.bed", tmp_path / "sites.bed.gz"
-    export(scores, lengths_of(sizes), bed=plain)
-    done = export(scores, lengths_of(sizes), bed=packed)
+    export(scores, lengths_of(sizes), Outputs(bed=plain))
+    done = export(scores, lengths_of(sizes), Outputs(bed=packed))
     assert [file.name for file in done.files] == ["sites.bed.gz", "sites.bed.gz.tbi"]
     lines = [line.split("\t") for line in plain.read_text().splitlines()]
     assert len(lines) > 20
@@ -267,7 +267,7 @@ def test_called_sites_are_at_their_own_bases(scores: Path, sizes: Path, tmp_path
 
 def test_exons_are_read_again_as_an_annotation(scores: Path, sizes: Path, tmp_path: Path) -> None:
     path = tmp_path / "exons.gff3"
-    export(scores, lengths_of(sizes), gff3=path, transcripts=2)
+    export(scores, lengths_of(sizes), Outputs(gff3=path, transcripts=2))
     ends = pl.col("position").min(), pl.col("position").max().alias("end")
     genes = pl.read_parquet(scores).group_by("gene_id").agg(*ends)
     bounds = {gene: (start - 1, end) for gene, start, end in genes.iter_rows()}
@@ -287,10 +287,10 @@ def test_exons_are_read_again_as_an_annotation(scores: Path, sizes: Path, tmp_pa
 
 
 def test_exons_of_a_region_are_those_of_whole_genes(scores: Path, sizes: Path, tmp_path: Path) -> None:
-    export(scores, lengths_of(sizes), gff3=tmp_path / "all.gff3")
+    export(scores, lengths_of(sizes), Outputs(gff3=tmp_path / "all.gff3"))
     first = next(line for line in (tmp_path / "all.gff3").read_text().splitlines() if "\tgene\t" in line).split("\t")
     places = [parse_region(f"{first[0]}:{at}-{at + 5}:{first[6]}") for at in (int(first[3]) + 9, int(first[3]) + 50)]
-    export(scores, lengths_of(sizes), gff3=tmp_path / "one.gff3", regions=places)
+    export(scores, lengths_of(sizes), Outputs(gff3=tmp_path / "one.gff3"), regions=places)
     kept = (tmp_path / "one.gff3").read_text()
     assert kept.count("\tgene\t") == 1
     assert set(kept.splitlines()) <= set((tmp_path / "all.gff3").read_text().splitlines())

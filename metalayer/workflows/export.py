@@ -10,8 +10,9 @@ import contextlib
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 import pyarrow as pa
@@ -73,30 +74,55 @@ def lengths_of(path: Path, contigs: Contigs | None = None) -> dict[str, tuple[st
     return dict(sorted(found.items(), key=lambda item: chrom_order(item[0])))
 
 
-def export(
-    path: Path,
-    sizes: Mapping[str, tuple[str, int]],
-    *,
-    bigwig: Path | None = None,
-    bedgraph: Path | None = None,
-    parquet: Path | None = None,
-    bed: Path | None = None,
-    gff3: Path | None = None,
-    transcripts: int = 1,
-    genes: Collection[str] = (),
-    regions: Collection[tuple[str, Interval]] = (),
-) -> Exported:
-    """Write scores as other programs read them.
+@dataclass(frozen=True)
+class Outputs:
+    """What is written.
 
-    Args:
-        path: scores of whole genes, see `WholeGeneScores`.
-        sizes: of `lengths_of`; every contig is in the header of each BigWig.
+    Attributes:
         bigwig: folder for a file of each system, class and strand.
         bedgraph: likewise.
         parquet: one file with all of them beside each other.
         bed: called sites of the systems, sorted; with the name `.bed.gz` packed, with an index beside it.
         gff3: exons of whole genes that the systems make of their sites.
         transcripts: of a gene and system in `gff3`, at most.
+    """
+
+    bigwig: Path | None = None
+    bedgraph: Path | None = None
+    parquet: Path | None = None
+    bed: Path | None = None
+    gff3: Path | None = None
+    transcripts: int = 1
+
+    @classmethod
+    def named(cls, paths: Sequence[Path]) -> Self:
+        """Files by their endings: `.bed` or `.bed.gz`, `.gff3`, `.parquet`.
+
+        Raises:
+            InputError: another ending, or one twice.
+        """
+        found: dict[str, Path] = {}
+        for path in paths:
+            kind = next((kind for kind, ends in _ENDS.items() if path.name.endswith(ends)), None)
+            if kind is None or kind in found:
+                raise InputError(f"--output {path}: needed is one each of .bed or .bed.gz, .gff3, .parquet")
+            found[kind] = path
+        return cls(**found)  # type: ignore[arg-type]
+
+
+def export(
+    path: Path,
+    sizes: Mapping[str, tuple[str, int]],
+    outputs: Outputs,
+    genes: Collection[str] = (),
+    regions: Collection[tuple[str, Interval]] = (),
+) -> Exported:
+    """Write scores of a file as other programs read them.
+
+    Args:
+        path: scores of whole genes, see `WholeGeneScores`.
+        sizes: of `lengths_of`; every contig is in the header of each BigWig.
+        outputs: what is written.
         genes: as of `chosen`.
         regions: likewise.
 
@@ -115,34 +141,65 @@ def export(
             known.update(map(normalise_gene_id, one.names))
             yield _fitting(one, sizes, path)
 
-    positions, names = 0, set[str]()
+    def those_asked_for() -> Iterator[tuple[Stretch, Stretch]]:
+        is_any = False
+        for pair in chosen(all_of_them(), genes, regions):
+            is_any = True
+            yield pair
+        absent = sorted({normalise_gene_id(gene) for gene in genes} - known)
+        if absent:
+            raise InputError(
+                f"--gene {', '.join(absent[:5])}: not in {path}, which has {count_of(len(known), 'gene')}, by their ids"
+            )
+        if not is_any:
+            raise InputError(f"{path}: nothing to write: no gene of it lies there")
+
+    return write(those_asked_for(), source.systems, sizes, outputs)
+
+
+def write(
+    genes: Iterable[tuple[Stretch, Stretch]],
+    systems: Sequence[str],
+    sizes: Mapping[str, tuple[str, int]],
+    outputs: Outputs,
+) -> Exported:
+    """Write genes; all files appear, or none.
+
+    Args:
+        genes: in genome order, each whole and the part of it that is wanted.
+        systems: of their scores.
+        sizes: of `lengths_of`.
+        outputs: what is written.
+    """
+    positions, names, files = 0, set[str](), list[Path]()
+    lengths = dict(sizes.values())
     with contextlib.ExitStack() as stack:
-        outputs: list[Callable[[Stretch], None]] = []
-        files: list[Path] = []
-        lengths = dict(sizes.values())
-        for folder, end, kind in ((bigwig, BIGWIG, BigWigFile), (bedgraph, BEDGRAPH, BedGraphFile)):
+        sinks: list[_Sink] = []
+        for folder, end, kind in (
+            (outputs.bigwig, BIGWIG, BigWigFile),
+            (outputs.bedgraph, BEDGRAPH, BedGraphFile),
+        ):
             if folder is not None:
                 _refuse_others(folder, end)
                 draft = stack.enter_context(publish_directory(folder))
-                tracks = stack.enter_context(_Tracks(draft, end, lambda file, make=kind: make(file, lengths)))  # type: ignore[misc]
-                outputs.append(lambda one, tracks=tracks: tracks.add(one, sizes[one.chrom][0]))  # type: ignore[misc]
-                files += [folder / f"{name}{end}" for name in _file_names(source.systems)]
-        if parquet is not None:
-            table = stack.enter_context(_Table(stack.enter_context(publish_file(parquet)), source.systems))
-            outputs.append(lambda one: table.add(one, sizes[one.chrom][0]))
-            files.append(parquet)
-        sites = SitesFile(bed, list(lengths), max(lengths.values())) if bed is not None else None
+                sinks.append(stack.enter_context(_Tracks(draft, end, partial(kind, lengths=lengths))))
+                files += [folder / f"{name}{end}" for name in _file_names(systems)]
+        if outputs.parquet is not None:
+            draft = stack.enter_context(publish_file(outputs.parquet))
+            sinks.append(stack.enter_context(_Table(draft, systems)))
+            files.append(outputs.parquet)
+        sites = SitesFile(outputs.bed, list(lengths), max(lengths.values())) if outputs.bed is not None else None
         if sites is not None:
-            outputs.append(lambda one: sites.add(one, sizes[one.chrom][0]))
+            sinks.append(sites)
         exons = None
-        if gff3 is not None:
-            draft = stack.enter_context(publish_file(gff3))
-            exons = stack.enter_context(contextlib.closing(ExonsFile(draft, lengths, transcripts)))
-            files.append(gff3)
+        if outputs.gff3 is not None:
+            draft = stack.enter_context(publish_file(outputs.gff3))
+            exons = stack.enter_context(contextlib.closing(ExonsFile(draft, lengths, outputs.transcripts)))
+            files.append(outputs.gff3)
 
         def parts() -> Iterator[Stretch]:
             before: Stretch | None = None
-            for whole, part in chosen(all_of_them(), genes, regions):
+            for whole, part in genes:
                 if exons is not None and whole is not before:
                     exons.add(whole, sizes[whole.chrom][0])
                 before = whole
@@ -151,70 +208,18 @@ def export(
         for one in merged(parts()):
             positions += int((~np.isnan(next(iter(one.scores.values()))[:, 0])).sum())
             names.update(one.names)
-            for write in outputs:
-                write(one)
-        absent = sorted({normalise_gene_id(gene) for gene in genes} - known)
-        if absent:
-            raise InputError(
-                f"--gene {', '.join(absent[:5])}: not in {path}, which has {count_of(len(known), 'gene')}, by their ids"
-            )
-        if not positions:
-            raise InputError(f"{path}: nothing to write: no gene of it lies there")
+            for sink in sinks:
+                sink.add(one, sizes[one.chrom][0])
         if sites is not None:
             files += sites.write()
     return Exported(tuple(file for file in files if file.exists()), positions, len(names))
 
 
-def check_outputs(paths: Sequence[Path]) -> dict[str, Path]:
-    """What each output of one gene is, by its ending.
+class _Sink(Protocol):
+    """Takes stretches in genome order."""
 
-    Returns:
-        Paths by the arguments of `export`: bed, gff3 and parquet.
-
-    Raises:
-        InputError: another ending, or one twice.
-    """
-    found: dict[str, Path] = {}
-    for path in paths:
-        kind = next((kind for kind, ends in _ENDS.items() if path.name.endswith(ends)), None)
-        if kind is None or kind in found:
-            raise InputError(f"--output {path}: needed is one each of .bed or .bed.gz, .gff3, .parquet")
-        found[kind] = path
-    return found
-
-
-def write_stretches(
-    stretches: Sequence[Stretch], sizes: Mapping[str, tuple[str, int]], outputs: Mapping[str, Path]
-) -> list[Path]:
-    """Write scores of a few genes.
-
-    Args:
-        stretches: whole genes, in the order of their places.
-        sizes: of `lengths_of`.
-        outputs: of `check_outputs`.
-
-    Returns:
-        What was written.
-    """
-    files: list[Path] = []
-    order = [name for name, _ in sizes.values()]
-    whole = list(merged(stretches))
-    if path := outputs.get("gff3"):
-        with publish_file(path) as draft, contextlib.closing(ExonsFile(draft, dict(sizes.values()))) as exons:
-            for one in stretches:
-                exons.add(one, sizes[one.chrom][0])
-        files.append(path)
-    if path := outputs.get("parquet"):
-        with publish_file(path) as draft, _Table(draft, stretches[0].scores) as table:
-            for one in whole:
-                table.add(one, sizes[one.chrom][0])
-        files.append(path)
-    if path := outputs.get("bed"):
-        sites = SitesFile(path, order, max(length for _, length in sizes.values()))
-        for one in whole:
-            sites.add(one, sizes[one.chrom][0])
-        files += sites.write()
-    return files
+    def add(self, one: Stretch, contig: str) -> None:
+        """One more; `contig` as it stands in the reference."""
 
 
 def _refuse_others(folder: Path, end: str) -> None:
