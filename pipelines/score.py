@@ -52,7 +52,7 @@ def shard_steps(config: ScoreConfig) -> tuple[str, ...]:
 
 def gpu_steps(config: ScoreConfig) -> tuple[str, ...]:
     """Those that are sent to the stack's step operator, see `shards.on_a_gpu`."""
-    return shards_of.on_a_gpu(config, shard_steps(config))
+    return shards_of.on_a_gpu(config, "score_shard")
 
 
 @pipeline(name="score")

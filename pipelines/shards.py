@@ -20,9 +20,9 @@ def steps_of(config: ScoreConfig | VariantsConfig, step: str) -> tuple[str, ...]
     return tuple(f"{step}_{number}" for number in range(1, config.shards + 1))
 
 
-def on_a_gpu(config: ScoreConfig | VariantsConfig, steps: tuple[str, ...]) -> tuple[str, ...]:
+def on_a_gpu(config: ScoreConfig | VariantsConfig, step: str) -> tuple[str, ...]:
     """Those that are sent to the stack's step operator, where it has one: none, unless a GPU is asked for."""
-    return steps if config.device.startswith("cuda") else ()
+    return steps_of(config, step) if config.device.startswith("cuda") else ()
 
 
 def put_model(scorer: ScoringModel, name: str) -> UUID:

@@ -49,7 +49,7 @@ def shard_steps(config: VariantsConfig) -> tuple[str, ...]:
 
 def gpu_steps(config: VariantsConfig) -> tuple[str, ...]:
     """Those that are sent to the stack's step operator, see `shards.on_a_gpu`."""
-    return shards_of.on_a_gpu(config, shard_steps(config))
+    return shards_of.on_a_gpu(config, "score_variants")
 
 
 @pipeline(name="variants")
