@@ -22,7 +22,8 @@ TRACKING_URI = "MLFLOW_TRACKING_URI"
 SERVER_URL = "a URL as in http://127.0.0.1:3000"
 _SQLITE = "sqlite:///"
 _SAFE_PATH = "PYTHONSAFEPATH"
-_WAITING = "OMP_WAIT_POLICY"
+_WAITING = {"OMP_WAIT_POLICY": "passive", "OPENBLAS_THREAD_TIMEOUT": "4"}
+"""Of torch's threads and of numpy's: the latter sleep after 2 ** 4 turns of waiting, not after 2 ** 26."""
 logger = logging.getLogger(__name__)
 
 _OURS = (
@@ -190,12 +191,13 @@ def mlflow_uri(given: str, name: str) -> str:
 def enter() -> None:
     """Begin a program of ours, before it imports torch.
 
-    Processes that it starts do not search the current folder for modules. Threads of torch that wait for each other
-    sleep, unless the variable says other: on a machine with other work they would take its cores to wait.
+    Processes that it starts do not search the current folder for modules. Threads of torch and numpy that wait for
+    each other sleep, unless the variables say other: on a machine with other work they would take its cores to wait.
     """
     os.environ[_SAFE_PATH] = "1"
     os.environ.setdefault("MLFLOW_CONFIGURE_LOGGING", "false")  # else it adds lines of its own to what we print
-    os.environ.setdefault(_WAITING, "passive")
+    for name, value in _WAITING.items():
+        os.environ.setdefault(name, value)
 
 
 def clean() -> None:

@@ -393,15 +393,18 @@ def test_a_database_of_a_later_version(
         assert "Traceback" not in done.stderr
 
 
-def test_waiting_threads_of_our_programs_sleep_unless_the_user_says_other(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "ours"), [("OMP_WAIT_POLICY", "passive"), ("OPENBLAS_THREAD_TIMEOUT", "4")])
+def test_waiting_threads_of_our_programs_sleep_unless_the_user_says_other(
+    monkeypatch: pytest.MonkeyPatch, name: str, ours: str
+) -> None:
     monkeypatch.setenv("PYTHONSAFEPATH", "1")
-    for given, found in ((None, "passive"), ("active", "active")):
-        monkeypatch.setenv("OMP_WAIT_POLICY", "")  # put back afterwards
-        monkeypatch.delenv("OMP_WAIT_POLICY")
+    for given, found in ((None, ours), ("8", "8")):
+        monkeypatch.setenv(name, "")  # put back afterwards
+        monkeypatch.delenv(name)
         if given:
-            monkeypatch.setenv("OMP_WAIT_POLICY", given)
+            monkeypatch.setenv(name, given)
         environment.enter()
-        assert os.environ["OMP_WAIT_POLICY"] == environment.child()["OMP_WAIT_POLICY"] == found
+        assert os.environ[name] == environment.child()[name] == found
 
 
 def test_no_program_imports_torch_before_it_says_how_threads_wait() -> None:
