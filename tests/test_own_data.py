@@ -8,9 +8,13 @@ import pytest
 
 from metalayer import yaml12
 from metalayer.cli import main
+from metalayer.data.gene_table import read_gene_table
+from metalayer.data.splits import PARTS, make_split, parts_of
 from metalayer.errors import ArtifactError, ConfigError
 from metalayer.genome import Gene
+from metalayer.schema import CLASSES
 from metalayer.settings.run import RunConfig
+from metalayer.settings.sections import SplitConfig
 from metalayer.workflows import own_data
 from metalayer.workflows.own_data import BaseFiles, Contents, Genes
 
@@ -132,7 +136,7 @@ def test_parts(tmp_path: Path, by_chrom: dict[str, int], expected: dict[str, obj
             "the gate rejects the model: test on chromosomes that are new",
         ),
         ("spliceai", ("hg38",), {"1": 100}, None, None),
-        ("spliceai", ("hg38",), {"1": 90, "2": 10}, None, "10 of 100 genes are on chromosome 2,"),
+        ("spliceai", ("hg38",), {"1": 90, "2": 10}, None, "4 of 30 genes are on chromosome 2,"),
     ],
 )
 def test_parts_are_new_to_the_base(
@@ -147,7 +151,7 @@ def test_parts_are_new_to_the_base(
     assert len(lines) == (said is not None)
     assert said is None or said in lines[0]
     if said and "leaves" in lines[0]:
-        assert made.test_clusters == (27, 27)  # of 100 clusters 0.3, without those of chromosome 2
+        assert made.test_clusters == (26, 26)  # of the 30 to test on, without those of chromosome 2
 
 
 def test_too_few_genes_for_the_gate_are_said(tmp_path: Path) -> None:
@@ -157,6 +161,21 @@ def test_too_few_genes_for_the_gate_are_said(tmp_path: Path) -> None:
     assert any("cannot be passed: 3 clusters to test on have donors and 3 acceptors" in line for line in lines)
     with pytest.raises(ArtifactError, match="2 clusters of genes with sites"):
         own_data.plan(found, base, genes({"2": 2}))
+
+
+def test_the_parts_are_those_of_the_run(scores: Path, tmp_path: Path) -> None:
+    """So that the clusters which `init` counts, and the gain that it foretells, are of the genes to be tested on."""
+    made = planned(scores)
+    rows, genes = tmp_path / "rows.parquet", tmp_path / "genes.parquet"
+    labels = [(one, chrom, name) for one, chrom in made.genes.chroms.items() for name in CLASSES]
+    pl.DataFrame(labels, schema=["gene_id", "chrom", "splice_type"], orient="row").write_parquet(rows)
+    read_gene_table(scores / "genes.tsv").write_parquet(genes)
+    for split in (made.config().split, SplitConfig(by="gene", test_fraction=0.3, valid_fraction=0.15)):
+        parts, left_out = parts_of(made.genes.chroms, made.genes.genes, split)
+        manifest = make_split(rows, genes, split)
+        assert manifest["left_out"] == left_out
+        assert all(sorted(one for one in parts if parts[one] == part) == manifest[part]["genes"] for part in PARTS)
+    assert made.parts == parts_of(made.genes.chroms, made.genes.genes, made.config().split)[0]
 
 
 def test_several_base_models(scores: Path) -> None:

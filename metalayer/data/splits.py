@@ -81,12 +81,7 @@ def make_split(
             "%d genes have no known place (%s ...), so what overlaps them is not known: chromosomes %s stay whole",
             *(len(lacking), ", ".join(lacking[:3]), ", ".join(whole)),
         )
-    if config.by == "gene":
-        fractions = {"test": config.test_fraction, "valid": config.valid_fraction}
-        part_of = split_genes(chrom_of, table, fractions, config.seed)
-        left_out: dict[str, str] = {}
-    else:
-        part_of, left_out = _by_chromosome(chrom_of, _groups(chrom_of, table), table, config, ours)
+    part_of, left_out = parts_of(chrom_of, table, config, ours)
     manifest: dict[str, Any] = {"by": config.by, "seed": config.seed, "left_out": left_out}
     for part in PARTS:
         ids = sorted(gene for gene, name in part_of.items() if name == part)
@@ -179,6 +174,23 @@ def check_split(manifest: Mapping[str, Any], table: Mapping[str, Gene], chrom_of
     checks["paralog_groups_crossing"] = 0 if known else NOT_CHECKED_PARALOGS
     checks["genes_without_paralog_group"] = unknown
     return checks
+
+
+def parts_of(
+    chrom_of: Mapping[str, str], table: Mapping[str, Gene], config: SplitConfig, ours: Mapping[str, str] | None = None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Part of every gene, and why genes are left out.
+
+    Args:
+        chrom_of: chromosome by gene id.
+        table: gene by id; a gene that is not there may overlap any other of its chromosome.
+        config: by chromosome or by gene.
+        ours: our names of chromosomes by those of the FASTA.
+    """
+    if config.by == "gene":
+        fractions = {"test": config.test_fraction, "valid": config.valid_fraction}
+        return split_genes(chrom_of, table, fractions, config.seed), {}
+    return _by_chromosome(chrom_of, _groups(chrom_of, table), table, config, ours or {})
 
 
 def split_genes(

@@ -56,14 +56,10 @@ def forecast(plan: Plan, folder: Path | None = None) -> list[str]:
 
 def _parts(plan: Plan) -> tuple[list[str], list[str]]:
     """Ids of genes with sites to test on and to train on, in the order of a draw that is the same each time."""
-    split = plan.values["split"]
     ids = sorted(gene_id for gene_id, sites in plan.genes.sites.items() if any(sites))
     np.random.default_rng(0).shuffle(ids)
-    if split["by"] == "gene":
-        cut = round(len(ids) * split["test_fraction"])
-        return ids[:cut], ids[cut:]
-    tested = [one for one in ids if plan.genes.chroms[one] in split["test_chroms"]]
-    return tested, [one for one in ids if one not in set(tested)]
+    tested, trained = ([one for one in ids if plan.parts.get(one) == part] for part in ("test", "train"))
+    return tested, trained
 
 
 def _gain(store: TrackStore, tested: list[str], plan: Plan) -> list[str]:

@@ -23,6 +23,7 @@ from metalayer.data.discovery import base_models_of, find_files, find_score_file
 from metalayer.data.gene_names import GeneNames
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
 from metalayer.data.nucleotide_scores import genome_build_of
+from metalayer.data.splits import parts_of
 from metalayer.errors import ArtifactError, ConfigError
 from metalayer.evaluation.gate import new_to_base
 from metalayer.evaluation.intervals import MIN_CLUSTERS
@@ -34,7 +35,7 @@ from metalayer.schema import CLASSES, SPLICED_SCORE, bases_of
 from metalayer.settings.door import sectioned
 from metalayer.settings.mistakes import choices
 from metalayer.settings.run import RunConfig
-from metalayer.settings.sections import DataConfig
+from metalayer.settings.sections import DataConfig, SplitConfig
 from metalayer.words import count_of
 
 logger = logging.getLogger(__name__)
@@ -126,6 +127,7 @@ class Plan:
         genes: its genes.
         values: sections with their settings, as a configuration has them.
         reasons: by `section.key`, why a setting is as it is.
+        parts: which genes train, validate and test, by gene id.
         test_clusters: clusters of genes to test on that have donors, and that have acceptors; without those that the
             base model was trained on, where there are others.
         seen: of the genes to test on, those that the base model was trained on, see `base.origin`.
@@ -135,6 +137,7 @@ class Plan:
     genes: Genes
     values: dict[str, dict[str, Any]]
     reasons: dict[str, str]
+    parts: dict[str, str]
     test_clusters: tuple[int, int]
     seen: Mapping[str, Any] | None = None
 
@@ -295,18 +298,14 @@ def plan(found: Contents, base: BaseFiles, genes: Genes) -> Plan:
         values["train"] = {"training_unit": "rows"}
         why = "without letters" if base.scores and not genes.letters else "none of every position"
         reasons["train.training_unit"] = f"artifact rows are what is here; per-nucleotide scores: {why}"
-    test = [cluster for cluster in clusters if _is_tested(cluster, values["split"], genes)]
-    share = 1.0
-    if values["split"]["by"] == "gene":
-        test, share = clusters, _TEST_SHARE
+    parts, _ = parts_of(genes.chroms, genes.genes, SplitConfig(**values["split"]))
+    test = [tested for one in clusters if (tested := [gene_id for gene_id in one if parts.get(gene_id) == "test"])]
     build = genes.builds[0] if genes.builds else None
     seen = seen_by_base(base.name, ((one, genes.chroms[one], build) for cluster in test for one in cluster))
     learned = set(seen["genes"] if seen else ())
     counted = [cluster for cluster in test if learned.isdisjoint(cluster)] or test
-    with_sites = tuple(
-        int(share * sum(any(genes.sites[one][kind] for one in cluster) for cluster in counted)) for kind in (0, 1)
-    )
-    return Plan(base, genes, values, reasons, (with_sites[0], with_sites[1]), seen)
+    donors, acceptors = (sum(any(genes.sites[one][kind] for one in cluster) for cluster in counted) for kind in (0, 1))
+    return Plan(base, genes, values, reasons, parts, (donors, acceptors), seen)
 
 
 def summary(found: Contents, made: Plan) -> list[str]:
@@ -464,7 +463,3 @@ def _share(chroms: Sequence[str], by_chrom: Mapping[str, int]) -> float:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
-
-
-def _is_tested(cluster: Sequence[str], split: Mapping[str, Any], genes: Genes) -> bool:
-    return split["by"] == "chromosome" and genes.chroms[cluster[0]] in split["test_chroms"]
