@@ -788,6 +788,7 @@ def _register(options: argparse.Namespace) -> int:
     print(f"report  {folder / REPORT}; all figures and the answers on the test genes lie beside it")
     if made.decision["promoted"]:
         print(f"serve   {_command('serve', '--model', names.short(made.registration['name']))}")
+        print("query   http://127.0.0.1:3000/docs has one of each kind, to be sent as it is, once it is served")
     code = 0 if made.decision["promoted"] else REJECTED_STATUS
     print(f"exit status {code}: {'promoted' if code == 0 else 'rejected, nothing was promoted'}")
     return code

@@ -82,7 +82,9 @@ def test_one_that_passes_and_one_that_does_not(
     assert line.read(NAME).champion == 1
     assert "gate: promoted" in out
     assert f"Bento   {NAME}:1-{first.digest[:12]}\n" in out
-    assert out.endswith("serve   metalayer serve --model pwm\nexit status 0: promoted\n")
+    serve, query, status = out.splitlines()[-3:]
+    assert (serve, status) == ("serve   metalayer serve --model pwm", "exit status 0: promoted")
+    assert "http://127.0.0.1:3000/docs" in query
     folder = next((home / "state" / "reports").iterdir())
     assert f"report  {folder}/report.html" in out
     assert "SIM" in (folder / "report.html").read_text()  # genes that it had seen, by name
