@@ -16,7 +16,7 @@ BASE ?= python:3.11-slim-bookworm
 WHEELS ?= .wheels
 COMMIT = $(shell git rev-parse HEAD)$(shell git diff --quiet HEAD || echo -dirty)
 
-.PHONY: run test test-cluster serve check bench bench-serving install images image-model clean
+.PHONY: run test test-cluster serve check bench bench-serving install images image-model docs clean
 
 run: $(INSTALLED)  ## train, evaluate, gate, register and package on the built-in demo
 	$(BIN)/python pipelines/run.py --stack local
@@ -44,6 +44,9 @@ bench: $(INSTALLED)  ## measured here and now, as ratios against a stated baseli
 
 bench-serving: $(INSTALLED)  ## the service over a socket: throughput, latency, memory
 	$(BIN)/python -m benchmarks serving
+
+docs: $(TOOLS)  ## the pages of docs/ as a site, in site/index.html
+	$(BIN)/mkdocs build --strict --quiet
 
 images: image-serving image-serving-language image-pipeline image-pipeline-gpu  ## the container images
 
