@@ -96,9 +96,10 @@ def _gene(options: argparse.Namespace, model: Path | None) -> int:
     import json
 
     from metalayer.sites.calling import THRESHOLD
+    from metalayer.variants import whole_gene as looked_at
     from metalayer.variants.calls import Sources, opened
-    from metalayer.workflows import gene as looked_at
     from metalayer.workflows.export import Outputs, write
+    from metalayer.workflows.gene import draw, table_of
 
     outputs = Outputs.named(options.output)
     if options.plot and options.plot.suffix.lower() not in (".png", ".svg", ".pdf"):
@@ -130,13 +131,13 @@ def _gene(options: argparse.Namespace, model: Path | None) -> int:
                 span = one.sites.gene.interval
                 place = f"{contig}:{span.start + 1:,}-{span.end:,}"
                 print(f"{one.sites.symbol} ({one.sites.gene.gene_id}), {place}, strand {one.sites.gene.strand}")
-                print("\n".join(looked_at.table_of(one, sites, contig)))
+                print("\n".join(table_of(one, sites, contig)))
                 print("\n".join(looked_at.summary_of(one, sites)))
         sizes = {chrom: (name, lengths[chrom]) for chrom, name in names.items()}
         systems = list(found[0].stretch.scores)
         written = list(write(((one.stretch, one.stretch) for one in found), systems, sizes, outputs).files)
     if options.plot:
-        looked_at.draw(options.plot, found[0], shown[0], contigs[0])
+        draw(options.plot, found[0], shown[0], contigs[0])
         written.append(options.plot)
     if not options.json:
         for file in written:

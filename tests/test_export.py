@@ -20,9 +20,10 @@ from metalayer.formats.written import BedGraphFile, BigWigFile, runs
 from metalayer.genome import Interval
 from metalayer.regions import parse_region
 from metalayer.sites.calling import THRESHOLD
+from metalayer.sites.stretch import BASE, META, Stretch
 from metalayer.workflows.export import Outputs, export, lengths_of
 from metalayer.workflows.score_genes import score_genes
-from metalayer.workflows.stretches import BASE, META, Stretch, WholeGeneScores, merged
+from metalayer.workflows.stretches import WholeGeneScores, merged
 from tests.releases import make_bundle
 
 NAN = float("nan")

@@ -19,7 +19,7 @@ from metalayer.schema import ACCEPTOR, DONOR
 from metalayer.sites.calling import THRESHOLD, call_sites
 from metalayer.variants.calls import Opened, Sources, opened
 from metalayer.variants.genes import Genes, GeneSites
-from metalayer.workflows.gene import find_genes, score_gene, sites_of
+from metalayer.variants.whole_gene import find_genes, score_gene, sites_of
 from tests.releases import make_bundle
 
 

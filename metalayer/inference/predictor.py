@@ -22,8 +22,9 @@ from metalayer.gene_track import GeneTrack, refuse_no_probabilities
 from metalayer.genome import N_TOKEN, Gene, Interval, encode
 from metalayer.models.description import DESCRIPTION, digest
 from metalayer.models.numpy_network import NumpyNetwork
-from metalayer.models.stack import STACK, Stack
+from metalayer.models.stack import REACH_BP, STACK, Stack
 from metalayer.schema import (
+    ARTIFACT_WINDOW_BP,
     BASE_SCORES,
     CLASSES,
     FEATURE_SCHEMA,
@@ -50,6 +51,8 @@ POSITION_BLOCK = 8192
 """Positions a dense forward pass holds at a time: memory does not grow with the gene."""
 GPU_POSITION_BLOCK = 131_072
 """The same on a GPU, which waits for the next of smaller ones."""
+_BESIDE_BP = 8
+"""What features of a position read beside their window."""
 _NOT_IN_ROWS = (
     "base scores around a position, which rows do not carry: ask for whole sequences (/v1/score_sequence, "
     "Predictor.predict_tracks)"
@@ -255,6 +258,12 @@ class Predictor:
         Stored scores are rounded and add up to 1 only nearly; compared are distributions that do.
         """
         return self._network.base_probabilities(scores)
+
+    @property
+    def reach_bp(self) -> int:
+        """Bases on either side of a position that its answer depends on, by letters and base scores."""
+        reach = max(int(self.model.reach_bp), ARTIFACT_WINDOW_BP) + _BESIDE_BP
+        return reach + (REACH_BP if self.stack else 0)
 
     @property
     def reads(self) -> dict[str, tuple[str, ...]]:

@@ -16,8 +16,7 @@ from metalayer.errors import ConfigError
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import N_TOKEN, Gene, Interval, encode, reverse_complement
 from metalayer.inference import Predictor
-from metalayer.models.stack import REACH_BP
-from metalayer.schema import ARTIFACT_WINDOW_BP, BASE_SCORES, NEITHER, bases_of
+from metalayer.schema import BASE_SCORES, NEITHER, bases_of
 from metalayer.variants import peers
 from metalayer.variants.consequence import meaning_of
 from metalayer.variants.definition import Aligned, Change, Effect, aligned, effect, reported
@@ -36,8 +35,6 @@ WAYS = (DEFINITION, SPLICEAI)
 MAX_DISTANCE = 5000
 _PLAIN = re.compile("[ACGT]+", re.IGNORECASE)
 _LETTERS = re.compile("[ACGTUNRYSWKMBDHV]+", re.IGNORECASE)
-_BESIDE_BP = 8
-"""What features of a position read beside their window."""
 _EVERYWHERE = -(1 << 62), 1 << 62
 _BYTES_OF_A_POSITION = 2 * len(BASE_SCORES) * np.dtype(np.float32).itemsize
 """Of the probabilities of both haplotypes."""
@@ -282,8 +279,7 @@ class Scorer:
             if self.options.way == SPLICEAI:
                 raise ConfigError("as SpliceAI, base models are scored alone: leave out the model")
             _check_bases(predictor, [model.name for model in bases])
-            reach = max(int(predictor.model.reach_bp), ARTIFACT_WINDOW_BP) + _BESIDE_BP
-            self._reach = reach + (REACH_BP if predictor.stack else 0)
+            self._reach = predictor.reach_bp
 
     def score(self, contig: str, position: int, ref: str, alts: Sequence[str]) -> list[Allele]:
         """What is known of each ALT of one record, whose parts are as in `Asked`; several are faster together."""

@@ -24,9 +24,10 @@ from metalayer.files import publish_directory, publish_file
 from metalayer.formats.written import BEDGRAPH, BIGWIG, BedGraphFile, BigWigFile, TrackFile
 from metalayer.genome import Interval, chrom_order, normalise_chrom, normalise_gene_id
 from metalayer.integrity import PAGE_CHECKSUMS
+from metalayer.sites.stretch import BASE, META, SITES, Stretch
 from metalayer.words import count_of
 from metalayer.workflows.export_sites import ExonsFile, SitesFile
-from metalayer.workflows.stretches import BASE, META, SITES, Stretch, WholeGeneScores, chosen, merged
+from metalayer.workflows.stretches import WholeGeneScores, chosen, merged
 
 logger = logging.getLogger(__name__)
 

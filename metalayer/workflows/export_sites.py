@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from metalayer.errors import InputError
 from metalayer.files import publish_file, scratch_directory
 from metalayer.schema import CLASSES, DONOR
-from metalayer.sites import CalledSites, call_sites, decode_exons
-from metalayer.sites.calling import SPACING, THRESHOLD
+from metalayer.sites import decode_exons
+from metalayer.sites.calling import THRESHOLD
 from metalayer.sites.exons import CANDIDATE
-from metalayer.workflows.stretches import Stretch
+from metalayer.sites.stretch import Stretch, called
 
 BED, PACKED = ".bed", ".bed.gz"
 BED_COLUMNS = (
@@ -27,19 +27,6 @@ BED_COLUMNS = (
 _RGB = {"donor": "0,92,175", "acceptor": "196,78,0"}
 _TBI_LONGEST = 1 << 29
 _SAFE = " :/,+-_.()[]|@*"
-
-
-def called(one: Stretch, system: str, threshold: float) -> CalledSites:
-    """Sites of a system; positions are 0-based genomic, ascending in transcript sense.
-
-    Args:
-        one: scores along a strand.
-        system: whose.
-        threshold: of `call_sites`.
-    """
-    donors_acceptors = one.scores[system]
-    scores = np.concatenate([donors_acceptors, 1 - donors_acceptors.sum(axis=1, keepdims=True)], axis=1)
-    return call_sites(scores if one.strand == "+" else scores[::-1], threshold, SPACING)
 
 
 def _genomic(one: Stretch, positions: NDArray[np.int64]) -> NDArray[np.int64]:

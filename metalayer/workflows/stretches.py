@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from metalayer.data.nucleotide_scores import write_tracks
 from metalayer.data.scored import MANIFEST_KEY, ScoredGenome, genome_order
@@ -19,46 +18,13 @@ from metalayer.errors import ArtifactError
 from metalayer.genome import Interval, normalise_chrom, normalise_gene_id
 from metalayer.integrity import open_parquet
 from metalayer.release.answer import BASE_COLUMNS
-from metalayer.schema import BASE_SCORES, CLASSES
+from metalayer.schema import BASE_SCORES
+from metalayer.sites.stretch import BASE, META, SITES, Stretch
 from metalayer.workflows.places import CONTIG
 
 logger = logging.getLogger(__name__)
 
-SITES = CLASSES[:2]
-BASE, META = "base", "meta"
 _AGAIN = "copy it again, or score again"
-
-
-@dataclass(frozen=True)
-class Stretch:
-    """Scores along one strand.
-
-    Attributes:
-        chrom: our name of the contig.
-        strand: `+` or `-`.
-        start: 0-based first position.
-        scores: float32 (n, 2), donor and acceptor, at exon bases, in genomic order, by `BASE` and `META`; NaN: none.
-        names: ids of the genes.
-    """
-
-    chrom: str
-    strand: str
-    start: int
-    scores: Mapping[str, NDArray[np.float32]]
-    names: tuple[str, ...]
-
-    @property
-    def end(self) -> int:
-        """Behind its last position."""
-        return self.start + len(next(iter(self.scores.values())))
-
-    def cut(self, start: int, end: int) -> Stretch | None:
-        """Its part within [start, end), if any."""
-        first, last = max(start, self.start), min(end, self.end)
-        if first >= last:
-            return None
-        part = slice(first - self.start, last - self.start)
-        return replace(self, start=first, scores={name: values[part] for name, values in self.scores.items()})
 
 
 class WholeGeneScores:
