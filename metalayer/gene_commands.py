@@ -1,4 +1,4 @@
-"""`metalayer gene` and `metalayer export`: their options, and what they print."""
+"""`metalayer gene`, `metalayer view` and `metalayer export`: their options, and what they print."""
 
 from __future__ import annotations
 
@@ -47,6 +47,7 @@ def add_commands(
         return _gene(options, model_directory(options.model) if options.model else None)
 
     gene.set_defaults(run=run_gene)
+    _add_view(commands, model_help, annotation_help, model_directory)
     export = commands.add_parser(
         "export",
         help="write scores of whole genes as BigWig, bedGraph, BED or GFF3, for genome browsers",
@@ -90,6 +91,55 @@ def add_commands(
         "--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones"
     )
     export.set_defaults(run=_export)
+
+
+def _add_view(commands: Any, model_help: str, annotation_help: str, model_directory: Callable[[str], Path]) -> None:
+    view = commands.add_parser(
+        "view",
+        help="look at genes, regions, sequences and variants in a browser, on this machine alone",
+        description="Starts the page of the server (docs/serving.md) on files and a model of your own, without a "
+        "registry; it answers this machine alone.",
+    )
+    view.add_argument("gene", nargs="?", default="", metavar="GENE", help="to begin with, as of `metalayer gene`")
+    view.add_argument("--port", type=int, help="to listen at (default 3000, or a free one where that is taken)")
+    view.add_argument("--no-browser", action="store_true", help="print the address and open nothing")
+    add_sources(view, model_help, annotation_help)
+
+    def run_view(options: argparse.Namespace) -> int:
+        return _view(options, model_directory(options.model) if options.model else None)
+
+    view.set_defaults(run=run_view)
+
+
+def _view(options: argparse.Namespace, model: Path | None) -> int:
+    import webbrowser
+    from urllib.parse import urlencode
+
+    from metalayer.extras import require
+
+    require("uvicorn")
+    from metalayer.serving.settings import ServingSettings
+    from metalayer.serving.view_server import serve_page, serving_of
+
+    settings = ServingSettings(
+        fasta=options.fasta,
+        annotation=options.annotation,
+        weights=",".join(options.weights),
+        aliases=options.aliases,
+        device=options.device,
+    )
+    bases = [name for name in options.base.split(",") if name]
+    serving = serving_of(settings, bases, model, allow_introns=options.allow_introns)
+
+    def began(address: str) -> None:
+        place = "region" if ":" in options.gene else "gene"
+        address += f"#{urlencode({place: options.gene})}" if options.gene else ""
+        print(f"the page is at {address}\nit answers this machine alone; Ctrl-C ends it", flush=True)
+        if not options.no_browser:
+            webbrowser.open(address)
+
+    serve_page(serving, began, options.port)
+    return 0
 
 
 def _gene(options: argparse.Namespace, model: Path | None) -> int:

@@ -304,6 +304,13 @@ class Predictor:
         """Calibrated probabilities at every exon base of a gene: float32 (L, 3)."""
         return self.calibrated(self.log_probabilities(track), POSITIONS)
 
+    def predict_stretch(self, track: GeneTrack, start: int, end: int) -> NDArray[np.float32]:
+        """As `predict_gene_track`, of positions [start, end) alone: float32 (end - start, 3)."""
+        if self.stack:
+            return self.predict_gene_track(track)[start:end]
+        inputs = stretch_inputs(track.tokens, track.scores, start, end, self.model.reach_bp, self.model.reads_features)
+        return self.calibrated(self._network.positions(*inputs, masked=False), POSITIONS)
+
 
 def _in_chunks(
     features: NDArray[np.float32], windows: NDArray[np.uint8], size: int, forward: RowsForward

@@ -132,8 +132,8 @@ class Engine:
             yield self._predictor.predict_rows(rows.row_scores[part], windows, self._onnx)
 
     @property
-    def predictor(self) -> Predictor:
-        """The model itself."""
+    def predictor(self) -> Predictor | None:
+        """The model itself; None of what is base models alone (`at_hand.BaseAlone`)."""
         return self._predictor
 
     @property

@@ -45,6 +45,8 @@ from metalayer.serving.openapi import METRICS_PATH, SCORE_VARIANTS_PATH, of_mode
 from metalayer.serving.state import Serving
 from metalayer.serving.variants import described as variants_described
 from metalayer.serving.variants import missing
+from metalayer.serving.view_openapi import EXPLAIN_PATH, VIEW_PATH
+from metalayer.serving.view_work import explain_work, view_work
 from metalayer.serving.work import Asked, Part, Work, rows_work, sequence_work, variants_work
 
 Message = MutableMapping[str, Any]
@@ -79,7 +81,7 @@ def create_app(serving: Serving) -> AsgiApp:
     routes = [
         Route("/v1/score", _score, methods=["POST"]),
         Route("/v1/score_sequence", _score_sequence, methods=["POST"]),
-        Route(SCORE_VARIANTS_PATH, _score_variants, methods=["POST"]),
+        *(Route(path, _on_reference(work), methods=["POST"]) for path, work in _ON_REFERENCE.items()),
         Route("/v1/model", _model, methods=["GET"]),
         Route("/openapi.json", _openapi, methods=["GET"]),
         *pages.routes(),
@@ -170,11 +172,18 @@ async def _score_sequence(request: Request) -> Response:
     return await _answer(request, sequence_work)
 
 
-async def _score_variants(request: Request) -> Response:
-    serving: Serving = request.state.serving
-    if serving.variants is None:
-        raise HTTPException(501, missing(serving.settings) or "the reference is not loaded yet; ask /readyz")
-    return await _answer(request, variants_work)
+_ON_REFERENCE: dict[str, Work] = {SCORE_VARIANTS_PATH: variants_work, VIEW_PATH: view_work, EXPLAIN_PATH: explain_work}
+"""Calls that need a reference and an annotation."""
+
+
+def _on_reference(work: Work) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        serving: Serving = request.state.serving
+        if serving.variants is None:
+            raise HTTPException(501, missing(serving.settings) or "the reference is not loaded yet; ask /readyz")
+        return await _answer(request, work)
+
+    return answer
 
 
 async def _model(request: Request) -> Response:
@@ -184,6 +193,7 @@ async def _model(request: Request) -> Response:
         more = {"max_variants": settings.max_variants}
     described = _engine(request).describe() | {"registry": serving.registry, "limits": asdict(settings.limits) | more}
     described["variants"] = variants_described(serving.settings)
+    described["examples"] = serving.variants.examples if serving.variants else {}
     described["standing"] = serving.settings.standing
     if serving.settings.standing:  # a package says what it was made for
         described["alias"] = None

@@ -12,6 +12,7 @@ from metalayer.release.contract import FIELDS, INDEX, REQUIRED, SEQUENCE, SEQUEN
 from metalayer.release.engine import Engine
 from metalayer.release.variant_contract import MAX_POSITION, PARTS, VARIANT, VARIANTS
 from metalayer.schema import BASE_SCORES, CLASSES, ROW_SCORES, SPLICED_SCORE, WAYS
+from metalayer.serving import view_openapi
 from metalayer.serving.media import ARROW, CODINGS, JSON
 from metalayer.serving.settings import ServingSettings
 from metalayer.serving.variants import QUERY, TEXTS
@@ -75,16 +76,19 @@ _EXAMPLES: dict[str, Any] = {
     },
 }
 """Any model of one base model answers these."""
-_TAGS = {"scores": ("score", "score_sequence", "score_variants"), "model": ("model", "openapi", "docs")}
+_TAGS = {
+    "scores": ("score", "score_sequence", "score_variants", "view", "explain"),
+    "model": ("model", "openapi", "docs"),
+}
 _HEADERS = ("X-Model-Name", "X-Model-Version", "X-Model-Digest", "X-Request-Id")
 
 
-def document(settings: ServingSettings, variant: str = "") -> dict[str, Any]:
+def document(settings: ServingSettings, examples: Mapping[str, str] | None = None) -> dict[str, Any]:
     """OpenAPI 3.1 of all paths, with the limits of this server, and where it asks for keys.
 
     Args:
         settings: of the server.
-        variant: one that it can score, for the example; empty where it scores none.
+        examples: gene, region and variant that it can score; None where it scores none.
     """
     metrics = {
         METRICS_PATH: {
@@ -123,7 +127,7 @@ def document(settings: ServingSettings, variant: str = "") -> dict[str, Any]:
                     answer.SEQUENCE_COLUMNS,
                 )
             },
-            **({SCORE_VARIANTS_PATH: _variants(variant)} if settings.scores_variants else {}),
+            **(_on_reference(examples or {}) if settings.scores_variants else {}),
             "/v1/model": {
                 "get": _get(
                     "model", "The model that answers, and what a request may hold", JSON, {"type": "object"}, (401, 503)
@@ -214,6 +218,21 @@ def _schemas(settings: ServingSettings) -> dict[str, Any]:
             }
         ),
     }
+
+
+def _on_reference(examples: Mapping[str, str]) -> dict[str, Any]:
+    """Calls that need a reference and an annotation."""
+    codes = (400, 401, 406, 408, 413, 415, 422, 429, 500, 501, 503, 504)
+    variants = _variants(examples.get("variant", ""))
+    found = {SCORE_VARIANTS_PATH: variants}
+    options = variants["post"]["parameters"]
+    for call in view_openapi.calls(examples):
+        described = _get(call.name, call.summary, JSON, call.answer, codes)
+        body = {"required": True, "content": {JSON: {"schema": call.request, "example": call.example}}}
+        found[call.path] = {
+            "post": {**described, "requestBody": body, **({"parameters": options} if call.has_options else {})}
+        }
+    return found
 
 
 def _variants(example: str) -> dict[str, Any]:

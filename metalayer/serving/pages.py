@@ -8,38 +8,38 @@ from pathlib import Path
 
 import anyio
 from starlette.requests import Request
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
-_FOLDER = Path(__file__).with_name("docs_page")
+_HERE = Path(__file__).parent
+_HTML, _SCRIPT, _STYLE = (f"text/{kind}; charset=utf-8" for kind in ("html", "javascript", "css"))
+_VIEW = ("page.js", "answers.js", "browser.js", "panels.js", "downloads.js", "igv.esm.min.js")
+"""Modules of the page at `/`, igv.js among them."""
 _FILES = {
-    "/docs": ("index.html", "text/html; charset=utf-8"),
-    "/docs/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/docs/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/docs/swagger-ui-bundle.js": ("swagger-ui-bundle.js", "text/javascript; charset=utf-8"),
-    "/docs/swagger-ui.css": ("swagger-ui.css", "text/css; charset=utf-8"),
+    "/": ("view_page/index.html", _HTML),
+    "/view/page.css": ("view_page/page.css", _STYLE),
+    **{f"/view/{name}": (f"view_page/{name}", _SCRIPT) for name in _VIEW},
+    "/docs": ("docs_page/index.html", _HTML),
+    "/docs/page.js": ("docs_page/page.js", _SCRIPT),
+    "/docs/page.css": ("docs_page/page.css", _STYLE),
+    "/docs/swagger-ui-bundle.js": ("docs_page/swagger-ui-bundle.js", _SCRIPT),
+    "/docs/swagger-ui.css": ("docs_page/swagger-ui.css", _STYLE),
 }
-OPEN = ("/", *_FILES)
+OPEN = tuple(_FILES)
 """Paths that need no key: they are the same on every server, and ask for one before they show what this one has."""
 _HEADERS = {
-    # swagger-ui sets styles of its own, and draws with images in its text.
-    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    # swagger-ui and igv.js set styles of their own, and draw with images in their text.
+    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
     "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
     "Cache-Control": "max-age=3600",
 }
 
 
 def routes() -> list[Route]:
-    """`/`, which leads to `/docs`, and that with its files."""
-    return [
-        Route("/", _home, methods=["GET"]),
-        *(Route(path, _file(name, media), methods=["GET"]) for path, (name, media) in _FILES.items()),
-    ]
-
-
-async def _home(_: Request) -> Response:
-    return RedirectResponse("docs")  # relative: whatever the client calls this server
+    """The page to look at genes at `/`, that of all calls at `/docs`, and their files."""
+    return [Route(path, _file(name, media), methods=["GET"]) for path, (name, media) in _FILES.items()]
 
 
 def _file(name: str, media: str) -> Callable[[Request], object]:
@@ -52,4 +52,4 @@ def _file(name: str, media: str) -> Callable[[Request], object]:
 
 @functools.cache
 def _content(name: str) -> bytes:
-    return (_FOLDER / name).read_bytes()
+    return (_HERE / name).read_bytes()

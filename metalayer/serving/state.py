@@ -33,11 +33,11 @@ class Serving:
         self.document = document(self.settings)
         self.variants: VariantSources | None = None
 
-    def open_variants(self, base_model: str) -> None:
-        """Load what variants are scored on, where the settings name it; errors as of `VariantSources`."""
+    def open_variants(self, base_model: str, *, allow_introns: bool = False) -> None:
+        """Load what variants are scored on, where the settings name it; arguments and errors as of `VariantSources`."""
         if self.settings.scores_variants:
-            self.variants = VariantSources(self.settings, base_model)
-            self.document = document(self.settings, self.variants.example)
+            self.variants = VariantSources(self.settings, base_model, allow_introns=allow_introns)
+            self.document = document(self.settings, self.variants.examples)
 
     def swap(self, engine: Engine) -> None:
         """Answer with another engine from the next request on; the one before stays loaded."""

@@ -6,6 +6,7 @@ import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from metalayer.release.variant_contract import VARIANT
 from metalayer.schema import bases_of
 from metalayer.serving.settings import PREFIX, ServingSettings
 from metalayer.variants.answers import COLUMNS, rows_of
-from metalayer.variants.calls import Sources, opened
+from metalayer.variants.calls import Opened, Sources, opened
 from metalayer.variants.notation import variant_of
 from metalayer.variants.scoring import MAX_DISTANCE, Asked, Options, Scorer
 
@@ -43,16 +44,19 @@ class VariantSources:
     """Reference, annotation and base models, loaded once; scores variants with the model that answers at the moment.
 
     Attributes:
+        turn: held by who reads the reference or asks the models.
         pace: seconds that a variant takes here, by distance.
         example: a variant of a site of the annotation, as text.
+        examples: that variant, its gene and a region of it, for who looks for something to try.
     """
 
-    def __init__(self, settings: ServingSettings, base_model: str) -> None:
+    def __init__(self, settings: ServingSettings, base_model: str, *, allow_introns: bool = False) -> None:
         """Load what the settings name.
 
         Args:
             settings: with `fasta` and `annotation`.
             base_model: which the served model reads, several joined by `+`.
+            allow_introns: introns of the annotation may begin and end with anything.
 
         Raises:
             ConfigError: weights that belong to no base model of it.
@@ -68,13 +72,27 @@ class VariantSources:
             [one for one in settings.weights.split(",") if one],
             aliases=settings.aliases,
             device=settings.device,
+            allow_introns=allow_introns,
         )
         self._open = contextlib.ExitStack()
         self._loaded = self._open.enter_context(opened(sources))
-        self._lock = threading.Lock()
+        self.turn = threading.Lock()
         self._scorers: OrderedDict[tuple[str, Options], Scorer] = OrderedDict()
         self.pace = Pace()
         self.example = self._loaded.example()
+        self.examples = self._examples()
+
+    def _examples(self) -> dict[str, str]:
+        for sites in self._loaded.genes:
+            if self.example and len(sites.donors):
+                at, span = int(sites.donors[0]), sites.gene.interval
+                name, start, end = self._loaded.letters.names[span.chrom], max(at - 999, span.start), at + 1000
+                return {
+                    "gene": sites.symbol,
+                    "region": f"{name}:{start + 1}-{min(end, span.end)}",
+                    "variant": self.example,
+                }
+        return {}
 
     def options(self, query: Mapping[str, str]) -> Options:
         """How variants are scored, of the query parameters of a request.
@@ -122,11 +140,11 @@ class VariantSources:
         Variants that follow each other and lie near each other are scored together.
         """
         asked = [Asked(one.chrom, one.position, one.ref, [one.alt]) for _, one in variants]
-        with self._lock:
-            groups = self._scorer(engine, options).score_groups(asked, AT_A_TIME)
+        with self.turn:
+            groups = self.scorer(engine, options).score_groups(asked, AT_A_TIME)
         number = 0
         while number < len(variants):
-            with self._lock:
+            with self.turn:
                 group = next(groups)
             rows = list[dict[str, Any]]()
             for alleles in group:
@@ -136,7 +154,17 @@ class VariantSources:
                 number += 1
             yield len(group), rows
 
-    def _scorer(self, engine: Engine, options: Options) -> Scorer:
+    def loaded_with(self, engine: Engine) -> Opened:
+        """What is loaded, with the model that answers at the moment; errors as of `scorer`."""
+        self.scorer(engine, Options())
+        return replace(self._loaded, predictor=engine.predictor)
+
+    def scorer(self, engine: Engine, options: Options) -> Scorer:
+        """What scores variants with a model; kept for the next request.
+
+        Raises:
+            RequestError: 503 of a model of other base models than those that were loaded.
+        """
         key = engine.digest, options
         if key in self._scorers:
             self._scorers.move_to_end(key)

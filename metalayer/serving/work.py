@@ -81,7 +81,7 @@ def rows_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | None]]:
 
     def finish(meta: NDArray[np.float32]) -> NDArray[np.float32]:
         SCORED_ROWS.inc(len(meta))
-        _log(asked, rows.sequences, rows.index, rows.row_scores, meta)
+        log_request(asked, rows.sequences, rows.index, rows.row_scores, meta)
         return answer.beside(meta, rows.row_scores) if base else meta
 
     facts = asked.engine.answered(ROWS)
@@ -102,7 +102,7 @@ def sequence_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | Non
 
     def finish(scores: NDArray[np.float32]) -> NDArray[np.float32]:
         LETTERS.inc(len(scores))
-        _log(asked, pl.Series([given.sequence]))
+        log_request(asked, pl.Series([given.sequence]))
         return scores
 
     blocks = asked.engine.score_sequence(given)
@@ -134,7 +134,7 @@ def variants_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | Non
             spent = time.perf_counter() - begun
             sources.pace.note(way, 1, spent / done)
             asked.claim.left_s = spent / done * (len(variants) - done)
-            _refuse_late(asked, spent, VARIANTS, len(variants), spent / done)
+            refuse_late(asked, spent, VARIANTS, len(variants), spent / done)
             yield None
         SCORED_VARIANTS.inc(len(variants))
         note = VARIANTS_NOTE + (f"; {asked.settings.standing}" if asked.settings.standing else "")
@@ -162,13 +162,14 @@ def _wants_base(query: Mapping[str, str]) -> bool:
     return given == "true"
 
 
-def _log(
+def log_request(
     asked: Asked,
     sequences: pl.Series,
     index: NDArray[np.int64] | None = None,
     row_scores: NDArray[np.float32] | None = None,
     answers: NDArray[np.float32] | None = None,
 ) -> None:
+    """Put a request into the log, where there is one; arguments as of `Answered`."""
     if asked.log is not None:
         engine = asked.engine
         model = (engine.name, engine.version, engine.digest)
@@ -207,7 +208,7 @@ def _by_block(
         spent += taken
         pace.note(way, len(block), taken)
         claim.left_s = pace.seconds(way, count - ready)
-        _refuse_late(asked, spent, "rows" if way == ROWS else "letters", count, pace.seconds(way, 1))
+        refuse_late(asked, spent, "rows" if way == ROWS else "letters", count, pace.seconds(way, 1))
         yield None
         begun = time.perf_counter()
     scores = np.concatenate(done)
@@ -219,7 +220,7 @@ def _by_block(
     yield from encode_answer(finish(scores), names, facts, asked.wanted)
 
 
-def _refuse_late(asked: Asked, spent_s: float, units: str, count: int, each_s: float) -> None:
+def refuse_late(asked: Asked, spent_s: float, units: str, count: int, each_s: float) -> None:
     """Refuse work that has begun and cannot be done before its deadline.
 
     Raises:

@@ -13,7 +13,7 @@ from metalayer.contigs import listed
 from metalayer.errors import ConfigError, InputError
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import decode, normalise_chrom, normalise_gene_id, reverse_complement, unversioned
-from metalayer.inference.predictor import sequence_track
+from metalayer.inference.predictor import Predictor, sequence_track
 from metalayer.regions import parse_region
 from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR
 from metalayer.settings.mistakes import closest
@@ -125,38 +125,29 @@ def score_gene(one: GeneSites, loaded: Opened, within: tuple[int, int] | None = 
         InputError: a part that lies outside the gene.
     """
     refuse_unread(loaded)
-    models, predictor = loaded.bases, loaded.predictor
-    gene, key = one.gene.interval, one.gene.interval.chrom
+    gene, predictor = one.gene.interval, loaded.predictor
     start, end = gene.start, gene.end
     if within is not None:
         reach = predictor.reach_bp if predictor else 0
         start, end = max(gene.start, within[0] - reach), min(gene.end, within[1] + reach)
         if max(gene.start, within[0]) >= min(gene.end, within[1]):
             raise InputError(f"{_place(one)}: {within[0] + 1:,}-{within[1]:,} lies outside this gene")
-    flank = max(model.flank_bp for model in models)
-    first, last = max(0, start - flank), min(loaded.letters.lengths[key], end + flank)
-    tokens = loaded.letters.tokens(key, first, last)
-    cuts = start - first, end - first
-    if not one.is_plus:
-        tokens, cuts = reverse_complement(tokens), (len(tokens) - cuts[1], len(tokens) - cuts[0])
-    before, inside, after = (decode(part) for part in np.split(tokens, cuts))
-    scores = scores_of(loaded, inside, before, after)
-    ascending = {name: values if one.is_plus else values[::-1] for name, values in scores.items()}
+    track = part_of(one, loaded, start, end)
+    ascending = {name: values if one.is_plus else values[::-1] for name, values in scores_of(track, predictor).items()}
     stretch = Stretch(
-        key,
+        gene.chrom,
         one.gene.strand,
         start,
         {name: np.ascontiguousarray(values[:, :2]) for name, values in ascending.items()},
         (one.gene.gene_id,),
     )
-    kept = tokens[cuts[0] : cuts[1]]
-    if within is not None:
-        part = stretch.cut(*within)
-        assert part is not None
-        low, high = part.start - stretch.start, part.end - stretch.start
-        kept = kept[low:high] if one.is_plus else kept[len(kept) - high : len(kept) - low]
-        stretch = part
-    return ScoredGene(one, stretch, kept)
+    if within is None:
+        return ScoredGene(one, stretch, track.tokens)
+    part = stretch.cut(*within)
+    assert part is not None
+    low, high = part.start - start, part.end - start
+    kept = slice(low, high) if one.is_plus else slice(end - start - high, end - start - low)
+    return ScoredGene(one, part, track.tokens[kept])
 
 
 def refuse_unread(loaded: Opened) -> None:
@@ -169,6 +160,18 @@ def refuse_unread(loaded: Opened) -> None:
         raise ConfigError(
             "--base: give one base model that tells donors from acceptors, or --model, which reads several"
         )
+
+
+def part_of(one: GeneSites, loaded: Opened, start: int, end: int) -> GeneTrack:
+    """What our model reads of bases [start, end) of a gene, in transcript sense; base models see the letters around."""
+    flank, key = max(model.flank_bp for model in loaded.bases), one.gene.interval.chrom
+    first, last = max(0, start - flank), min(loaded.letters.lengths[key], end + flank)
+    tokens = loaded.letters.tokens(key, first, last)
+    cuts = start - first, end - first
+    if not one.is_plus:
+        tokens, cuts = reverse_complement(tokens), (len(tokens) - cuts[1], len(tokens) - cuts[0])
+    before, inside, after = (decode(part) for part in np.split(tokens, cuts))
+    return track_of(loaded, inside, before, after)
 
 
 def track_of(loaded: Opened, sequence: str, before: str = "", after: str = "") -> GeneTrack:
@@ -184,12 +187,8 @@ def track_of(loaded: Opened, sequence: str, before: str = "", after: str = "") -
     return sequence_track(sequence, bases if len(bases) > 1 else next(iter(bases.values())))
 
 
-def scores_of(loaded: Opened, sequence: str, before: str = "", after: str = "") -> dict[str, NDArray[np.float32]]:
-    """Scores of a sequence by `BASE` and, where there is a model, `META`: float32 (L, 3), transcript sense.
-
-    Arguments as of `track_of`.
-    """
-    track, predictor = track_of(loaded, sequence, before, after), loaded.predictor
+def scores_of(track: GeneTrack, predictor: Predictor | None) -> dict[str, NDArray[np.float32]]:
+    """Scores by `BASE` and, where there is a model, `META`: float32 (L, 3), transcript sense."""
     if predictor is None:
         return {BASE: track.scores}
     return {BASE: predictor.best_base(track), META: predictor.predict_gene_track(track)}
