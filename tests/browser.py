@@ -29,7 +29,8 @@ class Browser:
     def __init__(self, folder: Path) -> None:
         assert CHROMIUM
         (theirs_in, self._out), (self._in, theirs_out) = os.pipe(), os.pipe()
-        command = f"exec {CHROMIUM} {' '.join(map(_quoted, _OPTIONS))} --user-data-dir={folder} 3<&{theirs_in} 4>&{theirs_out}"
+        options = " ".join(f"'{one}'" for one in (*_OPTIONS, f"--user-data-dir={folder}"))
+        command = f"exec {CHROMIUM} {options} 3<&{theirs_in} 4>&{theirs_out}"
         self._process = subprocess.Popen(
             ["bash", "-c", command],
             pass_fds=(theirs_in, theirs_out),
@@ -46,7 +47,9 @@ class Browser:
         asked = {"id": self._count, "method": method, "params": parameters}
         if session:
             asked["sessionId"] = session
-        os.write(self._out, json.dumps(asked).encode() + b"\0") if len(json.dumps(asked)) < 60_000 else self._long(asked)
+        data = memoryview(json.dumps(asked).encode() + b"\0")
+        while data:
+            data = data[os.write(self._out, data[:60_000]) :]
         until = time.monotonic() + _PATIENCE_S
         while True:
             message = self._next(until)
@@ -54,11 +57,6 @@ class Browser:
                 assert "error" not in message, message
                 return dict(message["result"])
             self.events.append(message)
-
-    def _long(self, asked: dict[str, Any]) -> None:
-        data = memoryview(json.dumps(asked).encode() + b"\0")
-        while data:
-            data = data[os.write(self._out, data[:60_000]) :]
 
     def _next(self, until: float) -> dict[str, Any]:
         while b"\0" not in self._rest:
@@ -79,7 +77,7 @@ class Browser:
         self.events.clear()
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable", session)
-        page = Page(self, session)
+        page = Page(self, session, context)
         page.resize(width, height)
         try:
             yield page
@@ -93,15 +91,11 @@ class Browser:
         os.close(self._out)
 
 
-def _quoted(text: str) -> str:
-    return f"'{text}'"
-
-
 class Page:
     """One tab."""
 
-    def __init__(self, browser: Browser, session: str) -> None:
-        self._browser, self._session = browser, session
+    def __init__(self, browser: Browser, session: str, context: str) -> None:
+        self._browser, self._session, self._context = browser, session, context
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         return self._browser.call(method, self._session, **parameters)
@@ -124,7 +118,7 @@ class Page:
     def until(self, expression: str, patience_s: float = 30.0) -> None:
         """Wait until an expression is true."""
         until = time.monotonic() + patience_s
-        while not self.js(expression):
+        while not self.js(f"Boolean({expression})"):
             assert time.monotonic() < until, f"never: {expression}; {self.js('document.body.innerText')}"
             time.sleep(0.02)
 
@@ -169,6 +163,17 @@ class Page:
         clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
         data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)["data"]
         path.write_bytes(base64.b64decode(data))
+
+    def downloads(self, folder: Path) -> None:
+        """Where files go that the page offers."""
+        self._browser.call(
+            "Browser.setDownloadBehavior", behavior="allow", browserContextId=self._context, downloadPath=str(folder)
+        )
+
+    def forget(self) -> None:
+        """What was reported until now."""
+        self.js("0")
+        self._browser.events.clear()
 
     def mistakes(self) -> list[str]:
         """Errors that scripts and the page's policy reported."""

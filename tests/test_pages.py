@@ -29,7 +29,14 @@ CHROMIUM = shutil.which("chromium")
 @contextmanager
 def served(engine: Engine, **settings: object) -> Iterator[str]:
     """Address of a server in a thread."""
-    app = create_app(Serving(engine, ServingSettings(**settings)))
+    with in_thread(Serving(engine, ServingSettings(**settings))) as url:
+        yield url
+
+
+@contextmanager
+def in_thread(serving: Serving) -> Iterator[str]:
+    """Address of a server in a thread, of what is loaded."""
+    app = create_app(serving)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off"))
@@ -73,24 +80,28 @@ def test_each_example_is_answered_as_it_is(model: str, engine: Engine, tmp_path:
             assert client.get(path).status_code == 200
 
 
-def test_the_page_is_of_the_package_and_leads_nowhere_else(engine: Engine) -> None:
+def test_the_pages_are_of_the_package_and_lead_nowhere_else(engine: Engine) -> None:
     with served(engine) as url, httpx.Client(base_url=url) as client:
-        home = client.get("/")
-        assert (home.status_code, home.headers["location"]) == (307, "docs")
-        for path in pages.OPEN[1:]:
+        for path in pages.OPEN:
             answer = client.get(path)
             assert answer.status_code == 200
             assert "default-src 'self'" in answer.headers["content-security-policy"]
-        assert client.get("/docs/LICENSE.swagger-ui").status_code == 404
+        assert 'src="view/page.js"' in client.get("/").text
+        for name in ("docs/LICENSE.swagger-ui", "view/LICENSE.igv", "view/", "view/../app.py"):
+            assert client.get(f"/{name}").status_code == 404
         assert client.post("/docs").status_code == 405
-    licence = Path(pages.__file__).with_name("docs_page") / "LICENSE.swagger-ui"
-    assert "Apache License" in licence.read_text()
+    here = Path(pages.__file__).parent
+    assert "Apache License" in (here / "docs_page" / "LICENSE.swagger-ui").read_text()
+    assert "The MIT License" in (here / "view_page" / "LICENSE.igv").read_text()
+    assert sorted(
+        path.name for path in (here / "view_page").iterdir() if not path.name.startswith("LICENSE")
+    ) == sorted(Path(path).name or "index.html" for path in pages.OPEN if not path.startswith("/docs"))
 
 
 def test_a_server_with_keys_shows_the_page_and_nothing_of_its_own(engine: Engine) -> None:
     with served(engine, api_keys="secret") as url, httpx.Client(base_url=url) as client:
         for path in pages.OPEN:
-            assert client.get(path).status_code in (200, 307)
+            assert client.get(path).status_code == 200
         for path in ("/openapi.json", "/v1/model", "/docs/", "/docs/../openapi.json", "/docs/other"):
             assert client.get(path).status_code == 401
         assert client.get("/openapi.json", headers={"authorization": "Bearer secret"}).status_code == 200
@@ -118,7 +129,7 @@ def shown(url: str, folder: Path) -> str:
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine")
 def test_in_a_browser(engine: Engine, tmp_path: Path) -> None:
     with served(engine) as url:
-        found = shown(url, tmp_path / "a")  # `/` leads there
+        found = shown(f"{url}/docs", tmp_path / "a")
     for text in ("/v1/score_sequence", "/v1/model", "/readyz", "Probabilities of rows"):
         assert text in found
     assert "Failed to load" not in found

@@ -308,8 +308,10 @@ class Predictor:
         """As `predict_gene_track`, of positions [start, end) alone: float32 (end - start, 3)."""
         if self.stack:
             return self.predict_gene_track(track)[start:end]
-        inputs = stretch_inputs(track.tokens, track.scores, start, end, self.model.reach_bp, self.model.reads_features)
-        return self.calibrated(self._network.positions(*inputs, masked=False), POSITIONS)
+        letters, tracks, features, base = stretch_inputs(
+            track.tokens, track.scores, start, end, self.model.reach_bp, self.model.reads_features
+        )
+        return self.calibrated(self._network.positions(letters, features, tracks, base), POSITIONS)
 
 
 def _in_chunks(

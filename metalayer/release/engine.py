@@ -232,6 +232,7 @@ class Engine:
             "alias": self._facts.get("alias"),
             "digest": self.digest,
             "base_model": info.get("base_model"),
+            "holds_base_model": self._base is not None,
             "score_fields": {name: list(fields) for name, fields in self.score_fields.items()},
             "feature_schema": {**self._predictor.schema.to_dict(), "hash": self._predictor.schema.hash},
             "ways": self._predictor.ways(),

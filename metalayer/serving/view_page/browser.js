@@ -2,13 +2,17 @@
 import igv from "./igv.esm.min.js";
 
 export const COLOURS = { donor: "#0b5cad", acceptor: "#c2701c", quiet: "#57606a", line: "#8c959f", gone: "#b42318", come: "#1a7f37" };
+const LETTERS = { A: "#00744f", C: "#0b5cad", G: "#9a5413", T: "#8e1b5e", N: "#57606a" };
+const LETTERS_SMALL = Object.fromEntries(Object.entries(LETTERS).map(([letter, colour]) => [letter.toLowerCase(), colour]));
 const SHOWN = 0.0005; // smaller bars are less than a pixel high
+const WIDE = 0.05; // bars of a site are two pixels wide where a base is less than one
 const MARGIN = 0.02;
+const NAMES = 130;
 
 /** What igv.js reads of a track: bins of a pixel and their largest value, for a lone site must not fade by a mean. */
 class Bins {
-  constructor(track, chr) {
-    Object.assign(this, { track, chr });
+  constructor(track, chr, least) {
+    Object.assign(this, { track, chr, least });
   }
 
   async getFeatures({ start, end, bpPerPixel }) {
@@ -26,7 +30,8 @@ class Bins {
         const value = values[at - first + 1];
         if (!Number.isNaN(value) && !(Math.abs(best) >= Math.abs(value))) best = value;
       }
-      if (Math.abs(best) >= SHOWN) found.push({ chr: this.chr, start: origin + bin * size, end: origin + (bin + 1) * size, value: best });
+      const wide = bpPerPixel > 1 && Math.abs(best) >= WIDE ? 2 : 1;
+      if (Math.abs(best) >= this.least) found.push({ chr: this.chr, start: origin + bin * size, end: origin + (bin + wide) * size, value: best });
     }
     return found;
   }
@@ -49,12 +54,23 @@ function annotationOf(gene, chr) {
     chr,
     start: one.exons[0][0] - 1,
     end: one.exons.at(-1)[1],
-    name: gene.transcripts.length > 1 ? one.name : name,
+    name: one.principal ? name : one.name,
+    principal: one.principal,
     strand: gene.strand,
     exons: one.exons.map(([start, end]) => ({ start: start - 1, end })),
     ...(one.coding ? { cdStart: one.coding[0] - 1, cdEnd: one.coding[1] } : {}),
     color: one.principal ? COLOURS.quiet : COLOURS.line,
   }));
+}
+
+/** How many of them lie above each other at most. */
+function depth(drawn) {
+  const ends = [];
+  for (const { start, end } of drawn) {
+    const free = ends.findIndex((one) => one < start);
+    ends[free < 0 ? ends.length : free] = end;
+  }
+  return ends.length;
 }
 
 /** Stretches without a score, 1-based with both ends, of tracks of one length. */
@@ -80,7 +96,7 @@ function numeric(track, chr) {
   const signed = track.name.endsWith("ALT - REF");
   return row(label(track), 46, {
     type: "wig",
-    featureSource: new Bins(track, chr),
+    featureSource: new Bins(track, chr, signed ? 0 : SHOWN),
     min: signed ? -1 : 0,
     max: 1,
     color: COLOURS[track.kind],
@@ -103,7 +119,7 @@ function sitesTrack(system, answer, chr) {
       chr, start: site.position - 1, end: site.position, name: "", strand: ".", color: COLOURS[site.kind],
     })));
   list.sort((one, other) => one.start - other.start);
-  return features(`${system} calls`, 16, list, { featureHeight: 10 });
+  return features(`${system} calls`, 24, list, { featureHeight: 10 });
 }
 
 /** Exons of one haplotype as a model's sites make them; those that the other one lacks in a colour of their own. */
@@ -116,7 +132,7 @@ function exonsTrack(name, mine, theirs, gene, chr, colour) {
     return { chr, start: start - 1, end, name: one.number ? `exon ${one.number}` : "new", strand: gene.strand, color: isOwn ? colour : COLOURS.quiet };
   });
   list.sort((one, other) => one.start - other.start);
-  return features(name, 34, list);
+  return features(name, 46, list);
 }
 
 export class Tracks {
@@ -137,13 +153,13 @@ export class Tracks {
     this.answer = answer;
     const strands = [...new Set(tracks.map((one) => one.strand))];
     const list = [];
-    if (answer.genes.some((gene) => gene.transcripts.length)) {
-      const drawn = answer.genes.flatMap((gene) => annotationOf(gene, chr)).sort((one, other) => one.start - other.start);
-      list.push(features("annotation", Math.min(34 + 14 * (drawn.length > 1 ? Math.min(drawn.length, 6) : 0), 118), drawn,
-        { displayMode: drawn.length > 1 ? "SQUISHED" : "EXPANDED" }));
-    }
+    const drawn = answer.genes.flatMap((gene) => annotationOf(gene, chr)).sort((one, other) => one.start - other.start);
+    const [first, others] = [drawn.filter((one) => one.principal), drawn.filter((one) => !one.principal)];
+    const deep = Math.min(3, depth(first));
+    if (first.length) list.push(features("annotation", 16 + 32 * deep, first, { displayMode: deep > 1 ? "EXPANDED" : "COLLAPSED" }));
+    if (others.length) list.push(features("other isoforms", 14 + 15 * Math.min(6, depth(others)), others, { displayMode: "SQUISHED" }));
     const gaps = missing(tracks);
-    if (gaps.length) list.push(features("no score", 14, gaps.map(([start, end]) => ({ chr, start: start - 1, end, name: "", color: "#d0d7de" })), { featureHeight: 8 }));
+    if (gaps.length) list.push(features("no score", 20, gaps.map(([start, end]) => ({ chr, start: start - 1, end, name: "", color: "#d0d7de" })), { featureHeight: 8 }));
     for (const strand of strands) {
       for (const track of tracks.filter((one) => one.strand === strand)) {
         const config = numeric(track, chr);
@@ -168,8 +184,11 @@ export class Tracks {
       showGearColumn: false,
       showTrackDragHandles: false,
       showSampleNames: false,
+      showTrackLabels: false, // theirs lie on the data; ours beside it
+      nucleotideColors: { ...LETTERS, ...LETTERS_SMALL },
       minimumBases: 20,
     });
+    this.name();
     this.browser.on("locuschange", () => {
       this.mark();
       moved(this.locus());
@@ -184,6 +203,28 @@ export class Tracks {
       if (pressed !== null && Math.abs(event.clientX - pressed) < 4 && at(event) !== null) chosen(at(event));
     };
     this.mark();
+  }
+
+  /** Tracks with their names, and where each lies below the top of the tracks, in pixels. */
+  rows() {
+    const top = this.place.getBoundingClientRect().top;
+    return this.browser.trackViews.filter((view) => view.track.order >= 1 && view.track.name).map((view) => {
+      const box = view.viewports[0].viewportElement.getBoundingClientRect();
+      return { name: view.track.name, top: box.top - top, height: box.height };
+    });
+  }
+
+  /** Names beside the tracks. */
+  name() {
+    for (const old of this.place.querySelectorAll(".name")) old.remove();
+    for (const { name, top, height } of this.rows()) {
+      const made = document.createElement("div");
+      made.className = "name";
+      made.textContent = name;
+      made.style.top = `${top}px`;
+      made.style.height = `${height}px`;
+      this.place.append(made);
+    }
   }
 
   whole() {
@@ -244,7 +285,20 @@ export class Tracks {
     this.line.style.left = `${x}px`;
   }
 
+  /** The drawing as SVG text, with the names of the tracks to its left. */
   svg() {
-    return this.browser.toSVG();
+    const drawing = new DOMParser().parseFromString(this.browser.toSVG(), "image/svg+xml").documentElement;
+    const [left, top, width, height] = drawing.getAttribute("viewBox").split(/[ ,]+/).map(Number);
+    const offset = this.browser.columnContainer.getBoundingClientRect().top - this.place.getBoundingClientRect().top;
+    drawing.setAttribute("viewBox", `${left - NAMES} ${top} ${width + NAMES} ${height}`);
+    drawing.setAttribute("width", width + NAMES);
+    drawing.setAttribute("height", height);
+    for (const row of this.rows()) {
+      const text = document.createElementNS("http://www.w3.org/2000/svg", "text");
+      for (const [key, value] of Object.entries({ x: left - NAMES + 8, y: row.top - offset + row.height / 2 + 4, "font-size": 12, "font-family": "sans-serif", fill: "#1f2328" })) text.setAttribute(key, value);
+      text.textContent = row.name;
+      drawing.append(text);
+    }
+    return new XMLSerializer().serializeToString(drawing);
   }
 }

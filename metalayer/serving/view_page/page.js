@@ -2,12 +2,13 @@
 import { Refused, ask, hasKey, keepKey, sequenceAnswer, tracksOf } from "./answers.js";
 import { COLOURS, Tracks, missing } from "./browser.js";
 import { bed, png, save, tsv } from "./downloads.js";
-import { consequences, contributions, count, legend, make, modelCard, placeInWords, readout, sitesOf, sitesTable, titleOf } from "./panels.js";
+import { consequences, contributions, count, legend, make, modelCard, nameOf, placeInWords, readout, sitesOf, sitesTable, summaryOf, titleOf } from "./panels.js";
 
 const at = (id) => document.getElementById(id);
 const THRESHOLD = 0.3; // of calls, on a server without a reference, which says none
 const WAIT_MS = 200; // until a chosen site is explained: who walks on by the keys asks for none of those between
 const tracks = new Tracks(at("tracks"));
+at("tracks").tracks = tracks; // for the console
 const now = { model: null, asked: null, answer: null, tracks: [], sites: [], chosen: null, drawing: false, request: null, why: null };
 
 const LETTERS = /^[ACGTNU\s]+$/i;
@@ -112,7 +113,12 @@ async function show(asked, { locus = null, site = null, push = true } = {}) {
   at("result").setAttribute("aria-busy", "true");
   at("title").textContent = "Scoring \u2026";
   at("place").textContent = asked.kind === "sequence" ? `${count(asked.text.length)} letters` : asked.text.slice(0, 80);
-  at("why").hidden = true;
+  at("lower").classList.toggle("two", canExplain(asked));
+  at("why").hidden = !canExplain(asked);
+  at("why-text").replaceChildren(make("p", { class: "quiet" }, "Choose a site: in the table, or with the keys [ and ] in the tracks."));
+  const isVariant = asked.kind === "variant";
+  at("tracks").classList.toggle("of-variant", isVariant);
+  at("lower").hidden = isVariant;
   try {
     const answer = await askedFor(asked, request.signal);
     performance.mark("answered");
@@ -129,7 +135,7 @@ async function show(asked, { locus = null, site = null, push = true } = {}) {
     at("result").setAttribute("aria-busy", "false");
     at("model").hidden = false;
     now.drawing = false;
-    if (site) await choose(site, { near: false });
+    if (site ?? answer.variant) await choose(site ?? { position: answer.position, kind: null });
     document.documentElement.dataset.shown = String(Number(document.documentElement.dataset.shown ?? 0) + 1);
   } catch (error) {
     if (error.name === "AbortError" || request.signal.aborted) return;
@@ -158,9 +164,9 @@ function words() {
   at("title").textContent = titleOf(answer, asked);
   document.title = `${at("title").textContent}: metalayer`;
   at("place").textContent = placeInWords(answer);
-  at("summary").replaceChildren(...answer.genes.flatMap((gene) => (gene.summary ?? []).map((line) =>
-    make("li", {}, answer.genes.length > 1 ? `${gene.gene_name || gene.gene_id}: ${line}` : line))));
   const isVariant = Boolean(answer.variant);
+  at("summary").replaceChildren(...answer.genes.flatMap((gene) => summaryOf(gene).map((line) =>
+    make("li", {}, answer.genes.length > 1 ? `${nameOf(gene)}: ${line}` : line))));
   at("consequences").replaceChildren(...(isVariant ? consequences(answer, (site) => choose(site, { near: true })) : []));
   at("legend").replaceChildren(...legend([[COLOURS.donor, "donor: last base of the exon"], [COLOURS.acceptor, "acceptor: first base of the exon"],
     ...(isVariant ? [[COLOURS.come, "only on ALT"], [COLOURS.gone, "only on REF"]] : [])]));
@@ -170,7 +176,8 @@ function words() {
   at("missing").textContent = now.tracks.length
     ? `${count(gaps)} of ${count(size)} bases have no score: they lie in no gene of the annotation. They are marked \u201cno score\u201d, which is not 0.`
     : "No base has a score: no gene of the annotation lies here.";
-  at("sites").closest("section").hidden = isVariant;
+  at("sites-card").hidden = isVariant;
+  at("consequences-card").hidden = !isVariant;
   document.querySelector('[data-save="bed"]').hidden = isVariant;
   table();
   at("readout").replaceChildren(...readout(answer, now.tracks, null));
@@ -207,14 +214,15 @@ async function choose(site, { near = false } = {}) {
   explain(found);
 }
 
+/** Whether there is a meta model whose inputs can be left out one by one: a server without a reference has none. */
+const canExplain = (asked) => asked.kind !== "variant" && Boolean(now.model.variants) && Object.keys(now.model.ways ?? {}).length > 0;
+
 let thinking = 0;
 function explain(site) {
   clearTimeout(thinking);
   now.why?.abort();
   const { asked, answer } = now;
-  const canBe = site.kind && !answer.variant && now.tracks.some((one) => one.name === "meta") && now.model.variants;
-  at("why").hidden = !canBe;
-  if (!canBe) return;
+  if (!site.kind || !canExplain(asked)) return;
   at("why-text").replaceChildren(make("p", { class: "quiet" }, "Computing the answer without each input \u2026"));
   const request = (now.why = new AbortController());
   const what = asked.kind === "sequence" ? { sequence: asked.text } : { gene: site.gene.gene_id };
@@ -264,7 +272,7 @@ function begun() {
   const { model } = now;
   at("who").textContent = `${model.name} ${model.version}${model.standing ? " (no champion)" : ""}`;
   at("model-text").replaceChildren(...modelCard(model));
-  at("model").hidden = false;
+  at("model").hidden = Boolean(fromAddress());
   at("key").hidden = true;
   at("search").hidden = false;
   hint();
@@ -332,5 +340,5 @@ addEventListener("popstate", () => {
   const found = fromAddress();
   if (found && now.model) show(found.asked, { ...found, push: false });
 });
-addEventListener("resize", () => tracks.mark());
+addEventListener("resize", () => setTimeout(() => tracks.browser && (tracks.name(), tracks.mark()), 300));
 start();

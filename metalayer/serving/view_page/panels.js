@@ -27,7 +27,7 @@ const signed = (value) => `${value < 0 ? "\u2212" : "+"}${Math.abs(value).toFixe
 export function placeInWords(answer) {
   const strands = [...new Set(answer.genes.map((gene) => gene.strand))];
   const place = answer.contig === "sequence" ? "" : `${answer.contig}:${count(answer.start)}\u2013${count(answer.end)} \u00b7 `;
-  const strand = answer.contig === "sequence" ? "transcript sense" : strands.length ? `strand ${strands.join(" and ")}` : "no gene";
+  const strand = answer.contig === "sequence" ? "transcript sense" : strands.length ? `strand ${strands.join(" and ").replaceAll("-", "\u2212")}` : "no gene";
   return `${place}${count(answer.end - answer.start + 1)} bases \u00b7 ${strand}`;
 }
 
@@ -39,6 +39,10 @@ export function titleOf(answer, asked) {
 }
 
 export const nameOf = (gene) => gene.gene_name || gene.gene_id || "sequence";
+
+/** What is said first of a gene: what each model calls, or what each says that a variant does. */
+export const summaryOf = (gene) => gene.summary ??
+  Object.entries(gene.models).map(([model, { consequence }]) => `${model}: ${consequence.words.join(", ") || "no change of exons is called"}`);
 
 /** Every called or annotated site once for each gene, in the order of the places. */
 export function sitesOf(answer) {
@@ -169,9 +173,11 @@ export function consequences(answer, choose) {
         make("td", {}, make("button", { type: "button", class: "place", onclick: () => choose(site) }, count(one.position)), one.annotated ? " annotated" : ""));
     });
     return make("article", { class: "consequence", "data-model": model },
-      make("h2", {}, `${model} \u00b7 ${nameOf(gene)}`),
-      make("p", { class: "lead" }, consequence.words.join(", ") || consequence.consequence.join(", ")),
-      ...consequence.text.map((line) => make("p", { class: line.startsWith(" ") || /^(exon|before|after|nt) /.test(line) ? "drawn" : null }, line)),
+      make("h3", {}, `${model} \u00b7 ${nameOf(gene)}`),
+      make("p", { class: "lead" }, consequence.words.join(", ")),
+      ...consequence.text.filter((line) => !line.startsWith("consequence:")).map((line) =>
+        make("p", { class: /^ *(exon|before|after|nt) {2}/.test(line) ? "drawn" : null }, /^ *(exon|before|after|nt) {2}/.test(line) ? line.replace(/^ +/, "") : line.trim())),
+      make("p", { class: "quiet" }, `${consequence.label}`),
       make("table", {}, make("thead", {}, make("tr", {}, ...["Change", "Score", "REF", "ALT", "Where"].map((text, index) =>
         make("th", { scope: "col", class: index && index < 4 ? "number" : null }, text)))), make("tbody", {}, ...rows)));
   }));
@@ -183,7 +189,7 @@ const METRICS = { ap_donor: "Average precision, donors", ap_acceptor: "Average p
 export function modelCard(model) {
   const facts = [
     ["Name", `${model.name} ${model.version}`],
-    ["Standing", model.standing || model.alias || "none"],
+    ["Standing", model.standing || model.alias],
     ["Base model", model.base_model],
     ["Reference", model.variants ? `${model.variants.fasta}, ${model.variants.annotation}` : "none on this server"],
     ["Digest", (model.digest ?? "").slice(0, 16)],
