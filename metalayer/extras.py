@@ -20,13 +20,13 @@ PROMISES = {
     "variants": "metalayer variants, variant, gene (with networks, beside the extra training)",
     "training": "metalayer train, ablate, init, base run with a network, hyperparameter_search, --device cuda",
     "language": "sequence_encoder hyenadna or huggingface",
-    "serving": "metalayer serve, registry, models by their registered names",
+    "serving": "metalayer serve, view, registry, models by their registered names",
     "pipeline": "python pipelines/run.py, metalayer register, ui",
     "kubernetes": "python pipelines/run.py --stack kubernetes",
     "kubeflow": "python pipelines/run.py --stack kubeflow",
 }
 """Extra to what it is for; "" is the package without extras."""
-OF_COMMANDS = {"serve": "serving", "register": "pipeline", "ui": "pipeline"}
+OF_COMMANDS = {"serve": "serving", "view": "serving", "register": "pipeline", "ui": "pipeline"}
 """Command to its extra, where another one brings some of the same packages."""
 _NAMED = 4
 _OTHER_NAMES = re.compile(r"-(skinny|binary)$")

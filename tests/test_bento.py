@@ -124,8 +124,9 @@ def test_a_bento_holds_the_release_the_source_and_pinned_packages(home: Path, be
         "release/release.json",
     }
     page = {f for f in files if f.startswith("metalayer/") and Path(f).suffix != ".py"}
-    assert {str(Path(f).parent) for f in page} == {"metalayer/serving/docs_page"}
-    assert {Path(f).name for f in page} >= {"index.html", "page.js", "swagger-ui-bundle.js", "LICENSE.swagger-ui"}
+    assert {str(Path(f).parent) for f in page} == {"metalayer/serving/docs_page", "metalayer/serving/view_page"}
+    assert {Path(f).name for f in page} >= {"index.html", "page.js", "swagger-ui-bundle.js", "igv.esm.min.js"}
+    assert {Path(f).name for f in page} >= {"LICENSE.igv", "LICENSE.swagger-ui"}
     packages = yaml.safe_load((root / "bento.yaml").read_text())["image"]["python_requirements"].split("\n")
     assert any(line.startswith("torch==") and "+" not in line for line in packages)
     # mlflow-skinny follows the champion

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 SERVICE = "metalayer.serving.service:MetaLayerService"
 DIGEST_LABEL = "model_digest"
-_PAGES = "serving/docs_page/*"
+_PAGES = ("serving/docs_page/*", "serving/view_page/*")
 _BUILD_TIMEOUT_S = 300
 _DIGEST_DIGITS = 12
 _SERVER_PACKAGES = (
@@ -123,7 +123,7 @@ def build_bento(
         tag = _tag(name, version, model_digest)
         target = bento_directory(home, tag)
         bento_name, _, bento_version = tag.partition(":")
-        copy_source(context, _PAGES)
+        copy_source(context, *_PAGES)
         labels = {"model": name, "model_version": str(version), DIGEST_LABEL: model_digest}
         bentofile = _bentofile(labels, runtime(Path(bundle)), why_torch)
         (context / "bentofile.yaml").write_text(yaml12.dump(bentofile), encoding="utf-8")

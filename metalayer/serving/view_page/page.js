@@ -230,6 +230,8 @@ function explain(site) {
     try {
       const found = await ask("v1/explain", { ...what, position: site.position, kind: site.kind }, request.signal);
       at("why-text").replaceChildren(...contributions(found, site, answer.base_models));
+      const letters = at("why-text").querySelector(".scroll");
+      if (letters) letters.scrollLeft = (letters.scrollWidth - letters.clientWidth) / 2; // the site is in the middle
     } catch (error) {
       if (error.name !== "AbortError") at("why-text").replaceChildren(make("p", { class: "error" }, error.message));
     }

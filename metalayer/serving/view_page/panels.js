@@ -21,7 +21,7 @@ function svg(name, attributes, ...children) {
 }
 
 export const count = (value) => value.toLocaleString("en-US");
-export const probability = (value) => (value === null || value === undefined ? "no score" : value.toFixed(4));
+export const probability = (value) => (value === null || value === undefined ? "no score" : value.toFixed(4).replace(/^-(0\.0+)$/, "$1"));
 const signed = (value) => `${value < 0 ? "\u2212" : "+"}${Math.abs(value).toFixed(2)}`;
 
 export function placeInWords(answer) {
