@@ -225,6 +225,7 @@ def test_why_meta_differs(page: Page, url: str) -> None:
     found = httpx.post(f"{url}/v1/explain", json=body).json()
     assert found["meta"] == pytest.approx(site["meta"], abs=1e-5)
     text = page.text("#why-text")
+    assert "is not in this model" in text
     assert f"base says {site['base']:.4f} and meta {site['meta']:.4f}" in text
     for one in found["inputs"]:
         row = page.text(f"#why-text tr[data-input={one['input']}]")
@@ -236,6 +237,30 @@ def test_why_meta_differs(page: Page, url: str) -> None:
     page.js("document.getElementById('only').click()")
     differing = [one for one in gene["sites"] if len(one["called_by"]) == 1]
     assert page.js("document.querySelectorAll('#sites tbody tr').length") == len(differing)
+
+
+def test_how_right_such_scores_were(page: Page, url: str, serving: Serving) -> None:
+    assert serving.engine is not None
+    (gene,) = answered(url, {"gene": "SIM0002"})["genes"]
+    site = min(gene["sites"], key=lambda one: one["position"])
+    bins = [
+        {"low": low, "high": high, "count": 1000, "sites": sites}
+        for low, high, sites in ((0.0, 0.2, 3), (0.2, 0.6, 421), (0.6, 1.0, 940))
+    ]
+    figures = {"ap_donor": 0.61234, "ap_acceptor": 0.5, "pr_auc_splice": 0.55}
+    serving.engine._facts["held_out"] = {
+        "metrics": {"base": figures, "meta": {**figures, "ap_donor": 0.7}},
+        "bins": {"base": bins, "meta": [bins[0]]},
+    }
+    try:
+        seen(page, url, gene="SIM0002", site=f"{site['position']}-{site['kind']}")
+        page.until("document.querySelector('#why-text .inputs')")
+    finally:
+        serving.engine._facts.pop("held_out")
+    assert "Of 1,000 positions to which base gave 0.2 to 0.6, 421 were sites (42.1 %)." in page.text("#why-text")
+    assert "meta gave no position there a score like 0.3" in page.text("#why-text")
+    rows = page.js("[...document.querySelectorAll('#held-out tbody tr')].map(r => [...r.cells].map(c => c.innerText))")
+    assert rows[0] == ["Average precision, donors", "0.6123", "0.7000"]
 
 
 def test_a_variant_and_its_controls(page: Page, url: str) -> None:

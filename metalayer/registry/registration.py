@@ -95,6 +95,7 @@ def register(
     promoted: bool,
     reasons: Sequence[str] = (),
     metrics: Mapping[str, float | None] | None = None,
+    held_out: Mapping[str, Any] | None = None,
     tags: Mapping[str, str] | None = None,
     run_id: str | None = None,
     answers: Path | None = None,
@@ -114,6 +115,7 @@ def register(
         promoted: what the gate decided.
         reasons: of the decision, one line each.
         metrics: at promotion; logged to the run too. Those that are not numbers are left out.
+        held_out: how right base and meta were on the test genes, for who looks at an answer; JSON-ready.
         tags: further tags of the version (data_hash, git_commit, run ids ...).
         run_id: MLflow run to log to; None makes one.
         answers: what it answered on its evaluation genes (`evaluation.answers`), kept for later comparisons.
@@ -153,7 +155,7 @@ def register(
                 prepared = Path(shutil.copytree(bundle, Path(scratch) / BUNDLE_ARTIFACT))
                 onnx.prepare(prepared)  # servers that follow the champion take it from here
                 origin = {key: all_tags[key] for key in _ORIGIN_TAGS if key in all_tags}
-                write_facts(prepared, {"metrics": numbers, **origin})
+                write_facts(prepared, {"metrics": numbers, **({"held_out": held_out} if held_out else {}), **origin})
                 all_tags[DIGEST_TAG] = release_digest(prepared, golden)
                 model_uri = _log_model(client, run, prepared, golden, answers, numbers)
             _create_name(client, name, base_model)

@@ -86,4 +86,5 @@ class BaseAlone(Engine):
             "ways": {},
             "rows_run_in": self.runs_in,
             "metrics": {},
+            "held_out": None,
         }

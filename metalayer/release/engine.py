@@ -238,6 +238,7 @@ class Engine:
             "ways": self._predictor.ways(),
             "rows_run_in": self.runs_in,
             "metrics": self._facts.get("metrics", {}),
+            "held_out": self._facts.get("held_out"),
             "data_hash": self._facts.get("data_hash", info.get("data_hash")),
             "git_commit": self._facts.get("git_commit", info.get("git_commit")),
         }

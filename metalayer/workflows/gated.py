@@ -154,6 +154,7 @@ def enter(
         promoted=decision["promoted"],
         reasons=[reason["text"] for reason in decision["reasons"]],
         metrics=served_metrics(evaluation),
+        held_out=held_out(evaluation),
         tags={**facts, **judged_tags(evaluation)},
         run_id=run_id,
         answers=answers,
@@ -268,6 +269,23 @@ def served_metrics(evaluation: Mapping[str, Any]) -> dict[str, float | None]:
     metrics = dict(evaluation[evaluation["primary"]]["meta"])
     rows = evaluation.get("row_answers")
     return metrics | ({f"rows_{metric}": value for metric, value in rows["meta"].items()} if rows else {})
+
+
+def held_out(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """What a server can say of how right base and meta were on the test genes, JSON-ready.
+
+    Returns:
+        metrics: of `base` and `meta`, by name. bins: likewise, of positions by their P(donor) + P(acceptor): low, high,
+        count, and sites, how many of them were any.
+    """
+    report, kept = evaluation[evaluation["primary"]], ("low", "high", "count", "sites")
+    return {
+        "metrics": {who: finite(report[who]) for who in ("base", "meta")},
+        "bins": {
+            who: [{name: one[name] for name in kept} for one in report["calibration"][who]["bins"]]
+            for who in ("base", "meta")
+        },
+    }
 
 
 def test_metrics(evaluation: Mapping[str, Any]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 import { Refused, ask, hasKey, keepKey, sequenceAnswer, tracksOf } from "./answers.js";
 import { COLOURS, Tracks, missing } from "./browser.js";
 import { bed, png, save, tsv } from "./downloads.js";
-import { consequences, contributions, count, legend, make, modelCard, nameOf, placeInWords, readout, sitesOf, sitesTable, summaryOf, titleOf } from "./panels.js";
+import { consequences, contributions, count, heldOut, legend, make, modelCard, nameOf, placeInWords, readout, sitesOf, sitesTable, summaryOf, titleOf } from "./panels.js";
 
 const at = (id) => document.getElementById(id);
 const THRESHOLD = 0.3; // of calls, on a server without a reference, which says none
@@ -217,6 +217,12 @@ async function choose(site, { near = false } = {}) {
 /** Whether there is a meta model whose inputs can be left out one by one: a server without a reference has none. */
 const canExplain = (asked) => asked.kind !== "variant" && Boolean(now.model.variants) && Object.keys(now.model.ways ?? {}).length > 0;
 
+/** P(donor) + P(acceptor) of a site, of base and meta. */
+function spliced(site) {
+  const sum = (system) => now.tracks.filter((one) => one.name === system && one.strand === site.strand).reduce((all, one) => all + (one.at(site.position) ?? 0), 0);
+  return { base: sum("base"), meta: sum("meta") };
+}
+
 let thinking = 0;
 function explain(site) {
   clearTimeout(thinking);
@@ -229,7 +235,7 @@ function explain(site) {
   thinking = setTimeout(async () => {
     try {
       const found = await ask("v1/explain", { ...what, position: site.position, kind: site.kind }, request.signal);
-      at("why-text").replaceChildren(...contributions(found, site, answer.base_models));
+      at("why-text").replaceChildren(...contributions(found, site, answer.base_models, heldOut(now.model, spliced(site))));
       const letters = at("why-text").querySelector(".scroll");
       if (letters) letters.scrollLeft = (letters.scrollWidth - letters.clientWidth) / 2; // the site is in the middle
     } catch (error) {

@@ -104,7 +104,7 @@ const INPUTS = {
 };
 
 /** What each input of the model adds at a site. */
-export function contributions(found, site, baseModels) {
+export function contributions(found, site, baseModels, evidence) {
   const place = `${site.kind} ${count(site.position)}`;
   const rest = found.log_odds;
   const lead = make("p", { class: "lead" }, `At the ${place} base says ${probability(found.base)} and meta ${probability(found.meta)}: `,
@@ -119,7 +119,7 @@ export function contributions(found, site, baseModels) {
   const table = make("table", { class: "inputs" },
     make("caption", {}, "What each input adds to the log-odds of meta: the answer is computed again without it. Inputs work together, so they need not add up."),
     make("tbody", {}, ...rows));
-  const parts = [lead, table];
+  const parts = [lead, ...evidence, make("h3", {}, "Which inputs"), table];
   if (found.letters.length) parts.push(make("h3", {}, "Which letters"), lettersDrawing(found, site),
     make("p", { class: "quiet" }, `Six letters at a time are hidden, up to 96 to either side, in transcript sense. The scores of ${baseModels.join(", ")} are kept as they are: what the base model reads in the letters is not shown here.`));
   return parts;
@@ -183,7 +183,22 @@ export function consequences(answer, choose) {
   }));
 }
 
-const METRICS = { ap_donor: "Average precision, donors", ap_acceptor: "Average precision, acceptors", pr_auc_splice: "PR-AUC, all sites" };
+const METRICS = { ap_donor: "Average precision, donors", ap_acceptor: "Average precision, acceptors", pr_auc_splice: "PR-AUC, donors and acceptors together" };
+const CARD = ["ap_donor", "ap_acceptor", "pr_auc_splice"];
+
+/** How often such scores were right on genes that the model had not seen: of base and of meta. */
+export function heldOut(model, scores) {
+  const bins = model.held_out?.bins;
+  if (!bins) return [make("p", { class: "quiet" }, "How often such scores were right on genes that it had not seen is not in this model\u2019s package.")];
+  const said = ["base", "meta"].map((who) => {
+    const bin = bins[who].find((one) => one.low <= scores[who] && (scores[who] < one.high || one.high === 1));
+    if (!bin) return make("li", {}, `${who} gave no position there a score like ${probability(scores[who])}`);
+    return make("li", { "data-who": who }, `Of ${count(bin.count)} positions to which ${who} gave ${span(bin)}, ${count(bin.sites)} were sites (${((100 * bin.sites) / bin.count).toFixed(1)} %).`);
+  });
+  return [make("h3", {}, "How often such scores were right"), make("p", { class: "quiet" }, "On genes that the model had not seen, by P(donor) + P(acceptor):"), make("ul", {}, ...said)];
+}
+
+const span = ({ low, high }) => `${Number(low.toPrecision(2))} to ${Number(high.toPrecision(4))}`;
 
 /** Who answers: the model's own facts, and how it did on genes that it had not seen. */
 export function modelCard(model) {
@@ -196,20 +211,16 @@ export function modelCard(model) {
     ["Trained on data", (model.data_hash ?? "").slice(0, 16)],
   ].filter(([, value]) => value);
   const parts = [make("dl", { class: "facts" }, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]))];
-  const metrics = model.metrics ?? {};
-  const rows = Object.entries(metrics).filter(([, value]) => typeof value === "number");
-  const names = [...new Set(rows.map(([name]) => name.replace(/^(base|meta)_/, "")))];
+  const hasModel = Object.keys(model.ways ?? {}).length > 0;
+  const metrics = model.held_out?.metrics;
+  const names = metrics ? CARD.filter((name) => name in metrics.meta) : [];
   if (names.length) {
-    const value = (name) => (typeof metrics[name] === "number" ? metrics[name].toFixed(4) : "");
+    const value = (who, name) => (typeof metrics[who][name] === "number" ? metrics[who][name].toFixed(4) : "");
     parts.push(make("h3", {}, "On genes that it had not seen"),
-      make("table", {}, make("thead", {}, make("tr", {}, ...["", "Base", "Meta"].map((text) => make("th", { scope: "col", class: text ? "number" : null }, text)))),
-        make("tbody", {}, ...names.map((name) => make("tr", {}, make("th", { scope: "row" }, METRICS[name] ?? name.replaceAll("_", " ")),
-          make("td", { class: "number" }, value(`base_${name}`)), make("td", { class: "number" }, value(`meta_${name}`) || value(name)))))));
-  } else if (Object.keys(model.ways ?? {}).length) {
-    parts.push(make("p", { class: "quiet" }, "This model carries no figures of genes that it had not seen."));
-  }
-  if (Object.keys(model.ways ?? {}).length) parts.push(make("p", { class: "quiet" },
-    "Held-out figures for sites of one base score are not in the model\u2019s package; the reliability part of its run\u2019s report has them."));
-  else parts.push(make("p", { class: "quiet" }, "There is no meta model here: what is shown are scores of the base model alone."));
+      make("table", { id: "held-out" }, make("thead", {}, make("tr", {}, ...["", "Base", "Meta"].map((text) => make("th", { scope: "col", class: text ? "number" : null }, text)))),
+        make("tbody", {}, ...names.map((name) => make("tr", {}, make("th", { scope: "row" }, METRICS[name]),
+          make("td", { class: "number" }, value("base", name)), make("td", { class: "number" }, value("meta", name)))))));
+  } else if (hasModel) parts.push(make("p", { class: "quiet" }, "This model carries no figures of genes that it had not seen."));
+  if (!hasModel) parts.push(make("p", { class: "quiet" }, "There is no meta model here: what is shown are scores of the base model alone."));
   return parts;
 }
