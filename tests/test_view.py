@@ -92,6 +92,14 @@ def test_a_gene_has_the_scores_of_the_models(serving: Serving, loaded: Opened, s
     assert transcript["exons"] == [[start + 1, end] for start, end in one.transcripts[0].exons.tolist()]
 
 
+def test_the_annotation_is_there_without_scores(serving: Serving) -> None:
+    whole, alone = (view(serving, {"gene": "SIM0002"}, f"?scores={text}") for text in ("true", "false"))
+    (gene,), (bare,) = whole.pop("genes"), alone.pop("genes")
+    assert whole == alone
+    assert bare == {name: gene[name] for name in bare}
+    assert gene.keys() - bare.keys() == {"first", "last", "scores", "sites", "summary"}
+
+
 def test_a_part_has_the_scores_of_the_whole(serving: Serving, loaded: Opened) -> None:
     one = next(gene for gene in loaded.genes if len(gene.gene) > 4000 and gene.gene.strand == "-")
     span = one.gene.interval
@@ -189,6 +197,7 @@ def test_why_a_score_is_what_it_is(serving: Serving) -> None:
         ("view", {"sequence": "A" * 20_001}, 413, "at most 20000: score parts"),
         ("view", {"variant": "chr1"}, 422, "variant"),
         ("view", {"variant": "chr1:1:N:A"}, 422, "no score"),
+        ("view?scores=no", {"gene": "SIM0001"}, 422, "true or false"),
         ("view?distance=0", {"variant": "chr1:1:A:C"}, 422, "1 to 5000"),
         ("explain", {"gene": "SIM0002", "position": 1, "kind": "donor"}, 422, "allowed is 10,202 to 15,861"),
         ("explain", {"sequence": "ACGT", "position": 5, "kind": "donor"}, 422, "allowed is 1 to 4"),

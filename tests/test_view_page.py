@@ -171,11 +171,10 @@ def test_a_gene_by_its_name(page: Page, url: str) -> None:
 def test_a_lone_site_stays_as_high_as_it_is_from_afar(page: Page, url: str) -> None:
     begun = time.perf_counter()
     seen(page, url, gene="LONG")
-    drawn_ms = page.js("performance.getEntriesByName('first view')[0].duration")
-    print(
-        f"first view of a gene of 100 kb: {drawn_ms:.0f} ms, with the page itself {time.perf_counter() - begun:.2f} s"
-    )
-    assert drawn_ms < 20_000  # two seconds on a machine that does nothing else
+    took = page.js("performance.getEntriesByType('measure').map(one => [one.name, Math.round(one.duration)])")
+    print(f"gene of 100 kb, milliseconds: {took}; with the page itself {time.perf_counter() - begun:.2f} s")
+    assert [name for name, _ in took] == ["first view", "scores"]
+    assert took[0][1] < 20_000  # two seconds on a machine that does nothing else
     (gene,) = answered(url, {"gene": "LONG"})["genes"]
     for system in ("base", "meta"):
         highest = page.js(

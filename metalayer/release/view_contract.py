@@ -13,6 +13,8 @@ from metalayer.schema import CLASSES
 GENE, REGION = "gene", "region"
 LOOKED_AT: tuple[str, ...] = (GENE, REGION, SEQUENCE, VARIANT)
 """What can be looked at: exactly one of these a request."""
+SCORES = "scores"
+"""Query parameter: false asks for letters and annotation alone, which are there before a network has scored a gene."""
 POSITION, KIND = "position", "kind"
 """Of a request for contributions: the base, 1-based, and the kind of site."""
 EXPLAINED: tuple[str, ...] = (GENE, SEQUENCE)

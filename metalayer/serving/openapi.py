@@ -229,9 +229,8 @@ def _on_reference(examples: Mapping[str, str]) -> dict[str, Any]:
     for call in view_openapi.calls(examples):
         described = _get(call.name, call.summary, JSON, call.answer, codes)
         body = {"required": True, "content": {JSON: {"schema": call.request, "example": call.example}}}
-        found[call.path] = {
-            "post": {**described, "requestBody": body, **({"parameters": options} if call.has_options else {})}
-        }
+        parameters = [*call.parameters, *(options if call.has_options else ())]
+        found[call.path] = {"post": {**described, "requestBody": body, "parameters": parameters}}
     return found
 
 

@@ -66,8 +66,13 @@ class Viewer:
         """
         self._sources, self._max_bp = sources, max_bp
 
-    def look(self, engine: Engine, looked: Looked) -> tuple[int, Iterator[Json | None]]:
+    def look(self, engine: Engine, looked: Looked, *, scored: bool = True) -> tuple[int, Iterator[Json | None]]:
         """A gene, region or sequence: letters that are scored; then None for each gene done, last the answer.
+
+        Args:
+            engine: which model.
+            looked: at what.
+            scored: False for letters and annotation alone, of a gene or region.
 
         Raises:
             RequestError: 422 of what cannot be found, 413 of what is too long, 503 of a model of other base models.
@@ -86,6 +91,8 @@ class Viewer:
                 allowed = f"at most {self._max_bp:,} bases: ask for a part, as in chr3:42.1M-42.3M"
                 detail = {"row": None, "field": looked.kind, "given": f"{long:,} bases", "allowed": allowed}
                 raise RequestError(f"{looked.kind}: {long:,} bases to look at; allowed are {allowed}", 413, [detail])
+        if not scored:
+            return 0, self._annotated(loaded, contig, start, end, genes)
         return count, self._genes(loaded, contig, start, end, genes)
 
     def _loaded(self, engine: Engine) -> Opened:
@@ -115,6 +122,13 @@ class Viewer:
             )
         there = loaded.genes.touched(key, place.start, place.end)
         return key, place.start, place.end, [one for one in there if one.gene.strand in strands]
+
+    def _annotated(
+        self, loaded: Opened, contig: str, start: int, end: int, genes: Sequence[GeneSites]
+    ) -> Iterator[Json | None]:
+        with self._sources.turn:
+            shown = [_annotation(one, loaded) for one in genes]
+            yield {**_around(loaded, contig, start, end), "genes": shown, **_facts(loaded)}
 
     def _genes(
         self, loaded: Opened, contig: str, start: int, end: int, genes: Sequence[GeneSites]

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from metalayer.release.contract import SEQUENCE
-from metalayer.release.view_contract import EXPLAINED, GENE, KIND, LOOKED_AT, POSITION, TEXTS
+from metalayer.release.view_contract import EXPLAINED, GENE, KIND, LOOKED_AT, POSITION, SCORES, TEXTS
 from metalayer.schema import CLASSES
 from metalayer.serving.view import NUMBERS
 
@@ -16,6 +16,14 @@ _VIEW = (
     f"numbers are {NUMBERS}"
 )
 _EXPLAIN = "What each input of the model adds to its score of one base: the change of log-odds where it is left out"
+
+_SCORES = {
+    "name": SCORES,
+    "in": "query",
+    "required": False,
+    "description": "false: letters and annotation alone, of a gene or region; left out: true",
+    "schema": {"type": "boolean"},
+}
 
 
 class Call(NamedTuple):
@@ -28,7 +36,8 @@ class Call(NamedTuple):
         request: schema of its body.
         example: a body that is answered.
         answer: schema of its answer.
-        has_options: whether it takes the query parameters of variants.
+        parameters: of its query.
+        has_options: whether it takes those of variants, too.
     """
 
     path: str
@@ -37,6 +46,7 @@ class Call(NamedTuple):
     request: dict[str, Any]
     example: dict[str, Any]
     answer: dict[str, Any]
+    parameters: list[dict[str, Any]]
     has_options: bool
 
 
@@ -52,14 +62,14 @@ def calls(examples: Mapping[str, str]) -> Iterator[Call]:
     place["genes"] = {"type": "array", "items": {"type": "object"}}
     one_of = {"oneOf": [_object({name: schema}) for name, schema in text.items()]}
     gene = {GENE: examples.get(GENE, "TRAK1")}
-    yield Call(VIEW_PATH, "view", _VIEW, one_of, gene, _some(place), True)
+    yield Call(VIEW_PATH, "view", _VIEW, one_of, gene, _some(place), [_SCORES], True)
     site = {POSITION: {"type": "integer", "minimum": 1}, KIND: {"type": "string", "enum": list(CLASSES[:2])}}
     of_site = {"oneOf": [_object({name: text[name], **site}) for name in EXPLAINED]}
     letters = "CAGACCTTCGAGGACCAGGTAAGTGCTTGATTCCACAG"
     example = {SEQUENCE: letters, POSITION: letters.index("GTAAGT"), KIND: CLASSES[0]}
     answer: dict[str, Any] = {name: {"type": "number"} for name in ("base", "meta", "log_odds")}
     answer |= {name: {"type": "array", "items": {"type": "object"}} for name in ("inputs", "letters")}
-    yield Call(EXPLAIN_PATH, "explain", _EXPLAIN, of_site, example, _some(answer), False)
+    yield Call(EXPLAIN_PATH, "explain", _EXPLAIN, of_site, example, _some(answer), [], False)
 
 
 def _object(properties: dict[str, Any]) -> dict[str, Any]:

@@ -9,9 +9,9 @@ from typing import Any
 
 import polars as pl
 
-from metalayer.release.contract import SEQUENCE, RequestError
+from metalayer.release.contract import SEQUENCE, Mistakes, RequestError
 from metalayer.release.variant_contract import VARIANT
-from metalayer.release.view_contract import parse_explain, parse_view
+from metalayer.release.view_contract import SCORES, parse_explain, parse_view
 from metalayer.serving.media import JSON
 from metalayer.serving.metrics import LETTERS, SCORED_VARIANTS
 from metalayer.serving.view import Viewer
@@ -43,7 +43,7 @@ def view_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | None]]:
             yield _part(asked, found)
 
         return pace.seconds(way, 1), variant()
-    count, steps = viewer.look(asked.engine, looked)
+    count, steps = viewer.look(asked.engine, looked, scored=_wants_scores(asked))
     asked.claim.hold(_BYTES_OF_A_BASE * count)
 
     def parts() -> Iterator[Part | None]:
@@ -53,8 +53,9 @@ def view_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | None]]:
                 refuse_late(asked, time.perf_counter() - begun, SEQUENCE, count, pace.seconds(_VIEW, 1))
                 yield None
                 continue
-            pace.note(_VIEW, max(count, 1), time.perf_counter() - begun)
-            LETTERS.inc(count)
+            if count:
+                pace.note(_VIEW, count, time.perf_counter() - begun)
+                LETTERS.inc(count)
             if looked.kind == SEQUENCE:
                 log_request(asked, pl.Series([looked.text]))
             yield _part(asked, found)
@@ -79,6 +80,15 @@ def explain_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | None
         yield _part(asked, found)
 
     return pace.seconds(_EXPLAIN, 1), parts()
+
+
+def _wants_scores(asked: Asked) -> bool:
+    """Raises `RequestError` of a value that cannot be."""
+    given, mistakes = asked.query.get(SCORES, "true"), Mistakes()
+    if given not in ("true", "false"):
+        mistakes.add(None, SCORES, given[:80], "true or false")
+    mistakes.raise_if_any()
+    return given == "true"
 
 
 def _viewer(asked: Asked) -> Viewer:

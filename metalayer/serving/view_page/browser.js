@@ -135,6 +135,40 @@ function exonsTrack(name, mine, theirs, gene, chr, colour) {
   return features(name, 46, list);
 }
 
+const ordered = (list, drawn) => list.map((config, index) => ({ ...config, order: drawn + index + 1 }));
+
+function annotationTracks(answer, chr) {
+  const list = [];
+  const drawn = answer.genes.flatMap((gene) => annotationOf(gene, chr)).sort((one, other) => one.start - other.start);
+  const [first, others] = [drawn.filter((one) => one.principal), drawn.filter((one) => !one.principal)];
+  const deep = Math.min(3, depth(first));
+  if (first.length) list.push(features("annotation", 16 + 32 * deep, first, { displayMode: deep > 1 ? "EXPANDED" : "COLLAPSED" }));
+  if (others.length) list.push(features("other isoforms", 14 + 15 * Math.min(6, depth(others)), others, { displayMode: "SQUISHED" }));
+  return list;
+}
+
+function scoreTracks(answer, tracks, chr) {
+  const list = [];
+  const gaps = missing(tracks);
+  if (gaps.length) list.push(features("no score", 20, gaps.map(([start, end]) => ({ chr, start: start - 1, end, name: "", color: "#d0d7de" })), { featureHeight: 8 }));
+  const strands = [...new Set(tracks.map((one) => one.strand))];
+  for (const strand of strands) {
+    for (const track of tracks.filter((one) => one.strand === strand)) {
+      const config = numeric(track, chr);
+      if (strands.length > 1) config.name += ` (${strand})`;
+      list.push(config);
+    }
+  }
+  for (const system of ["base", "meta"]) if (tracks.some((one) => one.name === system)) list.push(sitesTrack(system, answer, chr));
+  for (const gene of answer.genes)
+    for (const [model, theirs] of Object.entries(gene.models ?? {})) {
+      const { exons_before: before, exons_after: after } = theirs.consequence;
+      list.push(exonsTrack(`${model} exons REF`, before, after, gene, chr, COLOURS.gone));
+      list.push(exonsTrack(`${model} exons ALT`, after, before, gene, chr, COLOURS.come));
+    }
+  return list;
+}
+
 export class Tracks {
   constructor(place) {
     this.place = place;
@@ -144,40 +178,20 @@ export class Tracks {
     this.line.hidden = true;
   }
 
-  /** Draw an answer; `moved` hears of each change of the locus, `chosen` of a click on a base. */
-  async show(answer, tracks, { locus, moved, chosen, hovered }) {
+  /** Draw letters and annotation; `moved` hears of each change of the locus, `chosen` of a click on a base. */
+  async show(answer, { locus, moved, chosen, hovered }) {
     if (this.browser) igv.removeBrowser(this.browser);
     const host = document.createElement("div");
     this.place.replaceChildren(host, this.line);
     const chr = (this.chr = safe(answer.contig));
     this.answer = answer;
-    const strands = [...new Set(tracks.map((one) => one.strand))];
-    const list = [];
-    const drawn = answer.genes.flatMap((gene) => annotationOf(gene, chr)).sort((one, other) => one.start - other.start);
-    const [first, others] = [drawn.filter((one) => one.principal), drawn.filter((one) => !one.principal)];
-    const deep = Math.min(3, depth(first));
-    if (first.length) list.push(features("annotation", 16 + 32 * deep, first, { displayMode: deep > 1 ? "EXPANDED" : "COLLAPSED" }));
-    if (others.length) list.push(features("other isoforms", 14 + 15 * Math.min(6, depth(others)), others, { displayMode: "SQUISHED" }));
-    const gaps = missing(tracks);
-    if (gaps.length) list.push(features("no score", 20, gaps.map(([start, end]) => ({ chr, start: start - 1, end, name: "", color: "#d0d7de" })), { featureHeight: 8 }));
-    for (const strand of strands) {
-      for (const track of tracks.filter((one) => one.strand === strand)) {
-        const config = numeric(track, chr);
-        if (strands.length > 1) config.name += ` (${strand})`;
-        list.push(config);
-      }
-    }
-    for (const system of ["base", "meta"]) if (tracks.some((one) => one.name === system)) list.push(sitesTrack(system, answer, chr));
-    for (const gene of answer.genes)
-      for (const [model, theirs] of Object.entries(gene.models ?? {})) {
-        const { exons_before: before, exons_after: after } = theirs.consequence;
-        list.push(exonsTrack(`${model} exons REF`, before, after, gene, chr, COLOURS.gone));
-        list.push(exonsTrack(`${model} exons ALT`, after, before, gene, chr, COLOURS.come));
-      }
+    this.selected = null;
+    const list = annotationTracks(answer, chr);
+    this.drawn = list.length;
     this.browser = await igv.createBrowser(host, {
       reference: { id: "here", name: "here", fastaURL: fasta(answer), wholeGenomeView: false },
       locus: locus ? `${chr}:${locus[0]}-${locus[1]}` : this.whole(),
-      tracks: list.map((config, index) => ({ ...config, order: index + 1 })),
+      tracks: ordered(list, 0),
       loadDefaultGenomes: false,
       showNavigation: false,
       showIdeogram: false,
@@ -203,6 +217,13 @@ export class Tracks {
       if (pressed !== null && Math.abs(event.clientX - pressed) < 4 && at(event) !== null) chosen(at(event));
     };
     this.mark();
+  }
+
+  /** Add the scores of an answer about what is shown. */
+  async add(answer, tracks) {
+    this.answer = answer;
+    await this.browser.loadTrackList(ordered(scoreTracks(answer, tracks, this.chr), this.drawn));
+    this.name();
   }
 
   /** Tracks with their names, and where each lies below the top of the tracks, in pixels. */

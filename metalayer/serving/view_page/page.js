@@ -115,22 +115,38 @@ async function show(asked, { locus = null, site = null, push = true } = {}) {
   at("place").textContent = asked.kind === "sequence" ? `${count(asked.text.length)} letters` : asked.text.slice(0, 80);
   at("lower").classList.toggle("two", canExplain(asked));
   at("why").hidden = !canExplain(asked);
+  for (const id of ["sites", "readout", "consequences", "summary"]) at(id).replaceChildren();
   at("why-text").replaceChildren(make("p", { class: "quiet" }, "Choose a site: in the table, or with the keys [ and ] in the tracks."));
   const isVariant = asked.kind === "variant";
   at("tracks").classList.toggle("of-variant", isVariant);
   at("lower").hidden = isVariant;
+  const listeners = { locus, moved: () => !now.drawing && keepAddress(), chosen: (position) => choose({ position, kind: null }), hovered: hover };
+  const stopped = () => request.signal.aborted;
   try {
+    let drawn = false;
+    if (now.model.variants && ["gene", "region"].includes(asked.kind)) { // the annotation is there before a network has scored
+      const first = await ask("v1/view?scores=false", { [asked.kind]: asked.text }, request.signal);
+      if (stopped()) return;
+      at("title").textContent = titleOf(first, asked);
+      at("place").textContent = placeInWords(first);
+      at("summary").replaceChildren(make("li", { class: "quiet" }, "Scoring \u2026"));
+      await tracks.show(first, listeners);
+      if (stopped()) return;
+      at("result").classList.remove("loading");
+      performance.measure("first view", "asked");
+      drawn = true;
+    }
     const answer = await askedFor(asked, request.signal);
-    performance.mark("answered");
-    if (request.signal.aborted) return;
+    if (stopped()) return;
+    if (!drawn) await tracks.show(answer, listeners);
+    if (stopped()) return;
     now.answer = answer;
     now.tracks = tracksOf(answer);
     now.sites = sitesOf(answer);
     words();
-    await tracks.show(answer, now.tracks, { locus, moved: () => !now.drawing && keepAddress(), chosen: (position) => choose({ position, kind: null }), hovered: hover });
-    if (request.signal.aborted) return;
-    performance.mark("drawn");
-    performance.measure("first view", "asked", "drawn");
+    await tracks.add(answer, now.tracks);
+    if (stopped()) return;
+    performance.measure("scores", "asked");
     at("result").classList.remove("loading");
     at("result").setAttribute("aria-busy", "false");
     at("model").hidden = false;
