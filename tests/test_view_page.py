@@ -336,6 +336,10 @@ def test_a_region_says_which_bases_have_no_score(page: Page, url: str) -> None:
         without[gene["first"] - 1 : gene["last"]] = False
     assert page.text("#missing").startswith(f"{without.sum():,} of 12,000 bases have no score")
     assert page.text("#title") == "Region with SIM0001, SIM0002"
+    sites = [one for gene in answer["genes"] for one in gene["sites"]]
+    known = [one for one in sites if one["annotated"]]
+    base = [one for one in known if "base" in one["called_by"]]
+    assert f"base calls {len(base)} of {len(known)} annotated sites of 2 genes" in page.text("#summary")
     page.js("document.getElementById('tracks').focus()")
     box = page.box("#tracks")
     page.click_at(x_of(page, 500), box["y"] + 250)

@@ -2,7 +2,7 @@
 import { Refused, ask, hasKey, keepKey, sequenceAnswer, tracksOf } from "./answers.js";
 import { COLOURS, Tracks, missing } from "./browser.js";
 import { bed, png, save, tsv } from "./downloads.js";
-import { consequences, contributions, count, heldOut, legend, make, modelCard, nameOf, placeInWords, readout, sitesOf, sitesTable, summaryOf, titleOf } from "./panels.js";
+import { consequences, contributions, count, heldOut, legend, make, modelCard, placeInWords, readout, sitesOf, sitesTable, summaryOf, titleOf } from "./panels.js";
 
 const at = (id) => document.getElementById(id);
 const THRESHOLD = 0.3; // of calls, on a server without a reference, which says none
@@ -181,8 +181,7 @@ function words() {
   document.title = `${at("title").textContent}: metalayer`;
   at("place").textContent = placeInWords(answer);
   const isVariant = Boolean(answer.variant);
-  at("summary").replaceChildren(...answer.genes.flatMap((gene) => summaryOf(gene).map((line) =>
-    make("li", {}, answer.genes.length > 1 ? `${nameOf(gene)}: ${line}` : line))));
+  at("summary").replaceChildren(...summaryOf(answer).map((line) => make("li", {}, line)));
   at("consequences").replaceChildren(...(isVariant ? consequences(answer, (site) => choose(site, { near: true })) : []));
   at("legend").replaceChildren(...legend([[COLOURS.donor, "donor: last base of the exon"], [COLOURS.acceptor, "acceptor: first base of the exon"],
     ...(isVariant ? [[COLOURS.come, "only on ALT"], [COLOURS.gone, "only on REF"]] : [])]));

@@ -40,9 +40,19 @@ export function titleOf(answer, asked) {
 
 export const nameOf = (gene) => gene.gene_name || gene.gene_id || "sequence";
 
-/** What is said first of a gene: what each model calls, or what each says that a variant does. */
-export const summaryOf = (gene) => gene.summary ??
-  Object.entries(gene.models).map(([model, { consequence }]) => `${model}: ${consequence.words.join(", ") || "no change of exons is called"}`);
+/** What is said first: what each model calls, of several genes in all, or what each says that a variant does. */
+export function summaryOf(answer) {
+  const { genes } = answer;
+  if (answer.variant) return genes.flatMap((gene) => Object.entries(gene.models).map(([model, { consequence }]) =>
+    `${genes.length > 1 ? `${nameOf(gene)}, ` : ""}${model}: ${consequence.words.join(", ")}`));
+  if (genes.length < 2) return genes.flatMap((gene) => gene.summary);
+  const sites = sitesOf(answer);
+  const known = sites.filter((site) => site.annotated);
+  return Object.keys(genes[0].scores).map((system) => {
+    const calls = (list) => list.filter((site) => site.called_by.includes(system)).length;
+    return `${system} calls ${calls(known)} of ${known.length} annotated sites of ${genes.length} genes, and ${calls(sites) - calls(known)} that are not annotated`;
+  });
+}
 
 /** Every called or annotated site once for each gene, in the order of the places. */
 export function sitesOf(answer) {
