@@ -16,6 +16,8 @@ from metalayer.inference import Predictor
 from metalayer.inference.contributions import AROUND, BASE_MODEL, LETTERS, contributions, log_odds
 from metalayer.inference.predictor import sequence_track
 from metalayer.schema import ACCEPTOR, DONOR
+from tests import test_crops as tracks
+from tests import test_training as rows
 from tests.releases import make_bundle
 
 MOTIF, AT, SITE = "GATTACATTAG", 240, 300
@@ -91,6 +93,42 @@ def test_a_stretch_is_answered_as_the_whole_and_a_part_explains_as_the_whole(pre
     hidden[:] = encode("N")[0]
     without = predictor.predict_gene_track(sequence_track(decode(hidden), track.scores))[at, DONOR]
     assert found.inputs[0].without == pytest.approx(float(without), abs=1e-6)
+
+
+def test_a_trained_model_names_the_motif_that_was_planted() -> None:
+    """Rows whose letters tell donors, six of them 19 to 14 bases before the exon base; base scores say nothing."""
+    trained, _ = rows.fit(rows.planted(800, 0), rows.planted(100, 1), epochs=5, learning_rate=6e-3)
+    predictor, letters = Predictor(trained.model, {}, ""), list(decode(np.random.default_rng(9).integers(0, 4, 700)))
+    even = np.full((700, 3), 1 / 3, np.float32)
+    without = contributions(predictor, sequence_track("".join(letters), even), SITE, DONOR)
+    letters[SITE - 19 : SITE - 13] = "GAAGAA"
+    found = contributions(predictor, sequence_track("".join(letters), even), SITE, DONOR)
+    assert found.meta > 0.8 > without.meta
+    weights = {one.name: one.log_odds for one in found.inputs}
+    assert weights[LETTERS] > 2
+    assert weights[LETTERS] > 2 * abs(weights[AROUND])
+    best = max(found.letters, key=lambda one: one.log_odds)
+    assert best.start < SITE - 13 and best.end > SITE - 19
+    others = [one for one in found.letters if one.end <= SITE - 30 or one.start > SITE + 12]
+    assert best.log_odds > 1 > 5 * float(np.median([abs(one.log_odds) for one in others]))
+
+
+def test_a_trained_model_names_the_track_that_was_planted() -> None:
+    """Candidates alike by their own scores; true donors have an acceptor 99 bases before, and letters are not read."""
+    trained = tracks.trainer(max_epochs=15)
+    trained.train()
+    predictor = Predictor(trained.model, {}, "")
+    genes = tracks.planted(1, 7)
+    track = sequence_track(decode(genes.tokens), genes.scores)
+    candidates = genes.scores[:, DONOR] > 0.2
+    right, wrong = (np.flatnonzero(candidates & mask) for mask in (genes.labels == DONOR, genes.labels != DONOR))
+    added = []
+    for there in (right, wrong):
+        found = [contributions(predictor, track, int(at), DONOR) for at in there]
+        assert all([one.name for one in each.inputs] == [AROUND] and not each.letters for each in found)
+        added.append(float(np.median([each.inputs[0].log_odds for each in found])))
+    assert added[0] > 0.8
+    assert added[1] < 0
 
 
 def test_several_base_models_are_left_out_one_by_one() -> None:
