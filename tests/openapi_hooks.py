@@ -1,8 +1,8 @@
 """What JSON Schema cannot say of a valid request, so that schemathesis makes valid ones; loaded by it.
 
 Three rules relate values to each other: donor, acceptor and neither add up to 1, an index lies in its
-sequence, columns are as long as each other; a variant as text has a form. And of a binary body nothing is said: Arrow
-streams are made here.
+sequence, columns are as long as each other; a variant as text has a form, and a gene, a place or a variant to look at
+is one that there is. And of a binary body nothing is said: Arrow streams are made here.
 """
 
 import random
@@ -12,6 +12,7 @@ import schemathesis
 
 from metalayer.schema import BASE_SCORES, ROW_SCORES
 
+GENE = {"gene": "SIM0001"}
 ARROW = "application/vnd.apache.arrow.stream"
 
 
@@ -31,6 +32,9 @@ def as_arrow(context: schemathesis.SerializationContext, value: object) -> bytes
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: schemathesis.Case, kwargs: dict) -> None:
     if case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    if case.path in ("/v1/view", "/v1/explain") and isinstance(case.body, dict):
+        case.body = as_looked_at(case.body)
         return
     if isinstance(case.body, dict) and "rows" in case.body:
         case.body = {"rows": [as_row(row) for row in case.body["rows"]]}
@@ -57,6 +61,15 @@ def as_row(row: dict) -> dict:
     donor, acceptor = row["donor_score"] / 2, row["acceptor_score"] / 2
     row = row | {"donor_score": donor, "acceptor_score": acceptor, "neither_score": 1 - donor - acceptor}
     return row | {"index": row["index"] % len(row["sequence"])} if "index" in row else row
+
+
+def as_looked_at(body: dict) -> dict:
+    """The first simulated gene in place of what there is not, and a base of it or of the sequence."""
+    if "position" not in body:
+        return body if "sequence" in body else {"region": "chr1:1100-2000"} if "region" in body else GENE
+    if "sequence" in body:
+        return body | {"position": 1 + (int(body["position"]) - 1) % len(body["sequence"])}
+    return body | GENE | {"position": 1100 + int(body["position"]) % 900}
 
 
 def as_variant(drawn: random.Random) -> str:

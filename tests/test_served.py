@@ -146,7 +146,7 @@ def test_the_service_keeps_to_its_openapi(served: Served, tmp_path: Path) -> Non
         command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stdout[-5000:]
-    assert "9 selected / 9 total" in done.stdout
+    assert "11 selected / 11 total" in done.stdout
     generated = re.search(r"(\d+) generated, (\d+) passed", done.stdout)
     assert generated is not None, done.stdout[-5000:]
     assert int(generated[1]) == int(generated[2]) >= 500

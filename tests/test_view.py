@@ -197,6 +197,7 @@ def test_why_a_score_is_what_it_is(serving: Serving) -> None:
         ("view", {"sequence": "A" * 20_001}, 413, "at most 20000: score parts"),
         ("view", {"variant": "chr1"}, 422, "variant"),
         ("view", {"variant": "chr1:1:N:A"}, 422, "no score"),
+        ("view?mask=perhaps", {"gene": "SIM0001"}, 422, "true or false"),
         ("view?scores=no", {"gene": "SIM0001"}, 422, "true or false"),
         ("view?distance=0", {"variant": "chr1:1:A:C"}, 422, "1 to 5000"),
         ("explain", {"gene": "SIM0002", "position": 1, "kind": "donor"}, 422, "allowed is 10,202 to 15,861"),

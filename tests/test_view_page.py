@@ -331,6 +331,7 @@ def test_a_region_says_which_bases_have_no_score(page: Page, url: str) -> None:
     seen(page, url, region="1:1-12,000")
     answer = answered(url, {"region": "1:1-12,000"})
     assert answer["contig"] == "chr1"
+    assert f"the reference calls 1 chr1, of {answer['contig_length']:,} bases" in page.text("#place")
     without = np.ones(12_000, bool)
     for gene in answer["genes"]:
         without[gene["first"] - 1 : gene["last"]] = False

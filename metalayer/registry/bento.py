@@ -216,7 +216,7 @@ def _bentofile(labels: Mapping[str, str], requirements: Sequence[str], why_torch
         "service": SERVICE,
         "description": f"{labels['model']} version {labels['model_version']}. Rows run in {runs_in}.\n",
         "labels": {**labels, "engine": "torch" if why_torch else "onnxruntime"},
-        "include": ["metalayer/**/*.py", f"metalayer/{_PAGES}", "release/*"],
+        "include": ["metalayer/**/*.py", *(f"metalayer/{pages}" for pages in _PAGES), "release/*"],
         "python": {
             # Locking resolves online, and pins CUDA.
             "lock_packages": False,

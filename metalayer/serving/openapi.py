@@ -127,7 +127,7 @@ def document(settings: ServingSettings, examples: Mapping[str, str] | None = Non
                     answer.SEQUENCE_COLUMNS,
                 )
             },
-            **(_on_reference(examples or {}) if settings.scores_variants else {}),
+            **(_on_reference(examples or {}, settings.max_sequence_bp) if settings.scores_variants else {}),
             "/v1/model": {
                 "get": _get(
                     "model", "The model that answers, and what a request may hold", JSON, {"type": "object"}, (401, 503)
@@ -220,13 +220,13 @@ def _schemas(settings: ServingSettings) -> dict[str, Any]:
     }
 
 
-def _on_reference(examples: Mapping[str, str]) -> dict[str, Any]:
+def _on_reference(examples: Mapping[str, str], max_bp: int) -> dict[str, Any]:
     """Calls that need a reference and an annotation."""
     codes = (400, 401, 406, 408, 413, 415, 422, 429, 500, 501, 503, 504)
     variants = _variants(examples.get("variant", ""))
     found = {SCORE_VARIANTS_PATH: variants}
     options = variants["post"]["parameters"]
-    for call in view_openapi.calls(examples):
+    for call in view_openapi.calls(examples, max_bp):
         described = _get(call.name, call.summary, JSON, call.answer, codes)
         body = {"required": True, "content": {JSON: {"schema": call.request, "example": call.example}}}
         parameters = [*call.parameters, *(options if call.has_options else ())]

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from metalayer.release.contract import SEQUENCE
+from metalayer.release.variant_contract import MAX_POSITION
 from metalayer.release.view_contract import EXPLAINED, GENE, KIND, LOOKED_AT, POSITION, SCORES, TEXTS
 from metalayer.schema import CLASSES
 from metalayer.serving.view import NUMBERS
@@ -50,20 +51,27 @@ class Call(NamedTuple):
     has_options: bool
 
 
-def calls(examples: Mapping[str, str]) -> Iterator[Call]:
+def calls(examples: Mapping[str, str], max_bp: int) -> Iterator[Call]:
     """Both calls.
 
     Args:
         examples: gene, region and variant that this server can score.
+        max_bp: letters of a sequence at most.
     """
-    text = {name: {"type": "string", "minLength": 1, "description": TEXTS[name]} for name in LOOKED_AT}
+    text: dict[str, dict[str, Any]] = {
+        name: {"type": "string", "minLength": 1, "description": TEXTS[name]} for name in LOOKED_AT
+    }
+    text[SEQUENCE] |= {"pattern": "^[ACGTNacgtn]+$", "maxLength": max_bp}
     place: dict[str, Any] = {name: {"type": "string"} for name in ("contig", "letters", "note")}
     place |= {name: {"type": "integer"} for name in ("contig_length", "start", "end")}
     place["genes"] = {"type": "array", "items": {"type": "object"}}
     one_of = {"oneOf": [_object({name: schema}) for name, schema in text.items()]}
     gene = {GENE: examples.get(GENE, "TRAK1")}
     yield Call(VIEW_PATH, "view", _VIEW, one_of, gene, _some(place), [_SCORES], True)
-    site = {POSITION: {"type": "integer", "minimum": 1}, KIND: {"type": "string", "enum": list(CLASSES[:2])}}
+    site = {
+        POSITION: {"type": "integer", "minimum": 1, "maximum": MAX_POSITION},
+        KIND: {"type": "string", "enum": list(CLASSES[:2])},
+    }
     of_site = {"oneOf": [_object({name: text[name], **site}) for name in EXPLAINED]}
     letters = "CAGACCTTCGAGGACCAGGTAAGTGCTTGATTCCACAG"
     example = {SEQUENCE: letters, POSITION: letters.index("GTAAGT"), KIND: CLASSES[0]}

@@ -30,9 +30,8 @@ def view_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | None]]:
     """
     looked, viewer = parse_view(body, asked.settings.limits), _viewer(asked)
     assert asked.sources is not None
-    pace = asked.sources.pace
+    pace, options, scored = asked.sources.pace, asked.sources.options(asked.query), _wants_scores(asked)
     if looked.kind == VARIANT:
-        options = asked.sources.options(asked.query)
         way = f"{_VIEW} {VARIANT} {max(options.distance, options.context)}"
 
         def variant() -> Iterator[Part | None]:
@@ -43,7 +42,7 @@ def view_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | None]]:
             yield _part(asked, found)
 
         return pace.seconds(way, 1), variant()
-    count, steps = viewer.look(asked.engine, looked, scored=_wants_scores(asked))
+    count, steps = viewer.look(asked.engine, looked, scored=scored)
     asked.claim.hold(_BYTES_OF_A_BASE * count)
 
     def parts() -> Iterator[Part | None]:

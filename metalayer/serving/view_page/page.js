@@ -128,7 +128,7 @@ async function show(asked, { locus = null, site = null, push = true } = {}) {
       const first = await ask("v1/view?scores=false", { [asked.kind]: asked.text }, request.signal);
       if (stopped()) return;
       at("title").textContent = titleOf(first, asked);
-      at("place").textContent = placeInWords(first);
+      at("place").textContent = placeInWords(first, asked);
       at("summary").replaceChildren(make("li", { class: "quiet" }, "Scoring \u2026"));
       await tracks.show(first, listeners);
       if (stopped()) return;
@@ -179,7 +179,7 @@ function words() {
   const { answer, asked } = now;
   at("title").textContent = titleOf(answer, asked);
   document.title = `${at("title").textContent}: metalayer`;
-  at("place").textContent = placeInWords(answer);
+  at("place").textContent = placeInWords(answer, asked);
   const isVariant = Boolean(answer.variant);
   at("summary").replaceChildren(...summaryOf(answer).map((line) => make("li", {}, line)));
   at("consequences").replaceChildren(...(isVariant ? consequences(answer, (site) => choose(site, { near: true })) : []));

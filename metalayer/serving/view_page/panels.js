@@ -24,11 +24,13 @@ export const count = (value) => value.toLocaleString("en-US");
 export const probability = (value) => (value === null || value === undefined ? "no score" : value.toFixed(4).replace(/^-(0\.0+)$/, "$1"));
 const signed = (value) => `${value < 0 ? "\u2212" : "+"}${Math.abs(value).toFixed(2)}`;
 
-export function placeInWords(answer) {
+export function placeInWords(answer, asked) {
   const strands = [...new Set(answer.genes.map((gene) => gene.strand))];
   const place = answer.contig === "sequence" ? "" : `${answer.contig}:${count(answer.start)}\u2013${count(answer.end)} \u00b7 `;
   const strand = answer.contig === "sequence" ? "transcript sense" : strands.length ? `strand ${strands.join(" and ").replaceAll("-", "\u2212")}` : "no gene";
-  return `${place}${count(answer.end - answer.start + 1)} bases \u00b7 ${strand}`;
+  const called = asked.kind === "region" ? asked.text.replace(/:[\d,.]+[kKmM]?-.*$/, "") : answer.contig;
+  const named = called === answer.contig ? "" : ` \u00b7 the reference calls ${called} ${answer.contig}, of ${count(answer.contig_length)} bases`;
+  return `${place}${count(answer.end - answer.start + 1)} bases \u00b7 ${strand}${named}`;
 }
 
 export function titleOf(answer, asked) {
