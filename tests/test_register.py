@@ -14,6 +14,7 @@ from metalayer.data.same_genes import SEEN_KEY
 from metalayer.models import MetaSpliceModel
 from metalayer.models.bundle import save_model
 from metalayer.registry import bento
+from metalayer.release.folder import read_facts
 from metalayer.settings.judging import judging
 
 pytestmark = pytest.mark.integration
@@ -98,6 +99,14 @@ def test_one_that_passes_and_one_that_does_not(
     assert found["primary"] == "positions"
     assert found["positions"]["genes"] == int(said.split("are not counted; ")[1].split()[0])
     assert first.tags["test_set"] == found["looks"]["test_set"]
+    tag = f"{NAME}:1-{first.digest[:12]}"
+    carried = read_facts(bento.bento_directory(bento.bentoml_home(), tag) / "src" / "release")["held_out"]
+    for who in ("base", "meta"):
+        assert carried["metrics"][who]["ap_donor"] == found["positions"][who]["ap_donor"]
+        bins = found["positions"]["calibration"][who]["bins"]
+        assert [(one["count"], one["sites"]) for one in carried["bins"][who]] == [
+            (one["count"], one["sites"]) for one in bins
+        ]
 
     # The same model again is the champion's own; nothing is registered.
     code, out, _ = register(own / "model", files, *LENIENT)

@@ -1,10 +1,10 @@
 """A release: the directory that is served, and nothing else is needed to serve it.
 
 `model.safetensors` and `model.json` (the model directory), `model.onnx` (what servers on a CPU run, of models that
-have it), `golden.parquet` (rows with the answers expected of them), `facts.json` (metrics at promotion, data hash, git
-commit) and `release.json`: as which version of which name it is registered, its digest, and SHA-256 of all the others,
-each of which is checked before it is used. The digest is of all that was registered: graph, facts and golden rows
-too. The package's own source and pinned requirements travel beside it.
+have it), `golden.parquet` (rows with the answers expected of them), `facts.json` (metrics at promotion, figures of
+held-out genes, data hash, git commit) and `release.json`: as which version of which name it is registered, its
+digest, and SHA-256 of all the others, each of which is checked before it is used. The digest is of all that was
+registered: graph, facts and golden rows too. The package's own source and pinned requirements travel beside it.
 """
 
 from __future__ import annotations

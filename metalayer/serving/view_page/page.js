@@ -6,6 +6,7 @@ import { consequences, contributions, count, heldOut, legend, make, modelCard, p
 
 const at = (id) => document.getElementById(id);
 const THRESHOLD = 0.3; // of calls, on a server without a reference, which says none
+const LONGEST_LINK = 50_000; // letters: browsers and programs that pass links on cut longer ones
 const WAIT_MS = 200; // until a chosen site is explained: who walks on by the keys asks for none of those between
 const tracks = new Tracks(at("tracks"));
 at("tracks").tracks = tracks; // for the console
@@ -53,6 +54,7 @@ function hint() {
 /** The address that shows this again: behind the #, which no server sees. */
 function address() {
   const { asked, answer, chosen } = now;
+  if (asked.text.length > LONGEST_LINK) return "#";
   const parts = new URLSearchParams({ [asked.kind]: asked.text });
   if (asked.kind === "variant") {
     parts.set("distance", asked.distance);
@@ -355,7 +357,7 @@ at("whole").addEventListener("click", () => tracks.go(tracks.whole()));
 at("link").addEventListener("click", async () => {
   history.replaceState(null, "", address());
   await navigator.clipboard?.writeText(location.href).catch(() => null);
-  at("link").textContent = "In the address";
+  at("link").textContent = now.asked.text.length > LONGEST_LINK ? "Too long for a link" : "In the address";
   setTimeout(() => (at("link").textContent = "Copy link"), 1500);
 });
 for (const button of document.querySelectorAll("[data-save]")) button.addEventListener("click", () => download(button.dataset.save));
