@@ -322,6 +322,9 @@ def test_a_sequence_and_text_that_is_no_html(page: Page, url: str) -> None:
     (gene,) = answered(url, {"sequence": letters})["genes"]
     assert page.js("document.querySelectorAll('#sites tbody tr').length") == len(gene["sites"])
     assert page.text("#title") == "Pasted sequence"
+    calls = sum("base" in one["called_by"] for one in gene["sites"])
+    assert page.text("#summary").split("\n")[0] == f"base calls {calls} site{'' if calls == 1 else 's'}"
+    assert "Annotated" not in page.text("#sites thead")
     assert not [address for address in page.addresses() if "ACGT" in address.partition("#")[0]]
     page.click("#sites tbody tr:first-child button")
     page.until("document.querySelector('#why-text .inputs')")

@@ -205,7 +205,7 @@ function table() {
   const hasMeta = sites.some((site) => "meta" in site);
   at("only-label").hidden = !hasMeta;
   at("sites").replaceChildren(sitesTable(sites, {
-    onlyDiffering: hasMeta && at("only").checked, hasMeta, several: answer.genes.length > 1, chosen,
+    onlyDiffering: hasMeta && at("only").checked, hasMeta, several: answer.genes.length > 1, isAnnotated: answer.contig !== "sequence", chosen,
     choose: (site) => choose(site, { near: true }),
   }));
 }

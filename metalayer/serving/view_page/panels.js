@@ -47,8 +47,12 @@ export function summaryOf(answer) {
   const { genes } = answer;
   if (answer.variant) return genes.flatMap((gene) => Object.entries(gene.models).map(([model, { consequence }]) =>
     `${genes.length > 1 ? `${nameOf(gene)}, ` : ""}${model}: ${consequence.words.join(", ")}`));
-  if (genes.length < 2) return genes.flatMap((gene) => gene.summary);
   const sites = sitesOf(answer);
+  if (answer.contig === "sequence") return Object.keys(genes[0].scores).map((system) => {
+    const calls = sites.filter((site) => site.called_by.includes(system)).length;
+    return `${system} calls ${count(calls)} ${calls === 1 ? "site" : "sites"}`;
+  });
+  if (genes.length < 2) return genes.flatMap((gene) => gene.summary);
   const known = sites.filter((site) => site.annotated);
   return Object.keys(genes[0].scores).map((system) => {
     const calls = (list) => list.filter((site) => site.called_by.includes(system)).length;
@@ -70,10 +74,10 @@ export function legend(kinds) {
 }
 
 /** A table of sites, each with a button that chooses its base. */
-export function sitesTable(sites, { onlyDiffering, hasMeta, several, choose, chosen }) {
+export function sitesTable(sites, { onlyDiffering, hasMeta, several, isAnnotated, choose, chosen }) {
   const shown = sites.filter((site) => !onlyDiffering || differs(site));
-  if (!shown.length) return make("p", { class: "quiet" }, onlyDiffering ? "Base and meta call the same sites." : "No site is annotated or called here.");
-  const head = ["Place", "Site", ...(several ? ["Gene"] : []), "Base", ...(hasMeta ? ["Meta"] : []), "Annotated", "Motif", "Called by"];
+  if (!shown.length) return make("p", { class: "quiet" }, onlyDiffering ? "Base and meta call the same sites." : `No site is ${isAnnotated ? "annotated or " : ""}called here.`);
+  const head = ["Place", "Site", ...(several ? ["Gene"] : []), "Base", ...(hasMeta ? ["Meta"] : []), ...(isAnnotated ? ["Annotated"] : []), "Motif", "Called by"];
   const numeric = new Set(["Base", "Meta"]);
   const rows = shown.map((site) => {
     const isChosen = chosen && chosen.position === site.position && chosen.kind === site.kind;
@@ -84,7 +88,7 @@ export function sitesTable(sites, { onlyDiffering, hasMeta, several, choose, cho
       ...(several ? [nameOf(site.gene)] : []),
       probability(site.base),
       ...(hasMeta ? [probability(site.meta)] : []),
-      site.annotated ? "yes" : "no",
+      ...(isAnnotated ? [site.annotated ? "yes" : "no"] : []),
       site.motif ? (site.motif === usual ? site.motif : `${site.motif}, not ${usual}`) : "",
       site.called_by.join(", ") || "none",
     ];
