@@ -128,7 +128,7 @@ export function contributions(found, site, baseModels, evidence) {
   const most = Math.max(0.5, ...found.inputs.map((one) => Math.abs(one.log_odds)));
   const rows = [...found.inputs].sort((one, other) => Math.abs(other.log_odds) - Math.abs(one.log_odds)).map((one) =>
     make("tr", { "data-input": one.input },
-      make("th", { scope: "row" }, INPUTS[one.input](one.of)),
+      make("th", { scope: "row" }, INPUTS[one.input]?.(one.of) ?? one.of ?? one.input),
       make("td", { class: "bar" }, bar(one.log_odds / most)),
       make("td", { class: "number" }, signed(one.log_odds)),
       make("td", { class: "quiet" }, `without: ${probability(one.without)}`)));
