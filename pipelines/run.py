@@ -192,7 +192,7 @@ def _check(config: RunConfig, options: argparse.Namespace) -> None:
     if options.pipeline in ("training", "search") and config.model.sequence_encoder not in LANGUAGE_MODELS:
         from metalayer.models.meta import build_model
 
-        build_model(config.model)  # parts that do not fit are found now, not after the data are read
+        build_model(config.model, config.data.evidence)  # parts that do not fit are found before the data are read
     if options.stack == "local":
         from metalayer.device import resolve_device
 

@@ -46,6 +46,7 @@ from metalayer.data.tracks import TrackStore
 from metalayer.errors import ArtifactError
 from metalayer.features import gene_row_scores
 from metalayer.files import publish_file, sha256
+from metalayer.formats.evidence import Evidence
 from metalayer.genome import Gene, decode, exon_base, one_based, same_build, same_chrom
 from metalayer.integrity import PAGE_CHECKSUMS
 from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER, ROW_SCORES, bases_of
@@ -168,6 +169,7 @@ class ArtifactLoader:
                     contigs=contigs,
                     base_models=bases_of(self.config.base_model),
                     allow_introns=self.config.allow_introns,
+                    evidence=Evidence(self.config.evidence, contigs) if self.config.evidence else None,
                 )
                 store = TrackStore(draft[TRACKS])
                 own_names = store.contigs | own_names

@@ -5,6 +5,7 @@ Without torch, networks of our own parts answer in numpy, on the CPU, up to roun
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from metalayer.base.protocol import BaseModel
 from metalayer.data.mean import tells_kinds, untrained_mean
 from metalayer.data.stretches import stretch_inputs
 from metalayer.device import has_torch, resolve_device
-from metalayer.errors import InputError
+from metalayer.errors import ConfigError, InputError
 from metalayer.features import FEATURE_REACH_BP, feature_matrix
 from metalayer.gene_track import GeneTrack, refuse_no_probabilities
 from metalayer.genome import N_TOKEN, Gene, Interval, encode
@@ -34,6 +35,9 @@ from metalayer.schema import (
     SPLICED_SCORE,
     WAYS,
 )
+from metalayer.settings.evidence import ABSENT
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from metalayer.inference.torch_network import TorchNetwork
@@ -141,7 +145,8 @@ class Predictor:
         if not model.masks_rows:
             return "answered from all that the model reads"
         if way == POSITIONS:
-            return "answered from all that the model reads, base scores around each position included"
+            beside = f" and evidence {', '.join(model.evidence)}" if model.evidence else ""
+            return f"answered from all that the model reads, base scores around each position{beside} included"
         if not model.is_fused:
             base = "base scores as they are" if model.calibrator(ROWS).changes_nothing else "recalibrated base scores"
             return f"{base}; this model reads {_NOT_IN_ROWS}"
@@ -228,9 +233,10 @@ class Predictor:
         """As `log_probabilities`, one float32 (n, 3) after the other, n at most `position_block`.
 
         Raises:
-            InputError: other base models than those of the stack.
+            InputError: other base models than those of the stack, or evidence that the model reads and is not there.
         """
         model, length = self.model, len(track)
+        evidence = track.evidence_of(model.evidence) if model.evidence and way == POSITIONS else None
         scores, there = (np.empty_like(track.scores), 0) if self.stack else (track.scores, length)
         blocks = self.stack.blocks(track.bases) if self.stack else iter(())
         ahead = model.reach_bp + FEATURE_REACH_BP + 1
@@ -241,7 +247,7 @@ class Predictor:
                 scores[there : there + len(block)] = block
                 there += len(block)
             letters, tracks, features, base = stretch_inputs(
-                track.tokens, scores, start, end, model.reach_bp, model.reads_features
+                track.tokens, scores, start, end, model.reach_bp, model.reads_features, evidence
             )
             yield self._network.positions(letters, features, tracks, base, masked=way == ROWS)
 
@@ -255,6 +261,39 @@ class Predictor:
         Stored scores are rounded and add up to 1 only nearly; compared are distributions that do.
         """
         return self._network.base_probabilities(scores)
+
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """Names of the evidence that it reads beside scores and letters."""
+        return tuple(self.model.evidence)
+
+    def check_evidence(self, given: Mapping[str, Any], setting: str = "data.evidence") -> None:
+        """See that evidence is there, before anything is read.
+
+        Args:
+            given: by name; None or `none` of what the model is to answer without.
+            setting: that names it, for messages.
+
+        Raises:
+            ConfigError: evidence that is not named, that the model does not read, or that it does not answer without.
+        """
+        reads = self.evidence
+        needed = f"this model reads {', '.join(reads) or 'none'}"
+        if unknown := [name for name in given if name not in reads]:
+            raise ConfigError(f"{setting}: given {', '.join(unknown)}; {needed}")
+        if absent := [name for name in reads if name not in given]:
+            raise ConfigError(
+                f"{setting}: no {', '.join(absent)}; {needed}. Name a file of each"
+                + (f", or `{ABSENT}` to be answered without it" if self.model.evidence_dropout else "")
+            )
+        left = [name for name, source in given.items() if source is None or source == ABSENT]
+        if left and not self.model.evidence_dropout:
+            raise ConfigError(
+                f"{setting}: given `{ABSENT}` for {', '.join(left)}; this model was trained with evidence_dropout 0, "
+                "so it does not answer without. Name a file of each"
+            )
+        if left:
+            logger.warning("evidence %s is missing: answered without it", ", ".join(left))
 
     @property
     def reads(self) -> dict[str, tuple[str, ...]]:

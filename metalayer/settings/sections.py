@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model
 from metalayer.genome import normalise_chrom
 from metalayer.metric_list import ValidationMetric
 from metalayer.schema import BASES_SEPARATOR
+from metalayer.settings.evidence import EvidenceSources
 from metalayer.settings.mistakes import Needs, refuse
 from metalayer.settings.section import Section
 
@@ -61,6 +62,10 @@ class DataConfig(Section):
     """Names of contigs, where rows, scores and gene table have different ones; like `base.aliases`."""
     nucleotide_scores: Path | None = None
     """Folder with per-nucleotide scores, instead of `<data_root>/nucleotide_scores`."""
+    evidence: EvidenceSources = Field(default_factory=dict)
+    """Numbers per base that the model reads beside the scores, as conservation or junctions: names, each with a path
+    (BigWig, or Parquet), `{plus: PATH, minus: PATH}` for a file a strand, `column` for the column `evidence.NAME` of
+    the per-nucleotide scores, or, where a trained model is asked without it, `none`."""
     variant_source: Literal["splicevardb"] | None = None
     """Where sample weights come from; None weighs all rows alike."""
     splicevardb_path: Path | None = None

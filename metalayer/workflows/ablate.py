@@ -269,7 +269,7 @@ def _plan(name: str, settings: Settings, base: MetaLayerConfig, seeds: Sequence[
     shared = {key: value for key, value in common.items() if key not in plain.idle()}
     configs = {seed: MetaLayerConfig.for_scores({**shared, **own, "seed": seed}, separate=separate) for seed in seeds}
     config = configs[seeds[0]]
-    parameters = list(build_model(config).parameters())
+    parameters = list(build_model(config, config.evidence).parameters())
     return _Variant(
         name,
         _title(name, config),
@@ -364,7 +364,7 @@ def _train(folder: Path, config: MetaLayerConfig, files: Files) -> None:
 def _network_hash(config: MetaLayerConfig) -> str:
     """Of the untrained network: another pretrained encoder at the same place is another network."""
     seed_everything(config.seed)
-    model, total = build_model(config), hashlib.sha256()
+    model, total = build_model(config, config.evidence), hashlib.sha256()
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         total.update(name.encode())
         total.update(tensor.detach().reshape(-1).view(torch.uint8).numpy().data)
