@@ -95,6 +95,7 @@ def add_commands(
 def _gene(options: argparse.Namespace, model: Path | None) -> int:
     import json
 
+    from metalayer.settings.evidence import named_sources
     from metalayer.sites.calling import THRESHOLD
     from metalayer.variants.calls import Sources, opened
     from metalayer.workflows import gene as looked_at
@@ -113,6 +114,7 @@ def _gene(options: argparse.Namespace, model: Path | None) -> int:
         options.aliases,
         options.device,
         allow_introns=options.allow_introns,
+        evidence=named_sources(options.evidence),
     )
     with opened(sources) as loaded:
         genes = looked_at.find_genes(options.gene, loaded.genes)

@@ -22,8 +22,11 @@ from metalayer.formats.evidence import Evidence
 from metalayer.genome import Gene
 from metalayer.inference import Predictor
 from metalayer.models.evidence import EvidenceScale
+from metalayer.models.meta import build_model
 from metalayer.models.numpy_network import NumpyNetwork
-from metalayer.settings.sections import DataConfig
+from metalayer.settings.network import ModelConfig
+from metalayer.settings.sections import DataConfig, EvaluateConfig
+from metalayer.workflows.ablate import ablate, chosen_variants
 
 PLUS, MINUS = Gene.from_table("P", "1", "+", 11, 20), Gene.from_table("M", "1", "-", 11, 20)
 
@@ -94,7 +97,7 @@ def test_files_that_cannot_be_of_these_genes_are_refused_by_name(tmp_path: Path)
     (tmp_path / "e.bw").write_text("chr1\t0\t10\t3\n")
     with pytest.raises(InputError, match=r"evidence a: .*e.bw is .*; needed is BigWig"):
         Evidence({"a": str(tmp_path / "e.bw")})
-    with pytest.raises(InputError, match="f.bw"):
+    with pytest.raises(InputError, match=r"f\.bw"):
         Evidence({"a": str(tmp_path / "f.bw")})
     pl.DataFrame({"chrom": ["1", "1"], "position": [12, 12], "value": [1.0, 2.0]}).write_parquet(tmp_path / "g.parquet")
     with pytest.raises(InputError, match="a position of 1 stands there twice"):
@@ -167,6 +170,9 @@ SETTINGS = {
     "track_encoder_config": {"stages": 1, "channels": 8, "local_channels": 8, "distances": [1, 20, 60]},
     "crop_bp": 512,
 }
+
+
+SETTINGS_OF_A_VARIANT = {name: SETTINGS[name] for name in ("score_encoder", "track_encoder", "track_encoder_config")}
 
 
 @pytest.fixture(scope="module")
@@ -242,7 +248,7 @@ def test_torch_and_numpy_answer_alike_whatever_the_block(
 def test_evidence_is_asked_for_refused_and_masked_with_a_word(trained: Path, caplog: pytest.LogCaptureFixture) -> None:
     predictor = Predictor.load(trained)
     with pytest.raises(
-        ConfigError, match="no junctions; this model reads conservation, junctions. Name a file of each, or"
+        ConfigError, match=r"no junctions; this model reads conservation, junctions\. Name a file of each, or"
     ):
         predictor.check_evidence({"conservation": "a.bw"})
     with pytest.raises(ConfigError, match="given phylop; this model reads conservation, junctions"):
@@ -255,16 +261,88 @@ def test_evidence_is_asked_for_refused_and_masked_with_a_word(trained: Path, cap
         predictor.check_evidence({"conservation": "a.bw", "junctions": "none"})
 
 
-NO_TRACKS = {"track_encoder": "none", "track_encoder_config": {}, "sequence_encoder": "cnn", "exon_loss": 0.5}
-
-
 def test_training_refuses_evidence_that_it_cannot_read(simulation: Path, tmp_path: Path, capsys: Any) -> None:
     scores = [str(path) for path in files(simulation)[:3]]
     command = ["train", "--scores", *scores, "--output-dir", str(tmp_path / "m"), "--set", "max_epochs=1"]
     for more, message in (
         ({"evidence": {"a": "none"}}, "data.evidence.a: given 'none'; a model learns from numbers"),
         ({"evidence": {"a": "column"}}, "no column evidence.a"),
-        ({"evidence": {"a": "column"}, **NO_TRACKS}, "given a without a track encoder"),
     ):
         assert cli.main([*command, *options(more)]) == 2
         assert message in capsys.readouterr().err.replace("\n", " ")
+    for network in (ModelConfig(), ModelConfig(head="stack")):
+        with pytest.raises(ConfigError, match="evidence: given a, b without a track encoder, which reads it"):
+            build_model(network, ["a", "b"])
+
+
+@pytest.fixture(scope="module")
+def evaluated(
+    trained: Path, simulation: Path, sources: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """Reports on genes that the model has not seen: with its evidence, with shuffled evidence, and without."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    given = {"planted": sources, "shuffled": shuffled(sources, folder), "without": dict.fromkeys(sources, "none")}
+    found = {}
+    for name, evidence in given.items():
+        command = ["evaluate", "--model", str(trained), "--scores", str(files(simulation)[-1])]
+        more = [word for one, path in evidence.items() for word in ("--evidence", f"{one}={path}")]
+        assert cli.main([*command, *more, "--output", str(folder / f"{name}.json")]) == 0
+        found[name] = json.loads((folder / f"{name}.json").read_text())
+    return found
+
+
+def shuffled(sources: dict[str, str], folder: Path) -> dict[str, str]:
+    """The same numbers at other bases of the same contig and strand."""
+    rng = np.random.default_rng(1)
+    for name, path in sources.items():
+        table = pl.read_parquet(path)
+        order = [rng.permutation(len(table))]
+        table.with_columns(value=table["value"].gather(order[0])).write_parquet(folder / f"{name}.parquet")
+    return {name: str(folder / f"{name}.parquet") for name in sources}
+
+
+def splice_ap(report: dict[str, Any], system: str = "meta") -> float:
+    return float(report[system]["pr_auc_splice"])
+
+
+def test_planted_evidence_is_found_and_of_wrong_bases_it_says_nothing(evaluated: dict[str, dict[str, Any]]) -> None:
+    base = splice_ap(evaluated["planted"], "base")
+    assert splice_ap(evaluated["planted"]) > base + 0.4
+    assert splice_ap(evaluated["shuffled"]) < base + 0.01
+    assert splice_ap(evaluated["without"]) > base - 0.05
+
+
+def test_ablation_names_the_evidence_that_brings_something(
+    simulation: Path, sources: dict[str, str], tmp_path: Path
+) -> None:
+    junctions = {"junctions": sources["junctions"]}
+    chosen = chosen_variants(["tracks", "tracks-junctions"], None, junctions)
+    variants = {name: {**SETTINGS_OF_A_VARIANT, **settings} for name, settings in chosen.items()}
+    variants["noise"] = {**variants["tracks"], "evidence": {"junctions": shuffled(junctions, tmp_path)["junctions"]}}
+    scores, alike = files(simulation), {"learning_rate": 0.01, "max_epochs": 4, "threads": 1, "device": "cpu"}
+    report = ablate(
+        scores[:3],
+        scores[3:5],
+        scores[5:7],
+        MetaLayerConfig(training_unit="genes", crop_bp=512, evidence=junctions, **alike),
+        tmp_path / "out",
+        variants=variants,
+        seeds=[1],
+        evaluation=EvaluateConfig(n_bootstrap=200),
+    )
+    assert not any(variant["errors"] for variant in report["variants"])
+    found = {variant["name"]: variant["compared"] for variant in report["variants"]}
+    gains = {name: of["minus_base"]["pr_auc_splice"] for name, of in found.items()}
+    print(gains)
+    assert gains["tracks"]["low"] > 0.2
+    assert found["tracks-junctions"]["minus_reference"]["pr_auc_splice"]["high"] < -0.2
+    assert gains["noise"]["value"] < 0.05
+
+
+def test_variants_of_an_ablation_leave_each_piece_out() -> None:
+    chosen = chosen_variants([], None, {"a": "a.bw", "b": "b.bw"})
+    assert list(chosen) == ["none", "cnn", "tracks", "cnn+tracks", "tracks-a", "tracks-b", "tracks-evidence"]
+    assert chosen["tracks-a"] == {**chosen["tracks"], "evidence": {"b": "b.bw"}}
+    assert chosen["tracks-evidence"]["evidence"] == {}
+    with pytest.raises(ConfigError, match="variant 'tracks-c': unknown"):
+        chosen_variants(["tracks-c"], None, {"a": "a.bw"})

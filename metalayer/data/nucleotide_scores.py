@@ -148,6 +148,11 @@ def write_tracks(
     carried = {evidence_column(name): evidence_column(name) for name in (evidence.columns if evidence else ())}
     if carried and (texts := [path for path in files if not _is_parquet(path)]):
         raise ArtifactError(f"{texts[0]}: text has no column {', '.join(carried)}; name files in data.evidence")
+    for path in files:
+        prefix = evidence_column("")
+        there = _open(path).schema_arrow.names if _is_parquet(path) else []
+        if unread := [name for name in there if name.startswith(prefix) and name not in carried]:
+            logger.info("%s: %s: not read; name it in data.evidence, as `column`", path, ", ".join(unread))
     brought = [evidence_column(name) for name in (*evidence.columns, *evidence.names)] if evidence else []
     has_marks = any(_marks(path) for path in files)
     group_sizes = Counter(gene.paralog_group for gene in gene_table.values())

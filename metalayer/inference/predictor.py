@@ -307,7 +307,10 @@ class Predictor:
         return track.several[self.stack.answering(track.several).best] if self.stack and track.several else track.scores
 
     def predict_tracks(
-        self, sequence: str, base_scores: NDArray[np.floating] | Mapping[str, NDArray[np.floating]]
+        self,
+        sequence: str,
+        base_scores: NDArray[np.floating] | Mapping[str, NDArray[np.floating]],
+        evidence: Mapping[str, NDArray[np.floating]] | None = None,
     ) -> NDArray[np.float32]:
         """Calibrated probabilities at every base of a transcript-sense sequence.
 
@@ -315,14 +318,16 @@ class Predictor:
             sequence: letters (L), ACGTN.
             base_scores: (L, 3), donor, acceptor, neither of the base model at exon bases; of several base models by
                 name, of those that do not tell donors from acceptors (L, 1), P(spliced).
+            evidence: (L,) by name, NaN where missing; of all that the model reads.
 
         Returns:
             float32 (L, 3): donor, acceptor, neither at exon bases.
 
         Raises:
-            InputError: other letters, lengths that differ, scores that are no probabilities, or of other base models.
+            InputError: other letters, lengths that differ, scores that are no probabilities, or of other base models,
+                or evidence that is not there.
         """
-        return self.predict_gene_track(sequence_track(sequence, base_scores))
+        return self.predict_gene_track(sequence_track(sequence, base_scores, evidence))
 
     def predict_gene(
         self, sequence: str, base_model: BaseModel, upstream: str = "", downstream: str = ""
@@ -350,7 +355,11 @@ def _in_chunks(
     return out
 
 
-def sequence_track(sequence: str, base_scores: NDArray[np.floating] | Mapping[str, NDArray[np.floating]]) -> GeneTrack:
+def sequence_track(
+    sequence: str,
+    base_scores: NDArray[np.floating] | Mapping[str, NDArray[np.floating]],
+    evidence: Mapping[str, NDArray[np.floating]] | None = None,
+) -> GeneTrack:
     """A transcript-sense sequence as a gene that lies nowhere; arguments and errors as in `predict_tracks`."""
     tokens = encode(sequence)
     given = base_scores if isinstance(base_scores, Mapping) else {"": base_scores}
@@ -359,10 +368,11 @@ def sequence_track(sequence: str, base_scores: NDArray[np.floating] | Mapping[st
         _check_scores(name, scores, len(tokens))
     nowhere = Gene("sequence", Interval("?", 0, len(tokens)), "+")
     labels = np.full(len(tokens), NEITHER, np.uint8)
+    beside = {name: np.asarray(values, dtype=np.float32) for name, values in (evidence or {}).items()}
     first = next(iter(bases.values()))
     if len(bases) == 1 and tells_kinds(first):
-        return GeneTrack(nowhere, tokens, first, labels)
-    return GeneTrack(nowhere, tokens, untrained_mean(bases), labels, several=bases)
+        return GeneTrack(nowhere, tokens, first, labels, evidence=beside)
+    return GeneTrack(nowhere, tokens, untrained_mean(bases), labels, several=bases, evidence=beside)
 
 
 def _check_scores(base_model: str, scores: NDArray[np.float32], length: int) -> None:

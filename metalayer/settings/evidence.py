@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
 from metalayer import environment
+from metalayer.errors import ConfigError
 from metalayer.settings.mistakes import Needs, refuse
 
 COLUMN, ABSENT = "column", "none"
 """In place of a path: the column `evidence.NAME` of the per-nucleotide files; or nothing, so that the evidence is
 missing everywhere."""
+OPTION_FORM = "NAME=PATH, NAME=PLUS,MINUS for a file a strand, NAME=column or NAME=none"
 STRANDS = {"plus": "+", "minus": "-"}
 """Keys of a source with a file for each strand."""
 Source = str | dict[str, str]
@@ -55,6 +57,28 @@ def read_sources(given: Any) -> Any:
         mistakes.append(f"evidence: given {len(found)} names; {MOST} at most")
     refuse(mistakes)
     return found
+
+
+def named_sources(texts: Iterable[str], option: str = "--evidence") -> dict[str, Source]:
+    """Sources of a command line, `NAME=PATH`, `NAME=PLUS,MINUS` (a file a strand), `NAME=column` or `NAME=none`.
+
+    Raises:
+        ConfigError: another form, or a name twice.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, named, path = text.partition("=")
+        if not named or not path or name in found:
+            why = "is named twice" if name in found else f"needed is {OPTION_FORM}"
+            raise ConfigError(f"{option} {text}: {why}")
+        paths = path.split(",")
+        is_one = len(paths) != len(STRANDS) or Path(path).exists()
+        found[name] = path if is_one else dict(zip(STRANDS, paths, strict=True))
+    try:
+        sources: dict[str, Source] = read_sources(found)
+    except ValueError as error:
+        raise ConfigError(f"{option}: {error}") from None
+    return sources
 
 
 def _is_file(source: Any) -> bool:

@@ -136,7 +136,8 @@ def score_gene(one: GeneSites, loaded: Opened) -> ScoredGene:
         tokens, cuts = reverse_complement(tokens), (len(tokens) - cuts[1], len(tokens) - cuts[0])
     before, inside, after = (decode(part) for part in np.split(tokens, cuts))
     bases = {model.name: model.score(inside, before, after) for model in models}
-    track = sequence_track(inside, bases if len(models) > 1 else next(iter(bases.values())))
+    evidence = loaded.evidence.values(one.gene) if loaded.evidence else {}
+    track = sequence_track(inside, bases if len(models) > 1 else next(iter(bases.values())), evidence)
     scores = {BASE: predictor.best_base(track) if predictor else track.scores}
     if predictor is not None:
         scores[META] = predictor.predict_gene_track(track)
