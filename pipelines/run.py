@@ -33,6 +33,7 @@ from metalayer.errors import ConfigError, MetalayerError
 from metalayer.files import only_one, publish_file
 from metalayer.registry import names
 from metalayer.settings.encoders import LANGUAGE_MODELS
+from metalayer.settings.evidence import absolute_sources
 from metalayer.settings.run import RunConfig
 from metalayer.settings.section import Section
 from metalayer.settings.sections import BaseConfig, ScoreConfig, VariantsConfig
@@ -173,6 +174,7 @@ def _parser() -> argparse.ArgumentParser:
 def _check(config: RunConfig, options: argparse.Namespace) -> None:
     """Refuse what cannot run, and make paths absolute: steps may run in another directory."""
     config.data = _absolute(config.data)
+    config.data = config.data.model_copy(update={"evidence": absolute_sources(config.data.evidence)})
     config.score = _absolute(config.score)
     if options.pipeline == "score" and isinstance(config.score.model, str):
         named = names.parse(config.score.model, "score.model")
@@ -339,7 +341,7 @@ def _run(
             return 0
         store = Client().active_stack.artifact_store
         if "://" in store.path:
-            copied = inputs.put_files(plan.files, store) if plan else inputs.stage(config.data, data_hash, store)
+            copied = inputs.put_files(plan.copied, store) if plan else inputs.stage(config.data, data_hash, store)
             logger.info("%d input files copied to the artifact store", copied)
         model = zenml.Model(name=versions.registered_name(config.data.base_model), save_models_to_registry=False)
         given = {"config": settings, **inputs_now}

@@ -81,6 +81,24 @@ def named_sources(texts: Iterable[str], option: str = "--evidence") -> dict[str,
     return sources
 
 
+def moved_sources(sources: Mapping[str, Source], paths: Iterable[Path]) -> dict[str, Source]:
+    """The same sources with other paths, in the order of `files_of`."""
+    new = iter(paths)
+    return {
+        name: source
+        if source in (COLUMN, ABSENT)
+        else {strand: str(next(new)) for strand in source}
+        if isinstance(source, dict)
+        else str(next(new))
+        for name, source in sources.items()
+    }
+
+
+def absolute_sources(sources: Mapping[str, Source]) -> dict[str, Source]:
+    """The same sources with whole paths."""
+    return moved_sources(sources, [path.resolve() for path in files_of(sources)])
+
+
 def _is_file(source: Any) -> bool:
     return isinstance(source, str | Path) and str(source) not in ("", COLUMN, ABSENT)
 

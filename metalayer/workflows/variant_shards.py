@@ -92,6 +92,11 @@ class VariantPlan:
         return {one.folder / name: digest for one in self.inputs.values() for name, digest in one.files.items()}
 
     @property
+    def copied(self) -> dict[Path, str]:
+        """SHA-256 by path of all that its steps read."""
+        return self.files
+
+    @property
     def data_hash(self) -> str:
         """SHA-256 over names and contents of the files, in hex."""
         names = {use: one.files for use, one in self.inputs.items()}
