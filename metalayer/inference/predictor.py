@@ -126,22 +126,27 @@ class Predictor:
             return (POSITIONS,)
         return WAYS if self.masks_rows else (POSITIONS,)
 
-    def note(self, way: str, given: Collection[str] = ()) -> str:
+    def note(self, way: str, given: Collection[str] = (), without: Collection[str] = ()) -> str:
         """How the model answers in a way of asking, in words: part of every answer.
 
         Args:
             way: of asking.
             given: base models whose scores there are; empty: all that it reads.
+            without: evidence that is missing everywhere.
         """
         model = self.model
+        if way == POSITIONS and without:
+            return f"{self.note(way, given)}; evidence {', '.join(without)} is missing: answered without it"
         if self.stack and way == ROWS:
             return f"not answered: this model reads {_NOT_IN_ROWS}"
         if self.stack and len(self.stack.bases) > 1:
             here = self.stack.answering(given) if given else self.stack
             missing = [name for name in self.stack.bases if name not in here.bases]
-            without = f"; base model {missing[0]} is missing: answered by a stack of the others" if missing else ""
+            alone = f"; base model {missing[0]} is missing: answered by a stack of the others" if missing else ""
             best = f"base scores beside it are those of {here.best}, which was best on the training genes"
-            return f"answered from {', '.join(here.bases)}, scores around each position included; {best}{without}"
+            beside = f" and evidence {', '.join(model.evidence)}" if model.evidence else ""
+            of = ", ".join(here.bases)
+            return f"answered from {of}{beside}, scores around each position included; {best}{alone}"
         if not model.masks_rows:
             return "answered from all that the model reads"
         if way == POSITIONS:

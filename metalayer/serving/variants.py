@@ -68,6 +68,7 @@ class VariantSources:
             [one for one in settings.weights.split(",") if one],
             aliases=settings.aliases,
             device=settings.device,
+            evidence=settings.evidence_sources,
         )
         self._open = contextlib.ExitStack()
         self._loaded = self._open.enter_context(opened(sources))

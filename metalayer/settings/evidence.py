@@ -81,6 +81,14 @@ def named_sources(texts: Iterable[str], option: str = "--evidence") -> dict[str,
     return sources
 
 
+def written_sources(sources: Mapping[str, Source]) -> list[str]:
+    """Sources as `named_sources` reads them."""
+    return [
+        f"{name}={','.join(source.values()) if isinstance(source, dict) else source}"
+        for name, source in sources.items()
+    ]
+
+
 def moved_sources(sources: Mapping[str, Source], paths: Iterable[Path]) -> dict[str, Source]:
     """The same sources with other paths, in the order of `files_of`."""
     new = iter(paths)

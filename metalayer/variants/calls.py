@@ -86,7 +86,7 @@ class Opened:
     def scorer_with(self, predictor: Predictor | None, options: Options) -> Scorer:
         """One that scores otherwise on the same files and base models; errors as of `Scorer`."""
         if predictor is not None:
-            predictor.check_evidence(self.sources.evidence, "--evidence")
+            predictor.check_evidence(self.sources.evidence, "evidence")
         return Scorer(self.letters, self.genes, self.bases, options, predictor, evidence=self.evidence)
 
     def example(self) -> str:
@@ -144,7 +144,7 @@ def opened(sources: Sources, options: Options | None = None) -> Iterator[Opened]
         ModelError: damaged weights, or a damaged model directory.
     """
     if COLUMN in sources.evidence.values():
-        raise ConfigError(f"--evidence: given {COLUMN!r}, but no per-nucleotide scores are read here; name files")
+        raise ConfigError(f"evidence: given {COLUMN!r}, but no per-nucleotide scores are read here; name files")
     given = dict(weights_of(sources.bases, sources.weights))
     bases = [_load(name, given.get(name), sources) for name in sources.bases]
     contigs = Contigs.of(sources.aliases)
@@ -152,7 +152,7 @@ def opened(sources: Sources, options: Options | None = None) -> Iterator[Opened]
         predictor = Predictor.load(sources.model, sources.device) if sources.model else None
         genes = Genes.read(annotation_file(sources.annotation), letters, contigs, allow_introns=sources.allow_introns)
         if predictor:
-            predictor.check_evidence(sources.evidence, "--evidence")
+            predictor.check_evidence(sources.evidence, "evidence")
         evidence = Evidence(sources.evidence, contigs, letters.lengths) if sources.evidence else None
         scorer = Scorer(letters, genes, bases, options, predictor, evidence=evidence)
         yield Opened(scorer, letters, genes, sources, bases, predictor, evidence)
