@@ -124,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _allow_introns(run)
     _labels(run)
+    add_evidence(run)
     run.add_argument("--workers", type=int, default=1, help="processes that score genes (default 1, with all threads)")
     run.set_defaults(run=_base_run)
 
@@ -486,9 +487,11 @@ def _simulate(options: argparse.Namespace) -> int:
 
 
 def _base_run(options: argparse.Namespace) -> int:
+    from metalayer.settings.evidence import named_sources
     from metalayer.settings.sections import BaseConfig
     from metalayer.workflows.base_run import base_run
 
+    options.evidence = named_sources(options.evidence)
     manifest = base_run(BaseConfig(**{name: getattr(options, name) for name in BaseConfig.model_fields}))
     sites = manifest["sites"]
     print(

@@ -13,8 +13,8 @@ def add_evidence(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="evidence that the model reads: BigWig or Parquet; NAME=PLUS,MINUS for a file a strand, NAME=none to be "
-        "answered without it; repeat",
+        help="numbers per base, of which a model reads some: BigWig or Parquet; NAME=PLUS,MINUS for a file a strand; a "
+        "model is asked without one by NAME=none; repeat",
     )
 
 

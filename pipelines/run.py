@@ -189,6 +189,7 @@ def _check(config: RunConfig, options: argparse.Namespace) -> None:
         if options.data_root:
             raise ConfigError(f"--data-root: given {options.data_root}; --pipeline base_layer writes to base.output")
         config.base = _absolute(config.base)
+        config.base = config.base.model_copy(update={"evidence": absolute_sources(config.base.evidence)})
     if options.pipeline == "variants":
         _check_variants(config, options)
     if options.pipeline in ("training", "search") and config.model.sequence_encoder not in LANGUAGE_MODELS:

@@ -27,6 +27,7 @@ from metalayer.models.numpy_network import NumpyNetwork
 from metalayer.settings.network import ModelConfig
 from metalayer.settings.sections import DataConfig, EvaluateConfig
 from metalayer.workflows.ablate import ablate, chosen_variants
+from metalayer.workflows.score_genome import Shard, plan_shards, score_shard
 
 PLUS, MINUS = Gene.from_table("P", "1", "+", 11, 20), Gene.from_table("M", "1", "-", 11, 20)
 
@@ -346,3 +347,55 @@ def test_variants_of_an_ablation_leave_each_piece_out() -> None:
     assert chosen["tracks-evidence"]["evidence"] == {}
     with pytest.raises(ConfigError, match="variant 'tracks-c': unknown"):
         chosen_variants(["tracks-c"], None, {"a": "a.bw"})
+
+
+def test_a_base_pass_writes_columns_that_are_read_as_the_files_are(
+    trained: Path, simulation: Path, sources: dict[str, str], tmp_path: Path
+) -> None:
+    genome = simulation / "genome"
+    given = [word for name, path in sources.items() for word in ("--evidence", f"{name}={path}")]
+    command = ["base", "run", "--model", "pwm", "--fasta", str(genome / "simulated.fa")]
+    out = tmp_path / "out"
+    assert cli.main([*command, "--annotation", str(genome / "simulated.gff3"), *given, "--output", str(out)]) == 0
+    theirs, ours = (sorted(folder.glob("nucleotide_scores/*.parquet"))[-1] for folder in (simulation, out))
+    answers = []
+    for path, more in ((theirs, given), (ours, [])):
+        answers.append(tmp_path / f"{len(answers)}.parquet")
+        score = ["score", str(path), "--model", str(trained), "--output", str(answers[-1])]
+        assert cli.main([*score, *more]) == 0
+    one, other = map(pl.read_parquet, answers)
+    assert one.select("gene_id", "position", "donor", "acceptor").equals(
+        other.select("gene_id", "position", "donor", "acceptor")
+    )
+    assert "evidence.junctions" in pl.read_parquet_schema(ours)
+    manifest = json.loads((out / "base_layer_pwm.json").read_text())
+    assert manifest["evidence"]["junctions"][0]["name"] == "junctions.parquet"
+
+
+def test_scoring_refuses_evidence_that_is_not_there(
+    trained: Path, simulation: Path, sources: dict[str, str], tmp_path: Path, capsys: Any
+) -> None:
+    score = ["score", str(files(simulation)[-1]), "--model", str(trained), "--output", str(tmp_path / "a.parquet")]
+    for more, message in (
+        ([], "--evidence: no conservation, junctions; this model reads conservation, junctions"),
+        (["--evidence", "conservation"], "--evidence conservation: needed is NAME=PATH"),
+        (["--evidence", "a=b", "--evidence", "a=c"], "--evidence a=c: is named twice"),
+    ):
+        assert cli.main([*score, *more]) == 2
+        assert message in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "a.parquet").exists()
+
+
+def test_shards_carry_their_evidence(trained: Path, simulation: Path, sources: dict[str, str], tmp_path: Path) -> None:
+    config = DataConfig(base_model="pwm", data_root=simulation, evidence=sources)
+    plan = plan_shards(config, 11)
+    shard = min(plan.shards, key=lambda one: one.positions)
+    assert set(plan.copied) == {*plan.files, *map(Path, sources.values())}
+    assert plan.data_hash != plan_shards(config.model_copy(update={"evidence": {}}), 11).data_hash
+    paths = [simulation / "nucleotide_scores" / name for name in shard.files]
+    shard = Shard.model_validate_json(shard.model_dump_json())
+    manifest = score_shard(shard, paths, trained / "model", tmp_path / "a.parquet", device="cpu", threads=1)
+    assert manifest["evidence"] == sources
+    none = shard.model_copy(update={"evidence": {}})
+    with pytest.raises(ConfigError, match=r"data\.evidence: no conservation, junctions"):
+        score_shard(none, paths, trained / "model", tmp_path / "b.parquet", device="cpu", threads=1)

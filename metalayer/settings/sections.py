@@ -339,6 +339,9 @@ class BaseConfig(Section):
     table with the names of one contig a line."""
     output: Path
     """Data root to write: `data/`, `genes.tsv`, `nucleotide_scores/` and the manifest."""
+    evidence: EvidenceSources = Field(default_factory=dict)
+    """Numbers per base to write beside the scores, in columns `evidence.NAME`, like `data.evidence`; that section can
+    read them with the scores instead, which needs no new pass."""
     weights: Path | None = None
     """Folder with the model's own files: `spliceai1.h5` to `spliceai5.h5`, `CI-SpliceAI.pb` (or that file itself),
     `model_<flank>nt_rs<seed>.pt` of OpenSpliceAI, `final.<fold>.<0, 2, 4, 6>.3.v2` of Pangolin."""
