@@ -36,7 +36,7 @@ from metalayer.settings.encoders import LANGUAGE_MODELS
 from metalayer.settings.evidence import absolute_sources
 from metalayer.settings.run import RunConfig
 from metalayer.settings.section import Section
-from metalayer.settings.sections import BaseConfig, ScoreConfig, VariantsConfig
+from metalayer.settings.sections import BaseConfig, DataConfig, ScoreConfig, VariantsConfig
 from metalayer.workflows import gated
 from pipelines import (
     checkout,
@@ -174,7 +174,6 @@ def _parser() -> argparse.ArgumentParser:
 def _check(config: RunConfig, options: argparse.Namespace) -> None:
     """Refuse what cannot run, and make paths absolute: steps may run in another directory."""
     config.data = _absolute(config.data)
-    config.data = config.data.model_copy(update={"evidence": absolute_sources(config.data.evidence)})
     config.score = _absolute(config.score)
     if options.pipeline == "score" and isinstance(config.score.model, str):
         named = names.parse(config.score.model, "score.model")
@@ -189,7 +188,6 @@ def _check(config: RunConfig, options: argparse.Namespace) -> None:
         if options.data_root:
             raise ConfigError(f"--data-root: given {options.data_root}; --pipeline base_layer writes to base.output")
         config.base = _absolute(config.base)
-        config.base = config.base.model_copy(update={"evidence": absolute_sources(config.base.evidence)})
     if options.pipeline == "variants":
         _check_variants(config, options)
     if options.pipeline in ("training", "search") and config.model.sequence_encoder not in LANGUAGE_MODELS:
@@ -227,7 +225,10 @@ def _absolute_weights(given: str) -> str:
 
 
 def _absolute(section: AnySection) -> AnySection:
-    return section.model_copy(update={name: value.resolve() for name, value in section if isinstance(value, Path)})
+    changes: dict[str, Any] = {name: value.resolve() for name, value in section if isinstance(value, Path)}
+    if isinstance(section, DataConfig | BaseConfig | VariantsConfig):
+        changes["evidence"] = absolute_sources(section.evidence)
+    return section.model_copy(update=changes)
 
 
 def _schedule(settings: configuration.Configuration, options: argparse.Namespace, state: Path) -> int:

@@ -280,6 +280,8 @@ class VariantsConfig(Section):
     None: base models alone."""
     aliases: Path | None = None
     """Names of contigs, where files have different ones."""
+    evidence: EvidenceSources = Field(default_factory=dict)
+    """What the model reads beside base scores, like `data.evidence`; files alone."""
     calibration: Path | None = None
     """Table of `metalayer variants calibrate`, for the probability that splicing is altered; None for none."""
     split: bool = False

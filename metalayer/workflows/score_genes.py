@@ -30,7 +30,7 @@ from metalayer.integrity import PAGE_CHECKSUMS, PARQUET_ERRORS, open_parquet
 from metalayer.release import answer
 from metalayer.release.contract import SEQUENCE
 from metalayer.schema import BASE_SCORES, POSITIONS, bases_of
-from metalayer.settings.evidence import Source
+from metalayer.settings.evidence import ABSENT, Source
 from metalayer.workflows.asked_evidence import evidence_for
 from metalayer.workflows.places import CONTIG
 from metalayer.workflows.progress import Progress
@@ -103,7 +103,8 @@ def score_genes(
         tracks = Path(folder) / "tracks.parquet"
         there = score_columns_in(open_parquet(path, "copy or write it again").schema_arrow.names)
         only = bases_of(base_model) if base_model and len(there) > 1 else None
-        note, stack = predictor.note(POSITIONS, there), predictor.stack
+        without = [name for name, source in (evidence or {}).items() if source == ABSENT]
+        note, stack = predictor.note(POSITIONS, there, without), predictor.stack
         if stack and (other := stack.answering(there)) is not stack:
             only = list(other.bases)
             logger.warning("positions: %s", note)
