@@ -224,15 +224,14 @@ class MetaLayerClient:
             ServiceError: the server does not answer.
             RequestError: input that breaks the contract, with all mistakes in `details`.
         """
-        columns: dict[str, list[Any]] = {SEQUENCE: [sequence]}
+        columns: dict[str, Any] = {SEQUENCE: [sequence]}
         if base_scores is not None:
             given = base_scores if isinstance(base_scores, Mapping) else {"": base_scores}
             fields = score_fields({name: np.asarray(scores) for name, scores in given.items()})
             columns |= {name: [values] for name, values in fields.items()}
-        columns |= {
-            evidence_column(name): [pa.array(np.asarray(values, np.float32), from_pandas=True).to_pylist()]
-            for name, values in (evidence or {}).items()
-        }
+        for name, values in (evidence or {}).items():
+            numbers = pa.array(np.asarray(values, np.float32), from_pandas=True)  # NaN is null
+            columns[evidence_column(name)] = pa.array([numbers.to_pylist()], pa.list_(pa.float32()))
         return self._ask("/v1/score_sequence", _stream(pa.table(columns)))
 
     def _taken(self) -> dict[str, int]:

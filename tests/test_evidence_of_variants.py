@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from metalayer.base.pwm import PwmModel
+from metalayer.client import MetaLayerClient
 from metalayer.errors import ConfigError
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import sequence_track
@@ -19,6 +20,7 @@ from metalayer.release.contract import RequestError, parse_sequence
 from metalayer.release.engine import Engine
 from metalayer.release.folder import write_release
 from metalayer.release.golden import made_up_golden, made_up_sequence, read_golden, write_golden_sequences
+from metalayer.serving.arrow import read_sequence
 from metalayer.serving.openapi import document, of_model
 from metalayer.serving.settings import ServingSettings
 from metalayer.variants.calls import Sources, opened
@@ -275,3 +277,15 @@ def test_a_servers_own_files_are_settings(evidence: dict[str, Any], tmp_path: Pa
         ServingSettings(evidence=text)
     with pytest.raises(ConfigError, match="evidence a: needed is NAME=PATH"):
         ServingSettings(fasta=fasta, annotation=gtf, evidence="a")
+
+
+def test_the_clients_stream_is_read_as_json_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[bytes] = []
+    monkeypatch.setattr(MetaLayerClient, "_ask", lambda self, path, stream: sent.append(stream))
+    scores, numbers = np.full((4, 3), 1 / 3, np.float32), np.float32([1.5, np.nan, -2, 0])
+    with MetaLayerClient("http://127.0.0.1:1") as client:
+        client.score_sequence("ACGT", scores, {"a": numbers, "b": np.full(4, np.nan)})
+    given = read_sequence(sent[0], ServingSettings().limits)
+    np.testing.assert_array_equal(given.evidence["a"], numbers)
+    assert np.isnan(given.evidence["b"]).all()
+    np.testing.assert_array_equal(given.bases[""], scores)
