@@ -329,6 +329,7 @@ def _parser() -> argparse.ArgumentParser:
         "--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones"
     )
     _allow_introns(register)
+    add_evidence(register)
     register.add_argument("--config", type=Path, help="YAML of a pipeline run, of which evaluate and gate are read")
     register.add_argument(
         "--set",
@@ -778,6 +779,7 @@ def _register(options: argparse.Namespace) -> int:
 
     directory = names.folder(options.model)
     from metalayer.evaluation.tables import summary_table
+    from metalayer.settings.evidence import named_sources
     from metalayer.settings.judging import judging
     from metalayer.workflows import outcome
     from metalayer.workflows.gated import REJECTED_STATUS
@@ -785,12 +787,9 @@ def _register(options: argparse.Namespace) -> int:
 
     for chatty in ("onnxscript", "onnx_ir", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    config = judging(
-        options.config,
-        options.overrides,
-        {"gene_table": options.gene_table, "aliases": options.aliases, "allow_introns": options.allow_introns},
-        options.device,
-    )
+    data = {name: getattr(options, name) for name in ("gene_table", "aliases", "allow_introns")}
+    data["evidence"] = named_sources(options.evidence)
+    config = judging(options.config, options.overrides, data, options.device)
     name = f"register-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
     folder = environment.state_dir() / "reports" / name
     made = register_model(directory, options.scores, config, folder)

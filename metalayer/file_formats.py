@@ -408,7 +408,7 @@ def file_formats() -> list[FileFormat]:
             "any name.bw or .parquet",
             "UCSC (phyloP, phastCons), `bamCoverage`, STAR, you; `simulate` (evidence/*.parquet)",
             "`data.evidence` of `train`, `ablate` and pipelines; `--evidence` of `base run`, `score`, `evaluate`, "
-            "`gene`, `variants`, `variant`; `METALAYER_SERVE_EVIDENCE`",
+            "`gene`, `variants`, `variant`, `register`; `METALAYER_SERVE_EVIDENCE`",
             "BigWig (0-based half-open inside, of both strands alike or a file a strand), or Parquet with the columns "
             "below. A base without an entry is missing, not 0. Contigs must be those of the scores, and as long "
             "(evidence.md).",

@@ -71,7 +71,7 @@ class GeneTrack:
         if absent := [name for name in names if name not in self.evidence]:
             raise InputError(
                 f"gene {self.gene.gene_id}: no evidence {', '.join(absent)}, which the model reads; name it in "
-                "data.evidence, with `none` to be answered without it"
+                "data.evidence or --evidence, with `none` to be answered without it"
             )
         return np.stack([self.evidence[name] for name in names], axis=1) if names else _none(len(self))
 

@@ -399,3 +399,9 @@ def test_shards_carry_their_evidence(trained: Path, simulation: Path, sources: d
     none = shard.model_copy(update={"evidence": {}})
     with pytest.raises(ConfigError, match=r"data\.evidence: no conservation, junctions"):
         score_shard(none, paths, trained / "model", tmp_path / "b.parquet", device="cpu", threads=1)
+
+
+def test_registering_asks_for_evidence_first(trained: Path, simulation: Path, capsys: Any) -> None:
+    assert cli.main(["register", str(trained), "--scores", str(files(simulation)[-1])]) == 2
+    message = "--evidence: no conservation, junctions; this model reads conservation, junctions"
+    assert message in capsys.readouterr().err.replace("\n", " ")
