@@ -21,6 +21,7 @@ BENCHMARKS = (
     "hyenadna",
     "gpu",
     "inference",
+    "evidence",
     "metrics",
     "streaming",
     "base_layer",

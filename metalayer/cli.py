@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import metalayer
 from metalayer import environment, gene_commands, interrupt, output, storage, variant_commands
 from metalayer.errors import MetalayerError
+from metalayer.source_options import add_evidence
 from metalayer.words import count_of
 
 if TYPE_CHECKING:
@@ -123,6 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _allow_introns(run)
     _labels(run)
+    add_evidence(run)
     run.add_argument("--workers", type=int, default=1, help="processes that score genes (default 1, with all threads)")
     run.set_defaults(run=_base_run)
 
@@ -277,6 +279,7 @@ def _parser() -> argparse.ArgumentParser:
     score.add_argument("--device", default="auto", help="auto, cpu, cuda or mps, with --model (default auto)")
     score.add_argument("--gene-table", type=Path, help="genes.tsv: adds contig and genomic_position to rows")
     score.add_argument("--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones")
+    add_evidence(score)
     score.set_defaults(run=_score)
 
     gene_commands.add_commands(
@@ -300,6 +303,7 @@ def _parser() -> argparse.ArgumentParser:
         "--aliases", type=Path, metavar="FILE", help="names of contigs, where scores and gene table have different ones"
     )
     _allow_introns(evaluate)
+    add_evidence(evaluate)
     evaluate.add_argument("--output", type=Path, required=True, help="JSON report to write")
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda or mps (default auto)")
     evaluate.set_defaults(run=_evaluate)
@@ -325,6 +329,7 @@ def _parser() -> argparse.ArgumentParser:
         "--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones"
     )
     _allow_introns(register)
+    add_evidence(register)
     register.add_argument("--config", type=Path, help="YAML of a pipeline run, of which evaluate and gate are read")
     register.add_argument(
         "--set",
@@ -483,9 +488,11 @@ def _simulate(options: argparse.Namespace) -> int:
 
 
 def _base_run(options: argparse.Namespace) -> int:
+    from metalayer.settings.evidence import named_sources
     from metalayer.settings.sections import BaseConfig
     from metalayer.workflows.base_run import base_run
 
+    options.evidence = named_sources(options.evidence)
     manifest = base_run(BaseConfig(**{name: getattr(options, name) for name in BaseConfig.model_fields}))
     sites = manifest["sites"]
     print(
@@ -698,6 +705,7 @@ def _model_directory(name: str) -> Path:
 def _score(options: argparse.Namespace) -> int:
     from metalayer.device import resolve_device
     from metalayer.errors import InputError
+    from metalayer.settings.evidence import named_sources
     from metalayer.workflows.places import Places
     from metalayer.workflows.score import score_rows, score_rows_by_server
     from metalayer.workflows.score_genes import is_whole_genes, score_genes
@@ -708,6 +716,8 @@ def _score(options: argparse.Namespace) -> int:
             f"{options.rows}: per-nucleotide scores of whole genes, which --url does not take: give --model, or ask "
             "/v1/score_sequence"
         )
+    if options.evidence and not whole:
+        raise InputError("--evidence goes with per-nucleotide scores of whole genes; rows carry none")
     if options.aliases and not (options.gene_table or whole):
         raise InputError("--aliases goes with --gene-table, whose contigs it names")
     places = Places(options.gene_table, options.aliases) if options.gene_table and not whole else None
@@ -717,7 +727,8 @@ def _score(options: argparse.Namespace) -> int:
     else:
         model, device = _model_directory(options.model), resolve_device(options.device)
         if whole:
-            done = score_genes(options.rows, model, options.output, device, options.gene_table, options.aliases)
+            tables = options.gene_table, options.aliases
+            done = score_genes(options.rows, model, options.output, device, *tables, named_sources(options.evidence))
         else:
             done = score_rows(options.rows, model, options.output, device, places)
     print(f"{done:,} {'positions' if whole else 'rows'} scored into {options.output}")
@@ -733,6 +744,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         rows_table,
         seen_note,
     )
+    from metalayer.settings.evidence import named_sources
     from metalayer.workflows.evaluate_scores import evaluate_scores
 
     report = evaluate_scores(
@@ -743,6 +755,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         gene_table=options.gene_table,
         aliases=options.aliases,
         allow_introns=options.allow_introns,
+        evidence=named_sources(options.evidence),
     )
     notes = [note for note in (builds_note(report), seen_note(report)) if note]
     tables = [report_table(report, notes), *beside_table(report)]
@@ -766,6 +779,7 @@ def _register(options: argparse.Namespace) -> int:
 
     directory = names.folder(options.model)
     from metalayer.evaluation.tables import summary_table
+    from metalayer.settings.evidence import named_sources
     from metalayer.settings.judging import judging
     from metalayer.workflows import outcome
     from metalayer.workflows.gated import REJECTED_STATUS
@@ -773,12 +787,9 @@ def _register(options: argparse.Namespace) -> int:
 
     for chatty in ("onnxscript", "onnx_ir", "mlflow"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    config = judging(
-        options.config,
-        options.overrides,
-        {"gene_table": options.gene_table, "aliases": options.aliases, "allow_introns": options.allow_introns},
-        options.device,
-    )
+    data = {name: getattr(options, name) for name in ("gene_table", "aliases", "allow_introns")}
+    data["evidence"] = named_sources(options.evidence)
+    config = judging(options.config, options.overrides, data, options.device)
     name = f"register-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
     folder = environment.state_dir() / "reports" / name
     made = register_model(directory, options.scores, config, folder)
@@ -799,8 +810,8 @@ def _ablate(options: argparse.Namespace) -> int:
     from metalayer.settings.flat import MetaLayerConfig
     from metalayer.workflows.ablate import ablate, chosen_variants
 
-    variants = chosen_variants(options.variants, options.variants_file)
     written = MetaLayerConfig.from_yaml(options.config).model_dump(exclude_unset=True)
+    variants = chosen_variants(options.variants, options.variants_file, written.get("evidence") or {})
     unit = {} if "training_unit" in written else {"training_unit": "genes"}
     values = MetaLayerConfig.overridden(written, unit)
     if options.max_epochs is not None:

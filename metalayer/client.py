@@ -26,6 +26,7 @@ from metalayer.errors import ConfigError, ServiceError
 from metalayer.release.answer import BASE, note_of, row_columns
 from metalayer.release.contract import SEQUENCE, RequestError, score_fields
 from metalayer.release.variant_contract import VARIANT
+from metalayer.schema import evidence_column
 from metalayer.serving.arrow import MEDIA_TYPE
 
 _AGAIN = (429, 502, 503)
@@ -206,6 +207,7 @@ class MetaLayerClient:
         self,
         sequence: str,
         base_scores: NDArray[np.floating] | Mapping[str, NDArray[np.floating]] | None = None,
+        evidence: Mapping[str, NDArray[np.floating]] | None = None,
     ) -> pl.DataFrame:
         """Base and calibrated probabilities at every position of a transcript-sense sequence.
 
@@ -213,6 +215,7 @@ class MetaLayerClient:
             sequence: letters (L), ACGTN.
             base_scores: (L, 3), donor, acceptor, neither of the base model at exon bases; of several base models by
                 name, of those that do not tell donors from acceptors (L, 1), P(spliced); None asks the server's own.
+            evidence: that the model reads, (L,) by name, NaN where missing.
 
         Returns:
             Float32 columns base_donor to meta_neither, L rows, at exon bases.
@@ -221,11 +224,14 @@ class MetaLayerClient:
             ServiceError: the server does not answer.
             RequestError: input that breaks the contract, with all mistakes in `details`.
         """
-        columns: dict[str, list[Any]] = {SEQUENCE: [sequence]}
+        columns: dict[str, Any] = {SEQUENCE: [sequence]}
         if base_scores is not None:
             given = base_scores if isinstance(base_scores, Mapping) else {"": base_scores}
             fields = score_fields({name: np.asarray(scores) for name, scores in given.items()})
             columns |= {name: [values] for name, values in fields.items()}
+        for name, values in (evidence or {}).items():
+            numbers = pa.array(np.asarray(values, np.float32), from_pandas=True)  # NaN is null
+            columns[evidence_column(name)] = pa.array([numbers.to_pylist()], pa.list_(pa.float32()))
         return self._ask("/v1/score_sequence", _stream(pa.table(columns)))
 
     def _taken(self) -> dict[str, int]:

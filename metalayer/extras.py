@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 PROMISES = {
     "": "metalayer score (--model DIR, --url), evaluate, client, simulate, base run --model pwm, merge, verify, and "
     "import of text, Parquet and npy",
-    "formats": "metalayer import of BigWig and HDF5, export to BigWig",
+    "formats": "metalayer import of BigWig and HDF5, export to BigWig, evidence from BigWig",
     "variants": "metalayer variants, variant, gene (with networks, beside the extra training)",
     "training": "metalayer train, ablate, init, base run with a network, hyperparameter_search, --device cuda",
     "language": "sequence_encoder hyenadna or huggingface",

@@ -114,6 +114,15 @@ _LABEL = {
     ),
     "transcripts": Column("whole number", "how many have it; -1 not known; stands beside site_kind", is_optional=True),
     "ignored": Column("true, false", "whether the base counts neither in training nor in evaluation", is_optional=True),
+    "evidence.NAME": Column(
+        "float32", "evidence of that name (evidence.md), any number; empty: missing, which is not 0", is_optional=True
+    ),
+}
+_EVIDENCE = {
+    "chrom": _PLACE["chrom"],
+    "position": Column("whole number", "base, 1-based, on the plus strand; each once, of a strand once"),
+    "value": Column("number", "of the base; the column may have the name of the evidence; empty: missing"),
+    "strand": Column("text", "`+` or `-`, where numbers are of one strand", is_optional=True),
 }
 _SPLICEAI_TABLE = {
     "#NAME": Column("text", "the gene"),
@@ -393,6 +402,17 @@ def file_formats() -> list[FileFormat]:
             "the "
             "FASTA.",
             {},
+        ),
+        FileFormat(
+            "Evidence",
+            "any name.bw or .parquet",
+            "UCSC (phyloP, phastCons), `bamCoverage`, STAR, you; `simulate` (evidence/*.parquet)",
+            "`data.evidence` of `train`, `ablate` and pipelines; `--evidence` of `base run`, `score`, `evaluate`, "
+            "`gene`, `variants`, `variant`, `register`; `METALAYER_SERVE_EVIDENCE`",
+            "BigWig (0-based half-open inside, of both strands alike or a file a strand), or Parquet with the columns "
+            "below. A base without an entry is missing, not 0. Contigs must be those of the scores, and as long "
+            "(evidence.md).",
+            _EVIDENCE,
         ),
         FileFormat(
             "bedGraph",

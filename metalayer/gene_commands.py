@@ -126,6 +126,7 @@ def _view(options: argparse.Namespace, model: Path | None) -> int:
         annotation=options.annotation,
         weights=",".join(options.weights),
         aliases=options.aliases,
+        evidence=";".join(options.evidence),
         device=options.device,
     )
     bases = [name for name in options.base.split(",") if name]
@@ -145,6 +146,7 @@ def _view(options: argparse.Namespace, model: Path | None) -> int:
 def _gene(options: argparse.Namespace, model: Path | None) -> int:
     import json
 
+    from metalayer.settings.evidence import named_sources
     from metalayer.sites.calling import THRESHOLD
     from metalayer.variants import whole_gene as looked_at
     from metalayer.variants.calls import Sources, opened
@@ -164,6 +166,7 @@ def _gene(options: argparse.Namespace, model: Path | None) -> int:
         options.aliases,
         options.device,
         allow_introns=options.allow_introns,
+        evidence=named_sources(options.evidence),
     )
     with opened(sources) as loaded:
         genes = looked_at.find_genes(options.gene, loaded.genes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -27,9 +27,10 @@ class GeneTrack:
         ignored: int64 (n,), ascending positions that count neither in training nor in evaluation.
         marks: of which isoforms each position is a site; None where that is not known.
         several: of several base models, the scores of each by name: (L, 3), or (L, 1) of P(spliced).
+        evidence: float32 (L,) by name, NaN where missing.
 
     Raises:
-        InputError: lengths that do not fit the gene's interval, or scores that are no probabilities.
+        InputError: lengths that do not fit the gene's interval, scores that are no probabilities, or infinite evidence.
     """
 
     gene: Gene
@@ -40,6 +41,7 @@ class GeneTrack:
     ignored: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     marks: SiteMarks | None = None
     several: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    evidence: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         length = len(self.gene)
@@ -50,6 +52,28 @@ class GeneTrack:
                 f"({length},), ({length}, {len(CLASSES)}) and ({length},)"
             )
         refuse_no_probabilities(self.gene.gene_id, self.scores)
+        for name, values in self.evidence.items():
+            if values.shape != (length,) or np.isinf(values).any():
+                raise InputError(
+                    f"gene {self.gene.gene_id}: evidence {name} has shape {values.shape} or infinite numbers; needs "
+                    f"({length},), NaN where missing"
+                )
+
+    def evidence_of(self, names: Sequence[str]) -> NDArray[np.float32]:
+        """Evidence as a model reads it, float32 (L, E), NaN where missing.
+
+        Args:
+            names: that the model reads, in its order.
+
+        Raises:
+            InputError: some that is not there.
+        """
+        if absent := [name for name in names if name not in self.evidence]:
+            raise InputError(
+                f"gene {self.gene.gene_id}: no evidence {', '.join(absent)}, which the model reads; name it in "
+                "data.evidence or --evidence, with `none` to be answered without it"
+            )
+        return np.stack([self.evidence[name] for name in names], axis=1) if names else _none(len(self))
 
     @property
     def bases(self) -> Mapping[str, NDArray[np.float32]]:
@@ -63,6 +87,10 @@ class GeneTrack:
 
     def __len__(self) -> int:
         return len(self.tokens)
+
+
+def _none(length: int) -> NDArray[np.float32]:
+    return np.empty((length, 0), np.float32)
 
 
 def refuse_no_probabilities(gene_id: str, scores: NDArray[np.float32]) -> None:

@@ -181,6 +181,11 @@ def score_columns(base_model: str, scores: tuple[str, ...] = BASE_SCORES) -> tup
     return tuple(f"{column}.{base_model}" for column in scores)
 
 
+def evidence_column(name: str) -> str:
+    """The column of per-nucleotide files that holds a piece of evidence; numbers, empty where missing."""
+    return f"evidence.{name}"
+
+
 BASES_SEPARATOR = "+"
 
 

@@ -6,6 +6,18 @@ import argparse
 from pathlib import Path
 
 
+def add_evidence(parser: argparse.ArgumentParser) -> None:
+    """Add the evidence that a model reads to a command."""
+    parser.add_argument(
+        "--evidence",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help="numbers per base, of which a model reads some: BigWig or Parquet; NAME=PLUS,MINUS for a file a strand; a "
+        "model is asked without one by NAME=none; repeat",
+    )
+
+
 def add_sources(
     parser: argparse.ArgumentParser, model_help: str, annotation_help: str, *, needs_base: bool = True
 ) -> None:
@@ -33,6 +45,7 @@ def add_sources(
         metavar="[NAME=]PATH",
         help="the user's own weights, in the order of the base models that need any, or by their names; repeat",
     )
+    add_evidence(parser)
     parser.add_argument("--model", help=f"our model, beside its base models: {model_help}")
     parser.add_argument(
         "--aliases", type=Path, metavar="FILE", help="names of contigs, where files have different ones"

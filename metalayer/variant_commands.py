@@ -198,6 +198,7 @@ def _sources(
 
 
 def _given(options: argparse.Namespace, model_directory: Callable[[str], Path]) -> tuple[Sources, Options]:
+    from metalayer.settings.evidence import named_sources
     from metalayer.variants.calls import Sources
     from metalayer.variants.scoring import Options
 
@@ -211,6 +212,7 @@ def _given(options: argparse.Namespace, model_directory: Callable[[str], Path]) 
         options.device,
         options.precision,
         options.allow_introns,
+        named_sources(options.evidence),
     )
     return sources, Options(
         options.distance,

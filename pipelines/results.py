@@ -17,7 +17,7 @@ from metalayer.genome import decode
 from metalayer.integrity import unsealed
 from metalayer.registry import names
 from metalayer.release.answer import BASE
-from metalayer.release.contract import score_fields
+from metalayer.release.contract import evidence_fields, score_fields
 from metalayer.schema import ACCEPTOR, DONOR, ROW_SCORES
 from metalayer.settings.run import RunConfig
 from metalayer.workflows.gated import REJECTED_STATUS
@@ -248,7 +248,10 @@ def _gene_query(done: Done) -> tuple[dict[str, Any], list[int]] | None:
         track = store.read(gene_id)
         if {DONOR, ACCEPTOR} <= set(track.labels.tolist()):
             # As text a float32 is short, and read again the same.
-            columns = {name: [float(str(x)) for x in values] for name, values in score_fields(track.bases).items()}
+            columns: dict[str, Any] = {
+                name: [float(str(x)) for x in values] for name, values in score_fields(track.bases).items()
+            }
+            columns |= evidence_fields(track.evidence)
             sites = sorted(int((track.labels == site).argmax()) for site in (DONOR, ACCEPTOR))
             return {"sequence": decode(track.tokens), **columns}, sites
     return None

@@ -33,9 +33,10 @@ from metalayer.errors import ConfigError, MetalayerError
 from metalayer.files import only_one, publish_file
 from metalayer.registry import names
 from metalayer.settings.encoders import LANGUAGE_MODELS
+from metalayer.settings.evidence import absolute_sources
 from metalayer.settings.run import RunConfig
 from metalayer.settings.section import Section
-from metalayer.settings.sections import BaseConfig, ScoreConfig, VariantsConfig
+from metalayer.settings.sections import BaseConfig, DataConfig, ScoreConfig, VariantsConfig
 from metalayer.workflows import gated
 from pipelines import (
     checkout,
@@ -192,7 +193,7 @@ def _check(config: RunConfig, options: argparse.Namespace) -> None:
     if options.pipeline in ("training", "search") and config.model.sequence_encoder not in LANGUAGE_MODELS:
         from metalayer.models.meta import build_model
 
-        build_model(config.model)  # parts that do not fit are found now, not after the data are read
+        build_model(config.model, config.data.evidence)  # parts that do not fit are found before the data are read
     if options.stack == "local":
         from metalayer.device import resolve_device
 
@@ -224,7 +225,10 @@ def _absolute_weights(given: str) -> str:
 
 
 def _absolute(section: AnySection) -> AnySection:
-    return section.model_copy(update={name: value.resolve() for name, value in section if isinstance(value, Path)})
+    changes: dict[str, Any] = {name: value.resolve() for name, value in section if isinstance(value, Path)}
+    if isinstance(section, DataConfig | BaseConfig | VariantsConfig):
+        changes["evidence"] = absolute_sources(section.evidence)
+    return section.model_copy(update=changes)
 
 
 def _schedule(settings: configuration.Configuration, options: argparse.Namespace, state: Path) -> int:
@@ -339,7 +343,7 @@ def _run(
             return 0
         store = Client().active_stack.artifact_store
         if "://" in store.path:
-            copied = inputs.put_files(plan.files, store) if plan else inputs.stage(config.data, data_hash, store)
+            copied = inputs.put_files(plan.copied, store) if plan else inputs.stage(config.data, data_hash, store)
             logger.info("%d input files copied to the artifact store", copied)
         model = zenml.Model(name=versions.registered_name(config.data.base_model), save_models_to_registry=False)
         given = {"config": settings, **inputs_now}

@@ -16,10 +16,11 @@ from typing import Any
 from metalayer.core import ArtifactLoader
 from metalayer.errors import ArtifactError
 from metalayer.integrity import sealed, unsealed
+from metalayer.settings.evidence import moved_sources
 from metalayer.settings.sections import DataConfig
 from steps import transfer
 
-_LIST = "files.json"
+_LIST, _EVIDENCE = "files.json", "evidence"
 
 logger = logging.getLogger(__name__)
 
@@ -50,18 +51,22 @@ def stage(data: DataConfig, data_hash: str, store: Any) -> int:
         "variants": [files.variants] if files.variants else [],
         "aliases": [files.aliases] if files.aliases else [],
     }
+    evidence = {f"{number}-{path.name}": path for number, path in enumerate(files.evidence)}
     store.makedirs(folder)
     for kind, paths in kinds.items():
         for path in paths:
             transfer.put(path, store, _join(folder, kind, path.name))
+    for name, path in evidence.items():
+        transfer.put(path, store, _join(folder, _EVIDENCE, name))
     listed = {
         "genome_build": files.genome_build,
         "annotation_source": files.annotation_source,
         **{kind: [path.name for path in paths] for kind, paths in kinds.items()},
+        _EVIDENCE: list(evidence),
     }
     with store.open(_join(folder, _LIST), "w") as handle:
         json.dump(sealed(listed), handle)
-    return sum(len(paths) for paths in kinds.values())
+    return sum(len(paths) for paths in kinds.values()) + len(evidence)
 
 
 def local_inputs(data: DataConfig, data_hash: str, folder: Path) -> DataConfig:
@@ -91,7 +96,7 @@ def fetch(data: DataConfig, data_hash: str, folder: Path, store: Any) -> DataCon
                 f"{_join(source, _LIST)} is damaged: {error}; delete {source} and start the run again"
             ) from None
     paths: dict[str, list[Path]] = {}
-    for kind in ("artifacts", "nucleotide_scores", "gene_table", "variants", "aliases"):
+    for kind in ("artifacts", "nucleotide_scores", "gene_table", "variants", "aliases", _EVIDENCE):
         (folder / kind).mkdir(parents=True)
         paths[kind] = [folder / kind / name for name in listed.get(kind, [])]  # earlier versions stored no aliases
         for path in paths[kind]:
@@ -106,6 +111,7 @@ def fetch(data: DataConfig, data_hash: str, folder: Path, store: Any) -> DataCon
             "gene_table": next(iter(paths["gene_table"]), None),
             "splicevardb_path": next(iter(paths["variants"]), None),
             "aliases": next(iter(paths["aliases"]), None),
+            "evidence": moved_sources(data.evidence, paths[_EVIDENCE]),
         }
     )
     if ArtifactLoader(found).fingerprint() != data_hash:

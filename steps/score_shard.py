@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 from zenml import step
 
+from metalayer.settings.evidence import Source, files_of, moved_sources
 from metalayer.workflows import score_genome
 from steps.inputs import local_files
 from steps.materializers import ModelRef, TableRef
@@ -36,6 +37,17 @@ def score_shard(
     """
     folder = step_dir("score_shard")
     files = local_files(shard.files, source, folder)
+    shard = shard.model_copy(update={"evidence": _local_evidence(shard, folder)})
     output = folder / "scores.parquet"
     manifest = score_genome.score_shard(shard, files, model.path, output, device=device, threads=threads)
     return TableRef.of(output), manifest
+
+
+def _local_evidence(shard: score_genome.Shard, folder: Path) -> dict[str, Source]:
+    """Evidence with its files where they are on this machine."""
+    paths = []
+    for number, (path, digest) in enumerate(zip(files_of(shard.evidence), shard.evidence_files, strict=True)):
+        place = folder / f"evidence-{number}"
+        place.mkdir(exist_ok=True)
+        paths += local_files({path.name: digest}, path.parent, place)
+    return moved_sources(shard.evidence, paths)

@@ -138,6 +138,7 @@ def test_a_bento_holds_the_release_the_source_and_pinned_packages(home: Path, be
         "mlflow-skinny",
         "onnxruntime",
         "prometheus_client",
+        "pyBigWig",
         "pysam",
         "starlette",
         "uvicorn",

@@ -56,7 +56,14 @@ def test_the_same_files(
     base_layer: Path, tmp_path: Path, store: Store, data_config: Callable[..., DataConfig], variants: str | None
 ) -> None:
     (base_layer / "aliases.tsv").write_text("chr1\tNC_000001.11\n")
-    data = data_config(base_layer, variant_source=variants, aliases=variants and base_layer / "aliases.tsv")
+    evidence = {name: base_layer / "evidence" / f"{name}.parquet" for name in ("junctions", "conservation")}
+    both = {"plus": evidence["conservation"], "minus": evidence["conservation"]}
+    data = data_config(
+        base_layer,
+        variant_source=variants,
+        aliases=variants and base_layer / "aliases.tsv",
+        evidence={**evidence, "both": both, "no": "none"} if variants else {},
+    )
     data_hash = ArtifactLoader(data).fingerprint()
     report = ArtifactLoader(data).load(tmp_path / "here")
     count = len(ArtifactLoader(data).files().all_paths())
@@ -67,6 +74,8 @@ def test_the_same_files(
     files = ArtifactLoader(found).files()
     assert all(path.is_relative_to(tmp_path / "fetched") for path in files.all_paths())
     assert bool(files.aliases) == bool(variants)
+    assert len(files.evidence) == (4 if variants else 0)
+    assert list(found.evidence) == list(data.evidence)
     assert (files.genome_build, files.annotation_source) == ("GRCh38", report["annotation_source"])
     ArtifactLoader(found).load(tmp_path / "there")
     for name in sorted(path.name for path in (tmp_path / "here").iterdir()):

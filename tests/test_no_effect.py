@@ -52,6 +52,7 @@ CASES: list[tuple[str, Any, dict[str, Any], str, dict[str, Any]]] = [
     ("model.dropout", 0.2, TRACKS_ALONE, "score or sequence encoder", ROWS),
     ("model.fusion", "concat", TRACKS_ALONE, "score or sequence encoder", ROWS),
     ("model.base_dropout", True, GENES, "head network", {**GENES, "model": {"head": "stack"}}),
+    ("model.evidence_dropout", 0.2, ROWS, "evidence", {**GENES, "data": {"evidence": {"a": "a.bw"}}}),
     ("train.embedding_cache", "folder", ROWS, "sequence_encoder", {"model": FROZEN}),
     ("train.additional_rate_share", 0.2, ROWS, "additional_epochs", {}),
     ("data.splicevardb_path", "x.tsv", ROWS, "variant_source", {"data": {"variant_source": "splicevardb"}}),

@@ -14,7 +14,7 @@ from metalayer.errors import ArtifactError, ConfigError, MetalayerError
 from metalayer.settings.sections import VariantsConfig
 from metalayer.variants.calls import Sources
 from metalayer.variants.scoring import Options
-from metalayer.workflows.variant_shards import VariantPlan, merge_shards, plan, score_shard
+from metalayer.workflows.variant_shards import VariantPlan, merge_shards, plan, score_shard, sources_of
 from metalayer.workflows.variants import form_of, score_file
 from tests.releases import make_bundle
 from tests.test_pipeline import RUN, execute, found
@@ -169,3 +169,22 @@ def test_a_run_and_the_same_into_another_file(
     refused = execute(work / "state", [str(RUN), "--pipeline", "variants"])
     assert refused.code == 2
     assert "variants: missing; --pipeline variants needs file, fasta" in refused.out + refused.err
+
+
+def test_parts_of_a_model_that_reads_evidence(config: VariantsConfig, simulation: Path, tmp_path: Path) -> None:
+    tracks = {"track_encoder": "stages", "track_encoder_config": {"channels": 4, "distances": [1, 20]}}
+    model = make_bundle(tmp_path / "model", sequence_encoder="none", evidence=("a", "b"), **tracks)
+    files = [str(simulation / "evidence" / f"{name}.parquet") for name in ("conservation", "junctions")]
+    given = {"a": {"plus": files[0], "minus": files[0]}, "b": files[1]}
+    config = VariantsConfig(**{**dict(config), "evidence": given, "shards": 1})
+    made, parts = in_parts(config, model, tmp_path)
+    assert [use for use in made.inputs if use.startswith("evidence")] == ["evidence:0", "evidence:1", "evidence:2"]
+    sources = sources_of(config, {use: one.folder for use, one in made.inputs.items()}, made.inputs, model)
+    assert sources.evidence == given
+    outcome = merge_shards(config, made, parts, model)
+    whole = tmp_path / "whole.vcf"
+    assert outcome == score_file(config.file, whole, sources, Options(), form=form_of(whole))
+    assert config.output.read_bytes() == whole.read_bytes()
+    none = VariantsConfig(**{**dict(config), "evidence": {"a": "none"}})
+    with pytest.raises(ConfigError, match="evidence: no b; this model reads a, b"):
+        in_parts(none, model, tmp_path)

@@ -38,10 +38,12 @@ from metalayer.schema import (
     ACCEPTOR,
     ARTIFACT_COLUMNS,
     ARTIFACT_WINDOW_BP,
+    BASE_SCORES,
     CLASSES,
     DONOR,
     NEITHER,
     ROW_SCORES,
+    evidence_column,
 )
 from metalayer.site_labels import SiteMarks, row_classes
 
@@ -152,6 +154,7 @@ def write_artifacts(
                         build,
                         is_long=chrom in long_chroms,
                         contigs=contigs,
+                        columns=(*BASE_SCORES, *map(evidence_column, item.evidence)),
                         marked=item.marks is not None,
                         metadata=metadata,
                     )
@@ -162,7 +165,8 @@ def write_artifacts(
                 chunk.write(rows_draft, report)
                 chunk = _Chunk(chrom, chunk.first + GENES_PER_CHUNK)
             chunk.genes.append(artifact_rows(item, seed, report))
-            tracks.write(item.gene, item.tokens, item.scores, item.labels, item.marks)
+            numbers = np.column_stack([item.scores, *item.evidence.values()])
+            tracks.write(item.gene, item.tokens, numbers, item.labels, item.marks)
             report.genes += 1
             report.positions += len(item.gene)
         if chunk is None:

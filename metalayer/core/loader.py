@@ -46,6 +46,7 @@ from metalayer.data.tracks import TrackStore
 from metalayer.errors import ArtifactError
 from metalayer.features import gene_row_scores
 from metalayer.files import publish_file, sha256
+from metalayer.formats.evidence import Evidence
 from metalayer.genome import Gene, decode, exon_base, one_based, same_build, same_chrom
 from metalayer.integrity import PAGE_CHECKSUMS
 from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR, NEITHER, ROW_SCORES, bases_of
@@ -95,11 +96,12 @@ class ArtifactLoader:
         Raises:
             ArtifactError: files that are absent, or that were changed since their base layer was written.
         """
-        total = hashlib.sha256()
-        paths = self.files().all_paths()
-        check_written(paths)
-        for path in sorted(paths):
+        total, files = hashlib.sha256(), self.files()
+        check_written(files.all_paths())
+        for path in sorted(set(files.all_paths()) - set(files.evidence)):
             total.update(f"{path.name}\0{sha256(path)}\n".encode())
+        for number, path in enumerate(files.evidence):  # wherever it lies, and whatever it is called
+            total.update(f"evidence {number}\0{sha256(path)}\n".encode())
         return total.hexdigest()
 
     def get_statistics(self) -> dict[str, Any]:
@@ -168,6 +170,7 @@ class ArtifactLoader:
                     contigs=contigs,
                     base_models=bases_of(self.config.base_model),
                     allow_introns=self.config.allow_introns,
+                    evidence=Evidence(self.config.evidence, contigs) if self.config.evidence else None,
                 )
                 store = TrackStore(draft[TRACKS])
                 own_names = store.contigs | own_names

@@ -48,7 +48,8 @@ class CropBatch:
     Attributes:
         tokens: uint8 (B, n + 2 + 2 * reach), N outside the gene; or states of a frozen language model, float16
             (B, n + 2, D).
-        tracks: float32 (B, n + 2 + 2 * reach, C), base scores, 0 outside the gene.
+        tracks: float32 (B, n + 2 + 2 * reach, C + E), base scores and evidence (NaN where missing), 0 outside the
+            gene.
         features: float32 (B, n + 2, F), raw; (B, n + 2, 0) where the model reads none.
         base: float32 (B, n, C), base scores of the exon bases.
         labels: int64 (B, n).
@@ -90,6 +91,7 @@ class GeneArrays:
         exons: uint8 (N,), of `exon_states`.
         weights: float32 (N,), each position's own, from variants, and 0 where it is ignored; None:
             all weigh 1.
+        evidence: float32 (N, E), NaN where missing; None: there is none.
     """
 
     gene_ids: tuple[str, ...]
@@ -99,6 +101,7 @@ class GeneArrays:
     labels: NDArray[np.uint8]
     exons: NDArray[np.uint8]
     weights: NDArray[np.float32] | None = None
+    evidence: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -110,6 +113,7 @@ class GeneArrays:
         gene_ids: Sequence[str],
         folder: Path | None = None,
         variants: VariantWeights | None = None,
+        evidence: Sequence[str] = (),
     ) -> GeneArrays:
         """Genes of a store.
 
@@ -118,6 +122,10 @@ class GeneArrays:
             gene_ids: which genes; those that the store lacks are left out.
             folder: gets the arrays, which are then mapped and not held; None holds them in memory.
             variants: what they weigh; None weighs all positions alike.
+            evidence: names of that which is read, in the order of the model.
+
+        Raises:
+            InputError: evidence that the store lacks.
         """
         places = store.genes()
         there = [gene_id for gene_id in gene_ids if gene_id in store]
@@ -127,6 +135,8 @@ class GeneArrays:
         weighed = None if variants is None else variants.positions(there)
         if weighed is not None or any(map(store.ignores, there)):
             shapes["weights"] = (np.float32, ())
+        if evidence:
+            shapes["evidence"] = (np.float32, (len(evidence),))
         arrays: dict[str, NDArray[np.generic]] = {}
         for name, (kind, axes) in shapes.items():
             shape = (int(starts[-1]), *axes)
@@ -138,6 +148,8 @@ class GeneArrays:
             for name in ("tokens", "scores", "labels"):
                 arrays[name][start:end] = getattr(track, name)
             arrays["exons"][start:end] = exon_states(track.labels)
+            if evidence:
+                arrays["evidence"][start:end] = track.evidence_of(evidence)
             if "weights" in arrays:
                 arrays["weights"][start:end] = 1.0
                 at, weights = (weighed or {}).get(track.gene.gene_id, ([], []))
@@ -305,9 +317,9 @@ class CropLoader:
 
     @property
     def identity(self) -> bytes:
-        """Of which positions these are: a hash of genes, letters, labels and what variants make them weigh."""
+        """Of which positions these are: a hash of genes, letters, labels, what variants make them weigh, evidence."""
         total = hashlib.sha256(repr(self.genes.gene_ids).encode())
-        for array in (self.genes.tokens, self.genes.labels, self.genes.weights):
+        for array in (self.genes.tokens, self.genes.labels, self.genes.weights, self.genes.evidence):
             total.update(b"" if array is None else array.data)
         return total.digest()
 
@@ -375,8 +387,10 @@ class CropLoader:
             low, high = max(gene_start, start - spare), min(gene_end, start + n + spare)
             tokens = crops.arrangement.take(self.genes.tokens, low, high)
             scores = crops.arrangement.take(self.genes.scores, low, high)
+            known = self.genes.evidence
+            evidence = None if known is None else crops.arrangement.take(known, low, high)
             inputs: tuple[NDArray[Any], ...] = stretch_inputs(
-                tokens, scores, start - low, start - low + n, reach, self.with_features
+                tokens, scores, start - low, start - low + n, reach, self.with_features, evidence
             )
             if self._states is not None:
                 inputs = (self._states.stretch(gene, start - gene_start, n + 2), *inputs[1:])
@@ -385,7 +399,7 @@ class CropLoader:
             weights[i, : end - start] = stands_for[i] * crops.arrangement.take(self.weights, start, end)
             exons[i, : end - start] = crops.arrangement.take(self.genes.exons, start, end)
             if draws:
-                tracks, base = parts[-1][1], parts[-1][3]
+                tracks, base = parts[-1][1][:, : len(CLASSES)], parts[-1][3]
                 tracks[:] = shaken(tracks, draws[i])
                 inner = tracks[reach + 1 :][:n]
                 np.copyto(base, inner, where=inner.any(axis=-1, keepdims=True))

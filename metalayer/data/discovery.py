@@ -14,6 +14,7 @@ from metalayer.files import sha256
 from metalayer.genome import chrom_in_file_names, chrom_of_file_name, normalise_chrom, same_build
 from metalayer.integrity import FILES, PARQUET_ERRORS, SEAL, open_parquet, unsealed
 from metalayer.schema import bases_of
+from metalayer.settings.evidence import files_of
 from metalayer.settings.sections import DataConfig
 
 MANIFESTS = ("manifest.json", "base_layer_*.json")
@@ -45,6 +46,7 @@ class BaseLayerFiles:
         gene_table: the gene table, if there is one.
         variants: the SpliceVarDB download, where variants are asked for.
         aliases: names of contigs, if they are given.
+        evidence: files of `data.evidence`.
     """
 
     directory: Path
@@ -55,11 +57,12 @@ class BaseLayerFiles:
     gene_table: Path | None
     variants: Path | None
     aliases: Path | None = None
+    evidence: tuple[Path, ...] = ()
 
     def all_paths(self) -> list[Path]:
         """Every input file."""
         extra = [path for path in (self.gene_table, self.variants, self.aliases) if path]
-        return [item.path for item in self.artifacts] + list(self.nucleotide_scores) + extra
+        return [item.path for item in self.artifacts] + list(self.nucleotide_scores) + extra + list(self.evidence)
 
 
 def find_files(config: DataConfig) -> BaseLayerFiles:
@@ -94,7 +97,16 @@ def find_files(config: DataConfig) -> BaseLayerFiles:
         gene_table=_optional(config.gene_table, config.data_root / "genes.tsv", "data.gene_table"),
         variants=_variants(config),
         aliases=_optional(config.aliases, None, "data.aliases"),
+        evidence=_evidence(config),
     )
+
+
+def _evidence(config: DataConfig) -> tuple[Path, ...]:
+    paths = tuple(files_of(config.evidence))
+    for path in paths:
+        if not path.is_file():
+            raise ArtifactError(f"data.evidence: given {path}, which is no file")
+    return paths
 
 
 def _scores_alone(config: DataConfig) -> tuple[Path, str | None, str | None] | None:

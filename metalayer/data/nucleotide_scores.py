@@ -39,6 +39,7 @@ from metalayer.data.tracks import (
 from metalayer.errors import ArtifactError
 from metalayer.file_kinds import PARQUET, TEXT, head_of, kind_of, refuse_others
 from metalayer.files import publish_file
+from metalayer.formats.evidence import Evidence
 from metalayer.genome import N_TOKEN, Gene, builds_once, exon_base, normalise_build, same_chrom
 from metalayer.integrity import PAGE_CHECKSUMS, PARQUET_ERRORS, content_hash, open_parquet, seal_metadata
 from metalayer.overlaps import PlacedSites, contradicted
@@ -59,6 +60,7 @@ from metalayer.schema import (
     SPLICED_SCORE,
     TRACK_COLUMNS,
     TRANSCRIPTS_UNKNOWN,
+    evidence_column,
 )
 from metalayer.site_labels import labels_of_sites
 
@@ -99,6 +101,7 @@ def write_tracks(
     *,
     base_models: Sequence[str] | None = None,
     allow_introns: bool = False,
+    evidence: Evidence | None = None,
 ) -> TrackReport:
     """Read per-nucleotide files and publish the canonical Parquet.
 
@@ -115,8 +118,10 @@ def write_tracks(
         base_models: of files where several stand side by side, whose scores to keep, in this order; None: of all.
             Files of one base model that do not name it are taken for the only one asked for.
         allow_introns: introns may begin and end with anything, not GT or GC and AG alone.
+        evidence: gets a column each: that of its files, or, where it names the column, that of `files`.
 
     Raises:
+        InputError: evidence that lacks a gene's contig, or is of another build.
         ArtifactError: a missing column or base model, a gap or duplicate in positions, scores out of range, letters
             other than ACGTN, a paralog flag that is none or differs within a gene, a gene that lies elsewhere
             than the gene table says, or letters, labels and scores that do not keep one convention.
@@ -140,6 +145,15 @@ def write_tracks(
     if len(named) < 2:  # without a name
         named = {"": (SPLICED_SCORE,) if any(len(one) == 1 for one in named.values()) else BASE_SCORES}
     scored = [column for names in named.values() for column in names]
+    carried = {evidence_column(name): evidence_column(name) for name in (evidence.columns if evidence else ())}
+    if carried and (texts := [path for path in files if not _is_parquet(path)]):
+        raise ArtifactError(f"{texts[0]}: text has no column {', '.join(carried)}; name files in data.evidence")
+    for path in files:
+        prefix = evidence_column("")
+        there = _open(path).schema_arrow.names if _is_parquet(path) else []
+        if unread := [name for name in there if name.startswith(prefix) and name not in carried]:
+            logger.info("%s: %s: not read; name it in data.evidence, as `column`", path, ", ".join(unread))
+    brought = [evidence_column(name) for name in (*evidence.columns, *evidence.names)] if evidence else []
     has_marks = any(_marks(path) for path in files)
     group_sizes = Counter(gene.paralog_group for gene in gene_table.values())
     schema = pa.schema(
@@ -149,7 +163,7 @@ def write_tracks(
             ("strand", pa.dictionary(pa.int32(), pa.string())),
             ("position", pa.int64()),
             ("base", pa.dictionary(pa.int32(), pa.string())),
-            *((name, pa.float32()) for name in scored),
+            *((name, pa.float32()) for name in (*scored, *brought)),
             ("label", pa.uint8()),
             ("ignored", pa.bool_()),
             *(zip(MARK_COLUMNS, (pa.uint8(), pa.int32()), strict=True) if has_marks else ()),
@@ -157,7 +171,7 @@ def write_tracks(
     )
     sites: dict[str, list[tuple[int, int]]] | None = None
     of_all = {name: ConventionCounts() for name in named}
-    encoding = {"position": "DELTA_BINARY_PACKED"} | dict.fromkeys(scored, "BYTE_STREAM_SPLIT")
+    encoding = {"position": "DELTA_BINARY_PACKED"} | dict.fromkeys((*scored, *brought), "BYTE_STREAM_SPLIT")
     with (
         publish_file(output) as draft,
         pq.ParquetWriter(
@@ -172,7 +186,7 @@ def write_tracks(
         for path, own in zip(files, columns, strict=True):
             build = normalise_build(genome_build_of(path) or "")
             counts = {name: ConventionCounts() for name in named}
-            for rows in _genes_of(path, dict(zip(itertools.chain(*own.values()), scored, strict=True))):
+            for rows in _genes_of(path, dict(zip(itertools.chain(*own.values()), scored, strict=True)) | carried):
                 if only is not None and rows["gene_id"][0] not in only:
                     continue
                 frame = with_keys(rows, contigs)
@@ -199,6 +213,9 @@ def write_tracks(
                 frame = frame.with_columns(labels.alias("label"))
                 if has_marks and MARK_COLUMNS[0] not in frame.columns:
                     frame = frame.with_columns(_unmarked(labels))
+                if evidence:
+                    found = evidence.ascending(gene)
+                    frame = frame.with_columns(pl.Series(evidence_column(name), one) for name, one in found.items())
                 table = frame.select(schema.names).to_arrow()
                 writer.write_table(table.cast(schema), row_group_size=len(frame))
                 index.append(

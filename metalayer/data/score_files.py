@@ -14,6 +14,7 @@ from metalayer.data.discovery import check_written
 from metalayer.data.nucleotide_scores import TrackReport, write_tracks
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import ArtifactError
+from metalayer.formats.evidence import Evidence
 from metalayer.genome import Gene
 from metalayer.schema import SPLICED_SCORE, bases_of
 
@@ -47,6 +48,7 @@ class ScoreFile:
         base_model: str | None = None,
         allow_introns: bool = False,
         spliced_alone: bool = False,
+        evidence: Evidence | None = None,
     ) -> ScoreFile:
         """Read files into one canonical Parquet.
 
@@ -57,6 +59,7 @@ class ScoreFile:
             contigs: which names are of one chromosome; None for the rules alone.
             base_model: whose scores, of files where several stand side by side, as in `schema.bases_of`; None: of all.
             allow_introns: introns may begin and end with anything, not GT or GC and AG alone.
+            evidence: gets a column each, as in `write_tracks`.
             spliced_alone: scores that do not tell donors from acceptors need none that do beside them.
 
         Raises:
@@ -78,7 +81,14 @@ class ScoreFile:
 
         bases = None if base_model is None else bases_of(base_model)
         found = write_tracks(
-            paths, canonical, gene_table, no_rows, contigs=contigs, base_models=bases, allow_introns=allow_introns
+            paths,
+            canonical,
+            gene_table,
+            no_rows,
+            contigs=contigs,
+            base_models=bases,
+            allow_introns=allow_introns,
+            evidence=evidence,
         )
         if not found.letters:
             raise ArtifactError(f"{given}: no letters, so whole genes cannot be read; give Parquet with a column base")

@@ -17,6 +17,7 @@ def stretch_inputs(
     end: int,
     reach_bp: int,
     with_features: bool,
+    evidence: NDArray[np.float32] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
     """What a model reads to answer the exon bases [start, end) of a gene; the stretch may go beyond its end.
 
@@ -27,6 +28,7 @@ def stretch_inputs(
         end: behind the last one.
         reach_bp: of the model.
         with_features: compute the score features.
+        evidence: float32 (L, E), stands beside the scores in the tracks; None: there is none.
 
     Returns:
         Of one crop, as in `CropBatch`: tokens, tracks, features and base, n = end - start.
@@ -35,8 +37,11 @@ def stretch_inputs(
     near = slice(max(0, start - spare), min(length, end + spare))
     at = slice(near.start - start + spare, near.stop - start + spare)
     letters = np.full(n + 2 * spare, N_TOKEN, dtype=np.uint8)
-    tracks = np.zeros((n + 2 * spare, len(CLASSES)), dtype=np.float32)
-    letters[at], tracks[at] = tokens[near], scores[near]
+    channels = len(CLASSES) + (0 if evidence is None else evidence.shape[1])
+    tracks = np.zeros((n + 2 * spare, channels), dtype=np.float32)
+    letters[at], tracks[at, : len(CLASSES)] = tokens[near], scores[near]
+    if evidence is not None:
+        tracks[at, len(CLASSES) :] = evidence[near]
     base = np.full((n, len(CLASSES)), 1.0 / len(CLASSES), dtype=np.float32)  # beyond the gene: nothing
     inside = min(length, end)
     base[: inside - start] = scores[start:inside]

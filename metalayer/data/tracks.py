@@ -28,6 +28,7 @@ from metalayer.schema import (
     MARK_COLUMNS,
     PARALOG_UNKNOWN,
     SPLICED_SCORE,
+    evidence_column,
     score_columns,
 )
 from metalayer.site_labels import SiteMarks
@@ -146,6 +147,12 @@ class TrackStore:
         """The columns of a base model, one of `base_models`; None: of the first."""
         return self._columns[self.base_models[0] if base_model is None else base_model]
 
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """Names of the evidence beside the scores, in the order of the file."""
+        prefix = evidence_column("")
+        return tuple(name.removeprefix(prefix) for name in self._file.schema_arrow.names if name.startswith(prefix))
+
     def paralog(self, gene_id: str) -> int:
         """1 it has paralogs, 0 it has none, -1 unknown."""
         return self._paralogs.get(gene_id, PARALOG_UNKNOWN)
@@ -174,7 +181,8 @@ class TrackStore:
         """
         columns = self._columns if base_model is None else {base_model: self._columns[base_model]}
         scores = [column for theirs in columns.values() for column in theirs]
-        frame = self.rows(gene_id, ["base", *scores, "label", "ignored", *self.mark_columns])
+        evidence = {name: evidence_column(name) for name in self.evidence}
+        frame = self.rows(gene_id, ["base", *scores, "label", "ignored", *self.mark_columns, *evidence.values()])
         gene = self._genes[gene_id]
         tokens = tokens_of(gene, frame["base"])
         turn = slice(None, None, -1 if gene.strand == "-" else 1)
@@ -198,6 +206,10 @@ class TrackStore:
             ignored,
             marks,
             {} if alone else bases,
+            {
+                name: np.ascontiguousarray(frame[column].fill_null(np.nan).to_numpy()[turn], dtype=np.float32)
+                for name, column in evidence.items()
+            },
         )
         return replace(track, scores=self._start(track)) if self._start else track
 

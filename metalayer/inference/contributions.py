@@ -1,9 +1,9 @@
 """Why our model says something else than its base: what its answer at one base would be without each of its inputs.
 
 Leave one input out: the letters become N, the base scores of all other bases "no site", the scores of one base model
-of several "no site". What is then missing from the log-odds of the answer is that input's contribution. They need not
-add up, as inputs work together. Of the letters, windows are left out one by one in the same way, which shows where a
-motif lies that the model reads. Nothing is said of what the base model itself read.
+of several "no site", a piece of evidence missing. What is then missing from the log-odds of the answer is that input's
+contribution. They need not add up, as inputs work together. Of the letters, windows are left out one by one in the same
+way, which shows where a motif lies that the model reads. Nothing is said of what the base model itself read.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from metalayer.genome import N_TOKEN
 from metalayer.inference.predictor import Predictor
 from metalayer.schema import NEITHER
 
-LETTERS, AROUND, BASE_MODEL = "letters", "base_scores_around", "base_model"
-"""Inputs: what the meta model reads of the sequence, of the scores of other bases, and of one base model of several."""
+LETTERS, AROUND, BASE_MODEL, EVIDENCE = "letters", "base_scores_around", "base_model", "evidence"
+"""Inputs: what the meta model reads of the sequence, of the scores of other bases, of one base model of several, and of
+one piece of evidence."""
 WINDOW_BP = 6
 """Letters that are left out together."""
 AWAY_BP = 96
@@ -34,8 +35,8 @@ class Input:
     """What one input adds.
 
     Attributes:
-        name: of `LETTERS`, `AROUND`, `BASE_MODEL`.
-        of: which base model, else empty.
+        name: of `LETTERS`, `AROUND`, `BASE_MODEL`, `EVIDENCE`.
+        of: which base model or piece of evidence, else empty.
         without: probability without it.
         log_odds: that it adds to the log-odds of the answer, natural logarithm.
     """
@@ -128,6 +129,9 @@ def _left_out(track: GeneTrack, position: int) -> Iterator[tuple[str, str, GeneT
     for name, values in track.several.items():
         without = {**track.several, name: np.broadcast_to(_no_site(values), values.shape)}
         yield BASE_MODEL, name, replace(track, several=without)
+    for name, numbers in track.evidence.items():
+        missing = {**track.evidence, name: np.full_like(numbers, np.nan)}
+        yield EVIDENCE, name, replace(track, evidence=missing)
 
 
 def _no_site(like: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ Without torch, networks of our own parts answer in numpy, on the CPU, up to roun
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from metalayer.base.protocol import BaseModel
 from metalayer.data.mean import tells_kinds, untrained_mean
 from metalayer.data.stretches import stretch_inputs
 from metalayer.device import has_torch, resolve_device
-from metalayer.errors import InputError
+from metalayer.errors import ConfigError, InputError
 from metalayer.features import FEATURE_REACH_BP, feature_matrix
 from metalayer.gene_track import GeneTrack, refuse_no_probabilities
 from metalayer.genome import N_TOKEN, Gene, Interval, encode
@@ -35,6 +36,9 @@ from metalayer.schema import (
     SPLICED_SCORE,
     WAYS,
 )
+from metalayer.settings.evidence import ABSENT
+
+logger = logging.getLogger(__name__)
 
 if TYPE_CHECKING:
     from metalayer.inference.torch_network import TorchNetwork
@@ -125,26 +129,32 @@ class Predictor:
             return (POSITIONS,)
         return WAYS if self.masks_rows else (POSITIONS,)
 
-    def note(self, way: str, given: Collection[str] = ()) -> str:
+    def note(self, way: str, given: Collection[str] = (), without: Collection[str] = ()) -> str:
         """How the model answers in a way of asking, in words: part of every answer.
 
         Args:
             way: of asking.
             given: base models whose scores there are; empty: all that it reads.
+            without: evidence that is missing everywhere.
         """
         model = self.model
+        if way == POSITIONS and without:
+            return f"{self.note(way, given)}; evidence {', '.join(without)} is missing: answered without it"
         if self.stack and way == ROWS:
             return f"not answered: this model reads {_NOT_IN_ROWS}"
         if self.stack and len(self.stack.bases) > 1:
             here = self.stack.answering(given) if given else self.stack
             missing = [name for name in self.stack.bases if name not in here.bases]
-            without = f"; base model {missing[0]} is missing: answered by a stack of the others" if missing else ""
+            alone = f"; base model {missing[0]} is missing: answered by a stack of the others" if missing else ""
             best = f"base scores beside it are those of {here.best}, which was best on the training genes"
-            return f"answered from {', '.join(here.bases)}, scores around each position included; {best}{without}"
+            beside = f" and evidence {', '.join(model.evidence)}" if model.evidence else ""
+            of = ", ".join(here.bases)
+            return f"answered from {of}{beside}, scores around each position included; {best}{alone}"
         if not model.masks_rows:
             return "answered from all that the model reads"
         if way == POSITIONS:
-            return "answered from all that the model reads, base scores around each position included"
+            beside = f" and evidence {', '.join(model.evidence)}" if model.evidence else ""
+            return f"answered from all that the model reads, base scores around each position{beside} included"
         if not model.is_fused:
             base = "base scores as they are" if model.calibrator(ROWS).changes_nothing else "recalibrated base scores"
             return f"{base}; this model reads {_NOT_IN_ROWS}"
@@ -231,9 +241,10 @@ class Predictor:
         """As `log_probabilities`, one float32 (n, 3) after the other, n at most `position_block`.
 
         Raises:
-            InputError: other base models than those of the stack.
+            InputError: other base models than those of the stack, or evidence that the model reads and is not there.
         """
         model, length = self.model, len(track)
+        evidence = track.evidence_of(model.evidence) if model.evidence and way == POSITIONS else None
         scores, there = (np.empty_like(track.scores), 0) if self.stack else (track.scores, length)
         blocks = self.stack.blocks(track.bases) if self.stack else iter(())
         ahead = model.reach_bp + FEATURE_REACH_BP + 1
@@ -244,7 +255,7 @@ class Predictor:
                 scores[there : there + len(block)] = block
                 there += len(block)
             letters, tracks, features, base = stretch_inputs(
-                track.tokens, scores, start, end, model.reach_bp, model.reads_features
+                track.tokens, scores, start, end, model.reach_bp, model.reads_features, evidence
             )
             yield self._network.positions(letters, features, tracks, base, masked=way == ROWS)
 
@@ -266,6 +277,39 @@ class Predictor:
         return reach + (REACH_BP if self.stack else 0)
 
     @property
+    def evidence(self) -> tuple[str, ...]:
+        """Names of the evidence that it reads beside scores and letters."""
+        return tuple(self.model.evidence)
+
+    def check_evidence(self, given: Mapping[str, Any], setting: str = "data.evidence") -> None:
+        """See that evidence is there, before anything is read.
+
+        Args:
+            given: by name; None or `none` of what the model is to answer without.
+            setting: that names it, for messages.
+
+        Raises:
+            ConfigError: evidence that is not named, that the model does not read, or that it does not answer without.
+        """
+        reads = self.evidence
+        needed = f"this model reads {', '.join(reads) or 'none'}"
+        if unknown := [name for name in given if name not in reads]:
+            raise ConfigError(f"{setting}: given {', '.join(unknown)}; {needed}")
+        if absent := [name for name in reads if name not in given]:
+            raise ConfigError(
+                f"{setting}: no {', '.join(absent)}; {needed}. Name a file of each"
+                + (f", or `{ABSENT}` to be answered without it" if self.model.evidence_dropout else "")
+            )
+        left = [name for name, source in given.items() if source is None or source == ABSENT]
+        if left and not self.model.evidence_dropout:
+            raise ConfigError(
+                f"{setting}: given `{ABSENT}` for {', '.join(left)}; this model was trained with evidence_dropout 0, "
+                "so it does not answer without. Name a file of each"
+            )
+        if left:
+            logger.warning("evidence %s is missing: answered without it", ", ".join(left))
+
+    @property
     def reads(self) -> dict[str, tuple[str, ...]]:
         """Scores that it reads, `schema.BASE_SCORES` or P(spliced), by base model."""
         if self.stack and len(self.stack.bases) > 1:
@@ -277,7 +321,10 @@ class Predictor:
         return track.several[self.stack.answering(track.several).best] if self.stack and track.several else track.scores
 
     def predict_tracks(
-        self, sequence: str, base_scores: NDArray[np.floating] | Mapping[str, NDArray[np.floating]]
+        self,
+        sequence: str,
+        base_scores: NDArray[np.floating] | Mapping[str, NDArray[np.floating]],
+        evidence: Mapping[str, NDArray[np.floating]] | None = None,
     ) -> NDArray[np.float32]:
         """Calibrated probabilities at every base of a transcript-sense sequence.
 
@@ -285,14 +332,16 @@ class Predictor:
             sequence: letters (L), ACGTN.
             base_scores: (L, 3), donor, acceptor, neither of the base model at exon bases; of several base models by
                 name, of those that do not tell donors from acceptors (L, 1), P(spliced).
+            evidence: (L,) by name, NaN where missing; of all that the model reads.
 
         Returns:
             float32 (L, 3): donor, acceptor, neither at exon bases.
 
         Raises:
-            InputError: other letters, lengths that differ, scores that are no probabilities, or of other base models.
+            InputError: other letters, lengths that differ, scores that are no probabilities, or of other base models,
+                or evidence that is not there.
         """
-        return self.predict_gene_track(sequence_track(sequence, base_scores))
+        return self.predict_gene_track(sequence_track(sequence, base_scores, evidence))
 
     def predict_gene(
         self, sequence: str, base_model: BaseModel, upstream: str = "", downstream: str = ""
@@ -308,8 +357,9 @@ class Predictor:
         """As `predict_gene_track`, of positions [start, end) alone: float32 (end - start, 3)."""
         if self.stack:
             return self.predict_gene_track(track)[start:end]
+        evidence = track.evidence_of(self.model.evidence) if self.model.evidence else None
         letters, tracks, features, base = stretch_inputs(
-            track.tokens, track.scores, start, end, self.model.reach_bp, self.model.reads_features
+            track.tokens, track.scores, start, end, self.model.reach_bp, self.model.reads_features, evidence
         )
         return self.calibrated(self._network.positions(letters, features, tracks, base), POSITIONS)
 
@@ -329,7 +379,11 @@ def _in_chunks(
     return out
 
 
-def sequence_track(sequence: str, base_scores: NDArray[np.floating] | Mapping[str, NDArray[np.floating]]) -> GeneTrack:
+def sequence_track(
+    sequence: str,
+    base_scores: NDArray[np.floating] | Mapping[str, NDArray[np.floating]],
+    evidence: Mapping[str, NDArray[np.floating]] | None = None,
+) -> GeneTrack:
     """A transcript-sense sequence as a gene that lies nowhere; arguments and errors as in `predict_tracks`."""
     tokens = encode(sequence)
     given = base_scores if isinstance(base_scores, Mapping) else {"": base_scores}
@@ -338,10 +392,11 @@ def sequence_track(sequence: str, base_scores: NDArray[np.floating] | Mapping[st
         _check_scores(name, scores, len(tokens))
     nowhere = Gene("sequence", Interval("?", 0, len(tokens)), "+")
     labels = np.full(len(tokens), NEITHER, np.uint8)
+    beside = {name: np.asarray(values, dtype=np.float32) for name, values in (evidence or {}).items()}
     first = next(iter(bases.values()))
     if len(bases) == 1 and tells_kinds(first):
-        return GeneTrack(nowhere, tokens, first, labels)
-    return GeneTrack(nowhere, tokens, untrained_mean(bases), labels, several=bases)
+        return GeneTrack(nowhere, tokens, first, labels, evidence=beside)
+    return GeneTrack(nowhere, tokens, untrained_mean(bases), labels, several=bases, evidence=beside)
 
 
 def _check_scores(base_model: str, scores: NDArray[np.float32], length: int) -> None:

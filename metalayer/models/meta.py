@@ -14,6 +14,7 @@ Axes: B batch, n positions, W window, F features, C classes (donor, acceptor, ne
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -59,6 +60,8 @@ class MetaSpliceModel(nn.Module):
         reach_bp: letters and scores that any part sees on either side of a base.
         reads_features: whether there is a score encoder.
         reads_letters: whether there is a sequence encoder.
+        evidence: names of the evidence that it reads, in the order of its channels.
+        evidence_dropout: share of crops in which each was missing in training.
         is_fused: whether anything beside the tracks is read.
         calibrators: by way of asking; of a model without track encoder `positions` serves both.
     """
@@ -93,6 +96,7 @@ class MetaSpliceModel(nn.Module):
         self.window_bp, hidden_dim = network.window_bp, network.hidden_dim
         self.encoder = build_encoder(network.sequence_encoder_config, network.encoder_checkpoint)
         self.options: dict[str, Any] = {**network.model_dump(), "encoder_checkpoint": self.encoder.checkpoint}
+        self.options["evidence"] = list(network.evidence)
         self.normaliser = FeatureNormaliser()
         scores = network.score_encoder
         self.score_encoder = ScoreEncoder(len(FEATURES), hidden_dim, network.dropout) if scores else NoScores()
@@ -106,7 +110,10 @@ class MetaSpliceModel(nn.Module):
                 "kernel sizes, or `chunk_bp`"
             )
         tracks = network.track_encoder_config
-        self.tracks = TrackEncoder(tracks) if isinstance(tracks, StageOptions) else None
+        self.evidence, self.evidence_dropout = network.evidence, network.evidence_dropout
+        self.tracks = None
+        if isinstance(tracks, StageOptions):
+            self.tracks = TrackEncoder(tracks, network.evidence, network.evidence_dropout)
         self.reads_features = scores
         joined = self.fusion.output_dim
         # A row reads the correction of the exon bases on either side of it.
@@ -194,8 +201,9 @@ class MetaSpliceModel(nn.Module):
             windows: uint8 (B, W), the labelled base at W // 2, N (4) outside the gene; or the states of a frozen
                 language model, float (B, D). With tracks whose encoder reads letters, W is `context_bp` too.
             features: float32 (B, F), raw, columns `FEATURES`.
-            tracks: float32 (B, `context_bp`, C), base scores at exon bases, the labelled base at
-                context_bp // 2, 0 outside the gene; None: masked, the model answers from what else it reads.
+            tracks: float32 (B, `context_bp`, C + E), base scores at exon bases, then the evidence that is read (NaN
+                where missing), the labelled base at context_bp // 2, 0 outside the gene; None: masked, the model
+                answers from what else it reads.
 
         Returns:
             float32 (B, C).
@@ -229,7 +237,7 @@ class MetaSpliceModel(nn.Module):
             tokens: uint8 (B, n + 2 * reach_bp): the stretches with what lies on either side, N outside the gene;
                 or the states of a frozen language model, float (B, n, D).
             features: float32 (B, n, F), raw; not read without a score encoder.
-            tracks: float32 (B, n + 2 * reach_bp, C), base scores, 0 outside the gene.
+            tracks: float32 (B, n + 2 * reach_bp, C + E), base scores and evidence, 0 outside the gene.
             masked: answer as rows are answered, which carry no tracks.
 
         Returns:
@@ -291,7 +299,7 @@ class MetaSpliceModel(nn.Module):
         assert tracks is not None
         rows, exon = self.correction_dense(tokens, features, tracks, masked)
         shrinkage = self.calibrator(ROWS if masked else POSITIONS).shrinkage
-        inside = tracks[:, self.reach_bp : tracks.shape[1] - self.reach_bp].sum(dim=-1, keepdim=True) > 0
+        inside = _cropped(tracks, self.reach_bp)[..., : len(CLASSES)].sum(dim=-1, keepdim=True) > 0
         answer = recalibrate(base, shrinkage * to_exon_bases(rows * inside))
         return (answer, None if exon is None else exon[:, 1:-1]) if with_exons else answer
 
@@ -306,13 +314,18 @@ def _cropped(values: Tensor, spare: int) -> Tensor:
     return values[:, spare : values.shape[1] - spare]
 
 
-def build_model(config: ModelConfig) -> MetaSpliceModel:
+def build_model(config: ModelConfig, evidence: Iterable[str] = ()) -> MetaSpliceModel:
     """The network that a configuration describes, untrained: its weights are drawn from torch's generator.
+
+    Args:
+        config: the network.
+        evidence: names of `data.evidence`.
 
     Raises:
         ConfigError: as of `MetaSpliceModel`.
     """
-    return MetaSpliceModel(**{name: getattr(config, name) for name in ModelConfig.model_fields})
+    options = {name: getattr(config, name) for name in ModelConfig.model_fields}
+    return MetaSpliceModel(**options, evidence=tuple(evidence))
 
 
 def recalibrate(base: Tensor, correction: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ Axes: B batch, n positions, C classes (donor, acceptor, neither), F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -117,7 +117,8 @@ class NumpyNetwork:
             )
         self.window_bp, self.reads_features = network.window_bp, network.score_encoder
         tracks = network.track_encoder_config
-        self._tracks = _Tracks(tracks, weights) if isinstance(tracks, StageOptions) else None
+        self.evidence, self.evidence_dropout = network.evidence, network.evidence_dropout
+        self._tracks = _Tracks(tracks, weights, len(network.evidence)) if isinstance(tracks, StageOptions) else None
         self.masks_rows = self._tracks is not None
         hidden, asked = network.hidden_dim, 0
         self._is_ratio = weights("normaliser.is_ratio", len(FEATURES)).astype(bool)
@@ -213,7 +214,7 @@ class NumpyNetwork:
         Args:
             letters: uint8 (n + 2 + 2 * reach_bp,), N outside the gene.
             features: float32 (n + 2, F), raw.
-            tracks: float32 (n + 2 + 2 * reach_bp, C), 0 outside the gene.
+            tracks: float32 (n + 2 + 2 * reach_bp, C + E), scores and evidence, 0 outside the gene.
             base: float32 (n, C).
             masked: answer as rows are answered.
 
@@ -229,7 +230,7 @@ class NumpyNetwork:
             joined = self._joined(self._scores(features), letters[None, spare : end - spare])
         else:
             joined = features[:, :0]
-        inside = tracks[self.reach_bp : end - self.reach_bp].sum(axis=-1, keepdims=True) > 0
+        inside = tracks[self.reach_bp : end - self.reach_bp, : len(CLASSES)].sum(axis=-1, keepdims=True) > 0
         delta = self._delta(joined, seen) * inside
         at_exon_bases = np.stack(
             [
@@ -401,18 +402,20 @@ _FUSIONS: dict[str, type[_Concat]] = {"concat": _Concat, "gated": _Gated, "cross
 
 
 class _Tracks:
-    """One gene or a stretch of it: (m, C) to features and corrections."""
+    """One gene or a stretch of it: (m, C + E) to features and corrections."""
 
-    def __init__(self, options: StageOptions, weights: _Weights) -> None:
+    def __init__(self, options: StageOptions, weights: _Weights, evidence: int) -> None:
         self.output_dim, self._both_ways = options.channels, options.both_ways
         self._coding = _Coding(weights) if options.letters else None
         signals = 0 if self._coding is None else constants.CODING_CHANNELS
-        self._stages = [_Stage(options, signals, number, weights) for number in range(options.stages)]
+        self._evidence = _Evidence(weights, evidence) if evidence else None
+        self._stages = [_Stage(options, signals, number, weights, 2 * evidence) for number in range(options.stages)]
         self.radius_bp = sum(stage.spare for stage in self._stages)
         self.letters_bp = 0 if self._coding is None else self.radius_bp + constants.CODING_REACH_BP
 
     def __call__(self, tracks: Floats, letters: NDArray[np.uint8] | None) -> tuple[Floats, Floats]:
-        """Tracks (n + 2 * radius_bp, C) and letters to features (n, T) and corrections (n, 2)."""
+        """Tracks (n + 2 * radius_bp, C + E) and letters to features (n, T) and corrections (n, 2)."""
+        tracks, beside = tracks[:, : len(CLASSES)], tracks[:, len(CLASSES) :]
         logarithm = np.log(np.maximum(tracks, np.float32(constants.TRACK_FLOOR)))
         odds = np.clip(
             logarithm[:, :NEITHER] - logarithm[:, NEITHER:] + constants.LOG_ODDS_SHIFT, 0.0, constants.LOG_ODDS_LIMIT
@@ -422,38 +425,41 @@ class _Tracks:
         if self._coding is not None:
             assert letters is not None
             signals = self._coding(letters)
+        evidence = self._evidence(beside, inside) if self._evidence else np.zeros((len(tracks), 0), np.float32)
         given = (
             np.float32(constants.PROBABILITY_SCALE) * tracks[:, :NEITHER],
             np.float32(constants.LOG_ODDS_SCALE) * odds * inside,
             signals,
         )
-        features, correction = self._read(*given)
+        features, correction = self._read(given, evidence)
         if not self._both_ways:
             return features, correction
-        back, turned = self._read(*(_mirrored(values) for values in given))
+        back, turned = self._read((_mirrored(values) for values in given), evidence[::-1])
         half = np.float32(0.5)
         return half * (features + back[::-1]), half * (correction + _mirrored(turned))
 
-    def _read(self, probabilities: Floats, odds: Floats, signals: Floats) -> tuple[Floats, Floats]:
+    def _read(self, given: Iterable[Floats], evidence: Floats) -> tuple[Floats, Floats]:
+        probabilities, odds, signals = given
         correction: Floats | None = None
         exon: Floats | None = None
         for stage in self._stages:
-            features, change, exon = stage(probabilities, odds, signals, exon)
+            features, change, exon = stage(probabilities, odds, signals, evidence, exon)
             spare = stage.spare
             correction = change if correction is None else correction[spare : len(correction) - spare] + change
-            probabilities, signals = probabilities[spare : len(odds) - spare], signals[spare : len(odds) - spare]
-            odds = odds[spare : len(odds) - spare] + np.float32(constants.LOG_ODDS_SCALE) * change
+            inner = slice(spare, len(odds) - spare)
+            probabilities, signals, evidence = probabilities[inner], signals[inner], evidence[inner]
+            odds = odds[inner] + np.float32(constants.LOG_ODDS_SCALE) * change
         assert correction is not None
         return features, correction
 
 
 class _Stage:
-    def __init__(self, options: StageOptions, signals: int, number: int, weights: _Weights) -> None:
-        name, channels, near = f"tracks.stages.{number}", options.channels, 4 if number == 0 else 5
+    def __init__(self, options: StageOptions, signals: int, number: int, weights: _Weights, evidence: int) -> None:
+        name, channels, near = f"tracks.stages.{number}", options.channels, (4 if number == 0 else 5) + evidence
         self._distances = tuple(options.distances)
         self.spare = max(self._distances[-1] - 1, constants.TRACK_WIDTH_BP // 2)
         self._local = weights.convolution(f"{name}.local", near, options.local_channels, constants.TRACK_WIDTH_BP)
-        read = options.local_channels + 4 + 4 * (len(self._distances) - 1) + signals
+        read = options.local_channels + 4 + 4 * (len(self._distances) - 1) + signals + evidence
         self._mix = [
             weights.linear(f"{name}.mix.0", read, channels, kernel=(1,)),
             weights.linear(f"{name}.mix.3", channels, channels, kernel=(1,)),
@@ -461,13 +467,13 @@ class _Stage:
         self._out = weights.linear(f"{name}.out", channels, 3, kernel=(1,))
 
     def __call__(
-        self, probabilities: Floats, odds: Floats, signals: Floats, exon: Floats | None
+        self, probabilities: Floats, odds: Floats, signals: Floats, evidence: Floats, exon: Floats | None
     ) -> tuple[Floats, Floats, Floats]:
         """As `TrackStage`, of one stretch: (n + 2 * spare, ...) to (n, ...)."""
-        near = np.concatenate([probabilities, odds, *([] if exon is None else [exon])], axis=-1)
+        near = np.concatenate([probabilities, odds, evidence, *([] if exon is None else [exon])], axis=-1)
         x = np.maximum(self._local(_cropped(near[None], self.spare - constants.TRACK_WIDTH_BP // 2))[0], 0)
         far = self._maxima(odds) - np.float32(constants.LOG_ODDS_CENTRE)
-        here = [values[self.spare : len(values) - self.spare] for values in (probabilities, odds, signals)]
+        here = [values[self.spare : len(values) - self.spare] for values in (probabilities, odds, signals, evidence)]
         x = np.concatenate([x, far, *here], axis=-1)
         for layer in self._mix:
             x = np.maximum(layer(x), 0)
@@ -489,6 +495,19 @@ class _Stage:
                 second = first + (high - low) - 2**level
                 found.append(np.maximum(covered[first : first + n], covered[second : second + n]))
         return np.concatenate(found, axis=-1)
+
+
+class _Evidence:
+    def __init__(self, weights: _Weights, count: int) -> None:
+        self._centre, self._scale = (weights(f"tracks.evidence.{name}", count) for name in ("centre", "scale"))
+
+    def __call__(self, evidence: Floats, inside: NDArray[np.bool_]) -> Floats:
+        """Evidence (m, E), NaN where missing, to numbers and masks (m, 2 E); `inside` the gene (m, 1)."""
+        known = ~np.isnan(evidence) & inside
+        values = np.nan_to_num(evidence)
+        scaled = (np.sign(values) * np.log1p(np.abs(values)) - self._centre) / self._scale
+        clip = np.float32(constants.FEATURE_CLIP)
+        return np.concatenate([np.clip(scaled, -clip, clip) * known, known], axis=1, dtype=np.float32)
 
 
 class _Coding:

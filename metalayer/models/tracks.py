@@ -7,12 +7,12 @@ learned of a site reaches the sites beyond it.
 
 No padding, no normalisation, fixed offsets alone: a window says what the whole gene says. Outside the gene
 tracks are 0.
-Axes: B batch, n positions, C classes, T channels.
+Axes: B batch, n positions, C classes, T channels, E pieces of evidence.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -30,7 +30,8 @@ from metalayer.models.constants import (
     TRACK_WIDTH_BP,
 )
 from metalayer.models.encoders import crop
-from metalayer.schema import NEITHER
+from metalayer.models.evidence import EvidenceScale
+from metalayer.schema import CLASSES, NEITHER
 from metalayer.settings.encoders import StageOptions
 
 
@@ -91,13 +92,13 @@ def _last_layer(channels: int) -> nn.Conv1d:
 class TrackStage(nn.Module):
     """One reading of the tracks: features of each position, and what corrects its log-odds."""
 
-    def __init__(self, options: StageOptions, signals: int, first: bool) -> None:
+    def __init__(self, options: StageOptions, signals: int, first: bool, evidence: int = 0) -> None:
         super().__init__()
         channels, local_channels = options.channels, options.local_channels
         self.distances = tuple(options.distances)
         self.spare = max(self.distances[-1] - 1, TRACK_WIDTH_BP // 2)
-        self.local = nn.Conv1d(4 if first else 5, local_channels, TRACK_WIDTH_BP)
-        read = local_channels + 4 + 4 * (len(self.distances) - 1) + signals
+        self.local = nn.Conv1d((4 if first else 5) + evidence, local_channels, TRACK_WIDTH_BP)
+        read = local_channels + 4 + 4 * (len(self.distances) - 1) + signals + evidence
         layers: list[nn.Module] = []
         for width in (read, channels):
             layers += [nn.Conv1d(width, channels, 1), nn.ReLU(), nn.Dropout1d(options.dropout)]
@@ -105,17 +106,17 @@ class TrackStage(nn.Module):
         self.out = _last_layer(channels)
 
     def forward(
-        self, probabilities: Tensor, odds: Tensor, signals: Tensor, exon: Tensor | None
+        self, probabilities: Tensor, odds: Tensor, signals: Tensor, evidence: Tensor, exon: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Read (B, 2, n + 2 * spare) twice, signals of the letters and the last stage's exon logit, as long.
+        """Read (B, 2, n + 2 * spare) twice, signals of the letters, evidence and the last exon logit, as long.
 
         Returns:
             Features (B, T, n), correction of the log-odds (B, 2, n) and exon logit (B, 1, n).
         """
-        near = [probabilities, odds, *([] if exon is None else [exon])]
+        near = [probabilities, odds, evidence, *([] if exon is None else [exon])]
         local = functional.relu(self.local(crop(torch.cat(near, dim=1), self.spare - TRACK_WIDTH_BP // 2)))
         far = maxima(odds, self.distances, self.spare) - LOG_ODDS_CENTRE
-        here = [crop(values, self.spare) for values in (probabilities, odds, signals)]
+        here = [crop(values, self.spare) for values in (probabilities, odds, signals, evidence)]
         features = self.mix(torch.cat([local, far, *here], dim=1))
         out = self.out(features)
         return features, out[:, :NEITHER], out[:, NEITHER:]
@@ -131,15 +132,26 @@ class TrackEncoder(nn.Module):
         radius_bp: scores seen on either side of the position that is read.
         letters_bp: letters seen on either side; 0 where none are.
         output_dim: channels T.
+        evidence: scales the evidence that it reads; None where it reads none.
     """
 
-    def __init__(self, options: StageOptions) -> None:
-        """Build the encoder."""
+    def __init__(self, options: StageOptions, evidence: tuple[str, ...] = (), evidence_dropout: float = 0.0) -> None:
+        """Build the encoder.
+
+        Args:
+            options: of the encoder.
+            evidence: names of that which it reads.
+            evidence_dropout: share of crops in which each is missing in training.
+        """
         super().__init__()
         self.output_dim, self.both_ways = options.channels, options.both_ways
         self.coding = CodingSignals() if options.letters else None
         signals = 0 if self.coding is None else self.coding.channels
-        self.stages = nn.ModuleList(TrackStage(options, signals, first=number == 0) for number in range(options.stages))
+        self.evidence = EvidenceScale(evidence, evidence_dropout) if evidence else None
+        self.stages = nn.ModuleList(
+            TrackStage(options, signals, first=number == 0, evidence=2 * len(evidence))
+            for number in range(options.stages)
+        )
         self.radius_bp = sum(stage.spare for stage in self._each())
         self.letters_bp = 0 if self.coding is None else self.radius_bp + self.coding.reach_bp
 
@@ -152,33 +164,38 @@ class TrackEncoder(nn.Module):
         """Read base scores.
 
         Args:
-            tracks: float32 (B, n + 2 * radius_bp, C), 0 outside the gene.
+            tracks: float32 (B, n + 2 * radius_bp, C + E), scores, then evidence, NaN where missing; 0 outside the
+                gene.
             tokens: uint8 (B, n + 2 * letters_bp), N outside the gene; not read without `letters`.
 
         Returns:
             Features float32 (B, n, T); what corrects the log-odds of donor and acceptor against neither at
             exon bases, (B, n, 2); and the logit that a position is of an exon, (B, n).
         """
-        probabilities, odds = track_channels(tracks)
-        signals = probabilities[:, :0]
+        scores = tracks[..., : len(CLASSES)]
+        probabilities, odds = track_channels(scores)
+        signals = evidence = probabilities[:, :0]
+        if self.evidence is not None:
+            inside = scores.sum(dim=-1).unsqueeze(1) > 0
+            evidence = self.evidence(tracks[..., len(CLASSES) :].transpose(1, 2), inside)
         if self.coding is not None:
             assert tokens is not None
             signals = self.coding(tokens)
         forwards = (probabilities, odds, signals)
         if not self.both_ways:
-            answer = self._read(*forwards)
+            answer = self._read(forwards, evidence)
         elif self.training:
             turned = torch.rand(len(tracks), 1, 1, device=tracks.device) < 0.5
             seen = (torch.where(turned, mirrored(x), x) for x in forwards)
-            features, correction, exon = self._read(*seen)
+            features, correction, exon = self._read(seen, torch.where(turned, evidence.flip(-1), evidence))
             answer = (
                 torch.where(turned, features.flip(-1), features),
                 torch.where(turned, mirrored(correction), correction),
                 torch.where(turned, exon.flip(-1), exon),
             )
         else:
-            features, correction, exon = self._read(*forwards)
-            back = self._read(*(mirrored(x) for x in forwards))
+            features, correction, exon = self._read(forwards, evidence)
+            back = self._read((mirrored(x) for x in forwards), evidence.flip(-1))
             answer = (
                 (features + back[0].flip(-1)) / 2,
                 (correction + mirrored(back[1])) / 2,
@@ -187,14 +204,18 @@ class TrackEncoder(nn.Module):
         features, correction, exon = answer
         return features.transpose(1, 2), correction.transpose(1, 2), exon.squeeze(1)
 
-    def _read(self, probabilities: Tensor, odds: Tensor, signals: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Features (B, T, n), correction of the log-odds (B, 2, n) and exon logit (B, 1, n)."""
+    def _read(self, given: Iterable[Tensor], evidence: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Read probabilities, odds and signals, and evidence: features (B, T, n), correction and exon logit.
+
+        The correction of the log-odds is (B, 2, n), the exon logit (B, 1, n).
+        """
+        probabilities, odds, signals = given
         correction: Tensor | None = None
         exon: Tensor | None = None
         for stage in self._each():
-            features, change, exon = stage(probabilities, odds, signals, exon)
+            features, change, exon = stage(probabilities, odds, signals, evidence, exon)
             correction = change if correction is None else crop(correction, stage.spare) + change
-            probabilities, signals = crop(probabilities, stage.spare), crop(signals, stage.spare)
+            probabilities, signals, evidence = (crop(x, stage.spare) for x in (probabilities, signals, evidence))
             odds = crop(odds, stage.spare) + LOG_ODDS_SCALE * change
         assert correction is not None and exon is not None
         return features, correction, exon

@@ -39,7 +39,8 @@ _PAGES = ("serving/docs_page/*", "serving/view_page/*")
 _BUILD_TIMEOUT_S = 300
 _DIGEST_DIGITS = 12
 _SERVER_PACKAGES = (
-    *("bentoml", "h5py", "httptools", "mlflow-skinny", "onnxruntime", "prometheus_client", "pysam", "starlette"),
+    *("bentoml", "h5py", "httptools", "mlflow-skinny", "onnxruntime", "prometheus_client", "pyBigWig", "pysam"),
+    "starlette",
     "uvicorn",
 )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +70,7 @@ class BaseAlone(Engine):
         """Refuse all; errors as of `refuse_rows`."""
         raise RequestError(NO_MODEL, 501)
 
-    def answered(self, way: str, given: Collection[str] = ()) -> dict[str, str]:
+    def answered(self, way: str, given: SequenceInput | None = None) -> dict[str, str]:
         """What every answer says of itself."""
         return answer.facts(way, "scores of base models alone")
 

@@ -21,7 +21,14 @@ from numpy.typing import NDArray
 
 from metalayer.errors import InputError
 from metalayer.genome import token_table
-from metalayer.schema import BASE_SCORES, PROBABILITY_SUM_TOLERANCE, ROW_SCORES, SPLICED_SCORE, score_columns
+from metalayer.schema import (
+    BASE_SCORES,
+    PROBABILITY_SUM_TOLERANCE,
+    ROW_SCORES,
+    SPLICED_SCORE,
+    evidence_column,
+    score_columns,
+)
 
 SEQUENCE, INDEX = "sequence", "index"
 REQUIRED: tuple[str, ...] = (SEQUENCE, *ROW_SCORES)
@@ -46,6 +53,10 @@ _ALLOWED_SEQUENCE_BODY = (
 )
 _ALLOWED_SCORES = "a list of numbers in [0, 1], one a letter; all three lists or none"
 _ALLOWED_NAMED = f"{', '.join(SEQUENCE_FIELDS)}; of several base models {BASE_SCORES[0]}.NAME ..., {SPLICED_SCORE}.NAME"
+_EVIDENCE = evidence_column("")
+"""Before the name of evidence, in fields of a sequence."""
+ALLOWED_EVIDENCE = "a list of numbers, one a letter, null where there is none; or null for all letters"
+_ALLOWED_NUMBER = "a finite number that float32 holds, or null"
 _ALLOWED_ROW = f"an object with {', '.join(REQUIRED)} and optionally {INDEX}"
 _SUM_FIELD = "+".join(BASE_SCORES)
 _values = itemgetter(*REQUIRED)
@@ -110,10 +121,12 @@ class SequenceInput:
         sequence: letters (L), ACGTN in either case, transcript sense.
         bases: scores at exon bases by base model, float32 (L, 3), donor, acceptor, neither, or (L, 1), P(spliced);
             under an empty name where the request names none; empty where none were given.
+        evidence: float32 (L,) by name, NaN where missing.
     """
 
     sequence: str
     bases: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    evidence: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.sequence)
@@ -219,7 +232,8 @@ def parse_sequence(body: bytes, limits: Limits | None = None) -> SequenceInput:
 
     Args:
         body: UTF-8 JSON, {"sequence": "...", "donor_score": [...], "acceptor_score": [...], "neither_score": [...]},
-            the three scores all or none; of several base models named as `SEQUENCE_FIELDS` says.
+            the three scores all or none; of several base models named as `SEQUENCE_FIELDS` says; `evidence.NAME`
+            where the model reads evidence, as `ALLOWED_EVIDENCE` says.
         limits: bounds on the length.
 
     Raises:
@@ -247,6 +261,10 @@ def validate_sequence(fields: Mapping[str, Any], limits: Limits | None = None) -
     for name in (name for theirs in given.values() for name in theirs):
         if name in fields and not isinstance(fields[name], list):
             mistakes.add(None, name, fields[name], _ALLOWED_SCORES)
+    pieces = [name for name in fields if name.startswith(_EVIDENCE)]
+    for name in pieces:
+        if fields[name] is not None and not isinstance(fields[name], list):
+            mistakes.add(None, name, fields[name], ALLOWED_EVIDENCE)
     sequence = fields.get(SEQUENCE)
     if SEQUENCE in fields and (not isinstance(sequence, str) or not sequence):
         mistakes.add(None, SEQUENCE, sequence, _ALLOWED_SEQUENCE)
@@ -259,7 +277,8 @@ def validate_sequence(fields: Mapping[str, Any], limits: Limits | None = None) -
         raise RequestError(
             f"a sequence of {length} letters; allowed are at most {limits.max_sequence_bp}: score parts", 413, [detail]
         )
-    for name in (name for theirs in given.values() for name in theirs):
+    listed = [name for theirs in given.values() for name in theirs] + [one for one in pieces if fields[one] is not None]
+    for name in listed:
         if len(fields[name]) != length:
             mistakes.add(None, name, f"{len(fields[name])} values", f"{length} values, one a letter of {SEQUENCE}")
     _check_letters(sequence, mistakes)
@@ -268,13 +287,27 @@ def validate_sequence(fields: Mapping[str, Any], limits: Limits | None = None) -
     for base, values in scores.items():
         if values.shape[1] > 1:
             _check_sums(values, mistakes, "+".join(given[base]))
+    evidence = {name.removeprefix(_EVIDENCE): _numbers(name, fields[name], length, mistakes) for name in pieces}
     mistakes.raise_if_any()
-    return SequenceInput(sequence, {base: values.astype(np.float32, order="C") for base, values in scores.items()})
+    bases = {base: values.astype(np.float32, order="C") for base, values in scores.items()}
+    return SequenceInput(sequence, bases, evidence)
+
+
+def _numbers(name: str, values: list[Any] | None, length: int, mistakes: Mistakes) -> NDArray[np.float32]:
+    """Evidence of each letter, float32 (L,), NaN where it is null."""
+    if values is None:
+        return np.full(length, np.nan, np.float32)
+    largest = float(np.finfo(np.float32).max)
+    for row, value in enumerate(values):
+        if value is not None and not (type(value) in (int, float) and -largest <= value <= largest):  # NaN neither
+            mistakes.add(row, name, value, _ALLOWED_NUMBER)
+    kept = [value if type(value) in (int, float) and -largest <= value <= largest else math.nan for value in values]
+    return np.array(kept, np.float32)
 
 
 def _fields_by_base(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
     """Fields of scores by base model, whole sets of them: under an empty name those that name none."""
-    given = list(names)
+    given = [name for name in names if not name.startswith(_EVIDENCE)]
     bases = dict.fromkeys(name.partition(".")[2] for name in given if name != SEQUENCE)
     found = {}
     for base in bases:
@@ -296,6 +329,14 @@ def score_fields(bases: Mapping[str, NDArray[np.floating]]) -> dict[str, NDArray
         columns = BASE_SCORES if scores.shape[1] == len(BASE_SCORES) else (SPLICED_SCORE,)
         found |= dict(zip(score_columns(base, columns) if base else columns, scores.T, strict=True))
     return found
+
+
+def evidence_fields(evidence: Mapping[str, NDArray[np.floating]]) -> dict[str, list[float | None]]:
+    """The fields of a sequence's evidence, by name (L,), null where it is NaN."""
+    return {
+        evidence_column(name): [None if np.isnan(value) else float(str(value)) for value in values]
+        for name, values in evidence.items()
+    }
 
 
 def load(body: bytes, allowed: str, max_values: int) -> Any:
@@ -383,7 +424,7 @@ def check_sequence_names(row: int | None, given: Iterable[Any], mistakes: Mistak
         if name not in names:
             mistakes.add(row, name, "missing", _ALLOWED_SCORES)
     for name in names:
-        if name not in (SEQUENCE, *scores):
+        if name not in (SEQUENCE, *scores) and not (name.startswith(_EVIDENCE) and name != _EVIDENCE):
             mistakes.add(row, name, "an unknown field", f"the fields {_ALLOWED_NAMED}")
     if "" in by_base and len(by_base) > 1:
         mistakes.add(row, BASE_SCORES[0], "scores without a name beside those of named base models", _ALLOWED_NAMED)

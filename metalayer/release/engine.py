@@ -21,11 +21,11 @@ from metalayer.errors import InputError, ModelError
 from metalayer.inference import Predictor
 from metalayer.inference.predictor import sequence_track
 from metalayer.release import answer
-from metalayer.release.contract import RequestError, Rows, SequenceInput
+from metalayer.release.contract import ALLOWED_EVIDENCE, RequestError, Rows, SequenceInput
 from metalayer.release.folder import GOLDEN, MADE_WITH, ONNX, check_release, made_with, read_facts
-from metalayer.release.golden import made_up_scores, read_golden
+from metalayer.release.golden import made_up_sequence, read_golden
 from metalayer.release.onnx import OnnxRows
-from metalayer.schema import POSITIONS, ROW_SCORES, ROWS, score_columns
+from metalayer.schema import POSITIONS, ROW_SCORES, ROWS, evidence_column, score_columns
 
 GOLDEN_TOLERANCE = 1e-6
 """Largest allowed difference of a golden row's probability from the expected one."""
@@ -166,9 +166,11 @@ class Engine:
             best on the training genes.
 
         Raises:
-            RequestError: no base scores, and no base model that could give them, or scores of other base models.
+            RequestError: no base scores, and no base model that could give them, or scores of other base models, or
+                other evidence than the model reads.
         """
-        track = sequence_track(given.sequence, self._bases_of(given))
+        self._check_evidence(given)
+        track = sequence_track(given.sequence, self._bases_of(given), given.evidence)
         base, start = self._predictor.best_base(track), 0
         for block in self._predictor.log_probability_blocks(track):
             end = start + len(block)
@@ -214,14 +216,39 @@ class Engine:
         held = ", ".join(map(repr, reads))
         raise RequestError(f"this server holds no base model {held}: give {whose} {needed}", 422, details)
 
-    def answered(self, way: str, given: Collection[str] = ()) -> dict[str, str]:
+    def _check_evidence(self, given: SequenceInput) -> None:
+        """Refuse other evidence than the model reads, or none where it does not answer without.
+
+        Raises:
+            RequestError: all of it.
+        """
+        reads, answers_without = self._predictor.evidence, self._predictor.model.evidence_dropout > 0
+        allowed = ALLOWED_EVIDENCE if answers_without else ALLOWED_EVIDENCE.partition(";")[0]
+        known = {name: not bool(np.isnan(values).all()) for name, values in given.evidence.items()}
+        details = [
+            {"row": None, "field": evidence_column(name), "given": said, "allowed": allowed}
+            for name in reads
+            for said in (["missing"] if name not in known else [] if known[name] or answers_without else ["null"])
+        ]
+        details += [
+            {"row": None, "field": evidence_column(name), "given": "evidence of that name", "allowed": _known(reads)}
+            for name in known
+            if name not in reads
+        ]
+        if details:
+            named = ", ".join(str(one["field"]) for one in details)
+            raise RequestError(f"evidence: {named}; this model reads {_known(reads)}", 422, details)
+
+    def answered(self, way: str, given: SequenceInput | None = None) -> dict[str, str]:
         """What every answer says of itself: the way of asking, and how the model answers in it.
 
         Args:
             way: of asking.
-            given: names of the base models whose scores a request has.
+            given: the sequence of a request.
         """
-        return answer.facts(way, self._predictor.note(way, given))
+        evidence = {} if given is None else given.evidence
+        without = [name for name, values in evidence.items() if np.isnan(values).all()]
+        return answer.facts(way, self._predictor.note(way, () if given is None else given.bases, without))
 
     def describe(self) -> dict[str, Any]:
         """What is served and where it comes from, JSON-ready."""
@@ -234,6 +261,11 @@ class Engine:
             "base_model": info.get("base_model"),
             "holds_base_model": self._base is not None,
             "score_fields": {name: list(fields) for name, fields in self.score_fields.items()},
+            **(
+                {"evidence_fields": [evidence_column(name) for name in reads]}
+                if (reads := self._predictor.evidence)
+                else {}
+            ),
             "feature_schema": {**self._predictor.schema.to_dict(), "hash": self._predictor.schema.hash},
             "ways": self._predictor.ways(),
             "rows_run_in": self.runs_in,
@@ -246,7 +278,7 @@ class Engine:
     def _warm_up(self) -> None:
         """One sequence, and one pass of rows, where rows are answered; the second time is measured."""
         count, letters = self._predictor.row_chunk, "ACGT" * (BLOCK_ROWS // 4)
-        sequence = SequenceInput(letters, made_up_scores(self._predictor, BLOCK_ROWS, np.random.default_rng(0)))
+        sequence = made_up_sequence(self._predictor, letters, np.random.default_rng(0))
         rows = Rows(
             np.full((count, len(ROW_SCORES)), 1 / 3, dtype=np.float32),
             pl.Series([letters] * count),
@@ -277,6 +309,11 @@ class Engine:
                 f"model {self.name} version {self.version}: golden rows differ by {difference:.2g} from the expected "
                 f"probabilities, allowed is {GOLDEN_TOLERANCE:g}; not serving it. {_why_they_differ(golden, damaged)}"
             )
+
+
+def _known(reads: Collection[str]) -> str:
+    """The fields of evidence that a model reads, in words."""
+    return ", ".join(map(evidence_column, reads)) or "no evidence"
 
 
 def _why_they_differ(golden: Path, damaged: str) -> str:

@@ -7,7 +7,7 @@ as lists; any other has rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +29,13 @@ from metalayer.release.contract import (
     RequestError,
     Rows,
     SequenceInput,
+    evidence_fields,
     score_fields,
     validate_columns,
     validate_sequence,
 )
 from metalayer.release.folder import MADE_WITH, made_with
-from metalayer.schema import BASE_SCORES, CLASSES, NEITHER, ROW_SCORES
+from metalayer.schema import BASE_SCORES, CLASSES, NEITHER, ROW_SCORES, evidence_column
 
 GOLDEN_ROWS = 64
 GOLDEN_SEQUENCES = 6
@@ -84,7 +85,12 @@ def _read_sequences(table: pl.DataFrame) -> Golden:
 
 def sequence_fields(columns: Sequence[str]) -> list[str]:
     """Of the columns of golden sequences those of the request."""
-    return [name for name in columns if name == SEQUENCE or name.partition(".")[0].endswith("_score")]
+    evidence = evidence_column("")
+    return [
+        name
+        for name in columns
+        if name == SEQUENCE or name.partition(".")[0].endswith("_score") or name.startswith(evidence)
+    ]
 
 
 def write_golden(rows: pl.DataFrame, row_scores: NDArray[np.float32], answers: NDArray[np.float32], path: Path) -> None:
@@ -105,14 +111,12 @@ def write_golden(rows: pl.DataFrame, row_scores: NDArray[np.float32], answers: N
     )
 
 
-def write_golden_sequences(
-    names: Sequence[str], sequences: Sequence[tuple[str, Mapping[str, NDArray[np.float32]]]], bundle: Path, path: Path
-) -> None:
+def write_golden_sequences(names: Sequence[str], sequences: Sequence[SequenceInput], bundle: Path, path: Path) -> None:
     """Publish golden sequences with the answers that a model gives on a CPU.
 
     Args:
         names: what each is of.
-        sequences: letters (L) and scores of every base model by name, float32 (L, 3) or (L, 1).
+        sequences: letters (L), scores of every base model by name, and evidence.
         bundle: model directory.
         path: Parquet to write.
 
@@ -121,21 +125,22 @@ def write_golden_sequences(
     """
     predictor = Predictor.load(bundle)
     lines = []
-    for name, (letters, bases) in zip(names, sequences, strict=True):
-        fields = {**score_fields(bases), **dict(zip(CLASSES, predictor.predict_tracks(letters, bases).T, strict=True))}
+    for name, one in zip(names, sequences, strict=True):
+        answers = predictor.predict_tracks(one.sequence, one.bases, one.evidence)
+        fields = {**score_fields(one.bases), **dict(zip(CLASSES, answers.T, strict=True))}
         values = {field: column.astype(np.float64).tolist() for field, column in fields.items()}
-        lines.append({"name": name, SEQUENCE: letters, **values})
+        lines.append({"name": name, SEQUENCE: one.sequence, **values, **evidence_fields(one.evidence)})
     _publish(pl.DataFrame(lines), path)
 
 
-def golden_stretches(tracks: Sequence[GeneTrack]) -> tuple[list[str], list[tuple[str, dict[str, NDArray[np.float32]]]]]:
+def golden_stretches(tracks: Sequence[GeneTrack]) -> tuple[list[str], list[SequenceInput]]:
     """Stretches of genes, each around a donor or an acceptor, for `write_golden_sequences`.
 
     Args:
         tracks: genes with scores of one or several base models by name.
 
     Returns:
-        What each is of, and letters with scores.
+        What each is of, and letters with scores and evidence.
     """
     names, stretches = [], []
     for number, track in enumerate(tracks):
@@ -144,7 +149,8 @@ def golden_stretches(tracks: Sequence[GeneTrack]) -> tuple[list[str], list[tuple
         start = max(0, min(middle - SEQUENCE_BP // 2, len(track) - SEQUENCE_BP))
         part = slice(start, start + SEQUENCE_BP)
         names.append(f"{track.gene.gene_id}, {start} to {min(start + SEQUENCE_BP, len(track)) - 1}")
-        stretches.append((decode(track.tokens[part]), {name: scores[part] for name, scores in track.bases.items()}))
+        bases, evidence = ({name: of[part] for name, of in given.items()} for given in (track.bases, track.evidence))
+        stretches.append(SequenceInput(decode(track.tokens[part]), bases, evidence))
     return names, stretches
 
 
@@ -166,7 +172,7 @@ def made_up_golden(bundle: Path, path: Path) -> Path:
     if predictor.stack:
         made = []
         for letters in rng.integers(0, N_TOKEN, (GOLDEN_SEQUENCES, SEQUENCE_BP), dtype=np.uint8):
-            made.append((decode(letters), made_up_scores(predictor, SEQUENCE_BP, rng)))
+            made.append(made_up_sequence(predictor, decode(letters), rng))
         write_golden_sequences([f"made up, {number}" for number in range(len(made))], made, bundle, path)
         return path
     windows = rng.integers(0, N_TOKEN, (GOLDEN_ROWS, width), dtype=np.uint8)
@@ -178,13 +184,14 @@ def made_up_golden(bundle: Path, path: Path) -> Path:
     return path
 
 
-def made_up_scores(predictor: Predictor, length: int, rng: np.random.Generator) -> dict[str, NDArray[np.float32]]:
-    """Scores of every base model that a model reads, at random: by name, float32 (length, 3) or (length, 1)."""
-    found = {}
+def made_up_sequence(predictor: Predictor, letters: str, rng: np.random.Generator) -> SequenceInput:
+    """A sequence with all that a model reads at random: scores of every base model, and evidence."""
+    found, length = {}, len(letters)
     for name, columns in predictor.reads.items():
         scores = rng.dirichlet(np.full(len(BASE_SCORES), 0.2), length).astype(np.float32)
         found[name] = scores if len(columns) > 1 else scores[:, :1]
-    return found
+    evidence = {name: rng.standard_normal(length, dtype=np.float32) for name in predictor.evidence}
+    return SequenceInput(letters, found, evidence)
 
 
 def _publish(golden: pl.DataFrame, path: Path) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import metalayer
 from metalayer.release import answer
-from metalayer.release.contract import FIELDS, INDEX, REQUIRED, SEQUENCE, SEQUENCE_FIELDS
+from metalayer.release.contract import ALLOWED_EVIDENCE, FIELDS, INDEX, REQUIRED, SEQUENCE, SEQUENCE_FIELDS
 from metalayer.release.engine import Engine
 from metalayer.release.variant_contract import MAX_POSITION, PARTS, VARIANT, VARIANTS
-from metalayer.schema import BASE_SCORES, CLASSES, ROW_SCORES, SPLICED_SCORE, WAYS
+from metalayer.schema import BASE_SCORES, CLASSES, ROW_SCORES, SPLICED_SCORE, WAYS, evidence_column
 from metalayer.serving import view_openapi
 from metalayer.serving.media import ARROW, CODINGS, JSON
 from metalayer.serving.settings import ServingSettings
@@ -170,6 +170,13 @@ def of_model(document: Mapping[str, Any], engine: Engine, settings: ServingSetti
         }
         content = found["paths"]["/v1/score_sequence"]["post"]["requestBody"]["content"][JSON]
         content["example"] = {SEQUENCE: _LETTERS_SHOWN} | {name: _shown(name.partition(".")[0]) for name in fields}
+    if pieces := [evidence_column(name) for name in (engine.predictor.evidence if engine.predictor else ())]:
+        request = found["components"]["schemas"]["SequenceRequest"]
+        numbers = _column({"type": ["number", "null"]}, settings.max_sequence_bp) | {"type": ["array", "null"]}
+        request["properties"] |= {name: {**numbers, "description": ALLOWED_EVIDENCE} for name in pieces}
+        request["required"] = [*request["required"], *pieces]
+        content = found["paths"]["/v1/score_sequence"]["post"]["requestBody"]["content"][JSON]
+        content["example"] = {**content["example"], **dict.fromkeys(pieces, [0.5] * len(_LETTERS_SHOWN))}
     return found
 
 

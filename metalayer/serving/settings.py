@@ -18,6 +18,7 @@ from metalayer import environment as door
 from metalayer.base.installed_tables import annotation_file
 from metalayer.errors import ConfigError
 from metalayer.release.contract import Limits
+from metalayer.settings.evidence import Source, absolute_sources, files_of, named_sources, written_sources
 from metalayer.settings.section import Section
 
 PREFIX = "METALAYER_SERVE_"
@@ -66,6 +67,9 @@ class ServingSettings(Section):
     weights: str = ""
     """Weights for /v1/score_variants of the base models that the served model reads, where they take any: `PATH`, or
     `NAME=PATH`, several separated by commas."""
+    evidence: str = ""
+    """Evidence that the served model reads, for /v1/score_variants: `NAME=PATH`, `NAME=PLUS,MINUS` for a file a strand
+    or `NAME=none`, several separated by `;`. A sequence at /v1/score_sequence brings its own."""
     aliases: Path | None = None
     """Names of contigs for /v1/score_variants, where files and requests have different ones."""
     max_variants: int = Field(1000, ge=1)
@@ -127,7 +131,7 @@ class ServingSettings(Section):
         """Paths and addresses as variables for processes that run in other folders."""
         names = (
             *("registry_uri", "log_dir", "api_keys_file", "ssl_certfile", "ssl_keyfile"),
-            *("fasta", "annotation", "aliases", "weights"),
+            *("fasta", "annotation", "aliases", "weights", "evidence"),
         )
         return {f"{PREFIX}{name.upper()}": str(value) for name in names if (value := getattr(self, name))}
 
@@ -207,6 +211,9 @@ class ServingSettings(Section):
         for name, path in (("fasta", self.fasta), ("annotation", annotation), ("aliases", self.aliases)):
             if path is not None and not path.is_file():
                 raise ConfigError(f"serve.{name}: given {path}, which is no file")
+        for path in files_of(self.evidence_sources):
+            if not path.is_file():
+                raise ConfigError(f"serve.evidence: given {path}, which is no file")
 
     def all_keys(self) -> tuple[str, ...]:
         """All API keys.
@@ -281,13 +288,26 @@ class ServingSettings(Section):
                 raise ValueError(str(error)) from None
         return ",".join(found)
 
+    @field_validator("evidence")
+    @classmethod
+    def _is_named(cls, given: str) -> str:
+        try:
+            sources = named_sources(filter(None, map(str.strip, given.split(";"))), "evidence")
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        return ";".join(written_sources(absolute_sources(sources)))
+
+    @property
+    def evidence_sources(self) -> dict[str, Source]:
+        """Evidence by name."""
+        return named_sources(filter(None, self.evidence.split(";")), "evidence")
+
     @model_validator(mode="after")
     def _has_both(self) -> Self:
         if (self.fasta is None) != (self.annotation is None):
-            given, missing = ("fasta", "annotation") if self.fasta else ("annotation", "fasta")
-            raise ValueError(f"{given}: variants are scored on both; give {missing} too")
-        if self.fasta is None and (self.weights or self.aliases):
-            raise ValueError(
-                f"{'weights' if self.weights else 'aliases'}: is for variants; give fasta and annotation too"
-            )
+            there, missing = ("fasta", "annotation") if self.fasta else ("annotation", "fasta")
+            raise ValueError(f"{there}: variants are scored on both; give {missing} too")
+        given = {"weights": self.weights, "evidence": self.evidence, "aliases": self.aliases}
+        if self.fasta is None and (named := [name for name, value in given.items() if value]):
+            raise ValueError(f"{named[0]}: is for variants; give fasta and annotation too")
         return self

@@ -73,6 +73,7 @@ class VariantSources:
             aliases=settings.aliases,
             device=settings.device,
             allow_introns=allow_introns,
+            evidence=settings.evidence_sources,
         )
         self._open = contextlib.ExitStack()
         self._loaded = self._open.enter_context(opened(sources))

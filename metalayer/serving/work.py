@@ -98,7 +98,10 @@ def sequence_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | Non
     _wants_base(asked.query)
     given = (parse_sequence if asked.form == JSON else arrow.read_sequence)(body, asked.settings.limits)
     # What a stack makes of several: in float64 the logarithms of each, and its own.
-    asked.claim.hold((_POSITION_BYTES + 8 * sum(scores.shape[1] for scores in given.bases.values())) * len(given))
+    asked.claim.hold(
+        (_POSITION_BYTES + 8 * (len(given.evidence) + sum(scores.shape[1] for scores in given.bases.values())))
+        * len(given)
+    )
 
     def finish(scores: NDArray[np.float32]) -> NDArray[np.float32]:
         LETTERS.inc(len(scores))
@@ -106,7 +109,7 @@ def sequence_work(asked: Asked, body: bytes) -> tuple[float, Iterator[Part | Non
         return scores
 
     blocks = asked.engine.score_sequence(given)
-    facts = asked.engine.answered(POSITIONS, given.bases)
+    facts = asked.engine.answered(POSITIONS, given)
     parts = _by_block(asked, blocks, len(given), answer.SEQUENCE_COLUMNS, facts, finish)
     return asked.engine.pace.seconds(POSITIONS, len(given)), parts
 

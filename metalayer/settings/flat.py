@@ -23,7 +23,7 @@ PRESETS = Path(__file__).resolve().parents[1] / "configs"
 _UNREAD_WITH_SCORES = tuple(
     name
     for name in (*DataConfig.model_fields, "max_samples", "train_split", "test_split", "num_workers", "top_k_values")
-    if name not in ("base_model", "gene_table", "aliases", "allow_introns")
+    if name not in ("base_model", "gene_table", "aliases", "allow_introns", "evidence")
 )
 _ALL_POSITIONS = "which trains on all positions of the files it names"
 

@@ -55,6 +55,9 @@ class ModelConfig(Section):
     """Options of the track encoder, by name: `stages`, `channels`, `letters` ..."""
     track_dropout: float = Field(0.0, ge=0.0, lt=1.0)
     """Share of crops whose tracks are masked in training, so that rows without tracks are answered well too."""
+    evidence_dropout: float = Field(0.1, ge=0.0, lt=1.0)
+    """Share of crops in which each piece of `data.evidence` is missing in training, so that the model answers without
+    it; of a model trained with 0 all of it is needed."""
     context_bp: int | None = Field(None, ge=1, le=1_000_000)
     """Positions that a window of tracks holds; None: as many as the track encoder sees."""
     fusion: FusionName = "concat"
@@ -163,3 +166,17 @@ class Network(ModelConfig):
     """Letters that a window holds, in bp, the labelled base in its middle."""
     encoder_checkpoint: dict[str, Any] | None = None
     """What the sequence encoder of a saved model was built from, see `SequenceEncoder.checkpoint`."""
+    evidence: tuple[str, ...] = ()
+    """Names of the evidence that the track encoder reads, in the order of its channels."""
+
+    @model_validator(mode="after")
+    def _reads_evidence(self) -> Self:
+        refuse(
+            [
+                f"evidence: given {', '.join(self.evidence)} without a track encoder, which reads it; set "
+                "model.track_encoder to stages and train.training_unit to genes, or leave data.evidence out"
+            ]
+            if self.evidence and self.track_encoder == "none"
+            else []
+        )
+        return self

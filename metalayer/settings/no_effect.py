@@ -86,6 +86,12 @@ NEEDS = (
         "genes, or leave it out",
     ),
     Need(
+        ("model.evidence_dropout",),
+        ("data.evidence",),
+        bool,
+        "without evidence; name some in data.evidence, or leave it out",
+    ),
+    Need(
         ("train.batch_size",),
         _UNIT,
         lambda unit: unit == "rows",

@@ -11,6 +11,7 @@ from pydantic import BeforeValidator, Field, PositiveInt, field_validator, model
 from metalayer.genome import normalise_chrom
 from metalayer.metric_list import ValidationMetric
 from metalayer.schema import BASES_SEPARATOR
+from metalayer.settings.evidence import EvidenceSources
 from metalayer.settings.mistakes import Needs, refuse
 from metalayer.settings.section import Section
 
@@ -61,6 +62,10 @@ class DataConfig(Section):
     """Names of contigs, where rows, scores and gene table have different ones; like `base.aliases`."""
     nucleotide_scores: Path | None = None
     """Folder with per-nucleotide scores, instead of `<data_root>/nucleotide_scores`."""
+    evidence: EvidenceSources = Field(default_factory=dict)
+    """Numbers per base that the model reads beside the scores, as conservation or junctions: names, each with a path
+    (BigWig, or Parquet), `{plus: PATH, minus: PATH}` for a file a strand, `column` for the column `evidence.NAME` of
+    the per-nucleotide scores, or, where a trained model is asked without it, `none`."""
     variant_source: Literal["splicevardb"] | None = None
     """Where sample weights come from; None weighs all rows alike."""
     splicevardb_path: Path | None = None
@@ -275,6 +280,8 @@ class VariantsConfig(Section):
     None: base models alone."""
     aliases: Path | None = None
     """Names of contigs, where files have different ones."""
+    evidence: EvidenceSources = Field(default_factory=dict)
+    """What the model reads beside base scores, like `data.evidence`; files alone."""
     calibration: Path | None = None
     """Table of `metalayer variants calibrate`, for the probability that splicing is altered; None for none."""
     split: bool = False
@@ -334,6 +341,9 @@ class BaseConfig(Section):
     table with the names of one contig a line."""
     output: Path
     """Data root to write: `data/`, `genes.tsv`, `nucleotide_scores/` and the manifest."""
+    evidence: EvidenceSources = Field(default_factory=dict)
+    """Numbers per base to write beside the scores, in columns `evidence.NAME`, like `data.evidence`; that section can
+    read them with the scores instead, which needs no new pass."""
     weights: Path | None = None
     """Folder with the model's own files: `spliceai1.h5` to `spliceai5.h5`, `CI-SpliceAI.pb` (or that file itself),
     `model_<flank>nt_rs<seed>.pt` of OpenSpliceAI, `final.<fold>.<0, 2, 4, 6>.3.v2` of Pangolin."""

@@ -48,15 +48,19 @@ class Part:
         """Ids of its genes that have per-nucleotide scores with letters, in their order."""
         return sorted(gene_id for gene_id in self.gene_ids if self.store is not None and gene_id in self.store)
 
-    def arrays(self, name: str, folder: Path | None, variants: VariantWeights | None = None) -> GeneArrays:
+    def arrays(
+        self, name: str, folder: Path | None, variants: VariantWeights | None = None, evidence: Sequence[str] = ()
+    ) -> GeneArrays:
         """All positions of its genes.
 
         Args:
             name: of the part, for messages.
             folder: gets the arrays, which are then mapped; None holds them in memory.
             variants: weigh positions; None weighs all alike.
+            evidence: names of that which the model reads.
 
         Raises:
+            InputError: evidence that is not there.
             ArtifactError: none of its genes has per-nucleotide scores with letters.
         """
         there = self.tracked()
@@ -73,7 +77,7 @@ class Part:
             )
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-        return GeneArrays.read(self.store, there, folder, variants)
+        return GeneArrays.read(self.store, there, folder, variants, evidence)
 
 
 @dataclass(frozen=True)
@@ -142,7 +146,7 @@ class TrainingParts:
             trains = name == "train"
             loaders.append(
                 CropLoader(
-                    part.arrays(name, folder and folder / name, self.variants if trains else None),
+                    part.arrays(name, folder and folder / name, self.variants if trains else None, model.evidence),
                     model.reach_bp,
                     crop_bp=config.crop_bp,
                     batch_crops=config.batch_crops,

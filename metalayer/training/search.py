@@ -210,7 +210,7 @@ def _configured(base: MetaLayerConfig, settings: Mapping[str, Any]) -> MetaLayer
 
 
 def _train(config: MetaLayerConfig, loaders: MakeLoaders, metric: str, direction: str, trial: optuna.Trial) -> float:
-    model = new_model(config, config)
+    model = new_model(config, config, config.evidence)
     train_loader, val_loader = loaders(model, config)
     better = max if direction == "maximize" else min
     best: list[float] = []

@@ -24,6 +24,7 @@ from metalayer.device import resolve_device, use_threads
 from metalayer.errors import ConfigError, TrainingError
 from metalayer.files import publish_file
 from metalayer.models.meta import MetaSpliceModel, build_model
+from metalayer.settings.evidence import ABSENT, Source
 from metalayer.settings.flat import MetaLayerConfig
 from metalayer.settings.network import ModelConfig
 from metalayer.settings.sections import TrainConfig
@@ -201,9 +202,12 @@ class Trainer:
             if self.model.reads_features:
                 self.model.normaliser.fit(self.train_loader.features)
             tracks = self.model.tracks
-            if tracks is not None and tracks.coding is not None and isinstance(self.train_loader, CropLoader):
+            if tracks is not None and isinstance(self.train_loader, CropLoader):
                 genes = self.train_loader.genes
-                tracks.coding.fit(genes.tokens, genes.exons, genes.starts)
+                if tracks.coding is not None:
+                    tracks.coding.fit(genes.tokens, genes.exons, genes.starts)
+                if tracks.evidence is not None and genes.evidence is not None:
+                    tracks.evidence.fit(genes.evidence)
             if self.average is not None:
                 self.average.update_parameters(self.model)  # the first time it copies
             self._end_epoch(
@@ -536,15 +540,22 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed)  # noqa: NPY002  a library below may draw from it
 
 
-def new_model(config: ModelConfig, train: TrainConfig) -> MetaSpliceModel:
+def new_model(config: ModelConfig, train: TrainConfig, evidence: Mapping[str, Source]) -> MetaSpliceModel:
     """An untrained network, with the threads and the seed of a training: the seed decides its weights.
 
+    Args:
+        config: the network.
+        train: the training.
+        evidence: `data.evidence`.
+
     Raises:
-        ConfigError: parts that do not fit.
+        ConfigError: parts that do not fit, or evidence that is `none`.
     """
+    if absent := [name for name, source in evidence.items() if source == ABSENT]:
+        raise ConfigError(f"data.evidence.{absent[0]}: given {ABSENT!r}; a model learns from numbers: name a file")
     use_threads(train.threads)
     seed_everything(train.seed)
-    return build_model(config)
+    return build_model(config, evidence)
 
 
 def best_epoch(history: Sequence[Epoch], metric: str = "pr_auc_splice") -> Epoch:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,9 @@ from metalayer.base.protocol import BaseModel, is_built_in, load_base_model
 from metalayer.contigs import Contigs
 from metalayer.errors import ConfigError
 from metalayer.files import sha256
+from metalayer.formats.evidence import Evidence
 from metalayer.inference import Predictor
+from metalayer.settings.evidence import COLUMN, Source, files_of
 from metalayer.variants.answers import CALIBRATED_COLUMNS, COLUMNS, rows_of
 from metalayer.variants.calibration import Calibrated, Calibration
 from metalayer.variants.genes import Genes
@@ -44,6 +46,7 @@ class Sources:
         device: auto, cpu, cuda or mps.
         precision: of networks, float32, bfloat16 or auto.
         allow_introns: introns of the annotation may begin and end with anything.
+        evidence: that our model reads, by name.
     """
 
     fasta: Path
@@ -55,6 +58,7 @@ class Sources:
     device: str = "auto"
     precision: str = "float32"
     allow_introns: bool = False
+    evidence: Mapping[str, Source] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,7 @@ class Opened:
         sources: as they were given.
         bases: base models in their order.
         predictor: our model, if any.
+        evidence: that it reads; None where it reads none.
     """
 
     scorer: Scorer
@@ -76,10 +81,13 @@ class Opened:
     sources: Sources
     bases: Sequence[BaseModel]
     predictor: Predictor | None
+    evidence: Evidence | None = None
 
     def scorer_with(self, predictor: Predictor | None, options: Options) -> Scorer:
         """One that scores otherwise on the same files and base models; errors as of `Scorer`."""
-        return Scorer(self.letters, self.genes, self.bases, options, predictor)
+        if predictor is not None:
+            predictor.check_evidence(self.sources.evidence, "evidence")
+        return Scorer(self.letters, self.genes, self.bases, options, predictor, evidence=self.evidence)
 
     def example(self) -> str:
         """A variant of the base behind the first annotated donor of a gene, as text; empty where there is none."""
@@ -115,8 +123,14 @@ class Opened:
             "precision": given.precision,
             "model_digest": self.predictor.digest if self.predictor else None,
             "options": asdict(self.scorer.options),
+            **({"evidence": self._evidence()} if given.evidence else {}),
             **{name: {"name": path.name, "sha256": sha256(path)} for name, path in files.items() if path},
         }
+
+    def _evidence(self) -> dict[str, Any]:
+        """By name the SHA-256 of its files."""
+        given = self.sources.evidence
+        return {name: [sha256(path) for path in files_of({name: source})] for name, source in given.items()}
 
 
 @contextlib.contextmanager
@@ -124,17 +138,24 @@ def opened(sources: Sources, options: Options | None = None) -> Iterator[Opened]
     """Load base models, reference, annotation and our model.
 
     Raises:
-        ConfigError: unknown or unfit base models, weights that belong to none, or impossible options.
+        ConfigError: unknown or unfit base models, weights that belong to none, impossible options, or evidence that our
+            model does not read, or reads and is not there.
         InputError: files that cannot be used.
         ModelError: damaged weights, or a damaged model directory.
     """
+    if COLUMN in sources.evidence.values():
+        raise ConfigError(f"evidence: given {COLUMN!r}, but no per-nucleotide scores are read here; name files")
     given = dict(weights_of(sources.bases, sources.weights))
     bases = [_load(name, given.get(name), sources) for name in sources.bases]
     contigs = Contigs.of(sources.aliases)
     with Letters(sources.fasta, contigs) as letters:
         predictor = Predictor.load(sources.model, sources.device) if sources.model else None
         genes = Genes.read(annotation_file(sources.annotation), letters, contigs, allow_introns=sources.allow_introns)
-        yield Opened(Scorer(letters, genes, bases, options, predictor), letters, genes, sources, bases, predictor)
+        if predictor:
+            predictor.check_evidence(sources.evidence, "evidence")
+        evidence = Evidence(sources.evidence, contigs, letters.lengths) if sources.evidence else None
+        scorer = Scorer(letters, genes, bases, options, predictor, evidence=evidence)
+        yield Opened(scorer, letters, genes, sources, bases, predictor, evidence)
 
 
 def weights_of(bases: Sequence[str], weights: Sequence[str | Path]) -> Iterator[tuple[str, Path]]:
@@ -183,6 +204,7 @@ def score_variants(
     flanks: str = "N",
     way: str = "metalayer",
     calibration: Path | str | None = None,
+    evidence: Mapping[str, Source] | None = None,
 ) -> pl.DataFrame:
     """Score variants that are given as text.
 
@@ -203,6 +225,7 @@ def score_variants(
         flanks: letters outside a gene: N, or real.
         way: metalayer, or spliceai for the numbers of SpliceAI 1.3.1.
         calibration: table of `metalayer variants calibrate`, for `kind` and `probability`.
+        evidence: that our model reads, by name, as of `data.evidence`.
 
     Returns:
         A row for each variant, gene and model, or with the reason in `skipped`; columns as in docs/formats.md, at
@@ -225,6 +248,7 @@ def score_variants(
         device,
         precision,
         allow_introns,
+        evidence or {},
     )
     rows, columns = list[dict[str, Any]](), COLUMNS | (CALIBRATED_COLUMNS if calibration else {})
     with opened(sources, Options(distance, mask, flanks, way)) as loaded:

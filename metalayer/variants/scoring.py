@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metalayer.base.haplotypes import Scores, Tokens
 from metalayer.base.protocol import BaseModel
 from metalayer.data.mean import untrained_mean
 from metalayer.errors import ConfigError
+from metalayer.formats.evidence import Evidence
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import N_TOKEN, Gene, Interval, encode, reverse_complement
 from metalayer.inference import Predictor
@@ -247,6 +249,7 @@ class Scorer:
         options: Options | None = None,
         predictor: Predictor | None = None,
         ask: AnswersOf = haplotype_answers,
+        evidence: Evidence | None = None,
     ) -> None:
         """Take what answers.
 
@@ -257,13 +260,14 @@ class Scorer:
             options: how; None for the defaults.
             predictor: our model, which reads the scores of the bases.
             ask: what does forward passes.
+            evidence: that our model reads.
 
         Raises:
             ConfigError: base models that do not tell donors from acceptors, that are the same, or that are not those
                 of our model.
         """
         self._letters, self._genes, self._bases, self._predictor = letters, genes, list(bases), predictor
-        self.options, self._ask = options or Options(), ask
+        self.options, self._ask, self._evidence = options or Options(), ask, evidence
         self.names = [model.name for model in bases] + [META] * (predictor is not None)
         for model in bases:
             if model.columns != BASE_SCORES:
@@ -504,11 +508,14 @@ class Scorer:
                 return place
             return place + event.surplus if place >= behind - first else inside
 
+        seen = self._evidence_at(gene, first, last)
+
         def corrected(side: int, tokens: Tokens, low: int, high: int) -> Scores:
             scores = {name: pair[side] for name, pair in bases.items()}
+            evidence = {name: _carried(one, event, first) if side else one for name, one in seen.items()}
             out = np.zeros((len(tokens), len(BASE_SCORES)), np.float32)
             if high > low:
-                out[low:high] = _predicted(predictor, tokens[low:high], scores, slice(low, high), gene)
+                out[low:high] = _predicted(predictor, tokens[low:high], scores, slice(low, high), gene, evidence)
             return out
 
         place = key, gene.gene, first, last
@@ -516,6 +523,29 @@ class Scorer:
             known.references[place] = corrected(0, plus, start, end)
         part = moved(start, at - first), moved(end, at - first + len(letters))
         return known.references[place], corrected(1, changed, *part)
+
+    def _evidence_at(self, gene: GeneSites, first: int, last: int) -> dict[str, NDArray[np.float32]]:
+        """Evidence of letters [first, last), in genome order; missing outside the gene."""
+        if self._evidence is None:
+            return {}
+        span, found = gene.gene.interval, {}
+        start, end = max(span.start, first), min(span.end, last)
+        part = replace(gene.gene, interval=Interval(span.chrom, start, end))
+        for name, one in self._evidence.ascending(part).items():
+            found[name] = np.full(last - first, np.nan, np.float32)
+            found[name][start - first : end - first] = one
+        return found
+
+
+def _carried(evidence: NDArray[np.float32], event: Event, first: int) -> NDArray[np.float32]:
+    """Evidence of the reference from `first` on, on the other haplotype.
+
+    Bases in the place of others have what these have; what is deleted goes, and what is inserted has none.
+    """
+    at, behind, letters = event.change
+    kept = min(len(letters), behind - at)
+    inserted = np.full(len(letters) - kept, np.nan, np.float32)
+    return np.concatenate([evidence[: at - first + kept], inserted, evidence[behind - first :]])
 
 
 def _as_written(changes: Effect, event: Event, written: int) -> Effect:
@@ -551,8 +581,15 @@ def _reason_of(alt: str) -> str | None:
     return "ambiguous_letters" if _LETTERS.fullmatch(alt) else "no_letters"
 
 
-def _predicted(predictor: Predictor, plus: Tokens, scores: Mapping[str, Scores], at: slice, gene: GeneSites) -> Scores:
-    """Our probabilities at letters of a gene, (n, 3), in genome order; `scores` from those of `at`."""
+def _predicted(
+    predictor: Predictor,
+    plus: Tokens,
+    scores: Mapping[str, Scores],
+    at: slice,
+    gene: GeneSites,
+    evidence: Mapping[str, NDArray[np.float32]],
+) -> Scores:
+    """Our probabilities at letters of a gene, (n, 3), in genome order; `scores` and evidence from those of `at`."""
     turn = slice(None) if gene.is_plus else slice(None, None, -1)
     tokens = plus if gene.is_plus else reverse_complement(plus)
     several = {name: np.ascontiguousarray(one[at][turn]) for name, one in scores.items()}
@@ -562,6 +599,7 @@ def _predicted(predictor: Predictor, plus: Tokens, scores: Mapping[str, Scores],
         untrained_mean(several) if len(several) > 1 else next(iter(several.values())),
         np.full(len(tokens), NEITHER, np.uint8),
         several=several if len(several) > 1 else {},
+        evidence={name: np.ascontiguousarray(one[at][turn]) for name, one in evidence.items()},
     )
     return predictor.predict_gene_track(track)[turn]
 

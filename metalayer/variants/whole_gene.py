@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from metalayer.contigs import listed
 from metalayer.errors import ConfigError, InputError
 from metalayer.gene_track import GeneTrack
-from metalayer.genome import decode, normalise_chrom, normalise_gene_id, reverse_complement, unversioned
+from metalayer.genome import Interval, decode, normalise_chrom, normalise_gene_id, reverse_complement, unversioned
 from metalayer.inference.predictor import Predictor, sequence_track
 from metalayer.regions import parse_region
 from metalayer.schema import ACCEPTOR, BASE_SCORES, CLASSES, DONOR
@@ -171,20 +171,29 @@ def part_of(one: GeneSites, loaded: Opened, start: int, end: int) -> GeneTrack:
     if not one.is_plus:
         tokens, cuts = reverse_complement(tokens), (len(tokens) - cuts[1], len(tokens) - cuts[0])
     before, inside, after = (decode(part) for part in np.split(tokens, cuts))
-    return track_of(loaded, inside, before, after)
+    place = replace(one.gene, interval=Interval(key, start, end))
+    evidence = loaded.evidence.values(place) if loaded.evidence else {}
+    return track_of(loaded, inside, before, after, evidence)
 
 
-def track_of(loaded: Opened, sequence: str, before: str = "", after: str = "") -> GeneTrack:
-    """What our model reads of a sequence: its letters and the scores of each base model.
+def track_of(
+    loaded: Opened,
+    sequence: str,
+    before: str = "",
+    after: str = "",
+    evidence: Mapping[str, NDArray[np.float32]] | None = None,
+) -> GeneTrack:
+    """What our model reads of a sequence: its letters, the scores of each base model, and evidence.
 
     Args:
         loaded: base models.
         sequence: letters (L), transcript sense.
         before: letters around it, which base models see.
         after: likewise.
+        evidence: float32 (L,) by name, transcript sense; NaN is missing, and so is what is not given.
     """
     bases = {model.name: model.score(sequence, before, after) for model in loaded.bases}
-    return sequence_track(sequence, bases if len(bases) > 1 else next(iter(bases.values())))
+    return sequence_track(sequence, bases if len(bases) > 1 else next(iter(bases.values())), evidence)
 
 
 def scores_of(track: GeneTrack, predictor: Predictor | None) -> dict[str, NDArray[np.float32]]:

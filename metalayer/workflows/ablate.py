@@ -34,6 +34,7 @@ from metalayer.provenance import code_hash
 from metalayer.schema import CLASSES, POSITIONS
 from metalayer.settings.door import flattened
 from metalayer.settings.encoders import HyenaDnaOptions
+from metalayer.settings.evidence import Source, files_of
 from metalayer.settings.flat import MetaLayerConfig
 from metalayer.settings.network import ModelConfig
 from metalayer.settings.sections import EvaluateConfig, TrainConfig
@@ -92,7 +93,7 @@ VARIANTS: Mapping[str, Settings] = {
 DEFAULT_VARIANTS = ("none", "cnn", "tracks", "cnn+tracks")
 """Those that need neither a checkpoint nor a GPU."""
 
-_ALIKE = set(MetaLayerConfig.model_fields) - {*ModelConfig.model_fields, *TrainConfig.model_fields} | {
+_ALIKE = set(MetaLayerConfig.model_fields) - {*ModelConfig.model_fields, *TrainConfig.model_fields, "evidence"} | {
     *("training_unit", "crop_bp", "batch_crops", "batch_size", "gradient_accumulation_steps", "easy_share"),
     *("max_epochs", "patience", "early_stopping_metric", "device", "threads", "seed"),
 }
@@ -104,20 +105,28 @@ TEST_TRACKS, RUNS, INPUTS, JUDGED = "test_tracks.parquet", "runs", "inputs.json"
 REPORT, TABLE, PLOT = "ablation.json", "ablation.md", "ablation.png"
 
 
-def chosen_variants(names: Sequence[str], path: Path | None) -> dict[str, Settings]:
+def chosen_variants(
+    names: Sequence[str], path: Path | None, evidence: Mapping[str, Source] | None = None
+) -> dict[str, Settings]:
     """Variants by name, in order.
 
     Args:
-        names: which ones; empty for all of the file, or `DEFAULT_VARIANTS` without one.
+        names: which ones; empty for all of the file, or without one `DEFAULT_VARIANTS`, and with evidence what is left
+            of `tracks` without each piece of it, and without all.
         path: YAML of further variants, name to settings, flat or in sections, which replace built-in ones of the same
             name.
+        evidence: that all have in common: every variant with a track encoder reads it, but for `NAME-PIECE`, which is
+            variant NAME without that piece, and `NAME-evidence`, without any.
 
     Raises:
         ConfigError: a file that cannot be read, or all names that are unknown or none and variants without settings.
     """
     given = read_mapping(path) if path else {}
     known = {**VARIANTS, **given}
-    chosen = list(dict.fromkeys(names)) or list(given) or list(DEFAULT_VARIANTS)
+    without = _without_evidence(known, evidence or {})
+    usual = [*DEFAULT_VARIANTS, *(name for name in without if name.startswith("tracks-"))]
+    known = {**without, **known}
+    chosen = list(dict.fromkeys(names)) or list(given) or usual
     mistakes = [f"variant {name!r}: unknown; there are {', '.join(known)}" for name in chosen if name not in known]
     for name, settings in given.items():
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name == "base":
@@ -132,6 +141,18 @@ def chosen_variants(names: Sequence[str], path: Path | None) -> dict[str, Settin
     if mistakes:
         raise ConfigError("\n".join(mistakes))
     return {name: known[name] for name in chosen}
+
+
+def _without_evidence(known: Mapping[str, Settings], evidence: Mapping[str, Source]) -> dict[str, Settings]:
+    """Variants with a track encoder without each piece of evidence, and where there are several without all."""
+    left = {piece: {name: source for name, source in evidence.items() if name != piece} for piece in evidence}
+    left |= {"evidence": {}} if len(evidence) > 1 else {}
+    return {
+        f"{name}-{piece}": {**settings, "evidence": rest}
+        for name, settings in known.items()
+        if isinstance(settings, Mapping) and settings.get("track_encoder", "none") != "none"
+        for piece, rest in left.items()
+    }
 
 
 def ablate(
@@ -178,15 +199,15 @@ def ablate(
     planned = _planned(config, variants, seeds, separate=bool(valid_scores))
     with only_one(folder / "ablate.lock", "give another --output-dir"):
         use_threads(config.threads)
-        store = _test_genes(scores, valid_scores, test_scores, folder / "data", planned[0])
-        genes = _base_genes(store)
+        stores = _test_genes(scores, valid_scores, test_scores, folder / "data", planned)
+        genes = _base_genes(stores[0])
         resamples, base = resampled(genes, "base", judged_by)
         files = {
             part: {str(path): sha256(path) for path in paths}
             for part, paths in (("train", scores), ("valid", valid_scores), ("test", test_scores))
         }
         for seed in seeds:
-            for variant in planned:
+            for variant, store in zip(planned, stores, strict=True):
                 _run(folder / RUNS / variant.name / f"seed-{seed}", variant, seed, store, files, judged_by)
         outcomes = {variant.name: None if variant.errors else variant.outcomes for variant in planned}
         compared = compare_variants(base, outcomes, resamples, judged_by.confidence)
@@ -264,12 +285,14 @@ def _plan(name: str, settings: Settings, base: MetaLayerConfig, seeds: Sequence[
         raise ConfigError(f"{', '.join(alike)}: alike for all variants; set it in --config")
     common = {**base.given(), "patience": base.max_epochs}
     own = {**_SCORES_ALONE, **settings}
+    if own["track_encoder"] == "none":
+        own = {"evidence": {}, **own}
     # What is set for all acts in the variants where it can.
     plain = MetaLayerConfig(training_unit="genes", **{k: own[k] for k in _READ & own.keys()})
     shared = {key: value for key, value in common.items() if key not in plain.idle()}
     configs = {seed: MetaLayerConfig.for_scores({**shared, **own, "seed": seed}, separate=separate) for seed in seeds}
     config = configs[seeds[0]]
-    parameters = list(build_model(config).parameters())
+    parameters = list(build_model(config, config.evidence).parameters())
     return _Variant(
         name,
         _title(name, config),
@@ -289,13 +312,30 @@ def _title(name: str, config: MetaLayerConfig) -> str:
 
 
 def _test_genes(
-    scores: Sequence[Path], valid_scores: Sequence[Path], test_scores: Sequence[Path], data: Path, variant: _Variant
-) -> TrackStore:
-    """The test genes, after refusing those that are, or overlap, genes to train or to validate on."""
-    config = next(iter(variant.configs.values()))  # of files, alike for all
+    scores: Sequence[Path],
+    valid_scores: Sequence[Path],
+    test_scores: Sequence[Path],
+    data: Path,
+    planned: Sequence[_Variant],
+) -> list[TrackStore]:
+    """The test genes as each variant reads them, after refusing those that are, or overlap, genes to train on.
+
+    Those to validate on are refused, too. Variants of one evidence share a file.
+    """
+    variant = planned[0]
+    config = next(iter(variant.configs.values()))  # of files, alike for all but evidence
     read_tracks(scores, valid_scores, data, config)
     table, contigs = gene_names(config)
-    store = read_file(test_scores, data / TEST_TRACKS, table, contigs, config).store
+    made: list[tuple[Mapping[str, Source], TrackStore]] = []
+    stores = []
+    for own in (next(iter(each.configs.values())) for each in planned):
+        there = next((found for evidence, found in made if evidence == own.evidence), None)
+        if there is None:
+            path = data / (f"{len(made)}-{TEST_TRACKS}" if made else TEST_TRACKS)
+            there = read_file(test_scores, path, table, contigs, own).store
+            made.append((own.evidence, there))
+        stores.append(there)
+    store = stores[0]
     tested = known_genes(store, store.genes())
     for name, option in ((TRAIN_TRACKS, "--scores"), (VALID_TRACKS, "--valid-scores")):
         if name == TRAIN_TRACKS or valid_scores:
@@ -303,7 +343,7 @@ def _test_genes(
             refuse_crossing(known_genes(part, part.genes()), tested, option, "--test-scores")
     for config in variant.configs.values():
         score_parts(data, bool(valid_scores), config)
-    return store
+    return stores
 
 
 def _base_genes(store: TrackStore) -> ScoresOnDisk:
@@ -347,7 +387,11 @@ def _train(folder: Path, config: MetaLayerConfig, files: Files) -> None:
         "code_hash": code_hash(),
         "files": {part: list(files[part].values()) for part in ("train", "valid")},
         "settings": config.model_dump(mode="json"),
-        "names": {str(path): sha256(path) for path in (config.gene_table, config.aliases) if path},
+        "names": {
+            str(path): sha256(path)
+            for path in (config.gene_table, config.aliases, *files_of(config.evidence))
+            if path and path.is_file()
+        },
         "untrained_network": _network_hash(config),
     }
     if _read(folder / INPUTS) != inputs:
@@ -364,7 +408,7 @@ def _train(folder: Path, config: MetaLayerConfig, files: Files) -> None:
 def _network_hash(config: MetaLayerConfig) -> str:
     """Of the untrained network: another pretrained encoder at the same place is another network."""
     seed_everything(config.seed)
-    model, total = build_model(config), hashlib.sha256()
+    model, total = build_model(config, config.evidence), hashlib.sha256()
     for name, tensor in (*model.named_parameters(), *model.named_buffers()):
         total.update(name.encode())
         total.update(tensor.detach().reshape(-1).view(torch.uint8).numpy().data)

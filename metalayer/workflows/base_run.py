@@ -35,13 +35,15 @@ from metalayer.base.installed_tables import annotation_file
 from metalayer.base.protocol import BaseModel, load_base_model
 from metalayer.data.gene_table import genes_from_frame, read_gene_table
 from metalayer.device import use_threads
-from metalayer.errors import InputError, MetalayerError
+from metalayer.errors import ConfigError, InputError, MetalayerError
 from metalayer.files import only_one, publish_file, sha256
+from metalayer.formats.evidence import Evidence
 from metalayer.gene_track import GeneTrack
 from metalayer.genome import LARGEST_32_BIT, Gene, decode, reverse_complement, same_build
 from metalayer.integrity import content_digest, unsealed, write_json
 from metalayer.provenance import code_hash
 from metalayer.schema import BASE_SCORES, KERNELS_KEY, PRECISION_KEY, SITE_CONVENTION
+from metalayer.settings.evidence import COLUMN, files_of
 from metalayer.settings.sections import BaseConfig
 from metalayer.workflows.annotated_genome import AnnotatedGenome, file_facts
 from metalayer.workflows.progress import Progress
@@ -73,6 +75,11 @@ def base_run(config: BaseConfig) -> dict[str, Any]:
     """
     config = config.model_copy(update={"annotation": annotation_file(config.annotation)})
     model = _load(config)
+    if config.evidence and (model.columns != BASE_SCORES or COLUMN in config.evidence.values()):
+        raise ConfigError(
+            f"base.evidence: given for {model.name}; it is files beside a base model that tells donors from acceptors. "
+            "Leave it out, and name it in data.evidence"
+        )
     facts = _facts(config, model)
     genome = AnnotatedGenome.read(
         config.fasta,
@@ -82,6 +89,7 @@ def base_run(config: BaseConfig) -> dict[str, Any]:
         allow_introns=config.allow_introns,
     )
     by_chrom, genes, reference, own_names = genome.by_chrom, genome.genes, genome.reference, genome.own_names
+    evidence = Evidence(config.evidence, genome.contigs) if config.evidence else None
     positions = sum(map(len, genes))
     logger.info("%d genes on %d chromosomes, %s nt", len(genes), len(by_chrom), f"{positions:,}")
     manifest_path = config.output / manifest_name(model.name)
@@ -111,7 +119,8 @@ def base_run(config: BaseConfig) -> dict[str, Any]:
         }
         if model.columns == BASE_SCORES:
             tracks = (
-                GeneTrack(gene, tokens, scores, labels, marks=marks) for gene, tokens, scores, labels, marks in scored()
+                GeneTrack(gene, tokens, scores, labels, marks=marks, evidence=evidence.values(gene) if evidence else {})
+                for gene, tokens, scores, labels, marks in scored()
             )
             report = write_artifacts(config.output, tracks, annotation_source=config.annotation_source, **files)
         else:
@@ -204,7 +213,13 @@ def _facts(config: BaseConfig, model: BaseModel) -> dict[str, Any]:
         "fasta": file_facts("FASTA", config.fasta),
         "annotation": file_facts("annotation", annotation_file(config.annotation)),
         **({"aliases": file_facts("aliases", config.aliases)} if config.aliases else {}),
+        **({"evidence": _evidence_facts(config)} if config.evidence else {}),
     }
+
+
+def _evidence_facts(config: BaseConfig) -> dict[str, Any]:
+    named = ((name, files_of({name: source})) for name, source in config.evidence.items())
+    return {name: [file_facts(f"evidence {name}", path) for path in paths] for name, paths in named}
 
 
 def _files(config: BaseConfig, model: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,9 @@ from metalayer.gene_groups import related
 from metalayer.genome import builds_once, same_build
 from metalayer.inference import Predictor
 from metalayer.schema import POSITIONS, ROWS
+from metalayer.settings.evidence import Source
 from metalayer.settings.sections import EvaluateConfig
+from metalayer.workflows.asked_evidence import evidence_for
 from metalayer.workflows.evaluate import principal_report, score_positions
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,7 @@ def evaluate_scores(
     aliases: Path | None = None,
     *,
     allow_introns: bool = False,
+    evidence: Mapping[str, Source] | None = None,
 ) -> dict[str, Any]:
     """Compare a model with its base on all positions of labelled genes.
 
@@ -58,6 +61,7 @@ def evaluate_scores(
         gene_table: where genes must lie, and their paralog groups, which are resampled as one; None for neither.
         aliases: names of contigs, where scores and gene table have different ones; see `contigs`.
         allow_introns: introns may begin and end with anything, not GT or GC and AG alone.
+        evidence: that the model reads, by name; what is left out is read from the column `evidence.NAME` of the files.
 
     Returns:
         What was written: the report of `evaluation.report.evaluate`, with ways of asking, row_answers (the same
@@ -72,13 +76,15 @@ def evaluate_scores(
         ArtifactError: a file that cannot be used, without labels or letters, or whose letters, labels and scores do
             not keep one convention; a gene in two files of one build, or one that lies elsewhere than the gene table
             says; a gene table without most of them.
-        InputError: aliases that cannot be used.
+        ConfigError: evidence that the model does not read, or reads and is not there.
+        InputError: aliases or evidence that cannot be used.
         ModelError: a model directory that is absent or damaged.
     """
     from metalayer.device import resolve_device
 
     predictor = Predictor.load(model, resolve_device(device))
     contigs = Contigs.of(aliases)
+    read = evidence_for(predictor, scores, evidence or {}, contigs)
     table = GeneNames(genes_from_frame(read_gene_table(gene_table, contigs)) if gene_table else {})
     with tempfile.TemporaryDirectory() as folder:
         files = [
@@ -89,6 +95,7 @@ def evaluate_scores(
                 contigs,
                 base_model=predictor.info.get("base_model"),
                 allow_introns=allow_introns,
+                evidence=read,
             )
             for i, path in enumerate(scores)
         ]

@@ -27,6 +27,8 @@ from metalayer.workflows.calibrate import calibrate
 
 logger = logging.getLogger(__name__)
 
+EVIDENCE = "evidence"
+"""Of `model.json`: how the evidence that the model reads is scaled, by name."""
 _UNITS: dict[str, Unit] = {"rows": "rows", "genes": "positions"}
 """What a training unit counts."""
 
@@ -139,6 +141,7 @@ def fit(
                 "seed": config.seed,
                 SEEN_KEY: described(learned_from),
                 **({STACK: stacking.stack.described()} if stacking else {}),
+                **({EVIDENCE: scaled.described()} if (scaled := model.tracks and model.tracks.evidence) else {}),
                 "calibration": calibration,
                 "best_epoch": best,
                 "trained_on": config.training_unit,

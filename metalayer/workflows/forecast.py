@@ -105,7 +105,7 @@ def _time(store: TrackStore, trained: list[str], plan: Plan) -> list[str]:
     some = [gene_id for gene_id in trained[:_TIMED_GENES] if gene_id in store]
     if not some or config.model.head == "stack":
         return []
-    model = build_model(config.model)
+    model = build_model(config.model, config.data.evidence)
     part = Part(some, store)
     loader, valid = TrainingParts(part, part).loaders(model, config.train, None)
     trainer = Trainer(model, loader, valid, config.train)

@@ -27,12 +27,15 @@ from metalayer.evaluation.gate import decide
 from metalayer.evaluation.html import write_report
 from metalayer.gene_groups import related, united
 from metalayer.genome import chrom_order
+from metalayer.inference import Predictor
 from metalayer.models.description import read_description
 from metalayer.provenance import code_hash
 from metalayer.schema import CLASSES
+from metalayer.settings.evidence import files_of
 from metalayer.settings.run import RunConfig
 from metalayer.training.trainer import HISTORY
 from metalayer.workflows import gated
+from metalayer.workflows.asked_evidence import asked_sources
 from metalayer.workflows.evaluate import ANSWERS, EVALUATION, GOLDEN
 from metalayer.workflows.outcome import commands_for
 
@@ -82,13 +85,14 @@ def register_model(
     Args:
         model: model directory, of `metalayer train` or any other.
         scores: per-nucleotide Parquet, with letters and labels.
-        config: of data the gene table, aliases and `allow_introns` are read, of train device and threads, and evaluate
-            and gate; `data.base_model` is the model's.
+        config: of data the gene table, aliases, evidence and `allow_introns` are read, of train device and threads, and
+            evaluate and gate; `data.base_model` is the model's.
         folder: gets the report, the evaluation, errors, golden rows and answers.
         tracking_uri: of the registry; None takes its default.
 
     Raises:
-        ConfigError: a network alone over several base models.
+        ConfigError: a network alone over several base models; evidence that the model does not read, or reads and is
+            not there.
         InputError: files that cannot be used; no gene that the model has not seen, or none with donors or acceptors;
             all of them on chromosomes that the base was trained on, where others are new to it; a model that does not
             say what it was trained on; a champion that lost its alias, or was moved meanwhile.
@@ -108,7 +112,9 @@ def register_model(
             f"{model}: its model.json does not say which genes it was trained on, so none can be known to be unseen; "
             "train it again"
         )
-    config = config.model_copy(update={"data": config.data.model_copy(update={"base_model": base_model})})
+    sources = asked_sources(Predictor.load(model), scores, config.data.evidence)
+    own = {"base_model": base_model, "evidence": sources}
+    config = config.model_copy(update={"data": config.data.model_copy(update=own)})
     name = versions.registered_name(base_model)
     promotion.require_whole(name, tracking_uri)
     with tempfile.TemporaryDirectory() as scratch:
@@ -186,6 +192,7 @@ def _files(scores: Sequence[Path], config: RunConfig) -> BaseLayerFiles:
         gene_table=config.data.gene_table,
         variants=None,
         aliases=config.data.aliases,
+        evidence=tuple(files_of(config.data.evidence)),
     )
 
 

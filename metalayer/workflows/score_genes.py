@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ from metalayer.integrity import PAGE_CHECKSUMS, PARQUET_ERRORS, open_parquet
 from metalayer.release import answer
 from metalayer.release.contract import SEQUENCE
 from metalayer.schema import BASE_SCORES, POSITIONS, bases_of
+from metalayer.settings.evidence import ABSENT, Source
+from metalayer.workflows.asked_evidence import evidence_for
 from metalayer.workflows.places import CONTIG
 from metalayer.workflows.progress import Progress
 
@@ -62,6 +65,7 @@ def score_genes(
     device: str = "cpu",
     gene_table: Path | None = None,
     aliases: Path | None = None,
+    evidence: Mapping[str, Source] | None = None,
 ) -> int:
     """Score every position of the genes of a file.
 
@@ -75,18 +79,21 @@ def score_genes(
         device: of the network.
         gene_table: where genes must lie, and how the FASTA names their contigs.
         aliases: names of contigs, where file and gene table have different ones.
+        evidence: that the model reads, by name; what is left out is read from the column `evidence.NAME` of the file.
 
     Returns:
         Number of positions.
 
     Raises:
         ArtifactError: a file that cannot be used, or genes in it that cannot be scored.
-        InputError: an output of another kind.
+        ConfigError: evidence that the model does not read, or reads and is not there.
+        InputError: an output of another kind, or evidence that cannot be used.
     """
     if output.suffix != ".parquet":
         raise InputError(f"--output: given {output}; scores of whole genes go into .parquet")
     predictor = Predictor.load(model, device)
     contigs = Contigs.of(aliases)
+    read = evidence_for(predictor, [path], evidence or {}, contigs)
     frame = read_gene_table(gene_table, contigs) if gene_table else pl.DataFrame({"chrom": [], "contig": []})
     names = GeneNames(genes_from_frame(frame) if gene_table else {})
     base_model = predictor.info.get("base_model")
@@ -96,11 +103,12 @@ def score_genes(
         tracks = Path(folder) / "tracks.parquet"
         there = score_columns_in(open_parquet(path, "copy or write it again").schema_arrow.names)
         only = bases_of(base_model) if base_model and len(there) > 1 else None
-        note, stack = predictor.note(POSITIONS, there), predictor.stack
+        without = [name for name, source in (evidence or {}).items() if source == ABSENT]
+        note, stack = predictor.note(POSITIONS, there, without), predictor.stack
         if stack and (other := stack.answering(there)) is not stack:
             only = list(other.bases)
             logger.warning("positions: %s", note)
-        found = write_tracks([path], tracks, names, lambda: no_sites, contigs=contigs, base_models=only)
+        found = write_tracks([path], tracks, names, lambda: no_sites, contigs=contigs, base_models=only, evidence=read)
         names.check(str(path), f"gene table {gene_table}")
         if found.genes_dropped:
             causes = ", ".join(f"{gene_id} ({why})" for gene_id, why in list(found.genes_dropped.items())[:5])

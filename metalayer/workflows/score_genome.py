@@ -12,7 +12,7 @@ import logging
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,9 @@ from metalayer.integrity import sealed
 from metalayer.models.description import digest, read_description
 from metalayer.registry import names
 from metalayer.schema import SITE_CONVENTION, bases_of
+from metalayer.settings.evidence import COLUMN, Source, absolute_sources, files_of
 from metalayer.settings.sections import DataConfig, ScoreConfig
+from metalayer.workflows.asked_evidence import evidence_for
 from metalayer.workflows.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -61,6 +63,10 @@ class Shard(BaseModel):
     """Per-nucleotide files that hold its genes: SHA-256 by name."""
     genes: tuple[tuple[str, str, str, int, int], ...]
     """gene_id, chrom, strand, start, end (1-based inclusive), in genome order."""
+    evidence: dict[str, Source] = {}
+    """That the model reads, by name, as of `data.evidence`, with whole paths."""
+    evidence_files: tuple[str, ...] = ()
+    """SHA-256 of its files, in their order."""
     allow_introns: bool = False
     """Whether introns may begin and end with anything; looked at where the files have labels."""
 
@@ -84,6 +90,7 @@ class ScoringPlan:
         files: SHA-256 by path, all in one folder.
         shards: of all their genes.
         contigs: names of chromosomes in the FASTA, by ours, as the files name them.
+        evidence: SHA-256 by path of the files of `data.evidence`.
     """
 
     base_model: str
@@ -91,6 +98,7 @@ class ScoringPlan:
     files: dict[Path, str]
     shards: tuple[Shard, ...]
     contigs: dict[str, str]
+    evidence: dict[Path, str] = field(default_factory=dict)
 
     def facts(self) -> dict[str, Any]:
         """base_model, genome_build and contigs, of the files: JSON-ready."""
@@ -100,7 +108,13 @@ class ScoringPlan:
     def data_hash(self) -> str:
         """SHA-256 over names and contents of the files, in hex."""
         names = {path.name: content for path, content in self.files.items()}
+        names |= {f"evidence {number}": content for number, content in enumerate(self.evidence.values())}
         return hashlib.sha256(json.dumps(names, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def copied(self) -> dict[Path, str]:
+        """SHA-256 by path of all that its steps read."""
+        return {**self.files, **self.evidence}
 
     @property
     def folder(self) -> Path:
@@ -163,6 +177,8 @@ def plan_shards(data: DataConfig, shards: int | None = None) -> ScoringPlan:
         cuts.append(min(max(nearest, cuts[-1] + 1), len(genes) - (shards - number)))
     check_written(files)
     contents = {path: sha256(path) for path in files}
+    evidence = absolute_sources(data.evidence)
+    evidence_files = {path: sha256(path) for path in files_of(evidence)}
     made = []
     for number, (first, last) in enumerate(pairwise([*cuts, len(genes)]), start=1):
         part = genes[first:last]
@@ -175,10 +191,13 @@ def plan_shards(data: DataConfig, shards: int | None = None) -> ScoringPlan:
                     (g.gene_id, g.interval.chrom, g.strand, *one_based(g.interval.start, g.interval.end)) for g in part
                 ),
                 allow_introns=data.allow_introns,
+                evidence=evidence,
+                evidence_files=tuple(evidence_files.values()),
             )
         )
     contigs = {ours: theirs for path in files for ours, theirs in contigs_in(path).items()}
-    return ScoringPlan(data.base_model, builds[0] if builds else None, contents, tuple(made), contigs)
+    build = builds[0] if builds else None
+    return ScoringPlan(data.base_model, build, contents, tuple(made), contigs, evidence_files)
 
 
 def named_model(config: ScoreConfig, base_model: str) -> ScoringModel | None:
@@ -256,6 +275,7 @@ def score_shard(
         The manifest: shard, genes, positions, files, model digest and SHA-256 of the output. JSON-ready.
 
     Raises:
+        ConfigError: evidence that the model does not read, or reads and is not there.
         ArtifactError: other files than were planned with, or genes in them that cannot be scored.
         ModelError: a model directory that is absent or damaged.
     """
@@ -264,6 +284,7 @@ def score_shard(
             raise ArtifactError(f"{path}: changed since the run began; start it again")
     use_threads(threads)
     predictor = Predictor.load(model, resolve_device(device))
+    evidence = evidence_for(predictor, files, shard.evidence, setting="data.evidence")
     manifest = {
         "shard": shard.number,
         "of": shard.of,
@@ -271,6 +292,7 @@ def score_shard(
         "positions": shard.positions,
         "files": shard.files,
         "model_digest": predictor.digest,
+        **({"evidence": {name: shard.evidence.get(name, COLUMN) for name in predictor.evidence}} if evidence else {}),
     }
     genes = {gene.gene_id: gene for gene in shard.placed()}
     output.parent.mkdir(parents=True, exist_ok=True)
@@ -285,6 +307,7 @@ def score_shard(
             only=genes,
             base_models=bases_of(predictor.info["base_model"]),
             allow_introns=shard.allow_introns,
+            evidence=evidence,
         )
         lacking = sorted(genes.keys() - TrackStore(tracks).genes().keys())
         if lacking:

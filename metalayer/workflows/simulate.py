@@ -11,6 +11,7 @@ from typing import Any
 
 from metalayer.base.artifacts import write_artifacts
 from metalayer.base.genome_files import write_fasta, write_gene_table, write_gff3, write_splicevardb
+from metalayer.base.planted_evidence import write_evidence
 from metalayer.base.protocol import load_base_model
 from metalayer.base.simulator import SimulationParameters, simulate_genes, simulate_variants
 from metalayer.errors import InputError
@@ -23,7 +24,7 @@ from metalayer.site_labels import SiteMarks
 logger = logging.getLogger(__name__)
 
 BASE_MODEL, ANNOTATION_SOURCE, BUILD = "pwm", "simulated", "GRCh38"
-MANIFEST = "manifest.json"
+MANIFEST, EVIDENCE = "manifest.json", "evidence"
 _FORMAT = "metalayer simulation"
 _FORMAT_VERSION = 1
 _HG19_SHIFT_BP = 137
@@ -76,6 +77,7 @@ def simulate(output_dir: Path, seed: int = 7, n_genes: int = 150) -> dict[str, A
             method="simulated",
             quote_every=7,
         )
+        write_evidence(draft / EVIDENCE, simulation, seed)
         summary = {
             "format": _FORMAT,
             "format_version": _FORMAT_VERSION,

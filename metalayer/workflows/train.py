@@ -73,7 +73,7 @@ def train_bundle(
     Raises:
         TrainingError: a loss that is not finite.
     """
-    model = new_model(config.model, config.train)
+    model = new_model(config.model, config.train, config.data.evidence)
     with scratch_directory(output_dir.with_name(f"{output_dir.name}-arrays")) as folder:
         fitted = fit(
             model,

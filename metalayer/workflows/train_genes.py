@@ -20,6 +20,8 @@ from metalayer.data.splits import split_genes
 from metalayer.data.tracks import TrackStore
 from metalayer.errors import SplitError
 from metalayer.files import sha256
+from metalayer.formats.evidence import Evidence
+from metalayer.settings.evidence import files_of
 from metalayer.training import distributed
 from metalayer.training.checkpoint import LAST
 from metalayer.training.parts import Part, TrainingParts
@@ -72,7 +74,7 @@ def train_on_scores(
     if resumed:
         config = resumed_config(folder / LAST, config)
     world = distributed.join(config.get_device())
-    model = new_model(config, config)
+    model = new_model(config, config, config.evidence)
     data = folder / "data"
     if world.is_first:
         read_tracks(scores, valid_scores, data, config)
@@ -85,7 +87,8 @@ def train_on_scores(
         learned = ((gene_id, places[gene_id].interval.chrom, build) for gene_id in genes["train"])
         if seen := seen_by_base(config.base_model, learned):
             logger.warning("%s", training_note(seen))
-    files = [path for path in (*scores, *valid_scores, config.gene_table, config.aliases) if path]
+    tables = [path for path in (config.gene_table, config.aliases) if path]
+    files = [*scores, *valid_scores, *tables, *files_of(config.evidence)]
     arrays = data / f"process-{world.rank}"
     fitted = fit(
         model,
@@ -152,8 +155,15 @@ def read_file(
     scores: Sequence[Path], canonical: Path, table: GeneNames, contigs: Contigs, config: MetaLayerConfig
 ) -> ScoreFile:
     """Files with the scores of `config.base_model`, as `ScoreFile.read` has them."""
-    allowed = config.allow_introns
-    return ScoreFile.read(scores, canonical, table, contigs, base_model=config.base_model, allow_introns=allowed)
+    return ScoreFile.read(
+        scores,
+        canonical,
+        table,
+        contigs,
+        base_model=config.base_model,
+        allow_introns=config.allow_introns,
+        evidence=Evidence(config.evidence, contigs) if config.evidence else None,
+    )
 
 
 def gene_names(config: MetaLayerConfig) -> tuple[GeneNames, Contigs]:

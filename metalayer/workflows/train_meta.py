@@ -30,7 +30,7 @@ DATA, MODEL, METRICS = "data", "model", "metrics.json"
 _DATA_SETTINGS = (
     *("base_model", "data_root", "annotation_source", "genome_build", "artifacts_dir", "gene_table"),
     *("nucleotide_scores", "variant_source", "splicevardb_path", "variant_radius_bp", "max_bad_share", "max_samples"),
-    "allow_introns",
+    *("allow_introns", "evidence"),
 )
 
 
@@ -66,7 +66,7 @@ def train_meta_model(
         raise ConfigError(f"head: given {config.head!r}; a stack is fitted to whole genes: metalayer train --scores")
     check_shares(config.train_split, config.val_split, config.test_split)
     world = distributed.join(config.get_device())
-    model = new_model(config, config)
+    model = new_model(config, config, config.evidence)
     if world.is_first:
         _prepared(config, folder / DATA)
         _ = MetaLayerDataset(folder / DATA / TRAINING_DATA).labels  # maps it, once for all processes

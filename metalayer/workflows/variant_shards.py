@@ -25,6 +25,7 @@ from metalayer.device import use_threads
 from metalayer.errors import ArtifactError, MetalayerError
 from metalayer.files import publish_file, sha256
 from metalayer.integrity import PAGE_CHECKSUMS, PARQUET_ERRORS, content_digest, open_parquet
+from metalayer.settings.evidence import files_of, moved_sources
 from metalayer.settings.sections import VariantsConfig
 from metalayer.variants import vcf
 from metalayer.variants.answers import from_json, to_json
@@ -39,7 +40,7 @@ _AT_A_TIME = 1000
 _SCHEMA = pa.schema([("number", pa.int64()), ("alleles", pa.string())])
 _INDEXES = (".fai", ".gzi")
 _VARIANTS, _FASTA, _ANNOTATION, _ALIASES, _WEIGHTS = "variants", "fasta", "annotation", "aliases", "weights"
-_CALIBRATION = "calibration"
+_CALIBRATION, _EVIDENCE = "calibration", "evidence"
 
 
 class Files(BaseModel):
@@ -80,7 +81,8 @@ class VariantPlan:
 
     Attributes:
         shards: of all records.
-        inputs: files by what they are for: variants, fasta, annotation, aliases, calibration, and weights:NAME.
+        inputs: files by what they are for: variants, fasta, annotation, aliases, calibration, weights:NAME, and
+            evidence:0 and so on.
     """
 
     shards: tuple[VariantShard, ...]
@@ -90,6 +92,11 @@ class VariantPlan:
     def files(self) -> dict[Path, str]:
         """SHA-256 by path."""
         return {one.folder / name: digest for one in self.inputs.values() for name, digest in one.files.items()}
+
+    @property
+    def copied(self) -> dict[Path, str]:
+        """SHA-256 by path of all that its steps read."""
+        return self.files
 
     @property
     def data_hash(self) -> str:
@@ -116,6 +123,7 @@ def plan(config: VariantsConfig) -> VariantPlan:
         inputs[_ALIASES] = _files(config.aliases)
     if config.calibration:
         inputs[_CALIBRATION] = _files(config.calibration)
+    inputs |= {f"{_EVIDENCE}:{number}": _files(path) for number, path in enumerate(files_of(config.evidence))}
     for name, path in weights_of(config.bases, config.weights):
         inner = sorted(one for one in path.iterdir() if one.is_file()) if path.is_dir() else [path]
         inputs[f"{_WEIGHTS}:{name}"] = _files(*inner, whole=path.is_dir())
@@ -163,6 +171,7 @@ def sources_of(
         config.device,
         config.precision,
         config.allow_introns,
+        moved_sources(config.evidence, [path for use, path in meant.items() if use.startswith(f"{_EVIDENCE}:")]),
     )
 
 

@@ -117,6 +117,7 @@ const INPUTS = {
   letters: () => "letters",
   base_scores_around: () => "base scores of other bases",
   base_model: (of) => `scores of ${of}`,
+  evidence: (of) => `evidence ${of}`,
 };
 
 /** What each input of the model adds at a site. */
