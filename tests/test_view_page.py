@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from metalayer.genome import decode
+from metalayer.models.bundle import load_model, save_model
 from metalayer.release.at_hand import BaseAlone
 from metalayer.release.engine import Engine
 from metalayer.serving.settings import ServingSettings
@@ -56,8 +57,11 @@ def files(simulation: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 @pytest.fixture(scope="module")
 def serving(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Serving:
-    model = make_bundle(tmp_path_factory.mktemp("model") / "bundle")
-    return serving_of(ServingSettings(**files), ["pwm"], model)
+    folder = tmp_path_factory.mktemp("model")
+    model, facts = load_model(make_bundle(folder / "bundle"))
+    # As of `metalayer train --scores`: a digest of each file, where the pipeline's models have one of all.
+    save_model(model, folder / "trained", {**facts, "data_hash": {"pwm_chr2.parquet": "9d955a85a78e10e4"}})
+    return serving_of(ServingSettings(**files), ["pwm"], folder / "trained")
 
 
 @pytest.fixture(scope="module")
@@ -260,6 +264,7 @@ def test_how_right_such_scores_were(page: Page, url: str, serving: Serving) -> N
     assert "meta gave no position there a score like 0.3" in page.text("#why-text")
     rows = page.js("[...document.querySelectorAll('#held-out tbody tr')].map(r => [...r.cells].map(c => c.innerText))")
     assert rows[0] == ["Average precision, donors", "0.6123", "0.7000"]
+    assert "pwm_chr2.parquet 9d955a85" in page.js("document.querySelector('#model-text').textContent")
 
 
 def test_a_variant_and_its_controls(page: Page, url: str) -> None:

@@ -217,6 +217,10 @@ export function heldOut(model, scores) {
 
 const span = ({ low, high }) => `${Number(low.toPrecision(2))} to ${Number(high.toPrecision(4))}`;
 
+/** What a model was trained on: one digest, or that of each file by name. */
+const digests = (given) => (typeof given === "string" ? given.slice(0, 16)
+  : Object.entries(given ?? {}).map(([name, digest]) => `${name} ${String(digest).slice(0, 8)}`).join(", "));
+
 /** Who answers: the model's own facts, and how it did on genes that it had not seen. */
 export function modelCard(model) {
   const facts = [
@@ -225,7 +229,7 @@ export function modelCard(model) {
     ["Base model", model.base_model],
     ["Reference", model.variants ? `${model.variants.fasta}, ${model.variants.annotation}` : "none on this server"],
     ["Digest", (model.digest ?? "").slice(0, 16)],
-    ["Trained on data", (model.data_hash ?? "").slice(0, 16)],
+    ["Trained on data", digests(model.data_hash)],
   ].filter(([, value]) => value);
   const parts = [make("dl", { class: "facts" }, ...facts.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]))];
   const hasModel = Object.keys(model.ways ?? {}).length > 0;
