@@ -20,8 +20,8 @@ from tests.test_manifests import SECRETS
 ROOT = Path(__file__).resolve().parents[1]
 CLUSTER = ROOT / "docs" / "kubernetes.md"
 """Its blocks need a cluster: what they name is checked, and they are not run."""
-IN_WORDS = {ROOT / "docs" / f"{name}.md" for name in ("architecture", "errors", "method")}
-"""Without a block to run; test_site.py looks at what they say."""
+IN_WORDS = {ROOT / "docs" / f"{name}.md" for name in ("architecture", "errors", "method", "security")}
+"""Without a block to run; test_site.py and test_security.py look at what they say."""
 PAGES = sorted(set((ROOT / "docs").glob("*.md")) - IN_WORDS - {CLUSTER, ROOT / "docs" / "serving.md"})
 """Without that which begins where `make run` has ended: test_readme.py runs it there."""
 
