@@ -57,7 +57,7 @@ def serve_page(serving: Serving, began: Callable[[str], None], port: int | None 
 
     Args:
         serving: of `serving_of`.
-        began: told the address once it is listened at.
+        began: called with the address once it is listened at.
         port: to listen at; None: 3000, or a free one where that is taken.
 
     Raises:
